@@ -1,0 +1,82 @@
+"""The settings of `HybridTrainer`: TRL's, and the few that a second loss needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from datasets import Dataset
+from trl import GRPOConfig
+
+from posttrain.controllers import Controller
+from posttrain.errors import ConfigError
+
+
+@dataclass
+class HybridConfig(GRPOConfig):
+    """`trl.GRPOConfig` plus the demonstrations' side of a step.
+
+    Args:
+        demonstration_batch_size: Demonstrations per device and micro-batch; `None` takes
+            `per_device_train_batch_size`. An SFT step has `gradient_accumulation_steps` such micro-batches.
+        demonstration_max_length: Tokens (prompt and completion) kept of a demonstration.
+        kl_sample: Share of a step's rollouts on which the KL to the starting policy is measured, at the cost of one
+            forward pass without gradient over them; 0 never measures it and keeps no copy of the policy.
+        max_skipped_steps: Steps in a row that may be skipped for a gradient that is not finite before training stops.
+        completions_every: Steps between recorded rollouts in `completions/`; 0 records none.
+    """
+
+    demonstration_batch_size: int | None = field(
+        default=None, metadata={"help": "Demonstrations per device and micro-batch (default: the train batch size)."}
+    )
+    demonstration_max_length: int | None = field(
+        default=1024, metadata={"help": "Tokens kept of a demonstration, prompt and completion together."}
+    )
+    kl_sample: float = field(
+        default=0.25, metadata={"help": "Share of rollouts on which the KL to the starting policy is measured."}
+    )
+    max_skipped_steps: int = field(
+        default=5, metadata={"help": "Steps in a row that may be skipped for a non-finite gradient."}
+    )
+    completions_every: int = field(default=10, metadata={"help": "Steps between recorded rollouts; 0 for none."})
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.demonstration_batch_size is None:
+            self.demonstration_batch_size = self.per_device_train_batch_size
+        if not 0.0 <= self.kl_sample <= 1.0:
+            raise ConfigError(f"{self.kl_sample}", expected="a share between 0 and 1", where="kl_sample")
+
+
+def check_arguments(args: Any, train_dataset: Any, demonstrations: Any, controller: Controller) -> None:
+    """Refuse arguments of `HybridTrainer` that contradict each other.
+
+    Raises:
+        ConfigError: With what to change.
+    """
+    if not isinstance(args, HybridConfig):
+        raise ConfigError(
+            f"args is a {type(args).__name__}", expected="a HybridConfig (a GRPOConfig with a few more)", where="args"
+        )
+    if not isinstance(train_dataset, Dataset):
+        raise ConfigError(
+            f"train_dataset is a {type(train_dataset).__name__}",
+            expected="a datasets.Dataset: its rows are drawn by number, which is what makes resuming exact",
+            where="train_dataset",
+            fix="materialise an iterable data set, or pass Dataset.from_list(rows)",
+        )
+    wants_sft, wants_grpo = controller.shares()
+    if wants_sft and demonstrations is None:
+        raise ConfigError(
+            f"the controller {controller.name!r} takes SFT steps, but there are no demonstrations",
+            expected="rows with prompt and completion",
+            where="demonstrations",
+            fix="pass demonstrations=..., or use GRPOOnly()",
+        )
+    if getattr(controller, "kl_target", None) is not None and wants_grpo and args.kl_sample == 0:
+        raise ConfigError(
+            "kl_target is set, but the KL is never measured",
+            expected="kl_sample above 0",
+            where="kl_sample",
+            fix="set kl_sample=0.25, or remove kl_target",
+        )

@@ -1,0 +1,187 @@
+"""What one optimizer step showed, gathered while it runs and read once at its end."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+
+from posttrain.controllers import Mix, Signals
+from posttrain.files import append_line
+from posttrain.rollouts import records
+
+
+class Recorder(Protocol):
+    """Where a trainer leaves its steps and rollouts."""
+
+    def step(self, record: dict[str, Any]) -> None:
+        """Keep one line of `steps.jsonl`."""
+        ...
+
+    def completions(self, step: int, rows: list[dict[str, Any]]) -> None:
+        """Keep the rollouts of one step."""
+        ...
+
+
+class Ledger:
+    """Sums, seconds and facts of the step in progress.
+
+    A sum keeps (total, count), so that a mean over micro-batches and processes is exact.
+    """
+
+    def __init__(self) -> None:
+        self.started = time.perf_counter()
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+        self.sums: defaultdict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+        self.facts: dict[str, Any] = {}
+
+    @contextmanager
+    def clock(self, phase: str) -> Iterator[None]:
+        """Add the block's wall-clock time to `phase`."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[phase] += time.perf_counter() - start
+
+    def add(self, name: str, total: float, count: float = 1.0) -> None:
+        """Add to the sum `name`."""
+        self.sums[name][0] += total
+        self.sums[name][1] += count
+
+    def mean(self, name: str) -> float | None:
+        """The mean of the sum `name`, or `None` if nothing was added."""
+        total, count = self.sums.get(name, (0.0, 0.0))
+        return total / count if count else None
+
+    def reduce(self, accelerator: Accelerator) -> None:
+        """Add up the sums of all processes."""
+        if accelerator.num_processes == 1:
+            return
+        names = sorted({name for names in gather_object([list(self.sums)]) for name in names})
+        totals = torch.tensor([self.sums[name] for name in names], dtype=torch.float64, device=accelerator.device)
+        for name, (total, count) in zip(names, accelerator.reduce(totals, reduction="sum").tolist(), strict=True):
+            self.sums[name] = [total, count]
+
+    def timings(self) -> dict[str, float]:
+        """Seconds per phase and in all."""
+        total = time.perf_counter() - self.started
+        return {"total": round(total, 4), **{phase: round(s, 4) for phase, s in self.seconds.items()}}
+
+
+class NewValues:
+    """The means of what was appended to TRL's metric lists since the last look; TRL empties them when it logs."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, int] = {}
+
+    def mark(self, metrics: Mapping[str, Sequence[float]]) -> None:
+        """Forget everything that is in the lists now."""
+        self._seen = {name: len(values) for name, values in metrics.items()}
+
+    def means(self, metrics: Mapping[str, Sequence[float]]) -> dict[str, float]:
+        """Name to mean of the finite values appended since `mark`."""
+        means = {}
+        for name, values in metrics.items():
+            fresh = [v for v in values[self._seen.get(name, 0) :] if math.isfinite(v)]
+            if fresh:
+                means[name] = sum(fresh) / len(fresh)
+        return means
+
+
+class FolderRecorder:
+    """The default recorder of a trainer used as a library: `steps.jsonl` and `completions/` in `folder`."""
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+
+    def step(self, record: dict[str, Any]) -> None:
+        """Append the record to `steps.jsonl`."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        append_line(self.folder / "steps.jsonl", record)
+
+    def completions(self, step: int, rows: list[dict[str, Any]]) -> None:
+        """Write the rollouts of one step as parquet."""
+        records.write_completions(self.folder / "completions" / f"step-{step:06d}.parquet", rows)
+
+
+def step_record(step: int, mix: Mix, signals: Signals, ledger: Ledger, seen: Mapping[str, float]) -> dict[str, Any]:
+    """One line of `steps.jsonl`; what a step did not show is `None`.
+
+    Args:
+        step: Optimizer steps done, this one included.
+        mix: What the step was made of.
+        signals: What the controller is told.
+        ledger: The step's sums and seconds.
+        seen: TRL's metrics of this step.
+    """
+    seconds = ledger.timings()
+    if "grpo" in seconds:  # TRL generates and scores inside its training step; show the rest apart
+        inside = sum(seconds.get(phase, 0.0) for phase in ("generate", "score", "kl"))
+        seconds["grpo"] = round(seconds["grpo"] - inside, 4)
+    return {
+        "stage": "hybrid",
+        "step": step,
+        "mix": {"sft": mix.sft, "grpo": mix.grpo},
+        "p": mix.p,
+        "reason": mix.reason,
+        "sft_loss": ledger.mean("sft_loss"),
+        "grpo_loss": ledger.mean("grpo_loss"),
+        "sft_norm": signals.sft_norm,
+        "grpo_norm": signals.grpo_norm,
+        "sft_weight": ledger.facts.get("sft_weight"),
+        "grad_norm": ledger.facts.get("grad_norm"),
+        "kl": signals.kl,
+        "reward": seen.get("reward"),
+        "rewards": {
+            name.removeprefix("rewards/").removesuffix("/mean"): value
+            for name, value in seen.items()
+            if name.startswith("rewards/") and name.endswith("/mean")
+        },
+        "reward_std": seen.get("reward_std"),
+        "zero_std_share": seen.get("frac_reward_zero_std"),
+        "entropy": seen.get("entropy"),
+        "clip_ratio": seen.get("clip_ratio/region_mean"),
+        "completion_length": seen.get("completions/mean_length"),
+        "truncated_share": seen.get("completions/clipped_ratio"),
+        "learning_rate": ledger.facts.get("learning_rate"),
+        "tokens": {},
+        "seconds": seconds,
+    }
+
+
+def rollout_rows(step: int, logs: dict[str, Any], notes: list[str], truncated: list[bool]) -> list[dict[str, Any]]:
+    """The newest generation batch of TRL's logs as rows of a table."""
+    prompts, completions, advantages = (list(logs[name]) for name in ("prompt", "completion", "advantages"))
+    rewards: dict[str, list[float]] = {name: list(values) for name, values in logs["rewards"].items()}
+    return [
+        {
+            "step": step,
+            "prompt": prompts[row],
+            "completion": completions[row],
+            "advantage": advantages[row],
+            **{f"reward/{name}": values[row] for name, values in rewards.items()},
+            "note": notes[row],
+            "truncated": truncated[row],
+        }
+        for row in range(len(prompts))
+    ]
+
+
+def reward_notes(reward_funcs: Sequence[Any], count: int) -> list[str]:
+    """Why each completion of the last batch scored as it did, where the rewards say so."""
+    notes: list[list[str]] = [[] for _ in range(count)]
+    for function in reward_funcs:
+        for row, outcome in enumerate(getattr(function, "last_outcomes", None) or []):
+            said = outcome.error or (outcome.score.note if outcome.score else "")
+            if said:
+                notes[row].append(said)
+    return ["; ".join(said) for said in notes]

@@ -1,0 +1,110 @@
+"""Policies and tokenizers: loaded from a hub or a folder, or built small from scratch on a task's own texts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import AutoPeftModelForCausalLM
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+
+END, PAD = "<|end|>", "<|pad|>"
+
+WORDS = r"<[^<>\s]+>| ?[A-Za-z]+|[0-9]| ?[^\sA-Za-z0-9]+|\s+"
+"""A tag, a word with the space before it, one digit, other signs, or white space: what a token never crosses."""
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer trained on `texts`: about a token a word on templated text, and never an unknown.
+
+    Args:
+        texts: Prompts and completions of the task; the order does not matter, the counts do.
+        vocab_size: Upper bound of the vocabulary, the 256 bytes and two special tokens included.
+    """
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(WORDS), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[PAD, END],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        eos_token=END,
+        padding_side="left",
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def build_model(
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    hidden_size: int,
+    layers: int,
+    heads: int,
+    intermediate_size: int | None = None,
+    max_position_embeddings: int = 1024,
+    seed: int = 0,
+) -> LlamaForCausalLM:
+    """A Llama-style model with random weights that depend on `seed` alone.
+
+    Args:
+        tokenizer: Gives the size of the vocabulary and the end and padding tokens.
+        hidden_size: Width of the residual stream.
+        layers: Decoder layers.
+        heads: Attention heads; must divide `hidden_size`.
+        intermediate_size: Width of the gated MLP; 4 * hidden_size if `None`.
+        max_position_embeddings: Longest sequence, prompt and completion.
+        seed: Of the weights.
+    """
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=hidden_size,
+        intermediate_size=intermediate_size or 4 * hidden_size,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        max_position_embeddings=max_position_embeddings,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return LlamaForCausalLM(config)
+
+
+def load_tokenizer(source: str | Path, **options: Any) -> PreTrainedTokenizerBase:
+    """The tokenizer of a hub id or folder, padding on the left, with its end of sequence as padding if it has none."""
+    tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left", **options)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_policy(source: str | Path, *, dtype: str = "float32", trainable: bool = True, **options: Any) -> Any:
+    """A causal LM from a hub id or folder; a folder with an adapter gives its base model with the adapter on top."""
+    folder = Path(source)
+    if (folder / "adapter_config.json").is_file():
+        return AutoPeftModelForCausalLM.from_pretrained(folder, is_trainable=trainable, dtype=dtype, **options)
+    return AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **options)

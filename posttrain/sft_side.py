@@ -1,0 +1,140 @@
+"""The SFT half of a hybrid step: demonstrations drawn from a stream, their gradient, and its norm."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from functools import wraps
+from types import MethodType
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType, send_to_device
+from datasets import Dataset
+from torch import nn
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+from trl.trainer.utils import add_fused_lm_head
+
+from posttrain.data import tokenize_demonstrations
+from posttrain.errors import ConfigError
+from posttrain.gradnorm import reduced_now, take_gradients, total_norm
+from posttrain.hybrid_config import HybridConfig
+from posttrain.ledger import Ledger
+from posttrain.losses import count_labels, nll
+from posttrain.streams import Stream, micro_batches
+
+WARMUP_NORM_BATCHES = 4
+"""Batches over which G_warmup is measured when nobody recorded it; the norm of a single one is noise."""
+
+
+class SFTSide:
+    """Draws demonstrations for a step and adds their gradient.
+
+    Args:
+        demonstrations: Rows with `prompt` and `completion`, or tokenised ones with `input_ids` and `labels`.
+        model: The policy, already patched by TRL, not yet wrapped for several processes.
+        tokenizer: The policy's.
+        args: The trainer's settings.
+        accelerator: The trainer's.
+    """
+
+    def __init__(
+        self, demonstrations: Any, *, model: nn.Module, tokenizer: Any, args: HybridConfig, accelerator: Accelerator
+    ):
+        self._args, self._accelerator = args, accelerator
+        self._rows = _tokenized(demonstrations, tokenizer, args.demonstration_max_length)
+        self._collate = DataCollatorForLanguageModeling(tokenizer.pad_token_id)
+        self.stream = Stream(len(self._rows), seed=args.seed, name="demonstrations")
+        self.tokens = 0
+        self._batches: list[dict[str, torch.Tensor]] = []
+        add_untempered_head(model)
+
+    def draw(self, *, advance: bool = True) -> None:
+        """Take this process's micro-batches of a step, and count the step's label tokens over all processes."""
+        args, accelerator = self._args, self._accelerator
+        steps, world_size = args.gradient_accumulation_steps, accelerator.num_processes
+        count = (args.demonstration_batch_size or 1) * steps * world_size
+        rows = self.stream.take(count) if advance else self.stream.peek(count)
+        shares = micro_batches(rows, steps=steps, rank=accelerator.process_index, world_size=world_size)
+        batches = [self._collate([self._rows[row] for row in share]) for share in shares]
+        local = torch.tensor(sum(count_labels(batch["labels"]) for batch in batches), device=args.device)
+        self.tokens = int(accelerator.reduce(local, reduction="sum"))
+        self._batches = send_to_device(batches, args.device)
+
+    def backward(self, model: nn.Module, number: int, ledger: Ledger) -> torch.Tensor:
+        """Add the gradient of one micro-batch of the drawn step.
+
+        Args:
+            model: The policy, wrapped as it trains.
+            number: Which micro-batch, from 0.
+            ledger: Takes the loss and the time.
+
+        Returns:
+            The micro-batch's part of the step's mean token NLL, detached.
+        """
+        accelerator = self._accelerator
+        with ledger.clock("sft"):
+            model.train()
+            with accelerator.autocast():
+                outputs = model(**self._batches[number], use_cache=False, fused_lm_head=True, untempered=True)
+                loss = nll(outputs.log_probs, self.tokens, accelerator.num_processes)
+            deepspeed = accelerator.distributed_type == DistributedType.DEEPSPEED
+            accelerator.backward(loss, **({"scale_wrt_gas": False} if deepspeed else {}))
+            loss = loss.detach()
+            ledger.add("sft_loss", loss.item(), 1.0 / len(self._batches))
+            return loss
+
+    def backward_aside(self, model: nn.Module, ledger: Ledger) -> tuple[list[torch.Tensor | None], float]:
+        """The gradient of the whole drawn step, taken out of `.grad`, and its norm.
+
+        Raises:
+            ConfigError: DeepSpeed and fp16 scaling allow no look at a gradient in the middle of a step.
+        """
+        if self._accelerator.distributed_type == DistributedType.DEEPSPEED or self._accelerator.scaler is not None:
+            raise ConfigError(
+                "the SFT gradient cannot be measured apart from a step under DeepSpeed or fp16",
+                expected="mode: step, without refresh_every, and with a recorded g_warmup",
+                where="hybrid.controller",
+                fix="use mode: step, or DDP or FSDP2 in bf16",
+            )
+        for number in range(len(self._batches)):
+            # The Trainer accumulates without reducing; here the last micro-batch must reduce
+            with reduced_now(model) if number == len(self._batches) - 1 else nullcontext():
+                self.backward(model, number, ledger)
+        parameters = list(model.parameters())
+        norm = total_norm(parameters)
+        return take_gradients(parameters), norm
+
+    def measure_warmup_norm(self, model: nn.Module) -> float:
+        """Mean norm over a few batches of the policy as it is; neither the stream nor the policy moves."""
+        cursor, norms = self.stream.cursor, []
+        for _ in range(WARMUP_NORM_BATCHES):
+            self.draw()
+            norms.append(self.backward_aside(model, Ledger())[1])
+        self.stream.cursor = cursor
+        return sum(norms) / len(norms)
+
+
+def add_untempered_head(model: nn.Module) -> None:
+    """Give TRL's patched forward a second fused head at temperature 1, chosen by `untempered=True`.
+
+    GRPO scores tokens at the sampling temperature, and TRL bakes it into the head; SFT through that head would train
+    a tempered likelihood.
+    """
+    base: Any = model.get_base_model() if hasattr(model, "peft_config") else model  # type: ignore[operator]
+    tempered = base.forward
+    add_fused_lm_head(base, temperature=1.0, outputs=("log_probs",))
+    untempered_head = base.forward
+
+    @wraps(type(base).forward)  # `generate` checks its arguments against the signature
+    def forward(self: nn.Module, *args: Any, untempered: bool = False, **kwargs: Any) -> Any:
+        return (untempered_head if untempered else tempered)(*args, **kwargs)
+
+    base.forward = MethodType(forward, base)
+
+
+def _tokenized(demonstrations: Any, tokenizer: Any, max_length: int | None) -> Dataset:
+    columns = getattr(demonstrations, "column_names", None) or []
+    if "input_ids" in columns and "labels" in columns:
+        return demonstrations
+    return tokenize_demonstrations(demonstrations, tokenizer, max_length=max_length)

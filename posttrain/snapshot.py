@@ -1,0 +1,49 @@
+"""A frozen copy of the trainable parameters, to measure how far the policy has moved from them.
+
+Only what trains is copied: everything under full fine-tuning, the adapter under LoRA. There is no second module; the
+policy itself scores with the copied values swapped in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+
+class PolicySnapshot:
+    """The policy as it is now, for later comparison.
+
+    Args:
+        model: The policy, unwrapped. Parameters with `requires_grad` are copied, on their own device.
+    """
+
+    def __init__(self, model: nn.Module):
+        self._values = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+
+    @contextmanager
+    def swapped_into(self, model: nn.Module) -> Iterator[None]:
+        """Run the block with the copied values as the model's parameters, in eval mode, then put all back."""
+        parameters = {name: p for name, p in model.named_parameters() if name in self._values}
+        current = {name: p.data for name, p in parameters.items()}
+        was_training = model.training
+        model.eval()
+        try:
+            for name, p in parameters.items():
+                p.data = self._values[name]
+            yield
+        finally:
+            for name, p in parameters.items():
+                p.data = current[name]
+            model.train(was_training)
+
+    def fingerprint(self) -> str:
+        """A hash of names and values, the same for the same policy."""
+        digest = hashlib.blake2b(digest_size=16)
+        for name, value in self._values.items():
+            digest.update(name.encode())
+            digest.update(value.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()

@@ -1,0 +1,63 @@
+"""A mixin for `transformers.Trainer`: every checkpoint appears whole or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from transformers.trainer_utils import rotate_checkpoints
+
+from posttrain.checkpoints import latest_checkpoint, staged
+from posttrain.errors import ResumeError
+
+
+class WholeCheckpoints:
+    """Stages each checkpoint beside its place and renames it when it is complete (see `checkpoints.staged`).
+
+    Put it before the trainer among the bases. `save_more` is for what a subclass adds to a checkpoint.
+    """
+
+    _staging: Path | None = None
+
+    def save_more(self, checkpoint: Path) -> None:
+        """Write into a checkpoint that is being made; called on every process."""
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """TRL writes a README beside every checkpoint; only a push to the hub has a reader for it."""
+        if self.args.push_to_hub:  # type: ignore[attr-defined]
+            super().create_model_card(*args, **kwargs)  # type: ignore[misc]
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> Any:
+        """Train, or go on from a checkpoint: a folder, or `True` for the last whole one in `args.output_dir`.
+
+        Raises:
+            ResumeError: There is no whole checkpoint to go on from.
+        """
+        if resume_from_checkpoint is True:
+            folder = Path(self.args.output_dir)  # type: ignore[attr-defined]
+            found = latest_checkpoint(folder)
+            if found is None:
+                raise ResumeError(
+                    "there is no whole checkpoint to resume from",
+                    expected="a folder checkpoint-STEP with a manifest",
+                    where=str(folder),
+                    fix="train without resume_from_checkpoint",
+                )
+            resume_from_checkpoint = str(found)
+        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)  # type: ignore[misc]
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self._staging) if self._staging else super()._get_output_dir(trial)  # type: ignore[misc]
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        accelerator, args, state = self.accelerator, self.args, self.state  # type: ignore[attr-defined]
+        folder, name = Path(self._get_output_dir(trial)), f"checkpoint-{state.global_step}"
+        with staged(folder, name, is_main=accelerator.is_main_process, wait=accelerator.wait_for_everyone) as staging:
+            self._staging = staging
+            try:
+                super()._save_checkpoint(model, trial)  # type: ignore[misc]
+                self.save_more(staging / name)
+            finally:
+                self._staging = None
+        if args.should_save:
+            rotate_checkpoints(output_dir=str(folder), save_total_limit=args.save_total_limit, use_mtime=True)

@@ -1,0 +1,80 @@
+"""A tiny real model, tokenizer and task: an addition table, small enough to train on in a second."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from datasets import Dataset
+from transformers import AutoModelForCausalLM
+
+from posttrain.hybrid_config import HybridConfig
+from posttrain.models import build_model, train_tokenizer
+
+ROWS = [{"prompt": f"{a} plus {b} is", "completion": f" {a + b}.", "answer": a + b} for a in range(5) for b in range(5)]
+
+
+def reward(completions, answer, **kwargs):
+    """Dense on purpose, so that groups differ: long answers and the right digit score more."""
+    return [0.1 * len(set(c)) + float(str(a) in c) for c, a in zip(completions, answer, strict=True)]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    return train_tokenizer([row["prompt"] + row["completion"] for row in ROWS], vocab_size=320)
+
+
+@pytest.fixture(scope="session")
+def model_folder(tokenizer, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    build_model(tokenizer, hidden_size=32, layers=2, heads=2, max_position_embeddings=64).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def model(model_folder):
+    return AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32)
+
+
+@pytest.fixture(scope="session")
+def prompts() -> Dataset:
+    return Dataset.from_list([{"prompt": row["prompt"], "answer": row["answer"]} for row in ROWS])
+
+
+@pytest.fixture(scope="session")
+def demonstrations() -> Dataset:
+    return Dataset.from_list(ROWS)
+
+
+COMMON = {
+    "learning_rate": 1e-3,
+    "lr_scheduler_type": "constant",
+    "bf16": False,
+    "use_cpu": True,
+    "gradient_checkpointing": False,
+    "report_to": [],
+    "disable_tqdm": True,
+    "save_strategy": "no",
+    "logging_steps": 1,
+    "seed": 7,
+}
+
+
+def hybrid_args(folder: Path, **changes) -> HybridConfig:
+    settings = {
+        **COMMON,
+        "output_dir": str(folder),
+        "max_steps": 4,
+        "per_device_train_batch_size": 8,
+        "num_generations": 4,
+        "max_completion_length": 6,
+        **changes,
+    }
+    return HybridConfig(**settings)

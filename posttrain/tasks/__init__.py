@@ -1,0 +1,48 @@
+"""What a recipe can name as its task: where prompts, demonstrations and held-out rows come from.
+
+A task is a frozen, keyword-only dataclass (validated inside the recipe by pydantic) with
+
+- `name`, the literal that a recipe selects it by,
+- `reward`, the built-in reward that defines a pass,
+- `slice_by`, the column that evaluation slices by difficulty,
+- `load(seed)`, which returns a `TaskData`.
+
+Generators live with their task. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """The three row sets of a task.
+
+    Every row has a `prompt` (text; chat wrapping happens later) and the columns that the task's reward reads.
+    Demonstration rows also have a `completion`.
+
+    Args:
+        train: Prompts for the rollouts.
+        demonstrations: Worked examples for the SFT half.
+        eval: Held-out rows; none of them is among the other two, by content.
+    """
+
+    train: list[dict[str, Any]] = field(default_factory=list)
+    demonstrations: list[dict[str, Any]] = field(default_factory=list)
+    eval: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Task(Protocol):
+    """What the rest of posttrain relies on in a task."""
+
+    reward: ClassVar[str]
+    slice_by: ClassVar[str]
+
+    @property
+    def name(self) -> str:
+        """The name that a recipe selects the task by."""
+
+    def load(self, seed: int) -> TaskData:
+        """The rows of this task for one seed, the same in every process."""

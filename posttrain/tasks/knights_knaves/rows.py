@@ -1,0 +1,113 @@
+"""Puzzles as rows: a prompt, a worked completion, and the columns of the published data."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from posttrain.errors import DataError
+from posttrain.tasks.knights_knaves.cot import completion_text, thought
+from posttrain.tasks.knights_knaves.generate import Puzzle
+from posttrain.tasks.knights_knaves.logic import Statements
+from posttrain.tasks.knights_knaves.text import full_prompt, quiz_text, short_text, solution_text
+
+Prompt: TypeAlias = Literal["full", "short"]
+Cot: TypeAlias = Literal["auto", "assume", "copy"]
+Row: TypeAlias = dict[str, Any]
+
+
+def puzzle_row(puzzle: Puzzle, roles: Mapping[str, str], prompt: Prompt, rng: random.Random) -> Row:
+    """A generated puzzle as a row without a completion. `rng` picks the words of the quiz."""
+    quiz = quiz_text(puzzle.statements, puzzle.names, roles, rng)
+    row: Row = {
+        "quiz": quiz,
+        "names": list(puzzle.names),
+        "knight_knave": dict(roles),
+        "solution": list(puzzle.solution),
+        "solution_text_format": solution_text(puzzle.solution, puzzle.names, roles),
+        "statements": repr(puzzle.statements),
+        "people": len(puzzle.names),
+    }
+    return {"prompt": row_prompt(row, puzzle.statements, prompt), **row}
+
+
+def row_prompt(row: Row, statements: Statements | None, prompt: Prompt) -> str:
+    """The prompt of a row: its quiz with the request for an answer format, or its bare claims.
+
+    Raises:
+        DataError: A short prompt is asked for and the row has no statements.
+    """
+    if prompt == "full":
+        return full_prompt(row["quiz"], row["knight_knave"])
+    if statements is None:
+        raise DataError(
+            f"no statements for a short prompt in {row['quiz'][:60]!r}",
+            expected="a statements column",
+            where="task knights_knaves, prompt",
+            fix="set prompt: full, or add the column",
+        )
+    return short_text(statements, row["names"], row["knight_knave"])
+
+
+def row_thought(row: Row, statements: Statements | None, cot: Cot) -> str:
+    """The chain of thought of a row: with `auto` the row's own when it has one, otherwise ours.
+
+    Raises:
+        DataError: The row has neither statements nor a chain of thought.
+    """
+    if cot == "auto" and row.get("cot_repeat_steps"):
+        parts = [row.get("cot_head"), *row["cot_repeat_steps"], row.get("cot_foot")]
+        return "\n".join(part for part in parts if part)
+    if statements is None:
+        raise DataError(
+            f"no statements to reason about in {row['quiz'][:60]!r}",
+            expected="a statements column, or cot_repeat_steps with cot: auto",
+            where="task knights_knaves",
+            fix="set think_share: 0, or add the column",
+        )
+    form = "assume" if cot == "auto" else cot
+    return thought(form, statements, row["names"], row["knight_knave"])
+
+
+def thinking(count: int, share: float, rng: random.Random) -> list[bool]:
+    """Which of `count` demonstrations think: the share rounded to a whole number, in random order."""
+    with_thought = round(count * share)
+    flags = [True] * with_thought + [False] * (count - with_thought)
+    rng.shuffle(flags)
+    return flags
+
+
+def with_completion(row: Row, statements: Statements | None, cot: Cot, *, think: bool) -> Row:
+    """The row as a demonstration: its prompt, a completion, its columns."""
+    reasoning = row_thought(row, statements, cot) if think else None
+    completion = completion_text(reasoning, row["solution_text_format"])
+    return {"prompt": row["prompt"], "completion": completion, **{k: v for k, v in row.items() if k != "prompt"}}
+
+
+def write_jsonl(path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]]) -> int:
+    """Writes rows as JSON lines and returns their number. The file appears whole or not at all.
+
+    Missing folders are made. On any error the old file, if there was one, stays as it was.
+    """
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    count = 0
+    handle, draft = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            for row in rows:
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                count += 1
+            file.flush()
+            os.fsync(file.fileno())
+        Path(draft).chmod(0o644)
+        Path(draft).replace(target)
+    except BaseException:
+        Path(draft).unlink(missing_ok=True)
+        raise
+    return count

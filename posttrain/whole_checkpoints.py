@@ -10,6 +10,12 @@ from transformers.trainer_utils import rotate_checkpoints
 from posttrain.checkpoints import latest_checkpoint, staged
 from posttrain.errors import ResumeError
 
+PRIVATE_NAMES: dict[str, tuple[str, ...]] = {
+    "_get_output_dir": ("self", "trial"),
+    "_save_checkpoint": ("self", "model", "trial"),
+}
+"""Private methods of transformers' Trainer that are overridden here, and their parameters; a test compares them."""
+
 
 class WholeCheckpoints:
     """Stages each checkpoint beside its place and renames it when it is complete (see `checkpoints.staged`).

@@ -115,7 +115,11 @@ def test_grpo_only_gives_the_gradients_of_grpo_trainer(
     def replay(prompts, trainer):
         texts, completions = next(replayed)
         assert prompts == texts
-        return {"prompt_ids": [tokenizer(p)["input_ids"] for p in prompts], "completion_ids": completions, "logprobs": None}
+        return {
+            "prompt_ids": [tokenizer(p)["input_ids"] for p in prompts],
+            "completion_ids": completions,
+            "logprobs": None,
+        }
 
     answers = {row["prompt"]: row["answer"] for row in prompts}
     unique = queue[::4]

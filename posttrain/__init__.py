@@ -1,0 +1,52 @@
+"""posttrain: warm-up SFT, then an adaptive mix of SFT and GRPO with verifiable rewards, on top of TRL.
+
+Three ways in: `posttrain run RECIPE`, `posttrain.run(recipe, rewards=[my_function])`, and `HybridTrainer`, which is
+used like TRL's `GRPOTrainer`. Importing this package loads nothing heavy; the names below load on first use.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from posttrain.config import Recipe, load_recipe
+    from posttrain.controllers import SASR, Alternate, Cosine, GRPOOnly, Mix, SFTOnly, Signals, Static
+    from posttrain.hybrid_config import HybridConfig
+    from posttrain.pipeline import run
+    from posttrain.reward import Score
+    from posttrain.trainer import HybridTrainer
+
+_HOME = {
+    "HybridConfig": "posttrain.hybrid_config",
+    "HybridTrainer": "posttrain.trainer",
+    "Recipe": "posttrain.config",
+    "Score": "posttrain.reward",
+    "load_recipe": "posttrain.config",
+    "run": "posttrain.pipeline",
+} | dict.fromkeys(
+    ("SASR", "Alternate", "Cosine", "GRPOOnly", "Mix", "SFTOnly", "Signals", "Static"), "posttrain.controllers"
+)
+
+__all__ = [
+    "SASR",
+    "Alternate",
+    "Cosine",
+    "GRPOOnly",
+    "HybridConfig",
+    "HybridTrainer",
+    "Mix",
+    "Recipe",
+    "SFTOnly",
+    "Score",
+    "Signals",
+    "Static",
+    "load_recipe",
+    "run",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'posttrain' has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)

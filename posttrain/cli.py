@@ -1,0 +1,216 @@
+"""The commands: parse, call, print. Nothing heavy is imported before a command needs it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, get_args
+
+from posttrain.errors import ConfigError, DataError, Interrupted, PosttrainError
+
+EXAMPLES = """examples:
+  posttrain run recipes/quickstart.yaml
+  posttrain run recipes/quickstart.yaml hybrid.steps=100 hybrid.controller.gamma=0.5
+  posttrain run recipes/quickstart.yaml --resume
+  posttrain eval runs/quickstart/model --task knights_knaves task.people=[2,3] --k 1 8 --samples 8
+  posttrain data knights_knaves --people 2-4 --count 1000 --out puzzles.jsonl
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status.
+
+    0: done. 1: the run failed. 2: the recipe, an argument or the data is wrong. 130: stopped as asked.
+    """
+    args = parse(argv)
+    try:
+        args.command(args)
+    except Interrupted as stop:
+        print(stop, file=sys.stderr)
+        return 130
+    except PosttrainError as error:
+        if args.traceback:
+            traceback.print_exc()
+        else:
+            print(f"error{_rank()}: {error}", file=sys.stderr)
+        return 2 if isinstance(error, ConfigError | DataError) else 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The arguments; `key=value` overrides may stand anywhere among the flags."""
+    parser = _parser()
+    args, rest = parser.parse_known_args(argv)
+    unknown = [text for text in rest if text.startswith("-") or not hasattr(args, "overrides")]
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)} (see `posttrain {args.name} --help`)")
+    if rest:
+        args.overrides = [*args.overrides, *rest]
+    return args
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="posttrain",
+        description="Warm-up SFT, then an adaptive mix of SFT and GRPO with verifiable rewards.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"posttrain {_version()}")
+    commands = parser.add_subparsers(dest="name", required=True, metavar="COMMAND")
+    for add in (_add_run, _add_eval, _add_data):
+        command = add(commands)
+        command.add_argument("--traceback", action="store_true", help="show where an error was raised")
+    return parser
+
+
+def _add_run(commands: Any) -> argparse.ArgumentParser:
+    parser = commands.add_parser("run", help="train a model by a recipe", allow_abbrev=False)
+    parser.add_argument("recipe", metavar="RECIPE", help="a YAML file")
+    parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help="recipe keys, such as hybrid.steps=100")
+    fresh = parser.add_mutually_exclusive_group()
+    fresh.add_argument("--resume", action="store_true", help="go on with the run; an error if there is none")
+    fresh.add_argument("--restart", action="store_true", help="start anew; an old run is moved aside")
+    parser.add_argument(
+        "--accept-changes", action="store_true", help="go on although the recipe, data or rewards have changed"
+    )
+    parser.set_defaults(command=_run)
+    return parser
+
+
+def _add_eval(commands: Any) -> argparse.ArgumentParser:
+    parser = commands.add_parser("eval", help="evaluate a model on a task's held-out rows", allow_abbrev=False)
+    parser.add_argument("model", metavar="MODEL", help="a local folder or a hub id")
+    parser.add_argument("overrides", metavar="task.KEY=VALUE", nargs="*", help="settings of the task")
+    parser.add_argument("--task", required=True, help="such as knights_knaves")
+    parser.add_argument("--k", nargs="+", default=["1"], help="the k of pass@k (default: 1, greedy)")
+    parser.add_argument("--samples", type=int, help="completions sampled per row (default: the largest k)")
+    parser.add_argument("--temperature", type=float, default=1.0, help="of the samples (default: %(default)s)")
+    parser.add_argument("--max-completion-length", type=int, default=512, help="tokens (default: %(default)s)")
+    parser.add_argument("--batch-size", type=int, default=64, help="completions at a time (default: %(default)s)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--seed", type=int, default=0, help="of the task's rows and the samples")
+    parser.add_argument("--out", metavar="FILE", help="write the result as JSON")
+    parser.set_defaults(command=_eval)
+    return parser
+
+
+def _add_data(commands: Any) -> argparse.ArgumentParser:
+    from posttrain.tasks.knights_knaves import Cot, Prompt
+
+    parser = commands.add_parser("data", help="write a task's rows as JSON lines", allow_abbrev=False)
+    parser.add_argument("task", choices=("knights_knaves",))
+    parser.add_argument("--people", required=True, help="numbers of people, such as 3, 2-4 or 2,5-7")
+    parser.add_argument("--count", type=int, required=True, help="how many rows")
+    parser.add_argument("--out", metavar="FILE", required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--depth", type=int, default=1, help="connectives inside one another (default: %(default)s)")
+    parser.add_argument("--prompt", choices=get_args(Prompt), default="full")
+    parser.add_argument("--cot", choices=get_args(Cot), default="auto", help="the form of the chain of thought")
+    parser.add_argument("--think-share", type=float, default=1.0, help="share of rows with a chain of thought")
+    parser.set_defaults(command=_data)
+    return parser
+
+
+def _run(args: argparse.Namespace) -> None:
+    from posttrain.config import load_recipe
+    from posttrain.plan import check
+
+    recipe = load_recipe(args.recipe, args.overrides)
+    check(recipe, num_processes=int(os.environ.get("WORLD_SIZE", "1")))
+
+    from posttrain.pipeline import run
+
+    run(
+        recipe,
+        resume=True if args.resume else None,  # None: go on if there is something to go on with
+        accept_changes=args.accept_changes,
+        restart=args.restart,
+    )
+
+
+def _eval(args: argparse.Namespace) -> None:
+    from posttrain.config import load_task
+
+    overrides = [*args.overrides, *(text for text in args.k if "=" in text)]
+    ks = _ks([text for text in args.k if "=" not in text])
+    samples = args.samples or max(ks)
+    if samples < max(ks):
+        seen, fix = f"pass@{max(ks)} from {samples} samples", f"give --samples {max(ks)} or more"
+        raise ConfigError(seen, where="--samples", fix=fix)
+    for name in ("samples", "max_completion_length", "batch_size", "temperature"):
+        value = getattr(args, name)
+        if value is not None and value <= 0:
+            raise ConfigError(str(value), expected="a number above 0", where="--" + name.replace("_", "-"))
+    task = load_task(args.task, overrides)
+
+    from posttrain.files import write_json
+    from posttrain.pipeline import evaluate_model
+
+    record = evaluate_model(
+        args.model,
+        task,
+        k=ks,
+        samples=samples,
+        temperature=args.temperature,
+        max_completion_length=args.max_completion_length,
+        batch_size=args.batch_size,
+        seed=args.seed,
+        device=args.device,
+    )
+    print("\n".join(_evaluation_lines(record)))
+    if args.out:
+        from pathlib import Path
+
+        write_json(Path(args.out), record)
+        print(f"wrote {args.out}")
+
+
+def _data(args: argparse.Namespace) -> None:
+    from posttrain.tasks.knights_knaves import write
+
+    if args.count < 1:
+        raise ConfigError(str(args.count), expected="at least 1", where="--count")
+    options = {name: getattr(args, name) for name in ("depth", "prompt", "cot", "think_share")}
+    try:
+        count = write(args.out, args.people, args.count, args.seed, **options)
+    except OSError as error:
+        raise PosttrainError(f"cannot be written: {error.strerror}", where=args.out) from error
+    print(f"wrote {count} rows to {args.out}")
+
+
+def _ks(texts: Sequence[str]) -> list[int]:
+    parts = [part for text in texts for part in text.split(",") if part]
+    if not parts or not all(part.isdigit() and int(part) for part in parts):
+        raise ConfigError(" ".join(texts) or "none", expected="whole numbers above 0, such as 1 8", where="--k")
+    return [int(part) for part in parts]
+
+
+def _evaluation_lines(record: dict[str, Any]) -> list[str]:
+    """An evaluation record in words, one line for each number asked for and each slice."""
+    low, high = record["ci95"]
+    lines = [f"pass@1 {record['pass@1']:.3f}  95% [{low:.3f}, {high:.3f}]  on {record['n']} problems, greedy"]
+    lines += [f"pass@{k} {value:.3f}  sampled" for k, value in (record.get("pass@k") or {}).items()]
+    for column, slices in (record.get("by") or {}).items():
+        lines += [f"  {column} {name}: {part['pass@1']:.3f} of {part['n']}" for name, part in slices.items()]
+    return lines
+
+
+def _version() -> str:
+    try:
+        return version("posttrain")
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
+def _rank() -> str:
+    """Which process speaks, where there are several."""
+    return f" (rank {os.environ['RANK']})" if int(os.environ.get("WORLD_SIZE", "1")) > 1 else ""

@@ -1,0 +1,201 @@
+"""A recipe, and reading one from a YAML file with its parents and the overrides of the command line.
+
+Unknown keys are refused everywhere. All problems of a recipe are reported at once, each with the file and line it was
+written at. What only makes sense in view of another section (batch sizes that divide, a KL target with a KL) is
+`plan.check`'s. Importing this loads no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import PrivateAttr, ValidationError
+
+from posttrain.config_errors import explain, raise_all, where_in
+from posttrain.controllers import SASR
+from posttrain.errors import ConfigError
+from posttrain.nearest import did_you_mean
+from posttrain.sections import (
+    AnyTask,
+    EvaluateSection,
+    HybridSection,
+    LoraSection,
+    ModelSection,
+    RewardConfig,
+    RolloutSection,
+    RunSection,
+    Section,
+    Share,
+    WarmupSection,
+)
+from posttrain.tasks import Task
+from posttrain.tasks.knights_knaves import KnightsKnaves
+from posttrain.yamlfile import DEFAULT, Key, Layer, display, load_layers, merge, nearest_files, overrides_layer
+
+TASKS: dict[str, type] = {"knights_knaves": KnightsKnaves}
+"""What a recipe can name under `task.name`."""
+
+KINDS: dict[Key, tuple[str, ...]] = {
+    ("model",): ("name", "init"),
+    ("task",): ("name",),
+    ("hybrid", "controller"): ("name",),
+}
+"""Sections that come in kinds, and the keys that tell which. Another kind replaces its parent's section whole."""
+
+
+class Recipe(Section):
+    """A whole run. Build one with `load_recipe`, or in Python with `Recipe(model=..., task=...)`.
+
+    Args:
+        model: What to train.
+        task: Where prompts, demonstrations and held-out rows come from.
+        rewards: What scores a completion; empty takes the task's own reward.
+        max_reward_error_rate: Share of one reward's latest scores that may fail (an exception, a time-out) before
+            the run stops.
+        lora: An adapter to train instead of all parameters.
+        warmup: Stage 1.
+        hybrid: Stage 2.
+        rollout: What samples completions.
+        evaluate: When and how to evaluate.
+        run: Where the run lives and what it reports.
+    """
+
+    model: ModelSection
+    task: AnyTask
+    rewards: list[RewardConfig] = []
+    max_reward_error_rate: Share = 0.1
+    lora: LoraSection | None = None
+    warmup: WarmupSection = WarmupSection()
+    hybrid: HybridSection = HybridSection()
+    rollout: RolloutSection = RolloutSection()
+    evaluate: EvaluateSection = EvaluateSection()
+    run: RunSection = RunSection()
+
+    _written: Layer = PrivateAttr(default_factory=Layer)
+
+    def resolved(self) -> dict[str, Any]:
+        """Every key with its value, in JSON's types; a file of this content is the same recipe."""
+        return self.model_dump(mode="json", by_alias=True)
+
+    def origin(self, key: str) -> str:
+        """Where a dotted key's value comes from: `file:line`, `command line` or `default`."""
+        return self._written.origin(_parts(key)) if self._written.has(_parts(key)) else DEFAULT
+
+    def provenance(self) -> dict[str, str]:
+        """Each resolved key, dotted, and where its value comes from."""
+        return {key: self.origin(key) for key in _leaves(self.resolved())}
+
+    def where(self, key: str) -> str:
+        """A dotted key and where it was written, for an error message."""
+        said = where_in(self._written, _parts(key))
+        return said if self._written.has(_parts(key)) else f"{said} (default)"
+
+
+def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
+    """Read a recipe file over the files it `extends`, with `key.path=value` overrides on top.
+
+    Relative paths of rewards and of the task's files start at the folder of the file that names them (on the
+    command line: the working directory) and are absolute in the result. `run.dir` left out is `runs/` and the
+    recipe's name.
+
+    Raises:
+        ConfigError: With file, line, key, what was expected and the nearest legal key, for every problem found.
+    """
+    path = Path(path)
+    layer = load_layers(path, prepare=_write_out, kinds=KINDS)
+    typed = overrides_layer(overrides)
+    _write_out(typed.data, Path())
+    layer = merge(layer, typed, KINDS)
+    _complete(layer, path)
+    problems = list(_absent_reward_files(layer))
+    try:
+        recipe = Recipe.model_validate(layer.data)
+    except ValidationError as error:
+        problems = explain(error, Recipe, layer, layer.data) + problems
+    raise_all(problems, display(path))
+    recipe._written = layer
+    return recipe
+
+
+def load_task(name: str, overrides: Iterable[str] = ()) -> Task:
+    """A task by name with `task.key=value` (or `key=value`) settings, as `posttrain eval` takes them.
+
+    Raises:
+        ConfigError: There is no such task, or a setting is wrong.
+    """
+    if name not in TASKS:
+        fix = did_you_mean(name, TASKS)
+        raise ConfigError(f"no task named {name!r}", expected="one of " + ", ".join(TASKS), where="--task", fix=fix)
+    layer = overrides_layer(text if text.startswith("task.") else f"task.{text}" for text in overrides)
+    stray = sorted(set(layer.data) - {"task"})
+    if stray:
+        raise ConfigError(f"{stray[0]!r} is not a setting of the task", expected="task.key=value", where="command line")
+    layer.data.setdefault("task", {})["name"] = name
+    _write_out(layer.data, Path())
+
+    class Holder(Section):
+        task: AnyTask
+
+    try:
+        return Holder.model_validate(layer.data).task
+    except ValidationError as error:
+        raise_all(explain(error, Holder, layer, layer.data), f"task {name}")
+        raise AssertionError("a validation error without a problem") from error
+
+
+def _write_out(data: dict[str, Any], folder: Path) -> None:
+    """Write out shorthands (a name alone for a section of that name) and make paths absolute, in place."""
+    hybrid = data.get("hybrid")
+    for section, key in ((data, "model"), (data, "task"), (hybrid, "controller")):
+        if isinstance(section, dict) and isinstance(section.get(key), str):
+            section[key] = {"name": section[key]}
+    rewards = data.get("rewards")
+    if isinstance(rewards, list):
+        rewards[:] = [{"name": one} if isinstance(one, str) else one for one in rewards]
+    for reward in rewards.values() if isinstance(rewards, dict) else rewards or []:
+        if isinstance(reward, dict) and isinstance(reward.get("path"), str):
+            reward["path"] = _absolute(reward["path"], folder)
+    task = data.get("task")
+    if isinstance(task, dict) and isinstance(task.get("path"), str):
+        task["path"] = [task["path"]]
+    if isinstance(task, dict) and isinstance(task.get("path"), list):
+        task["path"] = [_absolute(one, folder) if isinstance(one, str) else one for one in task["path"]]
+
+
+def _absolute(path: str, folder: Path) -> str:
+    return str((folder / Path(path).expanduser()).absolute().resolve())
+
+
+def _complete(layer: Layer, path: Path) -> None:
+    """Defaults that depend on more than their own section: the controller's kind and the run's directory."""
+    hybrid, run = (layer.data.setdefault(section, {}) for section in ("hybrid", "run"))
+    if isinstance(hybrid, dict) and isinstance(hybrid.get("controller"), dict) and "name" not in hybrid["controller"]:
+        hybrid["controller"]["name"] = SASR.name
+        layer.origins[("hybrid", "controller", "name")] = DEFAULT
+    if isinstance(run, dict) and run.get("dir") is None:
+        run["dir"] = f"runs/{path.stem}"
+        layer.origins[("run", "dir")] = DEFAULT
+
+
+def _absent_reward_files(layer: Layer) -> Iterable[ConfigError]:
+    rewards = layer.data.get("rewards")
+    for index, reward in enumerate(rewards if isinstance(rewards, list) else []):
+        path = reward.get("path") if isinstance(reward, dict) else None
+        if not isinstance(path, str):
+            continue
+        head, _, function = path.rpartition(":")
+        file = Path(head if head and function.isidentifier() else path)
+        if not file.is_file():
+            where = where_in(layer, ("rewards", index, "path"))
+            yield ConfigError(f"{display(file)} does not exist", where=where, fix=nearest_files(file))
+
+
+def _parts(key: str) -> Key:
+    return tuple(int(part) if part.isdigit() else part for part in key.split("."))
+
+
+def _leaves(value: Any, at: str = "") -> list[str]:
+    items = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+    return [leaf for key, item in items for leaf in _leaves(item, f"{at}.{key}" if at else str(key))] or [at]

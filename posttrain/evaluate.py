@@ -1,0 +1,264 @@
+"""How good a model is on held-out problems, and how sure one can be of it.
+
+A problem passes when its completion scores 1.0 under the task's reward. Greedy pass@1 is what the tables show; sampled
+pass@k (Chen et al. 2021, arXiv 2107.03374) says what more tries would give. Intervals are percentile bootstraps over
+problems: they say how the figure would vary with another draw of problems, not with another seed of training. When
+every problem passes, or none, the interval has no width, as there is nothing to resample.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from posttrain.errors import ConfigError, DataError, RewardError
+
+if TYPE_CHECKING:
+    from posttrain.rollouts.records import Completion
+
+PASS = 1.0
+RESAMPLES_AT_ONCE = 4_000_000  # drawn problem indices held in memory, 32 MB
+
+
+def pass_at_k(n: int, c: int, k: int) -> float:
+    """The chance that at least one of `k` samples passes, from `c` passes among `n` samples.
+
+    1 - C(n - c, k) / C(n, k), without bias (arXiv 2107.03374, eq. 1), as a product so that nothing overflows.
+
+    Raises:
+        ConfigError: not 0 <= c <= n, or not 1 <= k <= n.
+    """
+    if not 0 <= c <= n or not 1 <= k <= n:
+        raise ConfigError(
+            f"pass@{k} of {c} passes in {n} samples", expected="0 <= passes <= samples and 1 <= k <= samples"
+        )
+    if n - c < k:
+        return 1.0
+    return float(1.0 - np.prod(1.0 - k / np.arange(n - c + 1, n + 1)))
+
+
+def bootstrap_ci(
+    values: Sequence[float] | np.ndarray, *, confidence: float = 0.95, resamples: int = 10_000, seed: int = 0
+) -> tuple[float, float]:
+    """The percentile bootstrap interval of the mean of `values`, one value a problem.
+
+    Raises:
+        DataError: there are no values.
+    """
+    numbers = np.asarray(values, dtype=np.float64)
+    if numbers.size == 0:
+        raise DataError("no values to draw an interval from", expected="one value per problem")
+    rng = np.random.default_rng(seed)
+    at_once = max(1, RESAMPLES_AT_ONCE // numbers.size)
+    means = [
+        numbers[rng.integers(numbers.size, size=(min(at_once, resamples - start), numbers.size))].mean(axis=1)
+        for start in range(0, resamples, at_once)
+    ]
+    tail = (1 - confidence) / 2
+    lo, hi = np.quantile(np.concatenate(means), [tail, 1 - tail])
+    return float(lo), float(hi)
+
+
+def paired_difference(
+    before: Sequence[float],
+    after: Sequence[float],
+    *,
+    confidence: float = 0.95,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> tuple[float, float, float]:
+    """Mean of `after` minus mean of `before` over the same problems, and its paired bootstrap interval.
+
+    Problems are resampled with both their results, so that how hard they are cancels out: the interval is narrower
+    than two separate ones suggest, and excludes 0 when the change is more than these problems' luck.
+
+    Returns:
+        (difference, lo, hi).
+
+    Raises:
+        DataError: the two don't hold the same number of problems, or none.
+    """
+    if len(before) != len(after):
+        raise DataError(
+            f"{len(before)} problems before and {len(after)} after", expected="the same problems, in the same order"
+        )
+    changes = np.asarray(after, dtype=np.float64) - np.asarray(before, dtype=np.float64)
+    lo, hi = bootstrap_ci(changes, confidence=confidence, resamples=resamples, seed=seed)
+    return float(changes.mean()), lo, hi
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The result of one evaluation.
+
+    Attributes:
+        passed: Whether the greedy completion of each problem passes, in the order of the problems.
+        ci95: The bootstrap interval of greedy pass@1.
+        pass_at_k: Sampled pass@k by k, empty when nothing was sampled.
+        by: Greedy pass@1 by the values of a column, {column: {value: {"n", "pass@1"}}}.
+        rows: One row a completion for the completions' parquet file; `sample` is None for the greedy one.
+        mean_length: Mean length of the greedy completions, in tokens.
+        truncated_share: Share of the greedy completions that the limit on tokens cut off.
+        errors: How many completions the reward failed on; they count as not passed.
+        seconds: How long it took.
+    """
+
+    passed: list[bool]
+    ci95: tuple[float, float]
+    pass_at_k: dict[int, float] = field(default_factory=dict)
+    by: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    mean_length: float = 0.0
+    truncated_share: float = 0.0
+    errors: int = 0
+    seconds: float = 0.0
+
+    @property
+    def pass_at_1(self) -> float:
+        """The share of problems whose greedy completion passes."""
+        return sum(self.passed) / len(self.passed)
+
+    def record(self, stage: str, step: int) -> dict[str, Any]:
+        """The line of eval.jsonl; `stage` is "start", "warmup", "hybrid" or "final"."""
+        line: dict[str, Any] = {
+            "stage": stage,
+            "step": step,
+            "n": len(self.passed),
+            "pass@1": self.pass_at_1,
+            "ci95": list(self.ci95),
+        }
+        if self.pass_at_k:
+            line["pass@k"] = {str(k): value for k, value in self.pass_at_k.items()}
+        return line | {
+            "by": self.by,
+            "mean_length": self.mean_length,
+            "truncated_share": self.truncated_share,
+            "errors": self.errors,
+            "seconds": self.seconds,
+        }
+
+
+def evaluate(
+    model: Any,
+    tokenizer: Any,
+    rows: list[dict[str, Any]],
+    reward: Any,
+    *,
+    k: Sequence[int] = (1,),
+    samples: int = 1,
+    temperature: float = 1.0,
+    max_new_tokens: int,
+    batch_size: int = 128,
+    seed: int = 0,
+    slice_by: str | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Evaluation:
+    """Answer each row's prompt greedily, and `samples` times more when that is above 1, and score the answers.
+
+    Args:
+        model: A causal language model of transformers or PEFT; its mode and torch's generators stay as they are.
+        tokenizer: Its tokenizer.
+        rows: The problems: `prompt` (text or messages) and the columns that the reward reads.
+        reward: A `posttrain.reward.Reward`. It passes a completion by the value 1.0.
+        k: The k of the sampled pass@k, each at most `samples`; used when `samples` is above 1.
+        samples: Sampled completions per problem; 1 means the greedy one only.
+        temperature: Of the samples.
+        max_new_tokens: The limit on a completion's length, in tokens.
+        batch_size: Completions generated at a time.
+        seed: Of the samples and of the bootstrap.
+        slice_by: A column by whose values pass@1 is given too, such as a difficulty.
+        on_progress: Called with (completions done, completions in all).
+
+    Raises:
+        ConfigError: a k that `samples` can't give.
+        DataError: there are no rows.
+        RewardError: the reward failed on every completion.
+    """
+    if not rows:
+        raise DataError("there are no problems to evaluate on", expected="at least one row")
+    if samples > 1 and not all(1 <= each <= samples for each in k):
+        raise ConfigError(f"pass@{max(k)} from {samples} samples", expected=f"each k in 1..{samples}", where="k")
+    from posttrain.rollouts.transformers import generate
+
+    started = time.perf_counter()
+    prompts = [row["prompt"] for row in rows]
+    total = len(rows) * (1 + samples if samples > 1 else 1)
+
+    def sample(at: float, number: int, offset: int) -> list[list[Completion]]:
+        return generate(
+            model, tokenizer, prompts, max_new_tokens=max_new_tokens, temperature=at, num_samples=number,
+            batch_size=batch_size, seed=seed,
+            on_progress=None if on_progress is None else lambda done, _: on_progress(offset + done, total),
+        )  # fmt: skip
+
+    greedy = [completions[0] for completions in sample(0.0, 1, 0)]
+    sampled = sample(temperature, samples, len(rows)) if samples > 1 else []
+    table = [_row(reward, row, index, None, greedy[index], slice_by) for index, row in enumerate(rows)]
+    tried = [
+        [_row(reward, rows[index], index, number, completion, slice_by) for number, completion in enumerate(group)]
+        for index, group in enumerate(sampled)
+    ]
+    everything = [*table, *(line for group in tried for line in group)]
+    failures = [line["error"] for line in everything if line["error"] is not None]
+    if len(failures) == len(everything):
+        raise RewardError(f"it failed on all of {len(everything)} completions, the first time by: {failures[0]}")
+    passed = [line["passed"] for line in table]
+    return Evaluation(
+        passed=passed,
+        ci95=bootstrap_ci(passed, seed=seed),
+        pass_at_k={each: _mean_pass_at_k(tried, each) for each in k} if tried else {},
+        by=_slices(table, slice_by),
+        rows=everything,
+        mean_length=float(np.mean([completion.length for completion in greedy])),
+        truncated_share=float(np.mean([completion.truncated for completion in greedy])),
+        errors=len(failures),
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _row(
+    reward: Any, row: dict[str, Any], index: int, sample: int | None, completion: Completion, slice_by: str | None
+) -> dict[str, Any]:
+    """A completion with its score, as a row of the parquet file."""
+    from posttrain.reward import message_text, score_completion
+
+    columns = row if reward.style == "trl" else {**row, "prompt": message_text(row["prompt"])}
+    outcome = score_completion(reward, completion.text, columns)
+    score = outcome.score
+    return {
+        "row": index,
+        "sample": sample,
+        "prompt": row["prompt"],
+        "completion": completion.text,
+        "passed": score is not None and score.value >= PASS,
+        "score": None if score is None else float(score.value),
+        "note": "" if score is None else score.note,
+        "error": None if outcome.error is None else str(outcome.error),
+        "length": completion.length,
+        "truncated": completion.truncated,
+        **({slice_by: row.get(slice_by)} if slice_by else {}),
+    }
+
+
+def _mean_pass_at_k(tried: list[list[dict[str, Any]]], k: int) -> float:
+    """pass@k of the data set: the mean over problems of each one's estimate."""
+    return float(np.mean([pass_at_k(len(group), sum(line["passed"] for line in group), k) for group in tried]))
+
+
+def _slices(table: list[dict[str, Any]], slice_by: str | None) -> dict[str, dict[str, dict[str, float]]]:
+    if slice_by is None:
+        return {}
+    groups: dict[Any, list[bool]] = {}
+    for line in table:
+        groups.setdefault(line[slice_by], []).append(line["passed"])
+    ordered = sorted(groups, key=lambda value: (isinstance(value, str), value is None, value or 0))
+    return {
+        slice_by: {
+            str(value): {"n": len(groups[value]), "pass@1": sum(groups[value]) / len(groups[value])}
+            for value in ordered
+        }
+    }

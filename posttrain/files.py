@@ -1,0 +1,168 @@
+"""Writing files so that a kill or a full disk leaves either the old content or the new one, never a mixture.
+
+A whole file is written beside its place and renamed over it. A JSON-lines file grows by whole lines: a line that
+could not be written is taken back at once, and one that was torn by a kill is dropped when the file is next opened.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from posttrain.errors import CheckpointError, DataError
+
+FREE_SPACE = "free some disk space, then run the same command again: what was there before is whole"
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path in the folder of `path`; on success its file takes the place of `path`, synced to disk.
+
+    Raises:
+        CheckpointError: the file could not be written (disk full, no permission). `path` is as it was before.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        descriptor = os.open(temporary, os.O_RDWR)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        temporary.replace(path)
+    except OSError as error:
+        raise CheckpointError(f"could not be written: {error}", where=str(path), fix=FREE_SPACE) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename outlive a power cut, where the file system can."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace `path` by `text` (UTF-8), whole or not at all; raises CheckpointError as `replacing` does."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace `path` by `value` as indented JSON, whole or not at all; NaN and infinities become null."""
+    write_text(path, json.dumps(plain(value), indent=2, ensure_ascii=False) + "\n")
+
+
+def plain(value: Any) -> Any:
+    """The value in JSON's own types: NaN and infinities are None, numpy and torch scalars are Python numbers.
+
+    Text that is not Unicode (half of a surrogate pair, from a cut emoji) gets a question mark where it is not.
+    """
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode("utf-8")
+    if isinstance(value, bool | int) or value is None:
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(item) for item in value]
+    if hasattr(value, "tolist"):
+        return plain(value.tolist())
+    return str(value)
+
+
+def append_line(path: Path, record: Mapping[str, Any]) -> None:
+    """Add one JSON line to `path` in a single write; a line that does not fit on the disk is taken back.
+
+    Raises:
+        CheckpointError: the line could not be written. The lines before it are whole.
+    """
+    line = (json.dumps(plain(record), ensure_ascii=False) + "\n").encode()
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    except OSError as error:
+        raise CheckpointError(f"could not be opened: {error}", where=str(path)) from error
+    try:
+        size = os.fstat(descriptor).st_size
+        try:
+            written = os.write(descriptor, line)
+            if written != len(line):
+                raise OSError(f"only {written} of {len(line)} bytes fitted")
+        except OSError as error:
+            os.ftruncate(descriptor, size)
+            raise CheckpointError(f"could not be written: {error}", where=str(path), fix=FREE_SPACE) from error
+    finally:
+        os.close(descriptor)
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The records of a JSON-lines file, [] when it is absent; what a kill tore off its end is left out.
+
+    Raises:
+        DataError: a line that is followed by whole ones cannot be read.
+    """
+    return [json.loads(line) for line in _whole_lines(path)]
+
+
+def drop_torn_end(path: Path) -> bool:
+    """Cut what a kill or a power cut left unreadable at the end of a JSON-lines file; True when it cut something."""
+    if not path.exists():
+        return False
+    kept = b"".join(line + b"\n" for line in _whole_lines(path))
+    if kept == path.read_bytes():
+        return False
+    _replace_bytes(path, kept)
+    return True
+
+
+def keep_lines(path: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
+    """Rewrite a JSON-lines file with only the records for which `keep` is true, their bytes unchanged."""
+    if not path.exists():
+        return
+    content = path.read_bytes()
+    kept = b"".join(line + b"\n" for line in _whole_lines(path) if keep(json.loads(line)))
+    if kept != content:
+        _replace_bytes(path, kept)
+
+
+def _replace_bytes(path: Path, content: bytes) -> None:
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def _whole_lines(path: Path) -> list[bytes]:
+    if not path.exists():
+        return []
+    lines = [line for line in path.read_bytes().split(b"\n") if line.strip()]
+    while lines and not _is_record(lines[-1]):
+        lines.pop()
+    for number, line in enumerate(lines, start=1):
+        if not _is_record(line):
+            raise DataError(
+                f"line {number} is not a JSON object: {line[:60]!r}",
+                where=str(path),
+                fix="delete that line: the ones after it are whole",
+            )
+    return lines
+
+
+def _is_record(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False

@@ -1,0 +1,95 @@
+"""The field names of other libraries' config classes, read from their source, for none of them imports without torch.
+
+A recipe passes what it has no key for straight to TRL and PEFT (`args`). Checking those names here finds a misspelt
+one in milliseconds instead of after a model was loaded.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from posttrain.errors import ConfigError
+from posttrain.nearest import did_you_mean
+
+TRAINING_ARGUMENTS = (
+    ("trl", "trainer/base_config.py", "_BaseConfig"),
+    ("transformers", "training_args.py", "TrainingArguments"),
+)
+SOURCES: dict[str, tuple[tuple[str, str, str], ...]] = {
+    "trl.SFTConfig": (("trl", "trainer/sft_config.py", "SFTConfig"), *TRAINING_ARGUMENTS),
+    "trl.GRPOConfig": (("trl", "trainer/grpo_config.py", "GRPOConfig"), *TRAINING_ARGUMENTS),
+    "peft.LoraConfig": (
+        ("peft", "tuners/lora/config.py", "LoraConfig"),
+        ("peft", "config.py", "PeftConfig"),
+        ("peft", "config.py", "PeftConfigMixin"),
+    ),
+}
+"""Config class -> where it and its bases are defined: package, file, class."""
+
+DECIDED_ELSEWHERE = {
+    "data_seed": "run.seed",
+    "disable_tqdm": "the toolkit itself",
+    "do_eval": "evaluate.every",
+    "eval_steps": "evaluate.every",
+    "eval_strategy": "evaluate.every",
+    "generation_batch_size": "hybrid.grpo.steps_per_generation",
+    "logging_steps": "run.log_every",
+    "max_steps": "steps, outside args",
+    "model_init_kwargs": "model",
+    "num_train_epochs": "steps, outside args",
+    "output_dir": "run.dir",
+    "report_to": "run.report_to",
+    "resume_from_checkpoint": "the --resume flag",
+    "reward_weights": "the weight of each of rewards",
+    "save_strategy": "save_steps, outside args",
+    "seed": "run.seed",
+    "trust_remote_code": "model.trust_remote_code",
+    "use_cpu": "run.device",
+    "use_vllm": "rollout.engine",
+}
+"""Fields of the TRL configs that a recipe decides under another name."""
+
+
+@functools.cache
+def library_fields(config: str) -> frozenset[str]:
+    """Names of the fields of `trl.SFTConfig`, `trl.GRPOConfig` or `peft.LoraConfig`; empty if their source is gone."""
+    fields: set[str] = set()
+    for package, file, name in SOURCES[config]:
+        found = _class_fields(package, file, name)
+        if not found:
+            return frozenset()
+        fields |= found
+    return frozenset(fields)
+
+
+def _class_fields(package: str, file: str, name: str) -> set[str]:
+    spec = importlib.util.find_spec(package)  # finds a top-level package without importing it
+    if spec is None or not spec.submodule_search_locations:
+        return set()
+    path = Path(spec.submodule_search_locations[0]) / file
+    if not path.is_file():
+        return set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            fields = (statement.target for statement in node.body if isinstance(statement, ast.AnnAssign))
+            return {target.id for target in fields if isinstance(target, ast.Name)}
+    return set()
+
+
+def check_args(args: dict[str, Any], config: str, own: set[str], elsewhere: dict[str, str]) -> dict[str, Any]:
+    """Refuse what `config` has no field for, and what the recipe already says in a key of its own."""
+    if not args:
+        return args
+    known = library_fields(config)
+    for name in args:
+        if name in own or name in elsewhere:
+            place = elsewhere.get(name, f"{name}, outside args")
+            raise ConfigError(f"{name} in args", where=name, fix=f"it is decided by {place}")
+        if known and name not in known:
+            fix = did_you_mean(name, known)
+            raise ConfigError(f"{config} has no field {name!r}", expected="one of its fields", where=name, fix=fix)
+    return args

@@ -1,0 +1,394 @@
+"""A run from recipe to report: start -> warm-up -> hybrid -> final, each stage skipped when it is done already.
+
+A stage begins from files that the stage before left behind, never from what is in memory, so a run that was killed
+and resumed goes through the same states as one that was not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from datasets import Dataset, disable_progress_bars
+from peft import LoraConfig, get_peft_model
+from transformers import PrinterCallback, TrainerCallback, set_seed
+from trl import SFTConfig
+
+from posttrain.callbacks import AroundHybrid, ShowWarmup, StopRequest, StopWhenAsked
+from posttrain.checkpoints import latest_checkpoint, staged, step_of
+from posttrain.config import Recipe, load_recipe
+from posttrain.data import check_disjoint, fingerprint, fit_to_model, tokenize_demonstrations
+from posttrain.errors import Interrupted
+from posttrain.evaluate import evaluate
+from posttrain.files import read_lines
+from posttrain.hybrid_config import HybridConfig
+from posttrain.models import build_model, load_policy, load_tokenizer, train_tokenizer
+from posttrain.plan import check
+from posttrain.progress import Progress
+from posttrain.report import write_report
+from posttrain.reward import Reward, Scorer, load_reward, trl_reward_functions
+from posttrain.rundir import RunDir
+from posttrain.sections import RewardConfig
+from posttrain.tasks import Task, TaskData
+from posttrain.trainer import HybridTrainer
+from posttrain.warmup import Warmup, warm_up
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a finished run left.
+
+    Attributes:
+        path: The run directory.
+        evaluations: The lines of eval.jsonl.
+    """
+
+    path: Path
+    evaluations: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def model(self) -> Path:
+        """The folder of the final model."""
+        return self.path / "model"
+
+    @property
+    def report(self) -> Path:
+        """The report, one page."""
+        return self.path / "report.html"
+
+
+def run(
+    recipe: Recipe | str | Path,
+    *,
+    rewards: Sequence[Callable[..., Any]] = (),
+    resume: bool | None = None,
+    accept_changes: bool = False,
+    restart: bool = False,
+    plain: bool | None = None,
+) -> RunResult:
+    """Carry out a recipe, from wherever an earlier start of it got to.
+
+    Args:
+        recipe: A recipe, or the path of one.
+        rewards: Functions that score completions, beside those the recipe names.
+        resume: `True` demands a run to go on with, `False` that there is none, `None` takes what is there.
+        accept_changes: Go on though the recipe, data or rewards are not those the run began with.
+        restart: Move an old run aside and begin anew.
+        plain: Plain progress lines instead of bars; `None` decides by the terminal.
+
+    Raises:
+        ConfigError, DataError, RewardError: Before any model loads.
+        ResumeError: The run directory holds another run.
+        TrainingError, CheckpointError: Training or saving cannot go on; the last checkpoint is whole.
+        Interrupted: A stop was asked for; the run is saved and can be resumed.
+    """
+    recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
+    check(recipe)
+    data = load_data(recipe)
+    loaded = load_rewards(recipe, data, rewards)
+    fingerprints = {"data": fingerprint(data.train, data.demonstrations, data.eval)}
+    fingerprints |= {f"reward {reward.name}": reward.source_sha256 or "" for reward in loaded}
+    quiet_libraries()
+    with (
+        RunDir.open(
+            Path(recipe.run.dir or "runs/run"),
+            recipe.resolved(),
+            fingerprints,
+            resume=resume,
+            accept_changes=accept_changes,
+            restart=restart,
+        ) as run_dir,
+        Progress([("warmup", recipe.warmup.steps), ("hybrid", recipe.hybrid.steps)], plain=plain) as progress,
+    ):
+        return _Run(recipe, data, loaded, run_dir, progress).carry_out()
+
+
+class _Run:
+    """One session of a run: the stages, and what they share."""
+
+    def __init__(self, recipe: Recipe, data: TaskData, rewards: list[Reward], run_dir: RunDir, progress: Progress):
+        self.recipe, self.data, self.rewards, self.dir, self.progress = recipe, data, rewards, run_dir, progress
+        self.task_reward = load_reward(RewardConfig(name=recipe.task.reward))
+        self.stop = StopRequest()
+        if recipe.run.threads:
+            torch.set_num_threads(recipe.run.threads)
+        self.on_gpu = torch.cuda.is_available() and recipe.run.device != "cpu"
+        self.source: str | Path = self._base_model()
+        self.tokenizer = load_tokenizer(self.source, **self._hub_options())
+
+    def carry_out(self) -> RunResult:
+        """Every stage that is not done yet."""
+        self.progress.message(f"{'resuming' if self.dir.resumed else 'starting'} {self.dir.path}")
+        with self.stop.listening(self.progress.message):
+            try:
+                if self.recipe.evaluate.at_start:
+                    self._evaluate_once("start", 0, lambda: self._policy(self.source))
+                self._warm_up()
+                self._hybrid()
+            finally:
+                write_report(self.dir.path)
+        self.progress.message(f"done: {self.dir.report_file}")
+        return RunResult(self.dir.path, read_lines(self.dir.eval_file))
+
+    # ---- stages ----
+
+    def _warm_up(self) -> None:
+        section = self.recipe.warmup
+        if section.steps == 0:
+            return
+        if self.dir.done("warmup") is None:
+            folder = self.dir.checkpoints("warmup")
+            self._forget_after("warmup", folder)
+            set_seed(self.recipe.run.seed)
+            model = self._with_adapter(self._policy(self.source))
+            args = SFTConfig(**self._common(folder), **{**self._defaults(), **section.trl_kwargs()})
+            result = warm_up(
+                model,
+                self.tokenizer,
+                self._demonstrations(),
+                args,
+                norm_window=section.window(),
+                recorder=self.dir,
+                callbacks=[*self._quiet(), ShowWarmup(self.progress)],
+            )
+            self._stop_if_asked()
+            self._save_model(model, self.dir.warmup_model)
+            self.dir.mark_done("warmup", vars(result))
+        self.progress.finish("warmup")
+        self._evaluate_once("warmup", section.steps, lambda: self._policy(self.dir.warmup_model))
+
+    def _hybrid(self) -> None:
+        section = self.recipe.hybrid
+        warmed = self.dir.done("warmup")
+        source = self.dir.warmup_model if warmed else self.source
+        if section.steps and self.dir.done("hybrid") is None:
+            folder = self.dir.checkpoints("hybrid")
+            self._forget_after("hybrid", folder)
+            set_seed(self.recipe.run.seed)
+            model = self._policy(source) if warmed else self._with_adapter(self._policy(source))
+            trainer = self._trainer(model, folder, Warmup(**_only(Warmup, warmed)) if warmed else None)
+            trainer.train(resume_from_checkpoint=latest_checkpoint(folder) is not None)
+            self._stop_if_asked()
+            self._save_model(trainer.accelerator.unwrap_model(trainer.model), self.dir.model)
+            self.dir.mark_done("hybrid", {"steps": trainer.state.global_step})
+        done = self.dir.done("hybrid") or {"steps": 0}
+        self.progress.finish("hybrid")
+        final = self.dir.model if section.steps else source
+        self._evaluate_once("final", done["steps"], lambda: self._policy(final))
+        self.dir.mark_done("final")
+
+    def _trainer(self, model: Any, folder: Path, warmed: Warmup | None) -> HybridTrainer:
+        recipe, section = self.recipe, self.recipe.hybrid
+        scorer = Scorer(self.rewards, max_error_rate=recipe.max_reward_error_rate)
+        args = HybridConfig(
+            **self._common(folder),
+            **{**self._defaults(), "logging_steps": recipe.run.log_every, **section.trl_kwargs()},
+            reward_weights=scorer.weights,
+            demonstration_batch_size=section.demonstration_batch_size,
+            kl_sample=section.kl.sample,
+            completions_every=recipe.run.save_completions_every,
+        )
+        trainer = HybridTrainer(
+            model,
+            trl_reward_functions(scorer),
+            args,
+            Dataset.from_list(fit_to_model(self.data.train, self.tokenizer)),
+            processing_class=self.tokenizer,
+            demonstrations=self._demonstrations() if section.controller.shares()[0] else None,
+            controller=section.controller,
+            g_warmup=warmed.g_warmup if warmed else None,
+            recorder=self.dir,
+            callbacks=self._quiet(),
+        )
+        if trainer.sft and warmed:
+            trainer.sft.stream.cursor = warmed.demonstration_cursor
+        trainer.remove_callback(PrinterCallback)
+        steps = [line for line in read_lines(self.dir.steps_file) if line["stage"] == "hybrid"]
+        trainer.add_callback(
+            AroundHybrid(
+                trainer,
+                self.progress,
+                lambda step: self._evaluate("hybrid", step, trainer.accelerator.unwrap_model(trainer.model)),
+                every=recipe.evaluate.every,
+                time_limit_s=section.time_limit_s,
+                spent_s=sum(line["seconds"]["total"] for line in steps),
+            )
+        )
+        return trainer
+
+    # ---- parts of stages ----
+
+    def _evaluate_once(self, stage: str, step: int, model: Callable[[], Any]) -> None:
+        if not any(line["stage"] == stage for line in read_lines(self.dir.eval_file)):
+            self._evaluate(stage, step, model())
+
+    def _evaluate(self, stage: str, step: int, model: Any) -> None:
+        section = self.recipe.evaluate
+        result = evaluate(
+            model.to("cuda" if self.on_gpu else "cpu"),
+            self.tokenizer,
+            fit_to_model(self.data.eval, self.tokenizer),
+            self.task_reward,
+            k=section.k,
+            samples=section.samples,
+            temperature=section.temperature,
+            max_new_tokens=section.max_completion_length or self.recipe.hybrid.grpo.max_completion_length,
+            batch_size=section.batch_size,
+            seed=self.recipe.run.seed,
+            slice_by=self.recipe.task.slice_by,
+            on_progress=self.progress.track(f"eval {stage}"),
+        )
+        self.dir.evaluation(result.record(stage, step), result.rows)
+        low, high = result.ci95
+        self.progress.message(
+            f"{stage}, step {step}: pass@1 {result.pass_at_1:.1%} (95 % interval {low:.1%} to {high:.1%}, "
+            f"n = {len(result.passed)})"
+        )
+
+    def _base_model(self) -> str | Path:
+        """The recipe's model, built once into the run directory if it is to be made from scratch."""
+        section = self.recipe.model
+        if section.init is None:
+            return section.name or ""
+        folder = self.dir.path / "init"
+        if not folder.is_dir():
+            init, rows = section.init, [*self.data.demonstrations, *self.data.train]
+            texts = [row["prompt"] + row.get("completion", "") for row in rows]
+            tokenizer = train_tokenizer(texts, init.vocab_size)
+            sizes = init.model_dump(exclude={"vocab_size"})
+            _save_whole(folder, build_model(tokenizer, seed=self.recipe.run.seed, **sizes), tokenizer)
+        return folder
+
+    def _policy(self, source: str | Path) -> Any:
+        dtype = self.recipe.model.dtype
+        if dtype == "auto":
+            dtype = "bfloat16" if self.on_gpu else "float32"
+        options = {"attn_implementation": self.recipe.model.attn_implementation, **self._hub_options()}
+        return load_policy(source, dtype=dtype, **{key: value for key, value in options.items() if value})
+
+    def _hub_options(self) -> dict[str, Any]:
+        section = self.recipe.model
+        return {"revision": section.revision, "trust_remote_code": section.trust_remote_code} if section.name else {}
+
+    def _with_adapter(self, model: Any) -> Any:
+        return get_peft_model(model, LoraConfig(**self.recipe.lora.peft_kwargs())) if self.recipe.lora else model
+
+    def _save_model(self, model: Any, folder: Path) -> None:
+        _save_whole(folder, model, self.tokenizer)
+
+    def _demonstrations(self) -> Dataset:
+        rows = fit_to_model(self.data.demonstrations, self.tokenizer)
+        return tokenize_demonstrations(rows, self.tokenizer, max_length=self.recipe.warmup.max_length)
+
+    def _common(self, folder: Path) -> dict[str, Any]:
+        run_section = self.recipe.run
+        return {
+            "output_dir": str(folder),
+            "seed": run_section.seed,
+            "report_to": run_section.report_to,
+            "disable_tqdm": True,
+            "use_cpu": not self.on_gpu,
+        }
+
+    def _defaults(self) -> dict[str, Any]:
+        """Where TRL's defaults suit a GPU only; a recipe's `args` override them."""
+        return {} if self.on_gpu else {"bf16": False, "gradient_checkpointing": False}
+
+    def _quiet(self) -> list[TrainerCallback]:
+        return [StopWhenAsked(self.stop)]
+
+    def _forget_after(self, stage: str, folder: Path) -> None:
+        checkpoint = latest_checkpoint(folder)
+        self.dir.truncate_steps(stage, step_of(checkpoint) if checkpoint else 0)
+
+    def _stop_if_asked(self) -> None:
+        if self.stop.asked:
+            raise Interrupted(
+                "stopped as asked, and saved", where=str(self.dir.path), fix="the same command goes on from here"
+            )
+
+
+def load_data(recipe: Recipe) -> TaskData:
+    """The task's rows, checked: none empty, none shared between training and evaluation."""
+    data = recipe.task.load(recipe.run.seed)
+    check_disjoint(data.eval, data.train, data.demonstrations)
+    return data
+
+
+def load_rewards(recipe: Recipe, data: TaskData, functions: Iterable[Callable[..., Any]] = ()) -> list[Reward]:
+    """The recipe's rewards and the given functions, their columns checked against the data."""
+    sources = [*recipe.rewards, *functions] or [RewardConfig(name=recipe.task.reward)]
+    rewards = [load_reward(source) for source in sources]
+    for reward in rewards:
+        reward.check_columns(set(data.train[0]))
+    return rewards
+
+
+def evaluate_model(
+    model: str,
+    task: Task,
+    *,
+    k: Sequence[int] = (1,),
+    samples: int = 1,
+    temperature: float = 1.0,
+    max_completion_length: int = 512,
+    batch_size: int = 64,
+    seed: int = 0,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """Evaluate a model (hub id or folder, an adapter included) on a task's held-out rows.
+
+    Args:
+        model: Hub id or local folder.
+        task: Gives the rows, by `seed`, and the reward that defines a pass.
+        k, samples, temperature: Of the sampled pass@k; greedy pass@1 is always there.
+        max_completion_length: Tokens.
+        batch_size: Completions generated at once.
+        seed: Of the task's rows, the samples and the bootstrap.
+        device: `auto` takes a GPU if there is one.
+
+    Returns:
+        A record as in eval.jsonl, with stage `eval`.
+    """
+    quiet_libraries()
+    on_gpu = torch.cuda.is_available() and device != "cpu"
+    tokenizer = load_tokenizer(model)
+    policy = load_policy(model, dtype="bfloat16" if on_gpu else "float32", trainable=False)
+    with Progress([], plain=None) as progress:
+        result = evaluate(
+            policy.to("cuda" if on_gpu else "cpu"),
+            tokenizer,
+            fit_to_model(task.load(seed).eval, tokenizer),
+            load_reward(RewardConfig(name=task.reward)),
+            k=k,
+            samples=samples,
+            temperature=temperature,
+            max_new_tokens=max_completion_length,
+            batch_size=batch_size,
+            seed=seed,
+            slice_by=task.slice_by,
+            on_progress=progress.track("eval"),
+        )
+    return result.record("eval", 0)
+
+
+def quiet_libraries() -> None:
+    """Warnings only, and no bars beside our own."""
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    disable_progress_bars()
+
+
+def _save_whole(folder: Path, model: Any, tokenizer: Any) -> None:
+    """Save model and tokenizer so that `folder` is there whole or not at all."""
+    with staged(folder.parent, folder.name) as staging:
+        model.save_pretrained(staging / folder.name)
+        tokenizer.save_pretrained(staging / folder.name)
+
+
+def _only(kind: type, values: dict[str, Any]) -> dict[str, Any]:
+    return {each.name: values[each.name] for each in fields(kind)}

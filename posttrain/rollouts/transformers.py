@@ -1,0 +1,224 @@
+"""Sampling with transformers' own generate(): the engine that needs nothing installed, and the one of the evaluations.
+
+Prompts are turned into tokens as TRL's GRPOTrainer does it, so that training and evaluation see the same ids.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    TemperatureLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from posttrain.errors import DataError
+from posttrain.rollouts.records import Completion
+
+__all__ = ["Completion", "generate", "tokenize_prompts"]
+
+Prompt = str | list[dict[str, Any]]
+
+
+def generate(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[Prompt],
+    *,
+    max_new_tokens: int,
+    temperature: float,
+    top_p: float = 1.0,
+    num_samples: int = 1,
+    batch_size: int = 128,
+    seed: int | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> list[list[Completion]]:
+    """Sample `num_samples` completions of each prompt; temperature 0 takes the likeliest token each time.
+
+    A sample is a function of `seed`, the place of its prompt in `prompts` and its own number: a generator made of the
+    three gives one uniform number a token, which picks the token from the cumulative distribution. So it depends
+    neither on batch size, on the other prompts, on `num_samples` nor on torch's generators, which are not touched
+    either. What padding changes in the last bits of the logits can still tip a token now and then.
+
+    Args:
+        model: A causal language model of transformers or PEFT. It is put in eval mode and back, module by module,
+            so that gradient checkpointing does not switch the KV cache off.
+        tokenizer: Its tokenizer. Without a padding token the end-of-sequence token pads.
+        prompts: Texts, or conversations as lists of messages, which go through the chat template.
+        max_new_tokens: The limit on a completion's length, in tokens.
+        temperature: Divides the logits before sampling; 0 is greedy.
+        top_p: Samples from the smallest set of tokens that holds this probability mass.
+        num_samples: Completions per prompt.
+        batch_size: Completions per call of model.generate(), longest prompts first.
+        seed: None draws a fresh one.
+        on_progress: Called with (completions done, completions in all) after each batch.
+
+    Returns:
+        One list of `num_samples` completions per prompt, in the order of `prompts`.
+
+    Raises:
+        DataError: a prompt has no tokens.
+    """
+    prompt_ids = tokenize_prompts(tokenizer, prompts)
+    seed = secrets.randbits(63) if seed is None else seed
+    jobs = [(prompt, sample) for prompt in range(len(prompt_ids)) for sample in range(num_samples)]
+    jobs.sort(key=lambda job: -len(prompt_ids[job[0]]))
+    completions: dict[tuple[int, int], Completion] = {}
+    eos_ids = _end_of_sequence_ids(model, tokenizer)
+    config = _generation_config(tokenizer, eos_ids, max_new_tokens)
+    with _inference(model):
+        for start in range(0, len(jobs), batch_size):
+            batch = jobs[start : start + batch_size]
+            token_ids = _sample_batch(
+                model, [prompt_ids[prompt] for prompt, _ in batch], config,
+                _sampler(batch, seed, max_new_tokens, temperature, top_p, model.device),
+            )  # fmt: skip
+            for job, completion in zip(batch, _cut(token_ids, eos_ids, tokenizer), strict=True):
+                completions[job] = completion
+            if on_progress is not None:
+                on_progress(len(completions), len(jobs))
+    return [[completions[prompt, sample] for sample in range(num_samples)] for prompt in range(len(prompt_ids))]
+
+
+def tokenize_prompts(tokenizer: Any, prompts: Sequence[Prompt]) -> list[list[int]]:
+    """Token ids of prompts, as `GRPOTrainer` makes them: text as it is with the tokenizer's special tokens,
+    conversations through the chat template with the opening of the assistant's turn.
+
+    Raises:
+        DataError: a prompt has no tokens.
+    """
+    if not prompts:
+        return []
+    if isinstance(prompts[0], str):
+        prompt_ids = tokenizer(text=list(prompts))["input_ids"]
+    else:
+        prompt_ids = tokenizer.apply_chat_template(
+            conversation=list(prompts), add_generation_prompt=True, tokenize=True, return_dict=True
+        )["input_ids"]
+    for index, ids in enumerate(prompt_ids):
+        if not ids:
+            raise DataError(f"prompt {index} has no tokens: {prompts[index]!r}", expected="at least one token")
+    return prompt_ids
+
+
+def _end_of_sequence_ids(model: Any, tokenizer: Any) -> list[int]:
+    """Every token that ends a completion: the tokenizer's, and those that the model declares, such as end of turn."""
+    declared = model.generation_config.eos_token_id
+    declared = [] if declared is None else [declared] if isinstance(declared, int) else list(declared)
+    own = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    return list(dict.fromkeys([*own, *declared]))
+
+
+def _generation_config(tokenizer: Any, eos_ids: list[int], max_new_tokens: int) -> GenerationConfig:
+    """Plain decoding. All is said outright: generate() fills what is not from the model's own generation config,
+    and many published ones carry a repetition penalty.
+    """
+    pad_id = tokenizer.pad_token_id
+    return GenerationConfig(
+        max_new_tokens=max_new_tokens,
+        do_sample=False,  # sampling is _InverseTransform's
+        num_beams=1,
+        temperature=1.0,
+        top_p=1.0,
+        top_k=50,
+        repetition_penalty=1.0,
+        no_repeat_ngram_size=0,
+        use_cache=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=eos_ids or None,
+        pad_token_id=pad_id if pad_id is not None else (eos_ids[0] if eos_ids else 0),
+        disable_compile=True,
+    )
+
+
+@contextlib.contextmanager
+def _inference(model: Any) -> Iterator[None]:
+    """Eval mode and no gradients inside; each module's own mode again outside.
+
+    Not torch.inference_mode(): buffers that a model refreshes on the way would stay unusable for training.
+    """
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _sample_batch(
+    model: Any, prompt_ids: list[list[int]], config: GenerationConfig, processors: LogitsProcessorList
+) -> list[list[int]]:
+    """What model.generate() adds to each prompt: end-of-sequence tokens and padding are still on it."""
+    width = max(len(ids) for ids in prompt_ids)
+    input_ids_B_T = torch.full((len(prompt_ids), width), config.pad_token_id, dtype=torch.long)
+    mask_B_T = torch.zeros_like(input_ids_B_T)
+    for row, ids in enumerate(prompt_ids):
+        input_ids_B_T[row, width - len(ids) :] = torch.tensor(ids)
+        mask_B_T[row, width - len(ids) :] = 1
+    output_B_T = model.generate(
+        input_ids=input_ids_B_T.to(model.device),
+        attention_mask=mask_B_T.to(model.device),
+        generation_config=config,
+        logits_processor=processors,
+    )
+    return output_B_T[:, width:].tolist()
+
+
+def _cut(rows: list[list[int]], eos_ids: list[int], tokenizer: Any) -> list[Completion]:
+    """Completions of sampled rows, each up to and including its first end-of-sequence token."""
+    ends = set(eos_ids)
+    kept, truncated = [], []
+    for row in rows:
+        end = next((place for place, token in enumerate(row) if token in ends), None)
+        kept.append(row if end is None else row[: end + 1])
+        truncated.append(end is None)
+    texts = tokenizer.batch_decode(kept, skip_special_tokens=True)
+    return [
+        Completion(text=text, token_ids=ids, length=len(ids), truncated=cut)
+        for text, ids, cut in zip(texts, kept, truncated, strict=True)
+    ]
+
+
+def _sampler(
+    jobs: list[tuple[int, int]], seed: int, max_new_tokens: int, temperature: float, top_p: float, device: Any
+) -> LogitsProcessorList:
+    """What turns a batch's logits into a choice; nothing at temperature 0, where the likeliest token is the choice."""
+    processors = LogitsProcessorList()
+    if temperature == 0:
+        return processors
+    if temperature != 1:
+        processors.append(TemperatureLogitsWarper(float(temperature)))
+    if top_p < 1:
+        processors.append(TopPLogitsWarper(top_p))
+    draws = [np.random.default_rng([seed, *job]).random(max_new_tokens, dtype=np.float32) for job in jobs]
+    processors.append(_InverseTransform(torch.from_numpy(np.stack(draws)).to(device)))
+    return processors
+
+
+class _InverseTransform(LogitsProcessor):
+    """Leaves one token a row possible: the one at which the cumulative distribution passes that row's next draw."""
+
+    def __init__(self, draws_B_N: torch.Tensor):
+        self.draws_B_N, self.position = draws_B_N, 0
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Scores [B, V] with 0 at the chosen token and -inf elsewhere."""
+        exact = torch.float32 if scores.device.type == "mps" else torch.float64
+        cumulative_B_V = scores.to(exact).softmax(dim=-1).cumsum(dim=-1)
+        total_B_1 = cumulative_B_V[:, -1:]
+        draw_B_1 = self.draws_B_N[:, self.position, None].to(exact) * total_B_1
+        # Below the total even when rounded, so that a token of probability 0 is never the one.
+        draw_B_1 = torch.minimum(draw_B_1, torch.nextafter(total_B_1, torch.zeros_like(total_B_1)))
+        chosen_B_1 = torch.searchsorted(cumulative_B_V, draw_B_1, right=True)
+        self.position += 1
+        return torch.full_like(scores, -torch.inf).scatter_(1, chosen_B_1, 0.0)

@@ -1,0 +1,364 @@
+"""What a run leaves behind, and the guard that keeps two different runs out of one directory.
+
+    recipe.yaml  environment.json  state.json  steps.jsonl  eval.jsonl  report.html
+    completions/step-000010.parquet  completions/eval-hybrid-000050.parquet
+    checkpoints/{warmup,hybrid}/checkpoint-N/  warmup/ (the warmed-up model)  model/ (the final one)
+
+Only the main process of a distributed run opens the directory; it holds a lock until it closes it or dies.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from posttrain import environment, files
+from posttrain.errors import ResumeError
+from posttrain.lock import Lock
+from posttrain.rollouts import records
+
+STAGES = ("start", "warmup", "hybrid", "final")
+
+# Keys that say where a run writes, when it saves and looks, and on what it computes, not what it learns.
+HARMLESS = re.compile(
+    r"(run\.(?!seed\b)|evaluate\.(every|batch_size|at_start)$|(warmup|hybrid)\.save_steps$|max_reward_error_rate$)"
+)
+
+
+class RunDir:
+    """One run's directory, open for writing and locked. Use `RunDir.open`; close it, or use it in `with`.
+
+    Attributes:
+        path: The directory.
+        resumed: Whether it held a run of this recipe already.
+        changes: Accepted or harmless differences to the recipe, data and rewards it was started with, one a line.
+    """
+
+    def __init__(self, path: Path, lock: Lock, *, resumed: bool = False, changes: list[str] | None = None):
+        self.path, self.resumed, self.changes = path, resumed, changes or []
+        self._lock = lock
+
+    # -- layout ------------------------------------------------------------------------------------------------
+
+    @property
+    def recipe_file(self) -> Path:
+        """The recipe as resolved: defaults, parents and command line applied."""
+        return self.path / "recipe.yaml"
+
+    @property
+    def environment_file(self) -> Path:
+        """Versions, code and machine of every session, and the fingerprints of data and rewards."""
+        return self.path / "environment.json"
+
+    @property
+    def state_file(self) -> Path:
+        """Which stages are done."""
+        return self.path / "state.json"
+
+    @property
+    def steps_file(self) -> Path:
+        """One line an optimizer step."""
+        return self.path / "steps.jsonl"
+
+    @property
+    def eval_file(self) -> Path:
+        """One line an evaluation."""
+        return self.path / "eval.jsonl"
+
+    @property
+    def completions_folder(self) -> Path:
+        """The parquet files of completions."""
+        return self.path / "completions"
+
+    @property
+    def warmup_model(self) -> Path:
+        """The model at the end of the warm-up: the reference of the KL, and where other methods can start."""
+        return self.path / "warmup"
+
+    @property
+    def model(self) -> Path:
+        """The final model."""
+        return self.path / "model"
+
+    @property
+    def report_file(self) -> Path:
+        """The report, one self-contained page."""
+        return self.path / "report.html"
+
+    def checkpoints(self, stage: str) -> Path:
+        """The folder of the checkpoint-N folders of a stage, "warmup" or "hybrid"."""
+        return self.path / "checkpoints" / stage
+
+    def rollouts_file(self, step: int) -> Path:
+        """The parquet file of the rollouts of a step of the hybrid stage."""
+        return self.completions_folder / f"step-{step:06d}.parquet"
+
+    def eval_completions_file(self, stage: str, step: int) -> Path:
+        """The parquet file of an evaluation's completions."""
+        return self.completions_folder / f"eval-{stage}-{step:06d}.parquet"
+
+    # -- opening -----------------------------------------------------------------------------------------------
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path,
+        recipe: Mapping[str, Any],
+        fingerprints: Mapping[str, str],
+        resume: bool | None = None,
+        accept_changes: bool = False,
+        restart: bool = False,
+    ) -> RunDir:
+        """Create the directory of a run, or go on with the run of the same recipe that it holds.
+
+        `fingerprints` are hashes by name of what the recipe only points to: data sets and reward sources.
+        `resume` True demands a run to go on with, False demands that there is none, None takes what is there.
+        `restart` moves an old run aside to NAME.1, NAME.2 and so on; nothing is ever deleted.
+
+        A recipe that differs only in `HARMLESS` keys is the same recipe. All others count, `hybrid.steps` among
+        them: the learning rate's schedule depends on the number of steps, so that a longer run is not the shorter
+        one continued. `accept_changes` goes on all the same: a finished start and warm-up are kept, a finished hybrid
+        stage is taken up again at its last checkpoint, and the final evaluation is made anew.
+
+        Raises:
+            ResumeError: recipe, data or rewards changed (the message shows each as was -> is); there is no run to
+                resume, or one where none should be; the folder is not a run's; another process is at work in it.
+        """
+        path = Path(path)
+        if restart:
+            _move_aside(path)
+        path.resolve().mkdir(parents=True, exist_ok=True)
+        lock = Lock(path)
+        try:
+            return cls._open_locked(path, lock, recipe, fingerprints, resume, accept_changes)
+        except BaseException:
+            lock.release()
+            raise
+
+    @classmethod
+    def _open_locked(
+        cls,
+        path: Path,
+        lock: Lock,
+        recipe: Mapping[str, Any],
+        fingerprints: Mapping[str, str],
+        resume: bool | None,
+        accept_changes: bool,
+    ) -> RunDir:
+        recipe, run = files.plain(recipe), cls(path, lock)
+        run.resumed = run.recipe_file.exists()
+        if run.resumed and resume is False:
+            raise ResumeError(
+                "the directory holds a run already",
+                expected="no run",
+                where=str(path),
+                fix=f"go on with it by --resume; start over by --restart (moves the old run to {_aside(path).name})",
+            )
+        if not run.resumed:
+            if resume:
+                raise ResumeError(
+                    "there is no run to resume",
+                    expected="a directory with a recipe.yaml",
+                    where=str(path),
+                    fix="leave out --resume to start one, or name its directory by run.dir=...",
+                )
+            _refuse_foreign_folder(path)
+        sessions: list[dict[str, Any]] = []
+        if run.resumed:
+            before = _read_environment(run.environment_file)
+            sessions = before.get("sessions", [])
+            was = {**flatten(read_recipe(run.recipe_file)), **_named(before.get("fingerprints", {}))}
+            run._compare(was, {**flatten(recipe), **_named(fingerprints)}, accept_changes)
+            run._tidy()
+        described = environment.describe()
+        session = {"started": environment.now(), **{key: described[key] for key in ("command", "versions", "git")}}
+        files.write_json(
+            run.environment_file,
+            {**described, "fingerprints": dict(fingerprints), "sessions": [*sessions, session]},
+        )
+        _write_recipe(run.recipe_file, recipe)  # last: the directory is a run's from here on
+        return run
+
+    def _tidy(self) -> None:
+        """Drop what a kill left half written."""
+        for file in (self.steps_file, self.eval_file):
+            files.drop_torn_end(file)
+        for folder in (self.path, self.completions_folder):
+            for leftover in folder.glob(".*.tmp"):
+                leftover.unlink()
+
+    def _compare(self, was: dict[str, Any], now: dict[str, Any], accept_changes: bool) -> None:
+        """Refuse a run that would not be the one in the directory, or take up what accepted changes concern."""
+        serious = difference(was, now, ignore=HARMLESS)
+        self.changes = difference(was, now)
+        if not serious:
+            return
+        if not accept_changes:
+            shown = "".join(f"\n    {line}" for line in serious)
+            raise ResumeError(
+                f"the run in this directory was started differently (was -> is):{shown}",
+                where=str(self.path),
+                fix="go on under the new values by --accept-changes; start over by --restart (moves the old run to "
+                f"{_aside(self.path).name}); or train elsewhere by run.dir=...",
+            )
+        for stage in ("hybrid", "final"):
+            self._unmark(stage)
+        self._drop(lambda stage, step: stage == "final")
+
+    # -- stages ------------------------------------------------------------------------------------------------
+
+    def done(self, stage: str) -> dict[str, Any] | None:
+        """What `mark_done` was given when the stage finished, None when it has not."""
+        return self._state().get(stage)
+
+    def mark_done(self, stage: str, info: Mapping[str, Any] | None = None) -> None:
+        """Note that a stage is finished, so that a resumed run skips it."""
+        self._write_state({**self._state(), stage: {"finished": environment.now(), **(info or {})}})
+
+    def _unmark(self, stage: str) -> None:
+        state = self._state()
+        if state.pop(stage, None) is not None:
+            self._write_state(state)
+
+    def _state(self) -> dict[str, Any]:
+        if not self.state_file.exists():
+            return {}
+        return json.loads(self.state_file.read_text(encoding="utf-8"))["done"]
+
+    def _write_state(self, done: dict[str, Any]) -> None:
+        files.write_json(self.state_file, {"done": done})
+
+    # -- lines -------------------------------------------------------------------------------------------------
+
+    def append_line(self, file: str | Path, record: Mapping[str, Any]) -> None:
+        """Add one JSON line to a file of the directory, whole or not at all (see `files.append_line`)."""
+        files.append_line(self.path / file, record)
+
+    def step(self, record: Mapping[str, Any]) -> None:
+        """Keep one line of steps.jsonl."""
+        self.append_line(self.steps_file, record)
+
+    def completions(self, step: int, rows: list[dict[str, Any]]) -> None:
+        """Keep the rollouts of one step of the hybrid stage."""
+        records.write_completions(self.rollouts_file(step), rows)
+
+    def evaluation(self, record: Mapping[str, Any], rows: list[dict[str, Any]]) -> None:
+        """Keep an evaluation: its completions, then its line of eval.jsonl, in the place of an earlier one like it."""
+        stage, step = record["stage"], record["step"]
+        records.write_completions(self.eval_completions_file(stage, step), rows)
+        files.keep_lines(self.eval_file, lambda line: (line.get("stage"), line.get("step")) != (stage, step))
+        self.append_line(self.eval_file, record)
+
+    def truncate_steps(self, stage: str, last_step: int) -> None:
+        """Forget what came after `last_step` of a stage: the checkpoint that one resumes from does not know it.
+
+        Lines of steps.jsonl and eval.jsonl and completions of later steps of the stage, and of later stages, go.
+        """
+        after = STAGES[STAGES.index(stage) + 1 :]
+        self._drop(lambda name, step: name in after or (name == stage and step > last_step))
+
+    def _drop(self, forget: Callable[[str, int], bool]) -> None:
+        for file in (self.steps_file, self.eval_file):
+            files.keep_lines(file, lambda line: not forget(line.get("stage", ""), line.get("step", 0)))
+        for file in sorted(self.completions_folder.glob("*.parquet")):
+            named = records.stage_and_step(file)
+            if named and forget(*named):
+                file.unlink()
+
+    # -- closing -----------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Give the lock back. A process that dies gives it back too."""
+        self._lock.release()
+
+    def __enter__(self) -> RunDir:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested mapping as dotted keys; lists stay whole, since an element's place is rarely what changed."""
+    flat: dict[str, Any] = {}
+    for key, item in value.items():
+        if isinstance(item, Mapping) and item:
+            flat.update(flatten(item, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = item
+    return flat
+
+
+def difference(was: dict[str, Any], now: dict[str, Any], ignore: re.Pattern[str] | None = None) -> list[str]:
+    """`key: was -> is` for each dotted key that differs, in order; keys that match `ignore` are left out."""
+    absent = object()
+
+    def shown(value: Any) -> str:
+        return "(absent)" if value is absent else json.dumps(value, ensure_ascii=False)
+
+    lines = []
+    for key in dict.fromkeys([*was, *now]):
+        before, after = was.get(key, absent), now.get(key, absent)
+        if before != after and not (ignore and ignore.match(key)):
+            lines.append(f"{key}: {shown(before)} -> {shown(after)}")
+    return lines
+
+
+def read_recipe(file: Path) -> dict[str, Any]:
+    """A run's recipe.yaml as plain Python values."""
+    return YAML(typ="safe", pure=True).load(file.read_text(encoding="utf-8")) or {}
+
+
+def _write_recipe(file: Path, recipe: Mapping[str, Any]) -> None:
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    yaml.allow_unicode = True
+    text = io.StringIO()
+    yaml.dump(recipe, text)
+    files.write_text(file, text.getvalue())
+
+
+def _named(fingerprints: Mapping[str, str]) -> dict[str, str]:
+    return {f"fingerprint of {name}": value for name, value in fingerprints.items()}
+
+
+def _read_environment(file: Path) -> dict[str, Any]:
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+
+
+def _refuse_foreign_folder(path: Path) -> None:
+    names = sorted(entry.name for entry in path.iterdir() if not entry.name.startswith("."))
+    names = [name for name in names if name != "environment.json"]  # a run killed while it was created
+    if names:
+        raise ResumeError(
+            f"the folder has no recipe.yaml but other files, {', '.join(names[:3])} among them",
+            expected="an empty or absent folder, or the directory of a run",
+            where=str(path),
+            fix="name another folder by run.dir=...",
+        )
+
+
+def _aside(path: Path) -> Path:
+    """The first of NAME.1, NAME.2 and so on that is free."""
+    path, number = path.resolve(), 1
+    while (aside := path.with_name(f"{path.name}.{number}")).exists():
+        number += 1
+    return aside
+
+
+def _move_aside(path: Path) -> None:
+    """Rename the run at `path`, if there is one, unless a process is at work in it."""
+    if not (path / "recipe.yaml").exists():
+        return
+    lock = Lock(path)
+    try:
+        path.resolve().rename(_aside(path))
+    finally:
+        lock.release()

@@ -1,0 +1,333 @@
+"""The sections of a recipe: their keys, what a left-out key means, and what a key alone can get wrong.
+
+Names are TRL's, transformers' and PEFT's wherever one exists. Importing this loads no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from posttrain.controllers import CONTROLLERS, SASR, Controller
+from posttrain.errors import ConfigError
+from posttrain.library_fields import DECIDED_ELSEWHERE, check_args
+from posttrain.tasks.knights_knaves import KnightsKnaves
+
+Count = Annotated[int, Field(ge=0)]
+Size = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+# fmt: off
+Scheduler = Literal[
+    "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt",
+    "cosine_with_min_lr", "cosine_warmup_with_min_lr", "warmup_stable_decay",
+]
+Tracker = Literal[
+    "azure_ml", "clearml", "codecarbon", "comet_ml", "dagshub", "dvclive", "flyte", "kubeflow", "mlflow", "neptune",
+    "swanlab", "tensorboard", "trackio", "wandb",
+]
+# fmt: on
+
+
+class Section(BaseModel):
+    """A part of a recipe: read-only, no unknown keys, no silent conversions (neither "10" nor true is a number)."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, validate_default=True, allow_inf_nan=False)
+
+
+class InitSection(Section):
+    """A small Llama-style model built from scratch, with a tokenizer trained on the task's own texts.
+
+    Args:
+        hidden_size: Width of the residual stream.
+        layers: Decoder layers.
+        heads: Attention heads.
+        intermediate_size: Width of the gated MLP; null takes 4 x hidden_size.
+        vocab_size: Upper bound of the vocabulary, the 256 bytes and two special tokens included.
+        max_position_embeddings: Longest sequence, prompt and completion together.
+    """
+
+    hidden_size: Size = 128
+    layers: Size = 4
+    heads: Size = 4
+    intermediate_size: Size | None = None
+    vocab_size: Annotated[int, Field(ge=258)] = 512
+    max_position_embeddings: Size = 1024
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> InitSection:
+        step = 2 * self.heads
+        if self.hidden_size % step:
+            below, above = self.hidden_size // step * step, -(-self.hidden_size // step) * step
+            raise ConfigError(
+                f"hidden_size {self.hidden_size} with {self.heads} heads",
+                expected=f"a multiple of {step}: rotary embeddings need heads of an even size",
+                fix="set hidden_size to " + " or ".join(str(size) for size in (below, above) if size),
+            )
+        return self
+
+
+class ModelSection(Section):
+    """The model to train: `name` is a hub id or a local folder; `init` builds a small one. `model: NAME` is short."""
+
+    name: str | None = None
+    init: InitSection | None = None
+    revision: str | None = None
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    attn_implementation: str | None = None
+    trust_remote_code: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _one_source(self) -> ModelSection:
+        if bool(self.name) == bool(self.init):
+            raise ConfigError(
+                "the model has both a name and an init" if self.name else "the model has neither name nor init",
+                expected="name (a hub id or a local folder) or init (a small model built from scratch)",
+            )
+        return self
+
+
+class RewardConfig(Section):
+    """One reward: built in (`name`), in a file (`path: FILE.py:FUNCTION`) or importable (`import: MODULE:FUNCTION`).
+
+    `:FUNCTION` may be left out when it is `score`. A relative path starts at the folder of the recipe that names it.
+    `weight` multiplies the score, `kwargs` are passed to every call. `- NAME` is short for `- {name: NAME}`.
+    """
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    name: str | None = None
+    path: str | None = None
+    import_: str | None = Field(default=None, alias="import")
+    weight: float = 1.0
+    kwargs: Mapping[str, Any] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _one_source(self) -> RewardConfig:
+        named = [key for key, value in (("name", self.name), ("path", self.path), ("import", self.import_)) if value]
+        if len(named) != 1:
+            raise ConfigError(
+                f"the reward has {' and '.join(named) or 'no source'}", expected="one of name, path or import"
+            )
+        return self
+
+
+class LoraSection(Section):
+    """A low-rank adapter instead of full fine-tuning; names and meaning as in `peft.LoraConfig`.
+
+    `args` takes any other of its fields.
+    """
+
+    r: Size = 16
+    lora_alpha: Positive = 32
+    lora_dropout: Share = 0.0
+    target_modules: Literal["all-linear"] | list[str] = "all-linear"
+    modules_to_save: list[str] | None = None
+    use_rslora: bool = False
+    args: dict[str, Any] = {}
+
+    @field_validator("args")
+    @classmethod
+    def _known(cls, args: dict[str, Any]) -> dict[str, Any]:
+        return check_args(args, "peft.LoraConfig", set(cls.model_fields), {"task_type": "the toolkit itself"})
+
+    def peft_kwargs(self) -> dict[str, Any]:
+        """The arguments of `peft.LoraConfig`."""
+        return {"task_type": "CAUSAL_LM", **self.model_dump(exclude={"args"}), **self.args}
+
+
+class StageSection(Section):
+    """What both stages say about their optimizer; names and meaning as in `transformers.TrainingArguments`.
+
+    `save_steps` null saves at the end of the stage only. `args` takes any other field of the stage's TRL config.
+    """
+
+    steps: Count = 100
+    learning_rate: Positive = 2e-5
+    per_device_train_batch_size: Size = 8
+    gradient_accumulation_steps: Size = 1
+    lr_scheduler_type: Scheduler = "linear"
+    warmup_steps: Count = 0
+    max_grad_norm: NotNegative = 1.0
+    weight_decay: NotNegative = 0.0
+    save_steps: Size | None = 100
+    args: dict[str, Any] = {}
+
+    def common_kwargs(self) -> dict[str, Any]:
+        """The arguments that both TRL configs share."""
+        same = set(StageSection.model_fields) - {"steps", "save_steps", "args"}
+        saving = {"save_strategy": "no"} if self.save_steps is None else {"save_steps": self.save_steps}
+        return {"max_steps": self.steps, **self.model_dump(include=same), **saving}
+
+
+class WarmupSection(StageSection):
+    """Stage 1, SFT on the demonstrations. `steps: 0` leaves it out.
+
+    Args:
+        max_length: Tokens kept of a demonstration, prompt and completion together; in both stages.
+        norm_window: Last steps whose SFT gradient norms are averaged into G_warmup; null takes 10, or all there are.
+    """
+
+    max_length: Size | None = 1024
+    norm_window: Size | None = None
+
+    @field_validator("args")
+    @classmethod
+    def _known(cls, args: dict[str, Any]) -> dict[str, Any]:
+        return check_args(args, "trl.SFTConfig", set(cls.model_fields), DECIDED_ELSEWHERE)
+
+    def window(self) -> int:
+        """The number of last steps that are averaged into G_warmup."""
+        return min(self.norm_window or 10, self.steps)
+
+    def trl_kwargs(self) -> dict[str, Any]:
+        """The arguments of `trl.SFTConfig` that the recipe decides, `args` included."""
+        return {**self.common_kwargs(), "max_length": self.max_length, **self.args}
+
+
+class GRPOSection(Section):
+    """The GRPO half of a step; names, meaning and defaults as in `trl.GRPOConfig`."""
+
+    num_generations: Annotated[int, Field(ge=2)] = 8
+    max_completion_length: Size = 512
+    temperature: Positive = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    top_k: Count = 0
+    min_p: Share | None = None
+    repetition_penalty: Positive = 1.0
+    beta: NotNegative = 0.0
+    epsilon: NotNegative = 0.2
+    epsilon_high: NotNegative | None = None
+    delta: Positive | None = None
+    loss_type: Literal["grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo"] = "dapo"
+    scale_rewards: Literal["group", "batch", "none"] = "group"
+    importance_sampling_level: Literal["token", "sequence"] = "token"
+    num_iterations: Size = 1
+    steps_per_generation: Size | None = None
+    mask_truncated_completions: bool = False
+    top_entropy_quantile: Share = 1.0
+    entropy_coef: float = 0.0
+
+    @field_validator("scale_rewards", mode="before")
+    @classmethod
+    def _as_trl(cls, value: Any) -> Any:
+        return {True: "group", False: "none"}.get(value, value) if isinstance(value, bool) else value
+
+
+class KLSection(Section):
+    """The KL of the policy to the warm-up snapshot: `sample` is the share of rollouts it is measured on, 0 never."""
+
+    sample: Share = 1.0
+
+
+if TYPE_CHECKING:
+    AnyController = Controller
+else:
+    AnyController = Annotated[Union[tuple(CONTROLLERS.values())], Field(discriminator="name")]  # noqa: UP007
+AnyTask = KnightsKnaves
+
+
+class HybridSection(StageSection):
+    """Stage 2, the mix of SFT and GRPO steps under a controller. `steps: 0` leaves it out.
+
+    Args:
+        demonstration_batch_size: Demonstrations per device and micro-batch; null takes per_device_train_batch_size.
+        save_total_limit: Checkpoints kept; null keeps all.
+        time_limit_s: Wall-clock budget of the stage in seconds, after which it ends as if its steps were done.
+    """
+
+    steps: Count = 200
+    learning_rate: Positive = 1e-6
+    demonstration_batch_size: Size | None = None
+    save_total_limit: Size | None = 2
+    time_limit_s: Positive | None = None
+    controller: AnyController = SASR()
+    grpo: GRPOSection = GRPOSection()
+    kl: KLSection = KLSection()
+
+    @field_validator("args")
+    @classmethod
+    def _known(cls, args: dict[str, Any]) -> dict[str, Any]:
+        own = {*cls.model_fields, *GRPOSection.model_fields}
+        return check_args(args, "trl.GRPOConfig", own, DECIDED_ELSEWHERE)
+
+    def trl_kwargs(self) -> dict[str, Any]:
+        """The arguments of `trl.GRPOConfig` that the recipe decides, `args` included."""
+        limit = {"save_total_limit": self.save_total_limit}
+        return {**self.common_kwargs(), **limit, **self.grpo.model_dump(), **self.args}
+
+
+class RolloutSection(Section):
+    """What samples completions. `auto` takes transformers."""
+
+    engine: Literal["auto", "transformers", "vllm"] = "auto"
+
+    @field_validator("engine")
+    @classmethod
+    def _available(cls, value: str) -> str:
+        if value == "vllm":
+            raise ConfigError(
+                "'vllm' is not supported yet", expected="'auto' or 'transformers'", fix="set rollout.engine to auto"
+            )
+        return value
+
+
+class EvaluateSection(Section):
+    """Evaluation on the task's held-out rows: greedy pass@1 always, pass@k from `samples` where `k` asks for it.
+
+    Args:
+        every: Hybrid steps between evaluations; 0 evaluates at the ends of the stages only.
+        k: The k of pass@k. 1 is greedy pass@1.
+        samples: Completions sampled per row, at `temperature`, where a k above 1 is asked for.
+        batch_size: Completions generated at once.
+        at_start: Evaluate the model before any training, too.
+        max_completion_length: Tokens; null takes hybrid.grpo.max_completion_length.
+    """
+
+    every: Count = 0
+    k: Annotated[list[Size], Field(min_length=1)] = [1]
+    samples: Size = 1
+    temperature: Positive = 1.0
+    batch_size: Size = 64
+    at_start: bool = True
+    max_completion_length: Size | None = None
+
+
+class RunSection(Section):
+    """Where a run lives and what it reports.
+
+    Args:
+        dir: The run's directory, from the working directory; null is `runs/` and the name of the recipe's file.
+        report_to: Trackers that transformers knows.
+        threads: CPU threads of torch; null leaves its choice.
+        log_every: Steps between progress lines where the output is not a terminal; steps.jsonl has every step.
+        save_completions_every: Hybrid steps between recorded rollouts; 0 records none.
+    """
+
+    dir: str | None = None
+    seed: Count = 0
+    report_to: list[Tracker] = []
+    threads: Size | None = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    log_every: Size = 1
+    save_completions_every: Count = 10
+
+    @field_validator("report_to", mode="before")
+    @classmethod
+    def _as_list(cls, value: Any) -> Any:
+        if value in ("none", None):
+            return []
+        return [value] if isinstance(value, str) else value

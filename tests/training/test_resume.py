@@ -1,0 +1,131 @@
+"""Resuming equals never stopping, bit for bit: at epoch >= 1, inside a generation window, right after a switch."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, TrainerCallback, set_seed
+
+from posttrain.checkpoints import latest_checkpoint
+from posttrain.controllers import SASR, Alternate, GRPOOnly
+from posttrain.errors import CheckpointError, ResumeError
+from posttrain.trainer import HybridTrainer
+from tests.training.conftest import hybrid_args, reward
+
+STEPS = 10  # with 4 groups of 4 a step and 25 prompts, the prompts' second epoch begins in step 7
+
+
+class StopAt(TrainerCallback):
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            control.should_save = control.should_training_stop = True
+
+
+def train(common, folder, controller, size=8, *, stop=None, resume=False, **changes):
+    model_folder, tokenizer, prompts, demonstrations = common
+    set_seed(99 if resume else 1234)  # a resumed run must not depend on the random state it starts in
+    trainer = HybridTrainer(
+        AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32),
+        reward,
+        hybrid_args(folder, max_steps=STEPS, per_device_train_batch_size=size, kl_sample=1.0, **changes),
+        prompts,
+        processing_class=tokenizer,
+        demonstrations=demonstrations,
+        controller=controller,
+        callbacks=[StopAt(stop)] if stop else None,
+    )
+    trainer.train(resume_from_checkpoint=resume)
+    return trainer
+
+
+def lines(folder) -> dict[int, dict]:
+    """By step; a step that was done twice counts once, the later time. Clock times apart."""
+    with (folder / "steps.jsonl").open() as file:
+        records = [json.loads(line) for line in file]
+    return {record["step"]: {k: v for k, v in record.items() if k != "seconds"} for record in records}
+
+
+@pytest.mark.parametrize(
+    ("controller", "stop", "size", "changes"),
+    [
+        (SASR(gamma=1.0, refresh_every=2), 5, 16, {}),
+        (SASR(gamma=1.0), 8, 16, {}),
+        (Alternate(sft_steps=2, grpo_steps=3), 3, 16, {}),
+        (Alternate(sft_steps=2, grpo_steps=3), 5, 16, {}),
+        (GRPOOnly(), 6, 4, {"steps_per_generation": 4}),
+        (Alternate(sft_steps=1, grpo_steps=3), 6, 16, {"num_iterations": 2, "gradient_accumulation_steps": 2}),
+        (SASR(mode="blend", match_norms=True), 4, 16, {"lr_scheduler_type": "cosine"}),
+    ],
+    ids=["sasr", "second-epoch", "after-sft", "after-grpo", "inside-window", "inside-iterations", "blend"],
+)
+def test_resuming_equals_never_stopping(
+    model_folder, tokenizer, prompts, demonstrations, tmp_path, controller, stop, size, changes
+):
+    common = (model_folder, tokenizer, prompts, demonstrations)
+    whole = train(common, tmp_path / "whole", controller, size, **changes)
+    train(common, tmp_path / "cut", controller, size, stop=stop, **changes)
+    resumed = train(common, tmp_path / "cut", controller, size, resume=True, **changes)
+    assert resumed.state.global_step == STEPS
+    for (name, a), b in zip(whole.model.named_parameters(), resumed.model.parameters(), strict=True):
+        assert torch.equal(a, b), name
+    assert lines(tmp_path / "whole") == lines(tmp_path / "cut")
+
+
+def test_a_torn_checkpoint_is_passed_over(model_folder, tokenizer, prompts, demonstrations, tmp_path):
+    common = (model_folder, tokenizer, prompts, demonstrations)
+    whole = train(common, tmp_path, SASR(), save_strategy="steps", save_steps=4)
+    (tmp_path / "checkpoint-8" / "optimizer.pt").write_bytes(b"torn")
+    shutil.rmtree(tmp_path / "checkpoint-10", ignore_errors=True)
+    assert latest_checkpoint(tmp_path).name == "checkpoint-4"
+    resumed = train(common, tmp_path, SASR(), resume=True)
+    for a, b in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_full_disk_leaves_the_previous_checkpoint_whole(
+    model_folder, tokenizer, prompts, demonstrations, tmp_path, monkeypatch
+):
+    def no_room(checkpoint, state):
+        raise OSError(28, "No space left on device")
+
+    common = (model_folder, tokenizer, prompts, demonstrations)
+    saving = {"save_strategy": "steps", "save_steps": 6}
+    train(common, tmp_path, SASR(), stop=4, **saving)
+    monkeypatch.setattr("posttrain.trainer.save_state", no_room)
+    with pytest.raises(CheckpointError, match=r"checkpoint-6 could not be written.*\n.*\n.*checkpoint-4 is whole"):
+        train(common, tmp_path, SASR(), resume=True, **saving)
+    monkeypatch.undo()
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-4"]
+    assert train(common, tmp_path, SASR(), resume=True).state.global_step == STEPS
+
+
+def test_another_model_is_refused(model_folder, tokenizer, prompts, demonstrations, tmp_path):
+    common = (model_folder, tokenizer, prompts, demonstrations)
+    train(common, tmp_path, SASR(), stop=2)
+    other = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32)
+    with torch.no_grad():
+        next(other.parameters()).add_(0.1)
+    trainer = HybridTrainer(
+        other,
+        reward,
+        hybrid_args(tmp_path, max_steps=STEPS, kl_sample=1.0),
+        prompts,
+        processing_class=tokenizer,
+        demonstrations=demonstrations,
+    )
+    with pytest.raises(ResumeError, match="not the one that this run began with"):
+        trainer.train(resume_from_checkpoint=True)
+
+
+def test_resuming_without_a_checkpoint_says_so(model, tokenizer, prompts, tmp_path):
+    trainer = HybridTrainer(
+        model, reward, hybrid_args(tmp_path), prompts, processing_class=tokenizer, controller=GRPOOnly()
+    )
+    with pytest.raises(ResumeError, match="no whole checkpoint"):
+        trainer.train(resume_from_checkpoint=True)

@@ -17,9 +17,7 @@ class PosttrainError(Exception):
         fix: What to do about it.
     """
 
-    def __init__(
-        self, seen: str, *, expected: str | None = None, where: str | None = None, fix: str | None = None
-    ):
+    def __init__(self, seen: str, *, expected: str | None = None, where: str | None = None, fix: str | None = None):
         self.seen, self.expected, self.where, self.fix = seen, expected, where, fix
         lines = [f"{where}: {seen}" if where else seen]
         if expected:

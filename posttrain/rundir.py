@@ -236,13 +236,9 @@ class RunDir:
 
     # -- lines -------------------------------------------------------------------------------------------------
 
-    def append_line(self, file: str | Path, record: Mapping[str, Any]) -> None:
-        """Add one JSON line to a file of the directory, whole or not at all (see `files.append_line`)."""
-        files.append_line(self.path / file, record)
-
     def step(self, record: Mapping[str, Any]) -> None:
         """Keep one line of steps.jsonl."""
-        self.append_line(self.steps_file, record)
+        files.append_line(self.steps_file, record)
 
     def completions(self, step: int, rows: list[dict[str, Any]]) -> None:
         """Keep the rollouts of one step of the hybrid stage."""
@@ -253,7 +249,7 @@ class RunDir:
         stage, step = record["stage"], record["step"]
         records.write_completions(self.eval_completions_file(stage, step), rows)
         files.keep_lines(self.eval_file, lambda line: (line.get("stage"), line.get("step")) != (stage, step))
-        self.append_line(self.eval_file, record)
+        files.append_line(self.eval_file, record)
 
     def truncate_steps(self, stage: str, last_step: int) -> None:
         """Forget what came after `last_step` of a stage: the checkpoint that one resumes from does not know it.

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from posttrain.rewards.format import score
 
 

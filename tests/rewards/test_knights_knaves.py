@@ -5,9 +5,9 @@ import itertools
 import time
 
 import pytest
-from posttrain.rewards.knights_knaves import answer_section, score
 
 from posttrain.reward import Score
+from posttrain.rewards.knights_knaves import answer_section, score
 
 NAMES = ["Ann", "Bob", "Cid"]
 SOLUTION = [True, False, False]

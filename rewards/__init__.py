@@ -1,0 +1,5 @@
+"""The rewards that posttrain ships, to use by name or to copy from.
+
+Each module has a `score(completion, *, <columns>, **row)`. They are stateless, and importing them registers
+nothing: recipes find them through the package's entry points.
+"""

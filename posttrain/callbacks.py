@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
-from collections.abc import Callable, Iterator
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 from transformers import TrainerCallback
 
+from posttrain.files import append_line, keep_lines, read_lines
 from posttrain.progress import Progress
+from posttrain.scorer import Scorer
 from posttrain.trainer import HybridTrainer
 
 
@@ -21,7 +27,10 @@ class StopRequest:
 
     @contextmanager
     def listening(self, say: Callable[[str], None]) -> Iterator[None]:
-        """Take over SIGINT and SIGTERM during the block."""
+        """Take over SIGINT and SIGTERM during the block; Python allows that in the main thread only."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
 
         def ask(number: int, frame: FrameType | None) -> None:
             if self.asked and number == signal.SIGINT:
@@ -35,6 +44,19 @@ class StopRequest:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def how_to_go_on(argv: Sequence[str] | None = None) -> str:
+    """How to go on with a run that stopped: the command that started it, with `--resume` and without `--restart`.
+
+    Args:
+        argv: The process's arguments; `sys.argv` if `None`.
+    """
+    program, *rest = sys.argv if argv is None else argv
+    if Path(program).name not in ("posttrain", "__main__.py") or rest[:1] != ["run"]:
+        return "call run() again with the same recipe"
+    kept = [part for part in rest if part not in ("--restart", "--resume")]
+    return shlex.join(["posttrain", *kept, "--resume"])
 
 
 class StopWhenAsked(TrainerCallback):
@@ -61,13 +83,51 @@ class ShowWarmup(TrainerCallback):
             self._progress.update("warmup", state.global_step, loss=logs["loss"], norm=logs["grad_norm"])
 
 
+class RewardFailures(TrainerCallback):
+    """Keeps what the rewards failed on in `errors.jsonl`: one line a failure, with its step and completion.
+
+    Args:
+        scorer: Counts failures and keeps the latest of them.
+        file: The run's `errors.jsonl`. What it has of steps after `last_step` is dropped.
+        last_step: The step that training goes on from.
+        say: Told of the first failure.
+    """
+
+    def __init__(self, scorer: Scorer, file: Path, *, last_step: int, say: Callable[[str], None]):
+        self._scorer, self._file, self._say, self._written = scorer, file, say, 0
+        keep_lines(file, lambda line: line["step"] <= last_step)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        """Write down the failures of the step."""
+        self.write(state.global_step)
+
+    def write(self, step: int) -> None:
+        """Write down the failures since the last time, as those of `step`."""
+        count, scorer = self._scorer.error_count - self._written, self._scorer
+        if count and not self._file.exists():
+            first = scorer.errors[0]
+            self._say(
+                f"step {step}: reward {first['reward']} failed on a completion ({first['error']}); "
+                f"it counts as not scored. All failures: {self._file}"
+            )
+        for entry in scorer.errors:
+            append_line(self._file, {"step": step, "failures_in_step": count, **entry})
+        scorer.errors.clear()
+        self._written = scorer.error_count
+
+
+def count_failures(file: Path) -> int:
+    """How often a reward failed, from `errors.jsonl`; a step of very many failures lists only the latest of them."""
+    return sum({line["step"]: line["failures_in_step"] for line in read_lines(file)}.values())
+
+
 class AroundHybrid(TrainerCallback):
     """Progress, evaluations and the time limit of the hybrid stage.
 
     Args:
         trainer: Whose finished steps are looked at.
         progress: Shows them.
-        evaluate: Called with a step number when an evaluation is due.
+        evaluate: Called with a step number when an evaluation is due and not done yet.
         every: Steps between evaluations; 0 for none.
         time_limit_s: Seconds of training (evaluations and saving apart) after which the stage ends.
         spent_s: Seconds of training in earlier sessions of the run.
@@ -86,6 +146,11 @@ class AroundHybrid(TrainerCallback):
         self._trainer, self._progress, self._evaluate = trainer, progress, evaluate
         self._every, self._limit, self.spent_s = every, time_limit_s, spent_s
 
+    def on_train_begin(self, args, state, control, **kwargs):
+        """Make up for an evaluation that a stop left out."""
+        if self._due(state.global_step) and state.global_step < state.max_steps:
+            self._evaluate(state.global_step)
+
     def on_step_end(self, args, state, control, **kwargs):
         """Show the step, evaluate if it is time to, end the stage if its time is up."""
         record = self._trainer.last_record
@@ -96,5 +161,8 @@ class AroundHybrid(TrainerCallback):
         if self._limit is not None and self.spent_s >= self._limit:
             control.should_training_stop = control.should_save = True
         last = state.global_step >= state.max_steps or control.should_training_stop
-        if self._every and state.global_step % self._every == 0 and not last:
+        if self._due(state.global_step) and not last:
             self._evaluate(state.global_step)
+
+    def _due(self, step: int) -> bool:
+        return bool(step and self._every and step % self._every == 0)

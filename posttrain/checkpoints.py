@@ -47,7 +47,9 @@ def staged(folder: Path, name: str, *, is_main: bool = True, wait: Callable[[], 
         if is_main:
             _publish(staging / name, folder / name)
         wait()
-    except (OSError, RuntimeError, SafetensorError) as error:  # torch raises RuntimeError when a write fails
+    except (OSError, RuntimeError, SafetensorError) as error:
+        if isinstance(error, RuntimeError) and "enforce fail" not in str(error):
+            raise  # torch raises RuntimeError when it cannot write, but so does much else
         previous = latest_checkpoint(folder)
         raise CheckpointError(
             f"{name} could not be written: {error}",
@@ -62,8 +64,8 @@ def staged(folder: Path, name: str, *, is_main: bool = True, wait: Callable[[], 
 
 def _publish(written: Path, final: Path) -> None:
     seal(written)
-    if final.exists():
-        shutil.rmtree(final)
+    if final.exists():  # the same step again: a kill between the two renames must not lose both
+        final.replace(written.with_name(f"old-{final.name}"))
     written.replace(final)
     _sync_folder(final.parent)
 
@@ -71,7 +73,7 @@ def _publish(written: Path, final: Path) -> None:
 def seal(checkpoint: Path) -> None:
     """Flush every file to disk and write the manifest, last."""
     sizes = {}
-    for path in sorted(p for p in checkpoint.rglob("*") if p.is_file()):
+    for path in sorted(p for p in checkpoint.rglob("*") if p.is_file() and p != checkpoint / MANIFEST):
         with path.open("rb") as file:
             os.fsync(file.fileno())
         sizes[str(path.relative_to(checkpoint))] = path.stat().st_size

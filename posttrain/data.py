@@ -20,6 +20,9 @@ def to_chat(rows: Iterable[Row]) -> list[dict[str, Any]]:
     """The same rows with `prompt` and `completion` as chat messages, for a model that has a chat template."""
     wrapped = []
     for row in rows:
+        if not isinstance(row["prompt"], str):  # messages already
+            wrapped.append(dict(row))
+            continue
         messages: dict[str, Any] = {"prompt": [{"role": "user", "content": row["prompt"]}]}
         if "completion" in row:
             messages["completion"] = [{"role": "assistant", "content": row["completion"]}]

@@ -40,6 +40,6 @@ def matched_sft_scale(p: float, sft_norm: float, grpo_norm: float) -> float:
     Solves c * sft_norm / (c * sft_norm + (1 - p) * grpo_norm) = p. Where a norm is zero (every group of the step
     scored alike, say) no factor can, and the plain weight p is used.
     """
-    if sft_norm <= 0.0 or grpo_norm <= 0.0:
+    if not sft_norm > 0.0 or not grpo_norm > 0.0:
         return p
     return p * grpo_norm / sft_norm

@@ -20,7 +20,7 @@ from transformers import (
 
 END, PAD = "<|end|>", "<|pad|>"
 
-WORDS = r"<[^<>\s]+>| ?[A-Za-z]+|[0-9]| ?[^\sA-Za-z0-9]+|\s+"
+WORDS = r"<[^<>\s]+>| ?[A-Za-z]+|[0-9]| ?(?:(?!<[^<>\s]+>)[^\sA-Za-z0-9])+|\s+"
 """A tag, a word with the space before it, one digit, other signs, or white space: what a token never crosses."""
 
 

@@ -24,3 +24,9 @@ def did_you_mean(name: str, legal: Iterable[str]) -> str | None:
     """`did you mean ...?` for the nearest legal name, if any is near."""
     near = nearest(name, legal)
     return f"did you mean {near[0]}?" if near else None
+
+
+def hint(name: str, legal: Iterable[str]) -> str:
+    """` (nearest: 'x')`, to stand behind a name in a message, if any legal name is near."""
+    near = nearest(name, legal)
+    return f" (nearest: {near[0]!r})" if near else ""

@@ -6,7 +6,9 @@ and resumed goes through the same states as one that was not.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -15,17 +17,26 @@ import torch
 import transformers
 from datasets import Dataset, disable_progress_bars
 from peft import LoraConfig, get_peft_model
-from transformers import PrinterCallback, TrainerCallback, set_seed
+from transformers import PrinterCallback, set_seed
 from trl import SFTConfig
 
-from posttrain.callbacks import AroundHybrid, ShowWarmup, StopRequest, StopWhenAsked
-from posttrain.checkpoints import latest_checkpoint, staged, step_of
+from posttrain.callbacks import (
+    AroundHybrid,
+    RewardFailures,
+    ShowWarmup,
+    StopRequest,
+    StopWhenAsked,
+    count_failures,
+    how_to_go_on,
+)
+from posttrain.checkpoints import MANIFEST, latest_checkpoint, staged, step_of
 from posttrain.config import Recipe, load_recipe
-from posttrain.data import check_disjoint, fingerprint, fit_to_model, tokenize_demonstrations
-from posttrain.errors import Interrupted
+from posttrain.data import fingerprint, fit_to_model, tokenize_demonstrations
+from posttrain.errors import Interrupted, RewardError
 from posttrain.evaluate import evaluate
 from posttrain.files import read_lines
 from posttrain.hybrid_config import HybridConfig
+from posttrain.inputs import load_data, load_rewards, loading
 from posttrain.models import build_model, load_policy, load_tokenizer, train_tokenizer
 from posttrain.plan import check
 from posttrain.progress import Progress
@@ -93,6 +104,9 @@ def run(
     fingerprints = {"data": fingerprint(data.train, data.demonstrations, data.eval)}
     fingerprints |= {f"reward {reward.name}": reward.source_sha256 or "" for reward in loaded}
     quiet_libraries()
+    if recipe.model.name:  # before there is a run directory, which a corrected name would not fit any more
+        with loading(recipe.model.name, recipe.where("model")):
+            load_tokenizer(recipe.model.name, **_hub_options(recipe))
     with (
         RunDir.open(
             Path(recipe.run.dir or "runs/run"),
@@ -102,8 +116,13 @@ def run(
             accept_changes=accept_changes,
             restart=restart,
         ) as run_dir,
-        Progress([("warmup", recipe.warmup.steps), ("hybrid", recipe.hybrid.steps)], plain=plain) as progress,
+        Progress(_stages(recipe), plain=plain) as progress,
     ):
+        for change in run_dir.changes:
+            progress.message(f"changed since the last start: {change}")
+        if run_dir.done("final") and run_dir.report_file.exists():
+            progress.message(f"{run_dir.path} is finished, nothing to do: see {run_dir.report_file}")
+            return RunResult(run_dir.path, read_lines(run_dir.eval_file))
         return _Run(recipe, data, loaded, run_dir, progress).carry_out()
 
 
@@ -118,21 +137,39 @@ class _Run:
             torch.set_num_threads(recipe.run.threads)
         self.on_gpu = torch.cuda.is_available() and recipe.run.device != "cpu"
         self.source: str | Path = self._base_model()
-        self.tokenizer = load_tokenizer(self.source, **self._hub_options())
+        self.tokenizer = load_tokenizer(self.source, **_hub_options(recipe))
+        self.errors_file = run_dir.path / "errors.jsonl"
 
     def carry_out(self) -> RunResult:
         """Every stage that is not done yet."""
-        self.progress.message(f"{'resuming' if self.dir.resumed else 'starting'} {self.dir.path}")
+        self.progress.message(self._opening())
         with self.stop.listening(self.progress.message):
             try:
                 if self.recipe.evaluate.at_start:
                     self._evaluate_once("start", 0, lambda: self._policy(self.source))
+                    self._stop_if_asked()
                 self._warm_up()
                 self._hybrid()
-            finally:
-                write_report(self.dir.path)
-        self.progress.message(f"done: {self.dir.report_file}")
+            except BaseException:
+                with suppress(Exception):  # the page must not hide why the run stopped
+                    write_report(self.dir.path)
+                raise
+            write_report(self.dir.path)
+        failures = count_failures(self.errors_file)
+        if failures:
+            self.progress.message(f"rewards failed {failures} times in this run: see {self.errors_file}")
+        self.progress.message(f"done: model in {self.dir.model}, report in {self.dir.report_file}")
         return RunResult(self.dir.path, read_lines(self.dir.eval_file))
+
+    def _opening(self) -> str:
+        if not self.dir.resumed:
+            return f"starting {self.dir.path}"
+        for stage, steps in _stages(self.recipe):
+            if self.dir.done(stage) is None:
+                checkpoint = latest_checkpoint(self.dir.checkpoints(stage))
+                at = f"after step {step_of(checkpoint)} of {steps}" if checkpoint else "from its beginning"
+                return f"resuming {self.dir.path}: {stage} {at}"
+        return f"resuming {self.dir.path}: only the final evaluation is left"
 
     # ---- stages ----
 
@@ -153,35 +190,53 @@ class _Run:
                 args,
                 norm_window=section.window(),
                 recorder=self.dir,
-                callbacks=[*self._quiet(), ShowWarmup(self.progress)],
+                callbacks=[StopWhenAsked(self.stop), ShowWarmup(self.progress)],
             )
             self._stop_if_asked()
             self._save_model(model, self.dir.warmup_model)
             self.dir.mark_done("warmup", vars(result))
         self.progress.finish("warmup")
-        self._evaluate_once("warmup", section.steps, lambda: self._policy(self.dir.warmup_model))
+        steps = (self.dir.done("warmup") or {})["steps"]
+        self._evaluate_once("warmup", steps, lambda: self._policy(self.dir.warmup_model))
+        self._stop_if_asked()
 
     def _hybrid(self) -> None:
-        section = self.recipe.hybrid
-        warmed = self.dir.done("warmup")
-        source = self.dir.warmup_model if warmed else self.source
-        if section.steps and self.dir.done("hybrid") is None:
-            folder = self.dir.checkpoints("hybrid")
-            self._forget_after("hybrid", folder)
-            set_seed(self.recipe.run.seed)
-            model = self._policy(source) if warmed else self._with_adapter(self._policy(source))
-            trainer = self._trainer(model, folder, Warmup(**_only(Warmup, warmed)) if warmed else None)
-            trainer.train(resume_from_checkpoint=latest_checkpoint(folder) is not None)
-            self._stop_if_asked()
-            self._save_model(trainer.accelerator.unwrap_model(trainer.model), self.dir.model)
-            self.dir.mark_done("hybrid", {"steps": trainer.state.global_step})
-        done = self.dir.done("hybrid") or {"steps": 0}
-        self.progress.finish("hybrid")
-        final = self.dir.model if section.steps else source
-        self._evaluate_once("final", done["steps"], lambda: self._policy(final))
+        if self.dir.done("hybrid") is None:
+            steps = self._train_hybrid() if self.recipe.hybrid.steps else self._hand_on_warmup()
+            self.dir.mark_done("hybrid", {"steps": steps})
+        steps = (self.dir.done("hybrid") or {})["steps"]
+        if steps < self.recipe.hybrid.steps:
+            self.progress.message(f"hybrid ended after step {steps}: hybrid.time_limit_s is spent")
+        elif steps:
+            self.progress.finish("hybrid")
+        self._evaluate_once("final", steps, lambda: self._policy(self.dir.model))
         self.dir.mark_done("final")
 
-    def _trainer(self, model: Any, folder: Path, warmed: Warmup | None) -> HybridTrainer:
+    def _train_hybrid(self) -> int:
+        folder, warmed = self.dir.checkpoints("hybrid"), self.dir.done("warmup")
+        self._forget_after("hybrid", folder)
+        set_seed(self.recipe.run.seed)
+        policy = self._policy(self.dir.warmup_model if warmed else self.source)
+        model = policy if warmed else self._with_adapter(policy)
+        trainer, failures = self._trainer(model, folder, Warmup(**_only(Warmup, warmed)) if warmed else None)
+        try:
+            trainer.train(resume_from_checkpoint=latest_checkpoint(folder) is not None)
+        except RewardError:
+            failures.write(trainer.state.global_step + 1)
+            raise
+        self._stop_if_asked()
+        self._save_model(trainer.accelerator.unwrap_model(trainer.model), self.dir.model)
+        return trainer.state.global_step
+
+    def _hand_on_warmup(self) -> int:
+        """Without a hybrid stage the warmed-up model is the final one."""
+        with staged(self.dir.path, self.dir.model.name) as staging:
+            shutil.copytree(
+                self.dir.warmup_model, staging / self.dir.model.name, ignore=shutil.ignore_patterns(MANIFEST)
+            )
+        return 0
+
+    def _trainer(self, model: Any, folder: Path, warmed: Warmup | None) -> tuple[HybridTrainer, RewardFailures]:
         recipe, section = self.recipe, self.recipe.hybrid
         scorer = Scorer(self.rewards, max_error_rate=recipe.max_reward_error_rate)
         args = HybridConfig(
@@ -196,34 +251,41 @@ class _Run:
             model,
             trl_reward_functions(scorer),
             args,
-            Dataset.from_list(fit_to_model(self.data.train, self.tokenizer)),
+            # A controller that never samples may come without prompts, GRPOTrainer may not
+            Dataset.from_list(fit_to_model(self.data.train or self.data.demonstrations, self.tokenizer)),
             processing_class=self.tokenizer,
             demonstrations=self._demonstrations() if section.controller.shares()[0] else None,
             controller=section.controller,
             g_warmup=warmed.g_warmup if warmed else None,
             recorder=self.dir,
-            callbacks=self._quiet(),
+            callbacks=[StopWhenAsked(self.stop)],
         )
         if trainer.sft and warmed:
             trainer.sft.stream.cursor = warmed.demonstration_cursor
         trainer.remove_callback(PrinterCallback)
-        steps = [line for line in read_lines(self.dir.steps_file) if line["stage"] == "hybrid"]
+        checkpoint = latest_checkpoint(folder)
+        last_step = step_of(checkpoint) if checkpoint else 0
+        failures = RewardFailures(scorer, self.errors_file, last_step=last_step, say=self.progress.message)
+        trainer.add_callback(failures)
+        done = [line for line in read_lines(self.dir.steps_file) if line["stage"] == "hybrid"]
+        policy = trainer.accelerator.unwrap_model(trainer.model)
         trainer.add_callback(
             AroundHybrid(
                 trainer,
                 self.progress,
-                lambda step: self._evaluate("hybrid", step, trainer.accelerator.unwrap_model(trainer.model)),
+                lambda step: self._evaluate_once("hybrid", step, lambda: policy),
                 every=recipe.evaluate.every,
                 time_limit_s=section.time_limit_s,
-                spent_s=sum(line["seconds"]["total"] for line in steps),
+                spent_s=sum(line["seconds"]["total"] for line in done),
             )
         )
-        return trainer
+        return trainer, failures
 
     # ---- parts of stages ----
 
     def _evaluate_once(self, stage: str, step: int, model: Callable[[], Any]) -> None:
-        if not any(line["stage"] == stage for line in read_lines(self.dir.eval_file)):
+        lines = read_lines(self.dir.eval_file)
+        if not any((line["stage"], line["step"]) == (stage, step) for line in lines):
             self._evaluate(stage, step, model())
 
     def _evaluate(self, stage: str, step: int, model: Any) -> None:
@@ -261,18 +323,15 @@ class _Run:
             tokenizer = train_tokenizer(texts, init.vocab_size)
             sizes = init.model_dump(exclude={"vocab_size"})
             _save_whole(folder, build_model(tokenizer, seed=self.recipe.run.seed, **sizes), tokenizer)
-        return folder
+        return folder.resolve()  # an adapter keeps this path, and may be loaded from another working directory
 
     def _policy(self, source: str | Path) -> Any:
         dtype = self.recipe.model.dtype
         if dtype == "auto":
             dtype = "bfloat16" if self.on_gpu else "float32"
-        options = {"attn_implementation": self.recipe.model.attn_implementation, **self._hub_options()}
-        return load_policy(source, dtype=dtype, **{key: value for key, value in options.items() if value})
-
-    def _hub_options(self) -> dict[str, Any]:
-        section = self.recipe.model
-        return {"revision": section.revision, "trust_remote_code": section.trust_remote_code} if section.name else {}
+        options = {"attn_implementation": self.recipe.model.attn_implementation, **_hub_options(self.recipe)}
+        with loading(source, self.recipe.where("model")):
+            return load_policy(source, dtype=dtype, **{key: value for key, value in options.items() if value})
 
     def _with_adapter(self, model: Any) -> Any:
         return get_peft_model(model, LoraConfig(**self.recipe.lora.peft_kwargs())) if self.recipe.lora else model
@@ -298,34 +357,13 @@ class _Run:
         """Where TRL's defaults suit a GPU only; a recipe's `args` override them."""
         return {} if self.on_gpu else {"bf16": False, "gradient_checkpointing": False}
 
-    def _quiet(self) -> list[TrainerCallback]:
-        return [StopWhenAsked(self.stop)]
-
     def _forget_after(self, stage: str, folder: Path) -> None:
         checkpoint = latest_checkpoint(folder)
         self.dir.truncate_steps(stage, step_of(checkpoint) if checkpoint else 0)
 
     def _stop_if_asked(self) -> None:
         if self.stop.asked:
-            raise Interrupted(
-                "stopped as asked, and saved", where=str(self.dir.path), fix="the same command goes on from here"
-            )
-
-
-def load_data(recipe: Recipe) -> TaskData:
-    """The task's rows, checked: none empty, none shared between training and evaluation."""
-    data = recipe.task.load(recipe.run.seed)
-    check_disjoint(data.eval, data.train, data.demonstrations)
-    return data
-
-
-def load_rewards(recipe: Recipe, data: TaskData, functions: Iterable[Callable[..., Any]] = ()) -> list[Reward]:
-    """The recipe's rewards and the given functions, their columns checked against the data."""
-    sources = [*recipe.rewards, *functions] or [RewardConfig(name=recipe.task.reward)]
-    rewards = [load_reward(source) for source in sources]
-    for reward in rewards:
-        reward.check_columns(set(data.train[0]))
-    return rewards
+            raise Interrupted(f"stopped as asked, and saved. To go on: {how_to_go_on()}", where=str(self.dir.path))
 
 
 def evaluate_model(
@@ -356,8 +394,9 @@ def evaluate_model(
     """
     quiet_libraries()
     on_gpu = torch.cuda.is_available() and device != "cpu"
-    tokenizer = load_tokenizer(model)
-    policy = load_policy(model, dtype="bfloat16" if on_gpu else "float32", trainable=False)
+    with loading(model, "MODEL"):
+        tokenizer = load_tokenizer(model)
+        policy = load_policy(model, dtype="bfloat16" if on_gpu else "float32", trainable=False)
     with Progress([], plain=None) as progress:
         result = evaluate(
             policy.to("cuda" if on_gpu else "cpu"),
@@ -388,6 +427,17 @@ def _save_whole(folder: Path, model: Any, tokenizer: Any) -> None:
     with staged(folder.parent, folder.name) as staging:
         model.save_pretrained(staging / folder.name)
         tokenizer.save_pretrained(staging / folder.name)
+
+
+def _stages(recipe: Recipe) -> list[tuple[str, int]]:
+    """Name and steps of each stage that the recipe has."""
+    stages = (("warmup", recipe.warmup.steps), ("hybrid", recipe.hybrid.steps))
+    return [(name, steps) for name, steps in stages if steps]
+
+
+def _hub_options(recipe: Recipe) -> dict[str, Any]:
+    section = recipe.model
+    return {"revision": section.revision, "trust_remote_code": section.trust_remote_code} if section.name else {}
 
 
 def _only(kind: type, values: dict[str, Any]) -> dict[str, Any]:

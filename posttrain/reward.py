@@ -18,7 +18,8 @@ from types import ModuleType
 from typing import Any, Protocol
 
 from posttrain.errors import RewardError
-from posttrain.score import Outcome, Reward, Score, nearest, score_completion
+from posttrain.nearest import hint
+from posttrain.score import Outcome, Reward, Score, score_completion
 from posttrain.scorer import Scorer, message_text, trl_reward_functions
 
 __all__ = [
@@ -41,11 +42,20 @@ _DEFAULT_FUNCTION = "score"
 class RewardSource(Protocol):
     """One entry of a recipe's `rewards`: exactly one of name, path and import_ is set."""
 
-    name: str | None
-    path: str | None
-    import_: str | None
-    weight: float
-    kwargs: Mapping[str, Any]
+    @property
+    def name(self) -> str | None: ...
+
+    @property
+    def path(self) -> str | None: ...
+
+    @property
+    def import_(self) -> str | None: ...
+
+    @property
+    def weight(self) -> float: ...
+
+    @property
+    def kwargs(self) -> Mapping[str, Any]: ...
 
 
 def load_reward(source: RewardSource | Callable[..., Any], base_dir: str | Path = ".") -> Reward:
@@ -90,7 +100,7 @@ def _from_entry_point(name: str) -> Callable[..., Any]:
     if not points:
         known = sorted(known_rewards())
         raise RewardError(
-            f"no reward named {name!r}" + nearest(name, known),
+            f"no reward named {name!r}" + hint(name, known),
             expected="one of " + (", ".join(known) or "(none: posttrain itself is not installed)"),
             where="rewards.name",
             fix="for a function of your own use `path: ./file.py:function` or `import: package.module:function`",
@@ -115,7 +125,7 @@ def _from_file(path: str, base_dir: Path) -> tuple[Callable[..., Any], str]:
     if not file.is_file():
         beside = sorted(p.name for p in file.parent.glob("*.py")) if file.parent.is_dir() else []
         raise RewardError(
-            f"no file {file}" + nearest(file.name, beside),
+            f"no file {file}" + hint(file.name, beside),
             expected="a Python file, relative to the recipe's folder",
             where=where,
         )
@@ -168,7 +178,7 @@ def _attribute(module: ModuleType, name: str, where: str) -> Callable[..., Any]:
         if callable(value) and not key.startswith("_") and getattr(value, "__module__", "") == module.__name__
     )
     raise RewardError(
-        f"no function {name!r}{nearest(name, functions)}",
+        f"no function {name!r}{hint(name, functions)}",
         expected="one of " + (", ".join(functions) or "(the file defines no function)"),
         where=where,
     )

@@ -14,11 +14,11 @@ import math
 import numbers
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
 from posttrain.errors import RewardError
+from posttrain.nearest import hint
 
 #: What GRPOTrainer hands to reward functions besides the columns of the data set.
 TRL_EXTRAS = frozenset({"trainer_state", "log_extra", "log_metric", "environments"})
@@ -144,7 +144,7 @@ class Reward:
             for key in kwargs:
                 if key not in parameters:
                     raise RewardError(
-                        f"no argument {key!r}{nearest(key, parameters)}",
+                        f"no argument {key!r}{hint(key, parameters)}",
                         expected="one of " + ", ".join(parameters),
                         where=f"kwargs of reward {name!r}",
                     )
@@ -181,7 +181,7 @@ class Reward:
         for key in self.required_columns():
             if key not in available:
                 raise RewardError(
-                    f"the data has no column {key!r}{nearest(key, available)}",
+                    f"the data has no column {key!r}{hint(key, available)}",
                     expected=f"a column for every required argument; the data has {', '.join(available)}",
                     where=f"reward {self.name!r}",
                     fix=f"rename the column, give the argument a default, or set kwargs: {{{key}: ...}}",
@@ -305,12 +305,6 @@ def _source(function: Callable[..., Any]) -> tuple[str | None, str | None]:
         return (file, hashlib.sha256(Path(file).read_bytes()).hexdigest()) if file else (None, None)
     except (TypeError, OSError):
         return None, None  # built in, or typed at a prompt: there is no file to fingerprint
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """The words `(nearest: 'x')` when one of `known` resembles `word`, else nothing."""
-    matches = get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f" (nearest: {matches[0]!r})" if matches else ""
 
 
 def _short(value: Any, limit: int = 80) -> str:

@@ -29,7 +29,7 @@ class PolicySnapshot:
         """Run the block with the copied values as the model's parameters, in eval mode, then put all back."""
         parameters = {name: p for name, p in model.named_parameters() if name in self._values}
         current = {name: p.data for name, p in parameters.items()}
-        was_training = model.training
+        modes = {module: module.training for module in model.modules()}
         model.eval()
         try:
             for name, p in parameters.items():
@@ -38,12 +38,13 @@ class PolicySnapshot:
         finally:
             for name, p in parameters.items():
                 p.data = current[name]
-            model.train(was_training)
+            for module, training in modes.items():
+                module.training = training
 
     def fingerprint(self) -> str:
         """A hash of names and values, the same for the same policy."""
         digest = hashlib.blake2b(digest_size=16)
         for name, value in self._values.items():
             digest.update(name.encode())
-            digest.update(value.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+            digest.update(value.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()

@@ -56,8 +56,10 @@ def micro_batches(rows: list[int], *, steps: int, rank: int, world_size: int) ->
     """This rank's share of a step's rows, cut into `steps` micro-batches.
 
     Micro-batch j holds the same global rows for any `world_size`, so that the gradient of a step does not depend on
-    how many processes computed it.
+    how many processes computed it. The rows must divide evenly.
     """
+    if len(rows) % (steps * world_size):
+        raise ValueError(f"{len(rows)} rows do not divide into {steps} micro-batches on {world_size} processes")
     per_step = len(rows) // steps
     per_rank = per_step // world_size
     starts = [step * per_step + rank * per_rank for step in range(steps)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +70,7 @@ def warm_up(
     args.train_sampling_strategy = "sequential"
     args.logging_steps, args.logging_first_step = 1, True
     args.shuffle_dataset = False
+    args.logging_nan_inf_filter = False  # else a loss that is NaN is logged as 0
     stream = Stream(len(demonstrations), seed=args.seed, name="demonstrations")
     per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
     order = stream.take(args.max_steps * per_step)
@@ -92,6 +94,11 @@ class _Watch(TrainerCallback):
 
     def __init__(self, recorder: Recorder, per_step: int):
         self._recorder, self._per_step = recorder, per_step
+        self._started = 0.0
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        """Start the step's clock."""
+        self._started = time.perf_counter()
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         """Turn a log entry of the trainer into a line of `steps.jsonl`."""
@@ -103,7 +110,8 @@ class _Watch(TrainerCallback):
                 f"the SFT loss is {loss} and the norm of its gradient {norm}",
                 expected="finite numbers",
                 where=f"warm-up step {state.global_step}",
-                fix="lower warmup.learning_rate, or train in float32; resuming goes on from the last checkpoint",
+                fix="lower warmup.learning_rate or train in float32, and start over by --restart, which keeps this run "
+                "aside; its earlier checkpoints are whole",
             )
         if not state.is_world_process_zero:
             return
@@ -119,6 +127,7 @@ class _Watch(TrainerCallback):
                 "grad_norm": norm,
                 "entropy": logs.get("entropy"),
                 "learning_rate": logs.get("learning_rate"),
+                "seconds": {"total": round(time.perf_counter() - self._started, 4)},
                 "demonstration_cursor": state.global_step * self._per_step,
             }
         )

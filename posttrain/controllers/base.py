@@ -123,7 +123,8 @@ def sigmoid(x: float) -> float:
 def replay(controller: Controller, state: State, records: Iterable[Mapping[str, Any]]) -> list[Mix]:
     """Decisions that `controller` would have taken over recorded steps (lines of `steps.jsonl`).
 
-    The recorded signals are taken as they are: what a different decision would have changed in them is unknown.
+    Give it the hybrid stage's lines only. The recorded signals are taken as they are: what a different decision would
+    have changed in them is unknown.
     """
     mixes = []
     for record in records:

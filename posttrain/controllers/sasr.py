@@ -31,7 +31,7 @@ from pydantic import Field
 from posttrain.controllers.base import Mix, Mode, Signals, State, mix_from_share, sigmoid
 from posttrain.errors import ConfigError
 
-GUARD_CEILING = 0.95
+GUARD_FLOOR, GUARD_CEILING = 1e-3, 0.95
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,8 +110,9 @@ class SASR:
         g_last, g_warmup, kl = state["g_last"], state["g_warmup"], state["kl"]
         p = g_last / (g_last + self.gamma * g_warmup)
         why = f"G_last={g_last:.4g}, G_warmup={g_warmup:.4g}"
-        if self.kl_target is None or kl is None or kl <= self.kl_target or not 0.0 < p < GUARD_CEILING:
+        if self.kl_target is None or kl is None or kl <= self.kl_target or p >= GUARD_CEILING:
             return p, why
+        p = max(p, GUARD_FLOOR)  # the logit of 0 is beyond any pull
         pull = self.kappa * (kl / self.kl_target - 1.0)
         guarded = min(sigmoid(math.log(p / (1.0 - p)) + pull), GUARD_CEILING)
         return guarded, f"{why}, KL={kl:.4g} above its target {self.kl_target:.4g}"

@@ -31,12 +31,11 @@ def chat_tokenizer(tiny_tokenizer):
     return tiny_tokenizer
 
 
-@pytest.mark.parametrize("max_length", [None, 12])
-@pytest.mark.parametrize("chat", [False, True], ids=["text", "chat"])
+@pytest.mark.parametrize(("chat", "max_length"), [(False, None), (False, 12), (True, None), (True, 45)])
 def test_demonstrations_are_what_sft_trainer_prepares(tiny_tokenizer, tiny_model, tmp_path, chat, max_length):
     from trl import SFTConfig, SFTTrainer
 
-    rows = TEXT_ROWS
+    rows: list[dict] = list(TEXT_ROWS)
     if chat:
         tiny_tokenizer.chat_template = CHATML
         rows = to_chat(rows[:-1])

@@ -41,7 +41,7 @@ def test_taking_leaves_none_behind(network):
     before = [p.grad.clone() for p in network.parameters()]
     taken = take_gradients(network.parameters())
     assert all(p.grad is None for p in network.parameters())
-    assert all(torch.equal(a, b) for a, b in zip(taken, before, strict=True))
+    assert all(a is not None and torch.equal(a, b) for a, b in zip(taken, before, strict=True))
 
 
 def test_two_losses_measured_apart_and_put_together_are_the_gradient_of_the_weighted_sum(network):
@@ -67,15 +67,18 @@ def test_a_missing_gradient_counts_as_zero():
 
 def test_gradients_of_other_parameters_are_refused():
     p = nn.Parameter(torch.zeros(1))
-    with pytest.raises(ValueError, match="longer|shorter"):
+    with pytest.raises(ValueError, match="shorter"):
         add_gradients([p], [], scale=1.0, other_scale=1.0)
 
 
 def test_reduced_now_switches_syncing_on_for_the_block_only(network):
     network.require_backward_grad_sync = False  # as DDP's no_sync leaves it
-    with pytest.raises(KeyError), reduced_now(network):
-        assert network.require_backward_grad_sync
-        raise KeyError
+    try:
+        with reduced_now(network):
+            assert network.require_backward_grad_sync
+            raise KeyError
+    except KeyError:
+        pass
     assert not network.require_backward_grad_sync
     with reduced_now(plain := nn.Linear(1, 1)):
         assert not hasattr(plain, "require_backward_grad_sync")

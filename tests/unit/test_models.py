@@ -9,7 +9,8 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from posttrain.models import build_model, load_policy, load_tokenizer, train_tokenizer
 
 PUZZLES = [
-    f"Is {a} a knight or a knave? {b} said that {a} is lying.\n<think>\n{a} is a knave, for {b} is a knight.\n</think>\n"
+    f"Is {a} a knight or a knave? {b} said that {a} is lying.\n"
+    f"<think>\n{a} is a knave, for {b} is a knight.\n</think>\n"
     f"<answer>(1) {a} is a knave\n(2) {b} is a knight</answer>"
     for a in ("Ann", "Bob", "Cat")
     for b in ("Dan", "Eve", "Flo")
@@ -67,7 +68,8 @@ def test_a_tag_is_one_token_wherever_it_stands(text):
     assert [token for token in tokens if token in tags] == sorted(tags, key=text.index)
 
 
-def test_numbers_are_read_digit_by_digit(tokenizer):
+def test_numbers_are_read_digit_by_digit_however_common_they_are():
+    tokenizer = train_tokenizer(["it was 2048 again"] * 20, vocab_size=400)
     assert tokenizer.tokenize("2048") == ["2", "0", "4", "8"]
 
 

@@ -1,0 +1,30 @@
+"""Folders with the tiny recipe, and one uninterrupted run of each variant for the tests of a session to compare with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.pipeline.runs import command, write_recipe
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    return write_recipe(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def reference(tmp_path_factory):
+    """`reference(*overrides)` is the run directory of an uninterrupted run, made once, in a fresh interpreter."""
+    made: dict[tuple[str, ...], Path] = {}
+
+    def run(*overrides: str) -> Path:
+        if overrides not in made:
+            folder = write_recipe(tmp_path_factory.mktemp("reference"))
+            ended = command(folder, "run", "recipe.yaml", *overrides)
+            assert ended.code == 0, ended.text
+            made[overrides] = folder / "run"
+        return made[overrides]
+
+    return run

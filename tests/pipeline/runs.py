@@ -1,0 +1,221 @@
+"""Whole runs of a tiny recipe, each in a process of its own that can be killed, and what two runs must share.
+
+Importing torch and TRL takes far longer than such a run does, so most processes are forked from a server that has
+imported them already. `command` starts a fresh interpreter: the reference runs use it, so that nothing which differs
+from process to process (the hashes of strings, say) can hide behind the fork.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+REWARD = '''
+def score(completion, *, people, **row):
+    """Dense on purpose, so that an untrained model's groups differ."""
+    return min(1.0, len(set(completion)) / 20)
+
+
+def sometimes(completion, **row):
+    if len(completion) % 2:
+        raise ValueError("an odd number of characters")
+    return len(set(completion)) / 20
+
+
+def never(completion, **row):
+    raise ZeroDivisionError("no completion is good enough")
+
+
+def absent_column(completion, *, answer):
+    return 0.0
+'''
+
+RECIPE = """
+model:
+  init: {hidden_size: 32, layers: 2, heads: 2, vocab_size: 300, max_position_embeddings: 160}
+task:
+  {name: knights_knaves, people: [2], split: statements, names: 4, prompt: short, cot: copy, think_share: 0.2,
+   train: 10, eval: 8, demonstrations: 12}
+rewards: [{path: rewards.py:score}]
+warmup: {steps: 5, learning_rate: 1.0e-2, per_device_train_batch_size: 4, save_steps: 2}
+hybrid:
+  steps: 10
+  learning_rate: 1.0e-3
+  per_device_train_batch_size: 8
+  save_steps: 2
+  save_total_limit: null
+  controller: {name: sasr, kl_target: 0.1}
+  grpo: {num_generations: 2, max_completion_length: 12}
+evaluate: {batch_size: 8, every: 4}
+run: {dir: run, device: cpu, threads: 1, save_completions_every: 1}
+"""
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+
+
+@dataclass
+class Ended:
+    """How a command ended: its status (minus the signal that killed it) and all it said."""
+
+    code: int
+    text: str
+
+
+def write_recipe(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "rewards.py").write_text(REWARD)
+    (folder / "recipe.yaml").write_text(RECIPE)
+    return folder
+
+
+def command(folder: Path, *arguments: str) -> Ended:
+    """`posttrain ARGUMENTS` in a fresh interpreter, in `folder`."""
+    done = subprocess.run(
+        [sys.executable, "-m", "posttrain", *arguments],
+        cwd=folder, env={**os.environ, **ONE_THREAD}, capture_output=True, text=True,
+    )  # fmt: skip
+    return Ended(done.returncode, done.stdout + done.stderr)
+
+
+def forked(folder: Path, *arguments: str, fault: Callable[[], None] | None = None) -> Ended:
+    """`posttrain ARGUMENTS` in a process forked ready for it, in which `fault` was called first."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["posttrain.cli", "posttrain.pipeline", "tests.pipeline.runs"])
+    log = folder / "log.txt"
+    process = context.Process(target=_child, args=(folder, arguments, log, fault))
+    process.start()
+    process.join()
+    return Ended(process.exitcode or 0, log.read_text())
+
+
+def train(folder: Path, *overrides: str, fault: Callable[[], None] | None = None) -> Ended:
+    """`posttrain run recipe.yaml OVERRIDES`, forked."""
+    return forked(folder, "run", "recipe.yaml", *overrides, fault=fault)
+
+
+def _child(folder: Path, arguments: Sequence[str], log: Path, fault: Callable[[], None] | None) -> None:
+    os.chdir(folder)
+    os.environ.update(ONE_THREAD)
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    for stream in (1, 2):
+        os.dup2(descriptor, stream)
+    sys.argv = ["posttrain", *arguments]
+    from posttrain.cli import main
+
+    if fault:
+        fault()
+    code = main(arguments)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+# ---- faults: called in the child before the run begins; each makes it send itself a signal at one certain place ----
+
+
+def at_step(stage: str, step: int, number: int = signal.SIGKILL) -> Callable[[], None]:
+    """A signal when a step has been recorded: after the optimizer, before anything is saved."""
+    return partial(_at_step, stage, step, number)
+
+
+def _at_step(stage: str, step: int, number: int) -> None:
+    from posttrain.rundir import RunDir
+
+    original = RunDir.step
+
+    def record(self: RunDir, line: dict[str, Any]) -> None:
+        original(self, line)
+        if (line["stage"], line["step"]) == (stage, step):
+            os.kill(os.getpid(), number)
+
+    RunDir.step = record  # type: ignore[method-assign, assignment]
+
+
+def in_evaluation(stage: str, number: int = signal.SIGKILL) -> Callable[[], None]:
+    """A signal when an evaluation has its completions, of which nothing is written yet."""
+    return partial(_in_evaluation, stage, number)
+
+
+def _in_evaluation(stage: str, number: int) -> None:
+    from posttrain.progress import Progress
+
+    original = Progress.track
+
+    def track(self: Progress, label: str) -> Callable[[int, int], None]:
+        if label == f"eval {stage}":
+            return lambda done, total: os.kill(os.getpid(), number)
+        return original(self, label)
+
+    Progress.track = track  # type: ignore[method-assign]
+
+
+def before_line_of_evaluation(stage: str) -> Callable[[], None]:
+    """A kill between the completions of an evaluation and its line in eval.jsonl."""
+    return partial(_before_line, stage)
+
+
+def _before_line(stage: str) -> None:
+    from posttrain.rollouts import records
+
+    original = records.write_completions
+
+    def write(path: Path, rows: list[dict[str, Any]]) -> None:
+        original(path, rows)
+        if path.name.startswith(f"eval-{stage}-"):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    records.write_completions = write  # type: ignore[assignment]
+
+
+def while_saving(name: str) -> Callable[[], None]:
+    """A kill when a folder (`model`, `warmup` or `checkpoint-N`) is half written."""
+    return partial(_while_saving, name)
+
+
+def _while_saving(name: str) -> None:
+    import posttrain.checkpoints
+
+    original = posttrain.checkpoints.seal
+
+    def seal(folder: Path) -> None:
+        if folder.name == name:
+            largest = max((file for file in folder.iterdir()), key=lambda file: file.stat().st_size)
+            os.truncate(largest, largest.stat().st_size // 2)
+            os.kill(os.getpid(), signal.SIGKILL)
+        original(folder)
+
+    posttrain.checkpoints.seal = seal
+
+
+# ---- what two runs must share ----
+
+
+def lines(run: Path, name: str) -> list[dict[str, Any]]:
+    """The records of a JSON-lines file, clock times apart."""
+    with (run / name).open() as file:
+        return [{key: value for key, value in json.loads(line).items() if key != "seconds"} for line in file]
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """Bit for bit the same: models, steps (with both cursors and the controller), evaluations, completions."""
+    assert lines(one, "steps.jsonl") == lines(other, "steps.jsonl")
+    assert lines(one, "eval.jsonl") == lines(other, "eval.jsonl")
+    tables = sorted(path.name for path in (one / "completions").iterdir())
+    assert tables == sorted(path.name for path in (other / "completions").iterdir())
+    for name in tables:
+        assert pq.read_table(one / "completions" / name).equals(pq.read_table(other / "completions" / name)), name
+    for stage in ("warmup", "model"):
+        weights = [path.name for path in (one / stage).glob("*.safetensors")]
+        assert weights or not (one / stage).exists()
+        for name in weights:
+            assert (one / stage / name).read_bytes() == (other / stage / name).read_bytes(), f"{stage}/{name}"

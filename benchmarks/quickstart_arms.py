@@ -1,11 +1,14 @@
 """Is the mix better than its two ends? SASR, SFT only and GRPO only from the same warm-up in the same training time.
 
-    python benchmarks/quickstart_arms.py recipes/quickstart.yaml --seeds 0 1 2 --seconds 180
+    python benchmarks/quickstart_arms.py recipes/quickstart.yaml --seeds 1 2 3
 
-For each seed the recipe's warm-up runs once; each arm then continues it with its own controller (and its own learning
-rate, if one is given by --set) until it has trained for the same number of seconds, evaluations and saving apart.
-Pass@1 is greedy, on the recipe's held-out puzzles. Runs that are there already are not repeated, so the table can be
-extended. Run nothing else on the machine: time is what is held equal.
+For each seed the recipe's warm-up runs once, and the recipe's own hybrid stage continues it. What that took per SFT
+step and per GRPO step (medians) gives the number of steps that SFT only and GRPO only have in the same time; every arm
+so has a schedule of its own length. The seconds that each arm really took are in the table. `--arm-set` gives an arm a
+learning rate of its own, `--arms grpo_only-slow` a second variant of it under a label.
+
+Pass@1 is greedy, on the recipe's held-out puzzles. Runs that are there already are not repeated, so a table can be
+extended. For timings run nothing else on the machine.
 """
 
 from __future__ import annotations
@@ -23,37 +26,46 @@ from posttrain.files import read_lines
 from posttrain.pipeline import run
 from posttrain.rollouts.records import read_completions
 
-ARMS = ("sasr", "sft_only", "grpo_only")
-FOREVER = 1_000_000
+MIX = "mix"
+ARMS = (MIX, "sft_only", "grpo_only")
 
 
-def warm_up(recipe: str, seed: int, folder: Path, common: list[str]) -> Path:
-    """The run directory of the warm-up alone, made if it is not there."""
-    here = folder / f"seed{seed}" / "warmup"
-    run(load_recipe(recipe, [*common, f"run.seed={seed}", f"run.dir={here}", "hybrid.steps=0"]))
+def train_mix(recipe: str, seed: int, folder: Path, more: list[str]) -> Path:
+    """The run of the recipe itself, warm-up and all, made if it is not there."""
+    here = folder / f"seed{seed}" / MIX
+    run(load_recipe(recipe, [*more, f"run.seed={seed}", f"run.dir={here}"]))
     return here
 
 
-def continue_as(arm: str, recipe: str, seed: int, warmed: Path, folder: Path, seconds: float, more: list[str]) -> Path:
-    """The run directory of an arm, made if it is not there."""
-    here = folder / f"seed{seed}" / arm
-    g_warmup = json.loads((warmed / "state.json").read_text())["done"]["warmup"]["g_warmup"]
-    kind = arm.split("-")[0]
-    controller = (
-        [f"hybrid.controller.g_warmup={g_warmup}"] if kind == "sasr" else [f"hybrid.controller={{name: {kind}}}"]
-    )
+def continue_as(arm: str, recipe: str, seed: int, mix: Path, folder: Path, more: list[str]) -> Path:
+    """The run of another arm from the warm-up of `mix`, for as many steps as fit into the time that `mix` took."""
+    here, controller = folder / f"seed{seed}" / arm, arm.partition("-")[0]
     overrides = [
-        f"model={warmed / 'warmup'}",
+        f"model={mix / 'warmup'}",
         "warmup.steps=0",
         "evaluate.at_start=false",
-        f"hybrid.steps={FOREVER}",
-        f"hybrid.time_limit_s={seconds}",
+        "evaluate.every=0",
+        f"hybrid.steps={steps_in_the_same_time(hybrid_steps(mix), controller)}",
         "hybrid.save_steps=null",
+        f"hybrid.controller={{name: {controller}}}",
         f"run.seed={seed}",
         f"run.dir={here}",
     ]
-    run(load_recipe(recipe, [*overrides, *controller, *more]))
+    run(load_recipe(recipe, [*overrides, *more]))
     return here
+
+
+def hybrid_steps(run_dir: Path) -> list[dict[str, Any]]:
+    """The hybrid stage's lines of steps.jsonl."""
+    return [line for line in read_lines(run_dir / "steps.jsonl") if line["stage"] == "hybrid"]
+
+
+def steps_in_the_same_time(steps: list[dict[str, Any]], controller: str) -> int:
+    """How many steps of one kind take as long as these steps of both kinds."""
+    kinds = {"sft_only": [s for s in steps if s["mix"]["sft"]], "grpo_only": [s for s in steps if s["mix"]["grpo"]]}
+    medians = {kind: statistics.median(s["seconds"]["total"] for s in own) for kind, own in kinds.items()}
+    whole = sum(medians[kind] * len(own) for kind, own in kinds.items())
+    return round(whole / medians[controller])
 
 
 def passed(run_dir: Path, stage: str) -> list[float]:
@@ -63,10 +75,10 @@ def passed(run_dir: Path, stage: str) -> list[float]:
     return [float(row["passed"]) for row in sorted(rows, key=lambda row: row["row"])]
 
 
-def arm_row(arm: str, seed: int, warmed: Path, trained: Path) -> dict[str, Any]:
+def arm_row(arm: str, seed: int, mix: Path, trained: Path) -> dict[str, Any]:
     """What one arm did to one seed's warm-up."""
-    before, after = passed(warmed, "final"), passed(trained, "final")
-    steps = [line for line in read_lines(trained / "steps.jsonl") if line["stage"] == "hybrid"]
+    before, after = passed(mix, "warmup"), passed(trained, "final")
+    steps = hybrid_steps(trained)
     difference, low, high = paired_difference(before, after)
     return {
         "arm": arm,
@@ -109,8 +121,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--arms", nargs="+", default=list(ARMS), help="CONTROLLER or CONTROLLER-LABEL")
-    parser.add_argument("--seconds", type=float, default=180.0, help="training time of each arm")
+    parser.add_argument("--arms", nargs="+", default=list(ARMS), help="CONTROLLER or CONTROLLER-LABEL, beside the mix")
     parser.add_argument("--out", type=Path, default=Path("runs/arms"))
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="recipe overrides for all arms")
     parser.add_argument(
@@ -120,11 +131,11 @@ def main() -> None:
     own = {arm: [text.partition(":")[2] for text in args.arm_set if text.partition(":")[0] == arm] for arm in args.arms}
     rows = []
     for seed in args.seeds:
-        warmed = warm_up(args.recipe, seed, args.out, args.set)
+        mix = train_mix(args.recipe, seed, args.out, [*args.set, *own.get(MIX, [])])
         for arm in args.arms:
             more = [*args.set, *own[arm]]
-            trained = continue_as(arm, args.recipe, seed, warmed, args.out, args.seconds, more)
-            rows.append(arm_row(arm, seed, warmed, trained))
+            trained = mix if arm == MIX else continue_as(arm, args.recipe, seed, mix, args.out, more)
+            rows.append(arm_row(arm, seed, mix, trained))
             print(table(rows[-1:]).splitlines()[2], flush=True)
     rows.sort(key=lambda row: (args.arms.index(row["arm"]), row["seed"]))
     print(f"\n{table(rows)}")

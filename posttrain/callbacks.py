@@ -70,6 +70,24 @@ class StopWhenAsked(TrainerCallback):
         if self._request.asked:
             control.should_save = control.should_training_stop = True
 
+    def on_log(self, args, state, control, **kwargs):
+        """The same, when the request came after the step's end: the checkpoint is written after this."""
+        self.on_step_end(args, state, control)
+
+
+class LearningRateOfRecipe(TrainerCallback):
+    """A checkpoint brings its learning rate along; that of a changed recipe (`--accept-changes`) takes its place."""
+
+    def on_train_begin(self, args, state, control, optimizer=None, lr_scheduler=None, **kwargs):
+        """Scale what the checkpoint's schedule has arrived at, and what it goes on from."""
+        if not state.global_step:
+            return
+        for group, base in zip(optimizer.param_groups, lr_scheduler.base_lrs, strict=True):
+            if base != args.learning_rate:
+                group["lr"] *= args.learning_rate / base
+                group["initial_lr"] = args.learning_rate
+        lr_scheduler.base_lrs = [args.learning_rate] * len(lr_scheduler.base_lrs)
+
 
 class ShowWarmup(TrainerCallback):
     """Progress of the warm-up."""
@@ -107,7 +125,7 @@ class RewardFailures(TrainerCallback):
         if count and not self._file.exists():
             first = scorer.errors[0]
             self._say(
-                f"step {step}: reward {first['reward']} failed on a completion ({first['error']}); "
+                f"step {step}: reward {first['reward']!r} failed on a completion ({first['error']}); "
                 f"it counts as not scored. All failures: {self._file}"
             )
         for entry in scorer.errors:

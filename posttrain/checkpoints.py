@@ -55,7 +55,9 @@ def staged(folder: Path, name: str, *, is_main: bool = True, wait: Callable[[], 
             f"{name} could not be written: {error}",
             expected=f"room to write it ({shutil.disk_usage(_existing(folder)).free / 2**20:.0f} MiB are free)",
             where=str(folder),
-            fix=f"make room, then resume: {previous.name} is whole" if previous else "make room and start again",
+            fix=f"make room, then resume: {previous.name} is whole"
+            if previous
+            else "make room, then start again: what was saved before is whole",
         ) from error
     finally:
         if is_main:

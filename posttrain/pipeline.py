@@ -6,6 +6,7 @@ and resumed goes through the same states as one that was not.
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -22,6 +23,7 @@ from trl import SFTConfig
 
 from posttrain.callbacks import (
     AroundHybrid,
+    LearningRateOfRecipe,
     RewardFailures,
     ShowWarmup,
     StopRequest,
@@ -190,7 +192,7 @@ class _Run:
                 args,
                 norm_window=section.window(),
                 recorder=self.dir,
-                callbacks=[StopWhenAsked(self.stop), ShowWarmup(self.progress)],
+                callbacks=[LearningRateOfRecipe(), StopWhenAsked(self.stop), ShowWarmup(self.progress)],
             )
             self._stop_if_asked()
             self._save_model(model, self.dir.warmup_model)
@@ -206,7 +208,9 @@ class _Run:
             self.dir.mark_done("hybrid", {"steps": steps})
         steps = (self.dir.done("hybrid") or {})["steps"]
         if steps < self.recipe.hybrid.steps:
-            self.progress.message(f"hybrid ended after step {steps}: hybrid.time_limit_s is spent")
+            self.progress.message(
+                f"hybrid ended after step {steps} of {self.recipe.hybrid.steps}: hybrid.time_limit_s is spent"
+            )
         elif steps:
             self.progress.finish("hybrid")
         self._evaluate_once("final", steps, lambda: self._policy(self.dir.model))
@@ -238,6 +242,10 @@ class _Run:
 
     def _trainer(self, model: Any, folder: Path, warmed: Warmup | None) -> tuple[HybridTrainer, RewardFailures]:
         recipe, section = self.recipe, self.recipe.hybrid
+        checkpoint = latest_checkpoint(folder)
+        last_step = step_of(checkpoint) if checkpoint else 0
+        done = [line for line in read_lines(self.dir.steps_file) if line["stage"] == "hybrid"]
+        spent_s = sum(line["seconds"]["total"] for line in done)
         scorer = Scorer(self.rewards, max_error_rate=recipe.max_reward_error_rate)
         args = HybridConfig(
             **self._common(folder),
@@ -247,6 +255,8 @@ class _Run:
             kl_sample=section.kl.sample,
             completions_every=recipe.run.save_completions_every,
         )
+        if section.time_limit_s and checkpoint and spent_s >= section.time_limit_s:
+            args.max_steps = last_step  # stopped or killed at its end: load the checkpoint, and no step more
         trainer = HybridTrainer(
             model,
             trl_reward_functions(scorer),
@@ -258,16 +268,13 @@ class _Run:
             controller=section.controller,
             g_warmup=warmed.g_warmup if warmed else None,
             recorder=self.dir,
-            callbacks=[StopWhenAsked(self.stop)],
+            callbacks=[LearningRateOfRecipe(), StopWhenAsked(self.stop)],
         )
         if trainer.sft and warmed:
             trainer.sft.stream.cursor = warmed.demonstration_cursor
         trainer.remove_callback(PrinterCallback)
-        checkpoint = latest_checkpoint(folder)
-        last_step = step_of(checkpoint) if checkpoint else 0
         failures = RewardFailures(scorer, self.errors_file, last_step=last_step, say=self.progress.message)
         trainer.add_callback(failures)
-        done = [line for line in read_lines(self.dir.steps_file) if line["stage"] == "hybrid"]
         policy = trainer.accelerator.unwrap_model(trainer.model)
         trainer.add_callback(
             AroundHybrid(
@@ -276,7 +283,7 @@ class _Run:
                 lambda step: self._evaluate_once("hybrid", step, lambda: policy),
                 every=recipe.evaluate.every,
                 time_limit_s=section.time_limit_s,
-                spent_s=sum(line["seconds"]["total"] for line in done),
+                spent_s=spent_s,
             )
         )
         return trainer, failures
@@ -416,9 +423,10 @@ def evaluate_model(
 
 
 def quiet_libraries() -> None:
-    """Warnings only, and no bars beside our own."""
+    """Errors only, and no bars beside our own."""
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
+    logging.getLogger("trl").setLevel(logging.ERROR)  # it prints every completion that no reward could score
     disable_progress_bars()
 
 

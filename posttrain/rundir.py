@@ -1,6 +1,6 @@
 """What a run leaves behind, and the guard that keeps two different runs out of one directory.
 
-    recipe.yaml  environment.json  state.json  steps.jsonl  eval.jsonl  report.html
+    recipe.yaml  environment.json  state.json  steps.jsonl  eval.jsonl  errors.jsonl (failures of rewards)  report.html
     completions/step-000010.parquet  completions/eval-hybrid-000050.parquet
     checkpoints/{warmup,hybrid}/checkpoint-N/  warmup/ (the warmed-up model)  model/ (the final one)
 

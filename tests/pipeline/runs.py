@@ -7,9 +7,11 @@ from process to process (the hashes of strings, say) can hide behind the fork.
 
 from __future__ import annotations
 
+import gc
 import json
 import multiprocessing
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -104,6 +106,7 @@ def train(folder: Path, *overrides: str, fault: Callable[[], None] | None = None
 
 
 def _child(folder: Path, arguments: Sequence[str], log: Path, fault: Callable[[], None] | None) -> None:
+    gc.freeze()  # what the server imported is garbage to nobody; the trainers collect often
     os.chdir(folder)
     os.environ.update(ONE_THREAD)
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -120,15 +123,28 @@ def _child(folder: Path, arguments: Sequence[str], log: Path, fault: Callable[[]
     os._exit(code)
 
 
-# ---- faults: called in the child before the run begins; each makes it send itself a signal at one certain place ----
+# ---- faults: called in the child before the run begins; each makes something happen at one certain place ----
 
 
-def at_step(stage: str, step: int, number: int = signal.SIGKILL) -> Callable[[], None]:
-    """A signal when a step has been recorded: after the optimizer, before anything is saved."""
-    return partial(_at_step, stage, step, number)
+def kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _at_step(stage: str, step: int, number: int) -> None:
+def interrupt() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def no_room() -> None:
+    """From here on the kernel refuses to let a file grow past what a line of JSON needs."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+
+
+def at_step(stage: str, step: int, action: Callable[[], None] = kill) -> Callable[[], None]:
+    """Act when a step has been recorded: after the optimizer, before anything is saved."""
+    return partial(_at_step, stage, step, action)
+
+
+def _at_step(stage: str, step: int, action: Callable[[], None]) -> None:
     from posttrain.rundir import RunDir
 
     original = RunDir.step
@@ -136,24 +152,24 @@ def _at_step(stage: str, step: int, number: int) -> None:
     def record(self: RunDir, line: dict[str, Any]) -> None:
         original(self, line)
         if (line["stage"], line["step"]) == (stage, step):
-            os.kill(os.getpid(), number)
+            action()
 
     RunDir.step = record  # type: ignore[method-assign, assignment]
 
 
-def in_evaluation(stage: str, number: int = signal.SIGKILL) -> Callable[[], None]:
-    """A signal when an evaluation has its completions, of which nothing is written yet."""
-    return partial(_in_evaluation, stage, number)
+def in_evaluation(stage: str, action: Callable[[], None] = kill) -> Callable[[], None]:
+    """Act when an evaluation has its completions, of which nothing is written yet."""
+    return partial(_in_evaluation, stage, action)
 
 
-def _in_evaluation(stage: str, number: int) -> None:
+def _in_evaluation(stage: str, action: Callable[[], None]) -> None:
     from posttrain.progress import Progress
 
     original = Progress.track
 
     def track(self: Progress, label: str) -> Callable[[int, int], None]:
         if label == f"eval {stage}":
-            return lambda done, total: os.kill(os.getpid(), number)
+            return lambda done, total: action()
         return original(self, label)
 
     Progress.track = track  # type: ignore[method-assign]
@@ -172,7 +188,7 @@ def _before_line(stage: str) -> None:
     def write(path: Path, rows: list[dict[str, Any]]) -> None:
         original(path, rows)
         if path.name.startswith(f"eval-{stage}-"):
-            os.kill(os.getpid(), signal.SIGKILL)
+            kill()
 
     records.write_completions = write  # type: ignore[assignment]
 
@@ -187,12 +203,12 @@ def _while_saving(name: str) -> None:
 
     original = posttrain.checkpoints.seal
 
-    def seal(folder: Path) -> None:
-        if folder.name == name:
-            largest = max((file for file in folder.iterdir()), key=lambda file: file.stat().st_size)
+    def seal(checkpoint: Path) -> None:
+        if checkpoint.name == name:
+            largest = max((file for file in checkpoint.iterdir()), key=lambda file: file.stat().st_size)
             os.truncate(largest, largest.stat().st_size // 2)
-            os.kill(os.getpid(), signal.SIGKILL)
-        original(folder)
+            kill()
+        original(checkpoint)
 
     posttrain.checkpoints.seal = seal
 

@@ -51,9 +51,8 @@ def test_in_the_second_epoch_of_the_prompts(folder, reference):
     assert f"hybrid after step {step - 1} of 10" in said
 
 
-@pytest.mark.parametrize("step", [3, 6])
-def test_inside_a_generation_window(folder, reference, step):
-    killed_and_resumed(folder, reference, at_step("hybrid", step), WINDOW)
+def test_inside_a_generation_window(folder, reference):
+    killed_and_resumed(folder, reference, at_step("hybrid", 7), WINDOW)
     cursors = [line["prompt_cursor"] for line in lines(folder / "run", "steps.jsonl") if line["stage"] == "hybrid"]
     assert cursors == [16] * 4 + [32] * 4 + [48] * 2
 
@@ -86,7 +85,7 @@ def test_between_an_evaluation_and_its_line(folder, reference, stage):
     killed_and_resumed(folder, reference, before_line_of_evaluation(stage))
 
 
-@pytest.mark.parametrize("name", ["init", "warmup", "model", "checkpoint-2", "checkpoint-10"])
+@pytest.mark.parametrize("name", ["init", "warmup", "model", "checkpoint-2"])
 def test_while_saving(folder, reference, name):
     killed_and_resumed(folder, reference, while_saving(name))
     run = folder / "run"
@@ -95,6 +94,7 @@ def test_while_saving(folder, reference, name):
     assert not list(run.rglob("*.staging*")), "what was half written is still there"
 
 
+@pytest.mark.slow
 def test_from_outside_at_any_moment(folder, reference):
     """Nothing patched: a fresh interpreter, killed when steps.jsonl has grown to a length, twice over."""
     start = [sys.executable, "-m", "posttrain", "run", "recipe.yaml"]

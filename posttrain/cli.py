@@ -152,8 +152,8 @@ def _eval(args: argparse.Namespace) -> None:
             raise ConfigError(str(value), expected="a number above 0", where="--" + name.replace("_", "-"))
     task = load_task(args.task, overrides)
 
+    from posttrain.evaluate_model import evaluate_model
     from posttrain.files import write_json
-    from posttrain.pipeline import evaluate_model
 
     record = evaluate_model(
         args.model,

@@ -103,7 +103,7 @@ def load_tokenizer(source: str | Path, **options: Any) -> PreTrainedTokenizerBas
 
 
 def load_policy(source: str | Path, *, dtype: str = "float32", trainable: bool = True, **options: Any) -> Any:
-    """A causal LM from a hub id or folder; a folder with an adapter gives its base model with the adapter on top."""
+    """A causal LM of a hub id or folder; a folder with an adapter gives its base model with the adapter on top."""
     folder = Path(source)
     if (folder / "adapter_config.json").is_file():
         return AutoPeftModelForCausalLM.from_pretrained(folder, is_trainable=trainable, dtype=dtype, **options)

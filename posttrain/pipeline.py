@@ -6,7 +6,6 @@ and resumed goes through the same states as one that was not.
 
 from __future__ import annotations
 
-import logging
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -15,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
-from datasets import Dataset, disable_progress_bars
+from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from transformers import PrinterCallback, set_seed
 from trl import SFTConfig
@@ -42,11 +40,12 @@ from posttrain.inputs import load_data, load_rewards, loading
 from posttrain.models import build_model, load_policy, load_tokenizer, train_tokenizer
 from posttrain.plan import check
 from posttrain.progress import Progress
+from posttrain.quiet import quiet_libraries
 from posttrain.report import write_report
 from posttrain.reward import Reward, Scorer, load_reward, trl_reward_functions
 from posttrain.rundir import RunDir
 from posttrain.sections import RewardConfig
-from posttrain.tasks import Task, TaskData
+from posttrain.tasks import TaskData
 from posttrain.trainer import HybridTrainer
 from posttrain.warmup import Warmup, warm_up
 
@@ -335,7 +334,8 @@ class _Run:
     def _policy(self, source: str | Path) -> Any:
         dtype = self.recipe.model.dtype
         if dtype == "auto":
-            dtype = "bfloat16" if self.on_gpu else "float32"
+            # Weights that train stay in float32 (TRL computes in bf16): a step of 1e-6 would round to nothing in bf16
+            dtype = "bfloat16" if self.on_gpu and self.recipe.lora else "float32"
         options = {"attn_implementation": self.recipe.model.attn_implementation, **_hub_options(self.recipe)}
         with loading(source, self.recipe.where("model")):
             return load_policy(source, dtype=dtype, **{key: value for key, value in options.items() if value})
@@ -371,63 +371,6 @@ class _Run:
     def _stop_if_asked(self) -> None:
         if self.stop.asked:
             raise Interrupted(f"stopped as asked, and saved. To go on: {how_to_go_on()}", where=str(self.dir.path))
-
-
-def evaluate_model(
-    model: str,
-    task: Task,
-    *,
-    k: Sequence[int] = (1,),
-    samples: int = 1,
-    temperature: float = 1.0,
-    max_completion_length: int = 512,
-    batch_size: int = 64,
-    seed: int = 0,
-    device: str = "auto",
-) -> dict[str, Any]:
-    """Evaluate a model (hub id or folder, an adapter included) on a task's held-out rows.
-
-    Args:
-        model: Hub id or local folder.
-        task: Gives the rows, by `seed`, and the reward that defines a pass.
-        k, samples, temperature: Of the sampled pass@k; greedy pass@1 is always there.
-        max_completion_length: Tokens.
-        batch_size: Completions generated at once.
-        seed: Of the task's rows, the samples and the bootstrap.
-        device: `auto` takes a GPU if there is one.
-
-    Returns:
-        A record as in eval.jsonl, with stage `eval`.
-    """
-    quiet_libraries()
-    on_gpu = torch.cuda.is_available() and device != "cpu"
-    with loading(model, "MODEL"):
-        tokenizer = load_tokenizer(model)
-        policy = load_policy(model, dtype="bfloat16" if on_gpu else "float32", trainable=False)
-    with Progress([], plain=None) as progress:
-        result = evaluate(
-            policy.to("cuda" if on_gpu else "cpu"),
-            tokenizer,
-            fit_to_model(task.load(seed).eval, tokenizer),
-            load_reward(RewardConfig(name=task.reward)),
-            k=k,
-            samples=samples,
-            temperature=temperature,
-            max_new_tokens=max_completion_length,
-            batch_size=batch_size,
-            seed=seed,
-            slice_by=task.slice_by,
-            on_progress=progress.track("eval"),
-        )
-    return result.record("eval", 0)
-
-
-def quiet_libraries() -> None:
-    """Errors only, and no bars beside our own."""
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    logging.getLogger("trl").setLevel(logging.ERROR)  # it prints every completion that no reward could score
-    disable_progress_bars()
 
 
 def _save_whole(folder: Path, model: Any, tokenizer: Any) -> None:

@@ -199,6 +199,14 @@ class RunDir:
         self.changes = difference(was, now)
         if not serious:
             return
+        other_model = [line for line in serious if line.startswith("model.")]
+        if accept_changes and other_model:
+            raise ResumeError(
+                f"the run in this directory trains another model: {', '.join(other_model)}",
+                expected="changes that the warmed-up model can be trained on under",
+                where=str(self.path),
+                fix="start over by --restart, or train elsewhere by run.dir=...",
+            )
         if not accept_changes:
             shown = "".join(f"\n    {line}" for line in serious)
             raise ResumeError(

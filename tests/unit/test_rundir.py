@@ -91,6 +91,12 @@ def test_a_changed_recipe_data_set_or_reward_is_refused(tmp_path, recipe, prints
         assert read_recipe(run.recipe_file) == recipe
 
 
+def test_another_model_is_another_run_even_if_changes_are_accepted(tmp_path):
+    start(tmp_path / "kk").close()
+    with pytest.raises(ResumeError, match=r'another model: model.name: "tiny" -> "large"'):
+        RunDir.open(tmp_path / "kk", changed(model__name="large"), PRINTS, accept_changes=True)
+
+
 def test_keys_that_do_not_matter_do_not_stop_a_run(tmp_path):
     start(tmp_path / "kk").close()
     harmless = changed(run__dir="elsewhere", run__report_to=["wandb"], evaluate__every=7, warmup__save_steps=2)

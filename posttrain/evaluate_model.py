@@ -1,0 +1,67 @@
+"""Evaluating a model by itself, outside a run: `posttrain eval`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from posttrain.data import fit_to_model
+from posttrain.evaluate import evaluate
+from posttrain.inputs import loading
+from posttrain.models import load_policy, load_tokenizer
+from posttrain.progress import Progress
+from posttrain.quiet import quiet_libraries
+from posttrain.reward import load_reward
+from posttrain.sections import RewardConfig
+from posttrain.tasks import Task
+
+
+def evaluate_model(
+    model: str,
+    task: Task,
+    *,
+    k: Sequence[int] = (1,),
+    samples: int = 1,
+    temperature: float = 1.0,
+    max_completion_length: int = 512,
+    batch_size: int = 64,
+    seed: int = 0,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """Evaluate a model (hub id or folder, an adapter included) on a task's held-out rows.
+
+    Args:
+        model: Hub id or local folder.
+        task: Gives the rows, by `seed`, and the reward that defines a pass.
+        k, samples, temperature: Of the sampled pass@k; greedy pass@1 is always there.
+        max_completion_length: Tokens.
+        batch_size: Completions generated at once.
+        seed: Of the task's rows, the samples and the bootstrap.
+        device: `auto` takes a GPU if there is one.
+
+    Returns:
+        A record as in eval.jsonl, with stage `eval`.
+    """
+    quiet_libraries()
+    on_gpu = torch.cuda.is_available() and device != "cpu"
+    with loading(model, "MODEL"):
+        tokenizer = load_tokenizer(model)
+        policy = load_policy(model, dtype="bfloat16" if on_gpu else "float32", trainable=False)
+    with Progress([], plain=None) as progress:
+        result = evaluate(
+            policy.to("cuda" if on_gpu else "cpu"),
+            tokenizer,
+            fit_to_model(task.load(seed).eval, tokenizer),
+            load_reward(RewardConfig(name=task.reward)),
+            k=k,
+            samples=samples,
+            temperature=temperature,
+            max_new_tokens=max_completion_length,
+            batch_size=batch_size,
+            seed=seed,
+            slice_by=task.slice_by,
+            on_progress=progress.track("eval"),
+        )
+    return result.record("eval", 0)

@@ -75,13 +75,14 @@ class StopWhenAsked(TrainerCallback):
         self.on_step_end(args, state, control)
 
 
-class LearningRateOfRecipe(TrainerCallback):
-    """A checkpoint brings its learning rate along; that of a changed recipe (`--accept-changes`) takes its place."""
+class SettingsOfRecipe(TrainerCallback):
+    """A checkpoint brings its learning rate and intervals along; those of a changed recipe take their place."""
 
     def on_train_begin(self, args, state, control, optimizer=None, lr_scheduler=None, **kwargs):
         """Scale what the checkpoint's schedule has arrived at, and what it goes on from."""
         if not state.global_step:
             return
+        state.compute_steps(args, state.max_steps)
         for group, base in zip(optimizer.param_groups, lr_scheduler.base_lrs, strict=True):
             if base != args.learning_rate:
                 group["lr"] *= args.learning_rate / base

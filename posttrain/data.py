@@ -36,7 +36,11 @@ def fit_to_model(rows: Iterable[Row], tokenizer: PreTrainedTokenizerBase) -> lis
 
 
 def tokenize_demonstrations(
-    rows: Iterable[Row], tokenizer: PreTrainedTokenizerBase, *, max_length: int | None = None
+    rows: Iterable[Row],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_length: int | None = None,
+    template_kwargs: Mapping[str, Any] | None = None,
 ) -> Dataset:
     """Token ids and completion-only labels of prompt-completion rows, as `trl.SFTTrainer` prepares them.
 
@@ -47,6 +51,7 @@ def tokenize_demonstrations(
         rows: `prompt` and `completion`, both text or both chat messages.
         tokenizer: Text completions get its end-of-sequence token; messages go through its chat template.
         max_length: Tokens kept from the start of each example; `None` keeps all.
+        template_kwargs: Arguments of the chat template, as TRL's `chat_template_kwargs`.
 
     Returns:
         Columns `input_ids` and `labels` (-100 on the prompt). Rows whose completion was cut off whole are dropped.
@@ -54,7 +59,7 @@ def tokenize_demonstrations(
     Raises:
         DataError: A row lacks a column, or nothing is left.
     """
-    examples = [_tokenize(row, number, tokenizer, max_length) for number, row in enumerate(rows)]
+    examples = [_tokenize(row, number, tokenizer, max_length, template_kwargs or {}) for number, row in enumerate(rows)]
     kept = [example for example in examples if any(label != IGNORED for label in example["labels"])]
     if not kept:
         raise DataError(
@@ -67,7 +72,11 @@ def tokenize_demonstrations(
 
 
 def _tokenize(
-    row: Row, number: int, tokenizer: PreTrainedTokenizerBase, max_length: int | None
+    row: Row,
+    number: int,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int | None,
+    template_kwargs: Mapping[str, Any],
 ) -> dict[str, list[int]]:
     for column in ("prompt", "completion"):
         if column not in row:
@@ -83,7 +92,7 @@ def _tokenize(
         whole = prompt + completion + ("" if completion.endswith(ending) else ending)
         prompt_ids, ids = tokenizer(text=prompt)["input_ids"], tokenizer(text=whole)["input_ids"]
     else:
-        template = {"tokenize": True, "return_dict": True}
+        template = {**template_kwargs, "tokenize": True, "return_dict": True}
         prompt_ids = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, **template)["input_ids"]
         ids = tokenizer.apply_chat_template([*prompt, *completion], **template)["input_ids"]
     # A template may render the prompt alone differently from the prompt with its completion

@@ -9,7 +9,7 @@ every problem passes, or none, the interval has no width, as there is nothing to
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -154,6 +154,7 @@ def evaluate(
     max_new_tokens: int,
     batch_size: int = 128,
     seed: int = 0,
+    template_kwargs: Mapping[str, Any] | None = None,
     slice_by: str | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
@@ -170,6 +171,7 @@ def evaluate(
         max_new_tokens: The limit on a completion's length, in tokens.
         batch_size: Completions generated at a time.
         seed: Of the samples and of the bootstrap.
+        template_kwargs: Arguments of the chat template, as TRL's `chat_template_kwargs`.
         slice_by: A column by whose values pass@1 is given too, such as a difficulty.
         on_progress: Called with (completions done, completions in all).
 
@@ -191,7 +193,7 @@ def evaluate(
     def sample(at: float, number: int, offset: int) -> list[list[Completion]]:
         return generate(
             model, tokenizer, prompts, max_new_tokens=max_new_tokens, temperature=at, num_samples=number,
-            batch_size=batch_size, seed=seed,
+            batch_size=batch_size, seed=seed, template_kwargs=template_kwargs,
             on_progress=None if on_progress is None else lambda done, _: on_progress(offset + done, total),
         )  # fmt: skip
 

@@ -15,7 +15,7 @@ def total_norm(parameters: Iterable[nn.Parameter]) -> float:
     """L2 norm of all gradients together, sharded (FSDP2) or not. Gradients must be reduced already."""
     grads = [p.grad for p in parameters if p.grad is not None]
     if not grads:
-        return 0.0
+        raise ValueError("no parameter has a gradient: it was not reduced yet, or nothing was trained on")
     norm = nn.utils.get_total_norm(grads)
     return (norm.full_tensor() if isinstance(norm, DTensor) else norm).item()
 

@@ -80,3 +80,25 @@ def check_arguments(args: Any, train_dataset: Any, demonstrations: Any, controll
             where="kl_sample",
             fix="set kl_sample=0.25, or remove kl_target",
         )
+
+
+def check_model(trainer: Any, *, measures_kl: bool) -> None:
+    """Refuse what a constructed trainer could only do wrongly.
+
+    Raises:
+        ConfigError: With what to set.
+    """
+    sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+    if measures_kl and (sharded or trainer._is_vlm):
+        raise ConfigError(
+            "the KL to the starting policy cannot be measured on " + ("sharded weights" if sharded else "images"),
+            expected="DDP or one process, and text",
+            where="kl_sample",
+            fix="set kl_sample to 0",
+        )
+    if trainer.aux_loss_enabled and trainer.controller.shares()[0]:
+        raise ConfigError(
+            "the model has a router loss, which the SFT half does not add",
+            expected="a dense model, or router_aux_loss_coef=0",
+            where="args.router_aux_loss_coef",
+        )

@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from posttrain.controllers import Mix, Signals
-from posttrain.files import append_line
+from posttrain.files import append_line, keep_lines
 from posttrain.rollouts import records
 
 
@@ -102,6 +102,10 @@ class FolderRecorder:
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
+
+    def forget_after(self, step: int) -> None:
+        """Drop the lines of later steps: what training resumes from does not know them."""
+        keep_lines(self.folder / "steps.jsonl", lambda line: line["step"] <= step)
 
     def step(self, record: dict[str, Any]) -> None:
         """Append the record to `steps.jsonl`."""

@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import PrinterCallback, set_seed
 from trl import SFTConfig
 
 from posttrain.callbacks import (
     AroundHybrid,
-    LearningRateOfRecipe,
     RewardFailures,
+    SettingsOfRecipe,
     ShowWarmup,
     StopRequest,
     StopWhenAsked,
@@ -38,7 +38,7 @@ from posttrain.files import read_lines
 from posttrain.hybrid_config import HybridConfig
 from posttrain.inputs import load_data, load_rewards, loading
 from posttrain.models import build_model, load_policy, load_tokenizer, train_tokenizer
-from posttrain.plan import check
+from posttrain.plan import check, demonstration_batch_size
 from posttrain.progress import Progress
 from posttrain.quiet import quiet_libraries
 from posttrain.report import write_report
@@ -134,6 +134,7 @@ class _Run:
         self.recipe, self.data, self.rewards, self.dir, self.progress = recipe, data, rewards, run_dir, progress
         self.task_reward = load_reward(RewardConfig(name=recipe.task.reward))
         self.stop = StopRequest()
+        self.template_kwargs: dict[str, Any] = recipe.hybrid.args.get("chat_template_kwargs") or {}
         if recipe.run.threads:
             torch.set_num_threads(recipe.run.threads)
         self.on_gpu = torch.cuda.is_available() and recipe.run.device != "cpu"
@@ -191,9 +192,10 @@ class _Run:
                 args,
                 norm_window=section.window(),
                 recorder=self.dir,
-                callbacks=[LearningRateOfRecipe(), StopWhenAsked(self.stop), ShowWarmup(self.progress)],
+                callbacks=[SettingsOfRecipe(), StopWhenAsked(self.stop), ShowWarmup(self.progress)],
             )
-            self._stop_if_asked()
+            if result.steps < section.steps:  # else nothing is left to go on with: keep what was trained
+                self._stop_if_asked()
             self._save_model(model, self.dir.warmup_model)
             self.dir.mark_done("warmup", vars(result))
         self.progress.finish("warmup")
@@ -205,6 +207,7 @@ class _Run:
         if self.dir.done("hybrid") is None:
             steps = self._train_hybrid() if self.recipe.hybrid.steps else self._hand_on_warmup()
             self.dir.mark_done("hybrid", {"steps": steps})
+            self._stop_if_asked()
         steps = (self.dir.done("hybrid") or {})["steps"]
         if steps < self.recipe.hybrid.steps:
             self.progress.message(
@@ -227,7 +230,8 @@ class _Run:
         except RewardError:
             failures.write(trainer.state.global_step + 1)
             raise
-        self._stop_if_asked()
+        if trainer.state.global_step < trainer.state.max_steps:
+            self._stop_if_asked()
         self._save_model(trainer.accelerator.unwrap_model(trainer.model), self.dir.model)
         return trainer.state.global_step
 
@@ -250,7 +254,7 @@ class _Run:
             **self._common(folder),
             **{**self._defaults(), "logging_steps": recipe.run.log_every, **section.trl_kwargs()},
             reward_weights=scorer.weights,
-            demonstration_batch_size=section.demonstration_batch_size,
+            demonstration_batch_size=demonstration_batch_size(recipe),
             kl_sample=section.kl.sample,
             completions_every=recipe.run.save_completions_every,
         )
@@ -267,7 +271,7 @@ class _Run:
             controller=section.controller,
             g_warmup=warmed.g_warmup if warmed else None,
             recorder=self.dir,
-            callbacks=[LearningRateOfRecipe(), StopWhenAsked(self.stop)],
+            callbacks=[SettingsOfRecipe(), StopWhenAsked(self.stop)],
         )
         if trainer.sft and warmed:
             trainer.sft.stream.cursor = warmed.demonstration_cursor
@@ -296,20 +300,23 @@ class _Run:
 
     def _evaluate(self, stage: str, step: int, model: Any) -> None:
         section = self.recipe.evaluate
-        result = evaluate(
-            model.to("cuda" if self.on_gpu else "cpu"),
-            self.tokenizer,
-            fit_to_model(self.data.eval, self.tokenizer),
-            self.task_reward,
-            k=section.k,
-            samples=section.samples,
-            temperature=section.temperature,
-            max_new_tokens=section.max_completion_length or self.recipe.hybrid.grpo.max_completion_length,
-            batch_size=section.batch_size,
-            seed=self.recipe.run.seed,
-            slice_by=self.recipe.task.slice_by,
-            on_progress=self.progress.track(f"eval {stage}"),
-        )
+        # The arithmetic that training computes in, which wraps the policy during a stage and not after it
+        with torch.autocast("cuda", torch.bfloat16) if self.on_gpu else nullcontext():
+            result = evaluate(
+                model.to("cuda" if self.on_gpu else "cpu"),
+                self.tokenizer,
+                fit_to_model(self.data.eval, self.tokenizer),
+                self.task_reward,
+                k=section.k,
+                samples=section.samples,
+                temperature=section.temperature,
+                max_new_tokens=section.max_completion_length or self.recipe.hybrid.grpo.max_completion_length,
+                batch_size=section.batch_size,
+                seed=self.recipe.run.seed,
+                template_kwargs=self.template_kwargs,
+                slice_by=self.recipe.task.slice_by,
+                on_progress=self.progress.track(f"eval {stage}"),
+            )
         self.dir.evaluation(result.record(stage, step), result.rows)
         low, high = result.ci95
         self.progress.message(
@@ -341,14 +348,19 @@ class _Run:
             return load_policy(source, dtype=dtype, **{key: value for key, value in options.items() if value})
 
     def _with_adapter(self, model: Any) -> Any:
-        return get_peft_model(model, LoraConfig(**self.recipe.lora.peft_kwargs())) if self.recipe.lora else model
+        if not self.recipe.lora:
+            return model
+        # The adapter remembers the revision, so that every later stage loads it on top of the same base
+        return get_peft_model(model, LoraConfig(**self.recipe.lora.peft_kwargs()), revision=self.recipe.model.revision)
 
     def _save_model(self, model: Any, folder: Path) -> None:
         _save_whole(folder, model, self.tokenizer)
 
     def _demonstrations(self) -> Dataset:
         rows = fit_to_model(self.data.demonstrations, self.tokenizer)
-        return tokenize_demonstrations(rows, self.tokenizer, max_length=self.recipe.warmup.max_length)
+        return tokenize_demonstrations(
+            rows, self.tokenizer, max_length=self.recipe.warmup.max_length, template_kwargs=self.template_kwargs
+        )
 
     def _common(self, folder: Path) -> dict[str, Any]:
         run_section = self.recipe.run
@@ -376,7 +388,9 @@ class _Run:
 def _save_whole(folder: Path, model: Any, tokenizer: Any) -> None:
     """Save model and tokenizer so that `folder` is there whole or not at all."""
     with staged(folder.parent, folder.name) as staging:
-        model.save_pretrained(staging / folder.name)
+        # Of an adapter the one that trained, without TRL's frozen reference copy
+        only = {"selected_adapters": ["default"]} if isinstance(model, PeftModel) else {}
+        model.save_pretrained(staging / folder.name, **only)
         tokenizer.save_pretrained(staging / folder.name)
 
 

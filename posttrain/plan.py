@@ -62,7 +62,7 @@ def batch_plan(recipe: Recipe, num_processes: int = 1, *, prompts: int, demonstr
     completions = hybrid.per_device_train_batch_size * micro_batches
     # Each generation is trained on num_iterations times, so that fewer new prompts are drawn per step
     drawn = completions / grpo.num_generations / grpo.num_iterations
-    rows = (hybrid.demonstration_batch_size or hybrid.per_device_train_batch_size) * micro_batches
+    rows = demonstration_batch_size(recipe) * micro_batches
     warmup_rows = warmup.per_device_train_batch_size * num_processes * warmup.gradient_accumulation_steps
     return BatchPlan(
         num_processes=num_processes,
@@ -113,6 +113,21 @@ def generation_batch_size(recipe: Recipe, num_processes: int = 1) -> int:
     hybrid = recipe.hybrid
     per_generation = hybrid.grpo.steps_per_generation or hybrid.gradient_accumulation_steps
     return hybrid.per_device_train_batch_size * num_processes * per_generation
+
+
+def demonstration_batch_size(recipe: Recipe) -> int:
+    """Demonstrations per device and micro-batch of the hybrid stage.
+
+    Left out, an SFT step takes as many as a step of the warm-up did: the norm of a gradient grows with its noise, so
+    that norms over other batch sizes are not the ones that SASR compares.
+    """
+    hybrid, warmup = recipe.hybrid, recipe.warmup
+    if hybrid.demonstration_batch_size:
+        return hybrid.demonstration_batch_size
+    per_step = warmup.per_device_train_batch_size * warmup.gradient_accumulation_steps
+    if warmup.steps and per_step % hybrid.gradient_accumulation_steps == 0:
+        return per_step // hybrid.gradient_accumulation_steps
+    return hybrid.per_device_train_batch_size
 
 
 def nearest_multiples(value: int, others: int, divisor: int) -> list[int]:

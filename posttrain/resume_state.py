@@ -47,6 +47,11 @@ def save_window(checkpoint: Path, rank: int, micro_batches: list[dict[str, Any]]
     save_file(tensors, checkpoint / _window_name(rank))
 
 
+def has_window(checkpoint: Path) -> bool:
+    """Whether any process left rollouts that were not used up."""
+    return any(checkpoint.glob(_window_name("*")))
+
+
 def load_window(checkpoint: Path, rank: int, device: torch.device) -> list[dict[str, torch.Tensor]]:
     """Read what `save_window` wrote.
 
@@ -68,5 +73,5 @@ def load_window(checkpoint: Path, rank: int, device: torch.device) -> list[dict[
     return [batches[number] for number in sorted(batches)]
 
 
-def _window_name(rank: int) -> str:
+def _window_name(rank: int | str) -> str:
     return f"rollouts-rank{rank}.safetensors"

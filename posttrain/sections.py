@@ -244,7 +244,7 @@ class HybridSection(StageSection):
     """Stage 2, the mix of SFT and GRPO steps under a controller. `steps: 0` leaves it out.
 
     Args:
-        demonstration_batch_size: Demonstrations per device and micro-batch; null takes per_device_train_batch_size.
+        demonstration_batch_size: Demonstrations per device and micro-batch; null takes as many a step as the warm-up.
         save_total_limit: Checkpoints kept; null keeps all.
         time_limit_s: Wall-clock budget of the stage in seconds, after which it ends as if its steps were done.
     """

@@ -42,12 +42,12 @@ class SFTSide:
         self, demonstrations: Any, *, model: nn.Module, tokenizer: Any, args: HybridConfig, accelerator: Accelerator
     ):
         self._args, self._accelerator = args, accelerator
-        self._rows = _tokenized(demonstrations, tokenizer, args.demonstration_max_length)
+        self._rows = _tokenized(demonstrations, tokenizer, args)
         self._collate = DataCollatorForLanguageModeling(tokenizer.pad_token_id)
         self.stream = Stream(len(self._rows), seed=args.seed, name="demonstrations")
         self.tokens = 0
         self._batches: list[dict[str, torch.Tensor]] = []
-        add_untempered_head(model)
+        add_untempered_head(model, cast_lm_head_to_fp32=args.cast_lm_head_to_fp32)
 
     def draw(self, *, advance: bool = True) -> None:
         """Take this process's micro-batches of a step, and count the step's label tokens over all processes."""
@@ -115,7 +115,7 @@ class SFTSide:
         return sum(norms) / len(norms)
 
 
-def add_untempered_head(model: nn.Module) -> None:
+def add_untempered_head(model: nn.Module, *, cast_lm_head_to_fp32: bool = False) -> None:
     """Give TRL's patched forward a second fused head at temperature 1, chosen by `untempered=True`.
 
     GRPO scores tokens at the sampling temperature, and TRL bakes it into the head; SFT through that head would train
@@ -123,7 +123,7 @@ def add_untempered_head(model: nn.Module) -> None:
     """
     base: Any = model.get_base_model() if hasattr(model, "peft_config") else model  # type: ignore[operator]
     tempered = base.forward
-    add_fused_lm_head(base, temperature=1.0, outputs=("log_probs",))
+    add_fused_lm_head(base, cast_lm_head_to_fp32=cast_lm_head_to_fp32, outputs=("log_probs",))
     untempered_head = base.forward
 
     @wraps(type(base).forward)  # `generate` checks its arguments against the signature
@@ -133,8 +133,10 @@ def add_untempered_head(model: nn.Module) -> None:
     base.forward = MethodType(forward, base)
 
 
-def _tokenized(demonstrations: Any, tokenizer: Any, max_length: int | None) -> Dataset:
-    columns = getattr(demonstrations, "column_names", None) or []
-    if "input_ids" in columns and "labels" in columns:
-        return demonstrations
-    return tokenize_demonstrations(demonstrations, tokenizer, max_length=max_length)
+def _tokenized(demonstrations: Any, tokenizer: Any, args: HybridConfig) -> Any:
+    rows = demonstrations if isinstance(demonstrations, Dataset) else list(demonstrations)
+    if len(rows) and {"input_ids", "labels"} <= set(rows[0]):
+        return rows
+    return tokenize_demonstrations(
+        rows, tokenizer, max_length=args.demonstration_max_length, template_kwargs=args.chat_template_kwargs
+    )

@@ -27,13 +27,13 @@ from torch.utils.data import DataLoader
 from transformers import TrainerCallback
 from trl import GRPOTrainer
 
-from posttrain.controllers import SASR, Controller, Mix, Signals, State
+from posttrain.controllers import SASR, Controller, Mix, Signals, State, check_mix
 from posttrain.errors import ResumeError, TrainingError
 from posttrain.gradnorm import add_gradients, total_norm
-from posttrain.hybrid_config import HybridConfig, check_arguments
+from posttrain.hybrid_config import HybridConfig, check_arguments, check_model
 from posttrain.ledger import FolderRecorder, Ledger, NewValues, Recorder, reward_notes, rollout_rows, step_record
 from posttrain.losses import kl_k3, matched_sft_scale
-from posttrain.resume_state import load_state, load_window, save_state, save_window
+from posttrain.resume_state import has_window, load_state, load_window, save_state, save_window
 from posttrain.sft_side import SFTSide
 from posttrain.snapshot import PolicySnapshot
 from posttrain.streams import Stream
@@ -52,7 +52,7 @@ PRIVATE_NAMES: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 """Private methods of GRPOTrainer and Trainer that are overridden or called here, and their leading parameters."""
 
-PRIVATE_ATTRIBUTES = ("_step", "_buffered_inputs", "_metrics", "_logs")
+PRIVATE_ATTRIBUTES = ("_step", "_buffered_inputs", "_metrics", "_logs", "_tokenizer", "_is_vlm")
 """Private attributes of a constructed GRPOTrainer that are read or set here."""
 
 
@@ -108,16 +108,18 @@ class HybridTrainer(WholeCheckpoints, GRPOTrainer):
             self.sft = SFTSide(
                 demonstrations,
                 model=self.model,
-                tokenizer=self.processing_class,
+                tokenizer=self._tokenizer,
                 args=args,
                 accelerator=self.accelerator,
             )
         measures_kl = args.kl_sample > 0 and self.controller.shares()[1]
+        check_model(self, measures_kl=measures_kl)
+        _start_reference(self, model)
         self._snapshot = PolicySnapshot(self.model) if measures_kl else None
         self._snapshot_id = self._snapshot.fingerprint() if self._snapshot else None
         self._mix = Mix(0.0, 1.0)
         self._ledger, self._new_values = Ledger(), NewValues()
-        self._tick = self._rollouts = self._skipped = self._skipped_in_a_row = 0
+        self._tick = self._rollouts = self._recorded_at = self._skipped = self._skipped_in_a_row = 0
         self._sft_gradients: list[torch.Tensor | None] | None = None
         self._policy_logps: torch.Tensor | None = None
         self._reward_notes: list[str] = []
@@ -137,7 +139,7 @@ class HybridTrainer(WholeCheckpoints, GRPOTrainer):
         prompts_per_window = self.args.generation_batch_size // self.args.num_generations
         windows = math.ceil(epochs * len(self.train_dataset) / prompts_per_window)
         micro_steps = windows * self.args.steps_per_generation * self.args.num_iterations
-        return max(1, micro_steps // self.args.gradient_accumulation_steps)
+        return max(1, math.ceil(micro_steps / self.args.gradient_accumulation_steps))
 
     def get_batch_samples(self, epoch_iterator, num_batches, device):
         """Called once per optimizer step, before it: the place to decide the mix."""
@@ -154,9 +156,18 @@ class HybridTrainer(WholeCheckpoints, GRPOTrainer):
         if self.accelerator.num_processes > 1:
             broadcast_object_list(mix)
         self._mix, self._tick = mix[0], 0
+        check_mix(self._mix, has_demonstrations=self.sft is not None)
         if self.sft and (self._mix.sft > 0.0 or self._mix.measure_sft):
             self.sft.draw(advance=self._mix.sft > 0.0)
         self._ledger.facts["learning_rate"] = self.optimizer.param_groups[0]["lr"]
+
+    def _continue_controller(self, saved: State) -> None:
+        """The saved state under this controller's settings, which an accepted change may have altered."""
+        g_warmup = saved.get("g_warmup", self._g_warmup)
+        fresh = self.controller.start(total_steps=self.args.max_steps, seed=self.args.seed, g_warmup=g_warmup)
+        settled = ("total_steps", "seed", "g_warmup")
+        # Of a controller of another kind only the clock goes on
+        self.controller_state = fresh | {name: v for name, v in saved.items() if name in fresh and name not in settled}
 
     def _start_controller(self) -> State:
         controller, g_warmup = self.controller, self._g_warmup
@@ -274,7 +285,7 @@ class HybridTrainer(WholeCheckpoints, GRPOTrainer):
         with self._ledger.clock("score"):
             rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         self._reward_notes = reward_notes(self.reward_funcs, len(prompts))
-        ends = {*self.eos_token_ids, self.processing_class.pad_token_id}
+        ends = {*self.eos_token_ids, self._tokenizer.pad_token_id}
         self._truncated = [not ids or ids[-1] not in ends for ids in completion_ids_list]
         return rewards
 
@@ -326,8 +337,10 @@ class HybridTrainer(WholeCheckpoints, GRPOTrainer):
 
     def _record_completions(self) -> None:
         step, every = self.state.global_step + 1, self.args.completions_every
-        if not every or (step != 1 and step % every):
+        # The first generation that is due: SFT steps and long windows leave the exact step without one
+        if not every or (self._recorded_at and step // every == self._recorded_at // every):
             return
+        self._recorded_at = step
         notes, truncated = gather_object(self._reward_notes), gather_object(self._truncated)
         if self.accelerator.is_main_process:
             self._recorder.completions(step, rollout_rows(step, self._logs, notes, truncated))
@@ -348,6 +361,7 @@ class HybridTrainer(WholeCheckpoints, GRPOTrainer):
             "demonstration_cursor": self.sft.stream.cursor if self.sft else 0,
             "micro_step": self._step,
             "rollouts": self._rollouts,
+            "recorded_at": self._recorded_at,
             "skipped": self._skipped,
             "snapshot": self._snapshot_id,
         }
@@ -364,12 +378,13 @@ class HybridTrainer(WholeCheckpoints, GRPOTrainer):
                 where="model",
                 fix="pass the same model as before; the checkpoint's weights are loaded on top of it",
             )
-        self.controller_state = state["controller"]
+        self._continue_controller(state["controller"])
         self.prompts.cursor = state["prompt_cursor"]
         if self.sft:
             self.sft.stream.cursor = state["demonstration_cursor"]
         self._step, self._rollouts, self._skipped = state["micro_step"], state["rollouts"], state["skipped"]
-        if self._step % (self.args.steps_per_generation * self.args.num_iterations):
+        self._recorded_at = state["recorded_at"]
+        if self._step % (self.args.steps_per_generation * self.args.num_iterations) and has_window(Path(checkpoint)):
             self._buffered_inputs = load_window(Path(checkpoint), self.accelerator.process_index, self.args.device)
 
 
@@ -379,8 +394,21 @@ class _StepEnd(TrainerCallback):
     def __init__(self, trainer: HybridTrainer):
         self._trainer = trainer
 
+    def on_train_begin(self, args, state, control, **kwargs):
+        recorder = self._trainer._recorder
+        if state.is_world_process_zero and isinstance(recorder, FolderRecorder):
+            recorder.forget_after(state.global_step)
+
     def on_step_end(self, args, state, control, **kwargs):
         self._trainer.finish_step()
+
+
+def _start_reference(trainer: HybridTrainer, model: Any) -> None:
+    """A policy handed in as an object is its own reference: TRL reads the reference from where its base came from."""
+    sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+    if trainer.ref_model is not None and not isinstance(model, str) and not sharded:
+        unwrap = trainer.accelerator.unwrap_model
+        unwrap(trainer.ref_model).load_state_dict(unwrap(trainer.model).state_dict())
 
 
 def _tick(ticks: list[int]) -> dict[str, int]:

@@ -5,14 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from peft import PeftModel
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import rotate_checkpoints
 
 from posttrain.checkpoints import latest_checkpoint, staged
 from posttrain.errors import ResumeError
 
+REFERENCE_ADAPTER = "ref"
+"""What TRL calls the copy of an adapter that a KL penalty is taken against."""
+
 PRIVATE_NAMES: dict[str, tuple[str, ...]] = {
     "_get_output_dir": ("self", "trial"),
     "_save_checkpoint": ("self", "model", "trial"),
+    "_load_from_checkpoint": ("self", "resume_from_checkpoint", "model"),
 }
 """Private methods of transformers' Trainer that are overridden here, and their parameters; a test compares them."""
 
@@ -62,8 +68,30 @@ class WholeCheckpoints:
             self._staging = staging
             try:
                 super()._save_checkpoint(model, trial)  # type: ignore[misc]
+                self._correct_best(staging, folder / name)
                 self.save_more(staging / name)
             finally:
                 self._staging = None
         if args.should_save:
-            rotate_checkpoints(output_dir=str(folder), save_total_limit=args.save_total_limit, use_mtime=True)
+            rotate_checkpoints(
+                output_dir=str(folder),
+                save_total_limit=args.save_total_limit,
+                best_model_checkpoint=state.best_model_checkpoint,
+                use_mtime=True,
+            )
+
+    def _correct_best(self, staging: Path, final: Path) -> None:
+        """The best checkpoint so far is remembered by where it will be, not by where it is being written."""
+        args, state = self.args, self.state  # type: ignore[attr-defined]
+        if state.best_model_checkpoint and Path(state.best_model_checkpoint).parent == staging:
+            state.best_model_checkpoint = str(final.parent / Path(state.best_model_checkpoint).name)
+            if args.should_save:
+                state.save_to_json(str(staging / final.name / TRAINER_STATE_NAME))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)  # type: ignore[misc]
+        policy = self.model if model is None else model  # type: ignore[attr-defined]
+        # Beside TRL's reference adapter, in a folder of its own, transformers overlooks the one that trains
+        if isinstance(policy, PeftModel) and REFERENCE_ADAPTER in policy.peft_config:
+            policy.load_adapter(resume_from_checkpoint, "default", is_trainable=True)
+            policy.set_adapter("default")

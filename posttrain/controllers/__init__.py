@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from posttrain.controllers.base import Controller, Mix, Signals, State, replay
+from posttrain.controllers.base import Controller, Mix, Signals, State, check_mix, replay
 from posttrain.controllers.sasr import SASR
 from posttrain.controllers.schedules import Alternate, Cosine, GRPOOnly, SFTOnly, Static
 
@@ -28,5 +28,6 @@ __all__ = [
     "Signals",
     "State",
     "Static",
+    "check_mix",
     "replay",
 ]

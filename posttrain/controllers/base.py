@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
 
+from posttrain.errors import ConfigError
+
 State = dict[str, Any]
 """JSON state. Every controller keeps at least `step`, `seed` and `total_steps`."""
 
@@ -84,6 +86,27 @@ class Controller(Protocol):
     def shares(self) -> tuple[bool, bool]:
         """Whether any step can have (SFT, GRPO)."""
         ...
+
+
+def check_mix(mix: Mix, *, has_demonstrations: bool) -> None:
+    """Refuse a mix that cannot be carried out as it reads.
+
+    Raises:
+        ConfigError: A weight outside [0, 1], none at all, one loss alone at another weight than 1, or SFT without
+            demonstrations.
+    """
+    weights = (mix.sft, mix.grpo)
+    alone = 0.0 in weights and sum(weights) != 1.0
+    if not all(0.0 <= weight <= 1.0 for weight in weights) or alone:
+        raise ConfigError(
+            f"a controller decided {mix}",
+            expected="weights in [0, 1]; a loss that stands alone has weight 1 (scale the learning rate instead)",
+            where="Mix",
+        )
+    if (mix.sft > 0.0 or mix.measure_sft) and not has_demonstrations:
+        raise ConfigError(
+            f"a controller decided {mix}", expected="demonstrations to train on", where="Mix", fix="pass demonstrations"
+        )
 
 
 class Stateless:

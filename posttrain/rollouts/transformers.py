@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,7 @@ def generate(
     num_samples: int = 1,
     batch_size: int = 128,
     seed: int | None = None,
+    template_kwargs: Mapping[str, Any] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[list[Completion]]:
     """Sample `num_samples` completions of each prompt; temperature 0 takes the likeliest token each time.
@@ -67,7 +68,7 @@ def generate(
     Raises:
         DataError: a prompt has no tokens.
     """
-    prompt_ids = tokenize_prompts(tokenizer, prompts)
+    prompt_ids = tokenize_prompts(tokenizer, prompts, template_kwargs)
     seed = secrets.randbits(63) if seed is None else seed
     jobs = [(prompt, sample) for prompt in range(len(prompt_ids)) for sample in range(num_samples)]
     jobs.sort(key=lambda job: -len(prompt_ids[job[0]]))
@@ -88,7 +89,9 @@ def generate(
     return [[completions[prompt, sample] for sample in range(num_samples)] for prompt in range(len(prompt_ids))]
 
 
-def tokenize_prompts(tokenizer: Any, prompts: Sequence[Prompt]) -> list[list[int]]:
+def tokenize_prompts(
+    tokenizer: Any, prompts: Sequence[Prompt], template_kwargs: Mapping[str, Any] | None = None
+) -> list[list[int]]:
     """Token ids of prompts, as `GRPOTrainer` makes them: text as it is with the tokenizer's special tokens,
     conversations through the chat template with the opening of the assistant's turn.
 
@@ -101,7 +104,11 @@ def tokenize_prompts(tokenizer: Any, prompts: Sequence[Prompt]) -> list[list[int
         prompt_ids = tokenizer(text=list(prompts))["input_ids"]
     else:
         prompt_ids = tokenizer.apply_chat_template(
-            conversation=list(prompts), add_generation_prompt=True, tokenize=True, return_dict=True
+            conversation=list(prompts),
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            **(template_kwargs or {}),
         )["input_ids"]
     for index, ids in enumerate(prompt_ids):
         if not ids:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from posttrain.controllers import SASR, Alternate, GRPOOnly, SFTOnly, Static
+from posttrain.controllers import SASR, Alternate, GRPOOnly, Mix, SFTOnly, Static, check_mix
 from posttrain.errors import ConfigError, TrainingError
 from posttrain.files import read_lines
 from posttrain.losses import kl_k3
@@ -250,3 +250,71 @@ def test_recorded_rollouts_can_be_read_back(build, tmp_path):
     assert len(rows) == 8
     assert {"prompt", "completion", "advantage", "reward/reward", "note", "truncated"} <= set(rows[0])
     assert [row["prompt"] for row in rows[:4]] == [rows[0]["prompt"]] * 4
+
+
+def test_rollouts_are_recorded_at_the_first_generation_that_is_due(build, tmp_path):
+    """Generations happen in steps 1, 3, 5, 7 only; every second step is to be recorded."""
+    trainer = build(GRPOOnly(), max_steps=8, per_device_train_batch_size=4, steps_per_generation=2, completions_every=2)
+    trainer.train()
+    assert sorted(path.name for path in (tmp_path / "completions").iterdir()) == [
+        f"step-00000{step}.parquet" for step in (1, 3, 5, 7)
+    ]
+
+
+def test_the_reference_of_a_kl_penalty_is_the_policy_that_was_handed_in(build, model):
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.01 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
+    trainer = build(GRPOOnly(), beta=0.1, max_steps=1)
+    for a, b in zip(trainer.ref_model.parameters(), model.parameters(), strict=True):
+        assert torch.equal(a, b)
+    trainer.train()
+    assert trainer.state.log_history[0]["kl"] == pytest.approx(0.0, abs=1e-7)
+
+
+def test_tokenised_demonstrations_may_be_a_plain_list(build, model, tokenizer, prompts, tmp_path):
+    rows = [{"input_ids": [5, 6, 7, 8], "labels": [-100, -100, 7, 8]}] * 8
+    trainer = HybridTrainer(
+        model,
+        reward,
+        hybrid_args(tmp_path, max_steps=2),
+        prompts,
+        processing_class=tokenizer,
+        demonstrations=rows,
+        controller=SFTOnly(),
+    )
+    trainer.train()
+    assert [line["tokens"]["sft"] for line in records(trainer)] == [16, 16]
+
+
+@pytest.mark.parametrize(
+    ("mix", "demonstrated", "message"),
+    [
+        (Mix(0.1, 0.0), True, "stands alone has weight 1"),
+        (Mix(0.0, 0.0), True, "stands alone has weight 1"),
+        (Mix(1.5, 0.5), True, r"weights in \[0, 1\]"),
+        (Mix(1.0, 0.0), False, "demonstrations to train on"),
+    ],
+)
+def test_a_mix_that_cannot_be_carried_out_as_it_reads_is_refused(mix, demonstrated, message):
+    with pytest.raises(ConfigError, match=message):
+        check_mix(mix, has_demonstrations=demonstrated)
+
+
+def test_demonstrations_are_rendered_by_the_arguments_that_prompts_are_rendered_by(model, tokenizer, prompts, tmp_path):
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.chat_template = (
+        "{% for m in messages %}[{{ m.role[0] }}]{{ m.content }}{% endfor %}"
+        "{% if add_generation_prompt %}[a]{% endif %}{% if quiet %}#{% endif %}"
+    )
+    chat = [{"prompt": [{"role": "user", "content": "1"}], "completion": [{"role": "assistant", "content": "2"}]}] * 8
+    trainer = HybridTrainer(
+        model,
+        reward,
+        hybrid_args(tmp_path, chat_template_kwargs={"quiet": True}),
+        prompts,
+        processing_class=tokenizer,
+        demonstrations=chat,
+        controller=SFTOnly(),
+    )
+    assert tokenizer.decode(trainer.sft._rows[0]["input_ids"]) == "[u]1[a]2#"

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, TrainerCallback, set_seed
 
 from posttrain.checkpoints import latest_checkpoint
-from posttrain.controllers import SASR, Alternate, GRPOOnly
+from posttrain.controllers import SASR, Alternate, GRPOOnly, Static
 from posttrain.errors import CheckpointError, ResumeError
 from posttrain.trainer import HybridTrainer
 from tests.training.conftest import hybrid_args, reward
@@ -27,11 +29,16 @@ class StopAt(TrainerCallback):
             control.should_save = control.should_training_stop = True
 
 
-def train(common, folder, controller, size=8, *, stop=None, resume=False, **changes):
+def train(common, folder, controller, size=8, *, stop=None, resume=False, lora=False, **changes):
     model_folder, tokenizer, prompts, demonstrations = common
     set_seed(99 if resume else 1234)  # a resumed run must not depend on the random state it starts in
+    model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32)
+    if lora:
+        with torch.random.fork_rng():
+            torch.manual_seed(5)
+            model = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
     trainer = HybridTrainer(
-        AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32),
+        model,
         reward,
         hybrid_args(folder, max_steps=STEPS, per_device_train_batch_size=size, kl_sample=1.0, **changes),
         prompts,
@@ -61,8 +68,14 @@ def lines(folder) -> dict[int, dict]:
         (GRPOOnly(), 6, 4, {"steps_per_generation": 4}),
         (Alternate(sft_steps=1, grpo_steps=3), 6, 16, {"num_iterations": 2, "gradient_accumulation_steps": 2}),
         (SASR(mode="blend", match_norms=True), 4, 16, {"lr_scheduler_type": "cosine"}),
+        (SASR(), 5, 16, {"lora": True, "learning_rate": 1e-2}),
+        (SASR(), 5, 16, {"lora": True, "learning_rate": 1e-2, "beta": 0.1}),
+        (SASR(), 5, 16, {"beta": 0.1}),
     ],
-    ids=["sasr", "second-epoch", "after-sft", "after-grpo", "inside-window", "inside-iterations", "blend"],
+    ids=[
+        *("sasr", "second-epoch", "after-sft", "after-grpo", "inside-window", "inside-iterations", "blend"),
+        *("lora", "lora-beta", "beta"),
+    ],
 )
 def test_resuming_equals_never_stopping(
     model_folder, tokenizer, prompts, demonstrations, tmp_path, controller, stop, size, changes
@@ -129,3 +142,42 @@ def test_resuming_without_a_checkpoint_says_so(model, tokenizer, prompts, tmp_pa
     )
     with pytest.raises(ResumeError, match="no whole checkpoint"):
         trainer.train(resume_from_checkpoint=True)
+
+
+def test_a_changed_controller_goes_on_under_its_own_settings(
+    model_folder, tokenizer, prompts, demonstrations, tmp_path
+):
+    common = (model_folder, tokenizer, prompts, demonstrations)
+    train(common, tmp_path, Static(sft_share=0.5), stop=4)
+    resumed = train(common, tmp_path, SASR(g_warmup=3.0), resume=True)
+    state = resumed.controller_state
+    assert (state["step"], state["g_warmup"]) == (STEPS, 3.0)
+    assert lines(tmp_path)[5]["p"] == 0.5, "a controller that the checkpoint does not know begins as after a warm-up"
+
+
+def test_the_best_checkpoint_is_found_where_it_came_to_lie(model_folder, tokenizer, prompts, demonstrations, tmp_path):
+    saving = {"save_strategy": "steps", "save_steps": 5, "save_total_limit": 1}
+    best = {"eval_strategy": "steps", "eval_steps": 5, "load_best_model_at_end": True, "per_device_eval_batch_size": 8}
+    trainer = HybridTrainer(
+        AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32),
+        reward,
+        hybrid_args(tmp_path, max_steps=STEPS, **saving, **best),
+        prompts,
+        eval_dataset=prompts.select(range(4)),
+        processing_class=tokenizer,
+        demonstrations=demonstrations,
+    )
+    trainer.train()
+    assert Path(trainer.state.best_model_checkpoint).parent == tmp_path
+    assert Path(trainer.state.best_model_checkpoint).is_dir()
+
+
+def test_lines_of_steps_that_a_checkpoint_does_not_know_are_dropped(
+    model_folder, tokenizer, prompts, demonstrations, tmp_path
+):
+    common = (model_folder, tokenizer, prompts, demonstrations)
+    train(common, tmp_path, SASR(), save_strategy="steps", save_steps=4)
+    shutil.rmtree(tmp_path / "checkpoint-10")
+    train(common, tmp_path, SASR(), resume=True)
+    with (tmp_path / "steps.jsonl").open() as file:
+        assert [json.loads(line)["step"] for line in file] == list(range(1, STEPS + 1))

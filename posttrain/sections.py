@@ -230,7 +230,7 @@ class GRPOSection(Section):
 class KLSection(Section):
     """The KL of the policy to the warm-up snapshot: `sample` is the share of rollouts it is measured on, 0 never."""
 
-    sample: Share = 1.0
+    sample: Share = 0.25
 
 
 if TYPE_CHECKING:

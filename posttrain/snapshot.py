@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
 from torch import nn
 
 
@@ -48,3 +50,13 @@ class PolicySnapshot:
             digest.update(name.encode())
             digest.update(value.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
+
+
+def copy_policy(accelerator: Accelerator, policy: nn.Module, reference: nn.Module) -> None:
+    """Make the reference of a KL penalty the policy as it was handed in.
+
+    TRL reads the reference from where the policy's base came from, which for a policy that was warmed up in memory is
+    the policy before its warm-up. Sharded models keep TRL's.
+    """
+    if accelerator.distributed_type not in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+        accelerator.unwrap_model(reference).load_state_dict(accelerator.unwrap_model(policy).state_dict())

@@ -35,7 +35,7 @@ from posttrain.ledger import FolderRecorder, Ledger, NewValues, Recorder, reward
 from posttrain.losses import kl_k3, matched_sft_scale
 from posttrain.resume_state import has_window, load_state, load_window, save_state, save_window
 from posttrain.sft_side import SFTSide
-from posttrain.snapshot import PolicySnapshot
+from posttrain.snapshot import PolicySnapshot, copy_policy
 from posttrain.streams import Stream
 from posttrain.whole_checkpoints import WholeCheckpoints
 
@@ -114,7 +114,8 @@ class HybridTrainer(WholeCheckpoints, GRPOTrainer):
             )
         measures_kl = args.kl_sample > 0 and self.controller.shares()[1]
         check_model(self, measures_kl=measures_kl)
-        _start_reference(self, model)
+        if self.ref_model is not None and not isinstance(model, str):
+            copy_policy(self.accelerator, self.model, self.ref_model)
         self._snapshot = PolicySnapshot(self.model) if measures_kl else None
         self._snapshot_id = self._snapshot.fingerprint() if self._snapshot else None
         self._mix = Mix(0.0, 1.0)
@@ -401,14 +402,6 @@ class _StepEnd(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs):
         self._trainer.finish_step()
-
-
-def _start_reference(trainer: HybridTrainer, model: Any) -> None:
-    """A policy handed in as an object is its own reference: TRL reads the reference from where its base came from."""
-    sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
-    if trainer.ref_model is not None and not isinstance(model, str) and not sharded:
-        unwrap = trainer.accelerator.unwrap_model
-        unwrap(trainer.ref_model).load_state_dict(unwrap(trainer.model).state_dict())
 
 
 def _tick(ticks: list[int]) -> dict[str, int]:

@@ -9,10 +9,16 @@ from tests.pipeline.runs import assert_same_run, at_step, command, in_evaluation
 
 
 @pytest.mark.parametrize(
-    ("stage", "step"), [("warmup", 3), ("warmup", 5), ("hybrid", 4), ("hybrid", 10)],
+    ("stage", "step", "goes_on"),
+    [
+        ("warmup", 3, "warmup after step 3 of 5"),
+        ("warmup", 5, "hybrid from its beginning"),
+        ("hybrid", 4, "hybrid after step 4 of 10"),
+        ("hybrid", 10, "only the final evaluation is left"),
+    ],
     ids=["warmup", "last-of-warmup", "where-an-evaluation-is-due", "last-of-hybrid"],
-)  # fmt: skip
-def test_a_stop_in_a_step(folder, reference, stage, step):
+)
+def test_a_stop_in_a_step(folder, reference, stage, step, goes_on):
     ended = train(folder, fault=at_step(stage, step, interrupt))
     assert ended.code == 130, ended.text
     assert "stopping after this step, then saving" in ended.text
@@ -24,7 +30,7 @@ def test_a_stop_in_a_step(folder, reference, stage, step):
     assert (folder / "run" / "report.html").is_file()
     ended = train(folder, "--resume")
     assert ended.code == 0, ended.text
-    assert f"{stage} after step {step} of" in ended.text
+    assert goes_on in ended.text
     assert_same_run(reference(), folder / "run")
 
 

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -188,7 +189,7 @@ class _Run:
             result = warm_up(
                 model,
                 self.tokenizer,
-                self._demonstrations(),
+                self._demonstrations,
                 args,
                 norm_window=section.window(),
                 recorder=self.dir,
@@ -196,7 +197,7 @@ class _Run:
             )
             if result.steps < section.steps:  # else nothing is left to go on with: keep what was trained
                 self._stop_if_asked()
-            self._save_model(model, self.dir.warmup_model)
+            _save_whole(self.dir.warmup_model, model, self.tokenizer)
             self.dir.mark_done("warmup", vars(result))
         self.progress.finish("warmup")
         steps = (self.dir.done("warmup") or {})["steps"]
@@ -232,7 +233,7 @@ class _Run:
             raise
         if trainer.state.global_step < trainer.state.max_steps:
             self._stop_if_asked()
-        self._save_model(trainer.accelerator.unwrap_model(trainer.model), self.dir.model)
+        _save_whole(self.dir.model, trainer.accelerator.unwrap_model(trainer.model), self.tokenizer)
         return trainer.state.global_step
 
     def _hand_on_warmup(self) -> int:
@@ -267,7 +268,7 @@ class _Run:
             # A controller that never samples may come without prompts, GRPOTrainer may not
             Dataset.from_list(fit_to_model(self.data.train or self.data.demonstrations, self.tokenizer)),
             processing_class=self.tokenizer,
-            demonstrations=self._demonstrations() if section.controller.shares()[0] else None,
+            demonstrations=self._demonstrations if section.controller.shares()[0] else None,
             controller=section.controller,
             g_warmup=warmed.g_warmup if warmed else None,
             recorder=self.dir,
@@ -353,9 +354,7 @@ class _Run:
         # The adapter remembers the revision, so that every later stage loads it on top of the same base
         return get_peft_model(model, LoraConfig(**self.recipe.lora.peft_kwargs()), revision=self.recipe.model.revision)
 
-    def _save_model(self, model: Any, folder: Path) -> None:
-        _save_whole(folder, model, self.tokenizer)
-
+    @cached_property  # both stages train on them
     def _demonstrations(self) -> Dataset:
         rows = fit_to_model(self.data.demonstrations, self.tokenizer)
         return tokenize_demonstrations(

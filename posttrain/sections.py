@@ -313,7 +313,7 @@ class RunSection(Section):
         dir: The run's directory, from the working directory; null is `runs/` and the name of the recipe's file.
         report_to: Trackers that transformers knows.
         threads: CPU threads of torch; null leaves its choice.
-        log_every: Steps between progress lines where the output is not a terminal; steps.jsonl has every step.
+        log_every: Hybrid steps between entries sent to `report_to`; steps.jsonl has every step.
         save_completions_every: Hybrid steps between recorded rollouts; 0 records none.
     """
 

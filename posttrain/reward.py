@@ -36,6 +36,8 @@ __all__ = [
 ]
 
 ENTRY_POINT_GROUP = "posttrain.rewards"
+#: Modules made from a reward's file are named by this, the file's stem and a hash of its path.
+FILE_MODULE = "posttrain_reward_"
 _DEFAULT_FUNCTION = "score"
 
 
@@ -65,6 +67,7 @@ def load_reward(source: RewardSource | Callable[..., Any], base_dir: str | Path 
         source: An object with `name` (built in, or an installed entry point of the group `posttrain.rewards`),
             `path` (`./file.py:function`) or `import_` (`package.module:function`), `weight` and `kwargs`; or a
             function; or a Reward, returned as it is. The function's name may be left out when it is `score`.
+            `tasks` may name the only tasks of a mixture that the reward applies to.
         base_dir: The recipe's folder, which `path` is relative to.
 
     Raises:
@@ -87,7 +90,7 @@ def load_reward(source: RewardSource | Callable[..., Any], base_dir: str | Path 
         function, name = _from_file(spec.path, Path(base_dir))
     else:
         function, name = _from_import(str(spec.import_))
-    return Reward.from_callable(function, spec.weight, name, spec.kwargs)
+    return Reward.from_callable(function, spec.weight, name, spec.kwargs, getattr(spec, "tasks", None))
 
 
 def known_rewards() -> dict[str, EntryPoint]:
@@ -130,21 +133,39 @@ def _from_file(path: str, base_dir: Path) -> tuple[Callable[..., Any], str]:
             where=where,
         )
     # A name of our own keeps two files called my_reward.py apart; being in sys.modules lets it be pickled.
-    module_name = f"posttrain_reward_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
-    spec = importlib.util.spec_from_file_location(module_name, file)
-    if spec is None or spec.loader is None:
+    module_name = f"{FILE_MODULE}{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
+    if file.suffix != ".py":
         raise RewardError(f"{file} is not a Python file", expected="a file ending in .py", where=where)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module
-    sys.path.insert(0, str(file.parent))  # the file may import its neighbours
     try:
-        spec.loader.exec_module(module)
+        module = module_from_file(module_name, file)
     except (Exception, SystemExit) as error:
-        del sys.modules[module_name]
         raise _cannot_load(str(file), error, where) from error
-    finally:
-        sys.path.remove(str(file.parent))
     return _attribute(module, function_name, where), _display_name(file.stem, function_name)
+
+
+def module_from_file(name: str, file: str | Path, source: bytes | None = None) -> ModuleType:
+    """Run a Python file as the module `name`; it may import its neighbours. Raises what the file raises.
+
+    `source` is what the file said when it was read before, should it have changed since.
+    """
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    folder = str(Path(file).parent)
+    sys.modules[name] = module
+    sys.path.insert(0, folder)
+    try:
+        if source is None:
+            spec.loader.exec_module(module)
+        else:
+            exec(compile(source, str(file), "exec"), module.__dict__)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    finally:
+        sys.path.remove(folder)
+    return module
 
 
 def _from_import(path: str) -> tuple[Callable[..., Any], str]:

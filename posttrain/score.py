@@ -12,8 +12,9 @@ import hashlib
 import inspect
 import math
 import numbers
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -62,10 +63,14 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of scoring one completion: a score, an error, or neither (the reward does not apply)."""
+    """What came of scoring one completion: a score, an error, or neither (the reward does not apply).
+
+    `seconds` is what the reward itself took; of a batch function, each completion's share.
+    """
 
     score: Score | None = None
     error: str | None = None
+    seconds: float = 0.0
 
     @property
     def value(self) -> float | None:
@@ -75,6 +80,8 @@ class Outcome:
 
 def as_number(value: Any, where: str) -> float:
     """A finite float from a Python, NumPy or 0-d tensor number; anything else is a RewardError."""
+    if type(value) is float and math.isfinite(value):  # by far the most; asking about numbers.Real takes microseconds
+        return value
     if not isinstance(value, numbers.Real) and callable(getattr(value, "item", None)):
         with contextlib.suppress(ValueError, RuntimeError):  # several elements: reported below as what it is
             value = value.item()
@@ -95,6 +102,7 @@ class Reward:
         style: `score` takes one completion, `trl` takes TRL's batch of `completions, **columns`.
         source: The file that defines the function, if there is one.
         source_sha256: SHA-256 of that file, so that a resumed run notices a changed reward.
+        tasks: The tasks it applies to: a row whose column `task` names another is not scored. None: to every row.
     """
 
     name: str
@@ -104,6 +112,7 @@ class Reward:
     style: Literal["score", "trl"] = "score"
     source: str | None = None
     source_sha256: str | None = None
+    tasks: frozenset[str] | None = None
 
     @classmethod
     def from_callable(
@@ -112,6 +121,7 @@ class Reward:
         weight: float = 1.0,
         name: str | None = None,
         kwargs: Mapping[str, Any] | None = None,
+        tasks: Iterable[str] | None = None,
     ) -> Reward:
         """Wrap a function, reading its calling style from its signature.
 
@@ -149,12 +159,17 @@ class Reward:
                         where=f"kwargs of reward {name!r}",
                     )
         path, digest = _source(function)
-        return cls(name, function, float(weight), kwargs, style, path, digest)
+        routed = None if tasks is None else frozenset(tasks)
+        return cls(name, function, float(weight), kwargs, style, path, digest, routed)
 
     @functools.cached_property
     def parameters(self) -> Mapping[str, inspect.Parameter]:
         """The function's parameters by name."""
         return _parameters(self.function, self.name)
+
+    @functools.cached_property
+    def _takes_any(self) -> bool:
+        return _takes_any(self.parameters)
 
     def required_columns(self) -> list[str]:
         """The arguments without a default that a column of the data set has to fill."""
@@ -187,13 +202,22 @@ class Reward:
                     fix=f"rename the column, give the argument a default, or set kwargs: {{{key}: ...}}",
                 )
 
+    def applies_to(self, row: Mapping[str, Any]) -> bool:
+        """Whether the row is of one of the reward's tasks; a row without the column `task` is of the only one."""
+        return self.tasks is None or "task" not in row or row["task"] in self.tasks
+
+    def columns(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """The part of `row` that the function's signature takes."""
+        any_key, taken, kwargs = self._takes_any, self.parameters, self.kwargs
+        return {
+            key: value
+            for key, value in row.items()
+            if (any_key or key in taken) and key not in kwargs and key not in ("completion", "completions")
+        }
+
     def arguments(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """The part of `row` that the function's signature takes, with `kwargs` on top."""
-        merged = {key: value for key, value in row.items() if key not in ("completion", "completions")}
-        merged.update(self.kwargs)
-        if _takes_any(self.parameters):
-            return merged
-        return {key: value for key, value in merged.items() if key in self.parameters}
+        return self.columns(row) | dict(self.kwargs)
 
 
 def score_completion(reward: Reward, completion: str, row: Mapping[str, Any]) -> Outcome:
@@ -203,17 +227,22 @@ def score_completion(reward: Reward, completion: str, row: Mapping[str, Any]) ->
         completion: The completion as text.
         row: The example's columns, one value each.
     """
+    if not reward.applies_to(row):
+        return Outcome()
     if reward.style == "trl":
         columns = {key: [value] for key, value in row.items()}
         return score_batch(reward, [row.get("prompt", "")], [completion], columns)[0]
+    score = failure = None
+    arguments = reward.arguments(row)
+    started = time.perf_counter()
     try:
         if reward.parameters["completion"].kind is inspect.Parameter.POSITIONAL_ONLY:
-            value = reward.function(completion, **reward.arguments(row))
+            score = _as_score(reward.function(completion, **arguments))
         else:
-            value = reward.function(completion=completion, **reward.arguments(row))
-        return Outcome(_as_score(value))
+            score = _as_score(reward.function(completion=completion, **arguments))
     except (Exception, SystemExit) as error:
-        return Outcome(error=_describe(error))
+        failure = describe(error)
+    return Outcome(score, failure, time.perf_counter() - started)
 
 
 def score_batch(
@@ -231,9 +260,15 @@ def score_batch(
         extras: `completion_ids` and TRL's `trainer_state`, `log_extra`, ...
 
     Returns:
-        B outcomes. None and NaN mean 'does not apply', as they do in TRL.
+        B outcomes. None and NaN mean 'does not apply', as they do in TRL. Rows of tasks that are not the reward's are
+        left out of the call.
     """
-    size = len(completions)
+    size, tasks = len(completions), columns.get("task")
+    if reward.tasks is not None and tasks is not None:
+        taken = [i for i, task in enumerate(tasks) if task in reward.tasks]
+        if len(taken) < size:
+            return _score_some(taken, reward, prompts, completions, columns, extras or {})
+    started = time.perf_counter()
     try:
         columns = {key: values for key, values in columns.items() if key not in _NOT_FOR_TRL}
         batch = {"prompts": list(prompts), **(extras or {}), **columns}
@@ -244,8 +279,37 @@ def score_batch(
         if len(values) != size:
             raise RewardError(f"{len(values)} values", expected=f"one for each of {size} completions")
     except (Exception, SystemExit) as error:
-        return [Outcome(error=_describe(error))] * size
-    return [_trl_outcome(value) for value in values]
+        return [Outcome(error=describe(error), seconds=(time.perf_counter() - started) / max(size, 1))] * size
+    seconds = (time.perf_counter() - started) / max(size, 1)
+    return [replace(_trl_outcome(value), seconds=seconds) for value in values]
+
+
+def _score_some(
+    taken: Sequence[int],
+    reward: Reward,
+    prompts: Sequence[Any],
+    completions: Sequence[Any],
+    columns: Mapping[str, Any],
+    extras: Mapping[str, Any],
+) -> list[Outcome]:
+    outcomes = [Outcome()] * len(completions)
+    if not taken:
+        return outcomes
+
+    def only(values: Any) -> list[Any]:
+        return [values[i] for i in taken]
+
+    ids = extras.get("completion_ids")
+    found = score_batch(
+        replace(reward, tasks=None),
+        only(prompts),
+        only(completions),
+        {key: only(values) for key, values in columns.items()},
+        {**extras, "completion_ids": only(ids)} if ids is not None else extras,
+    )
+    for i, outcome in zip(taken, found, strict=True):
+        outcomes[i] = outcome
+    return outcomes
 
 
 async def _wait_for(value: Awaitable[Any]) -> Any:
@@ -258,7 +322,7 @@ def _trl_outcome(value: Any) -> Outcome:
     try:
         return Outcome(Score(as_number(value, "the returned value"), bounded=False))
     except RewardError as error:
-        return Outcome(error=_describe(error))
+        return Outcome(error=describe(error))
 
 
 def _as_score(value: Any) -> Score | None:
@@ -267,7 +331,8 @@ def _as_score(value: Any) -> Score | None:
     return Score(as_number(value, "the returned value"))
 
 
-def _describe(error: BaseException) -> str:
+def describe(error: BaseException) -> str:
+    """An exception in one line, as outcomes carry it."""
     if isinstance(error, RewardError):
         return " ".join(str(error).split())
     lines = str(error).strip().splitlines()

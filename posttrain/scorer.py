@@ -7,10 +7,13 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from posttrain.errors import RewardError
 from posttrain.score import TRL_EXTRAS, Outcome, Reward, score_batch, score_completion
+
+if TYPE_CHECKING:
+    from posttrain.pool import RewardPool
 
 _KEPT_ERRORS = 200
 _KEPT_TEXT = 4000  # characters of a completion kept with its error
@@ -28,6 +31,7 @@ class Scorer:
             raises.
         window: How many of the latest completions the share is taken over.
         min_seen: No share is taken of fewer completions than this.
+        pool: Worker processes that have these rewards, to score in; TRL-style functions stay in this process.
 
     Attributes:
         errors: The latest failures, oldest first, at most 200: dicts of `reward`, `prompt`, `completion`, `error`.
@@ -37,9 +41,16 @@ class Scorer:
     """
 
     def __init__(
-        self, rewards: Sequence[Reward], *, max_error_rate: float = 0.5, window: int = 200, min_seen: int = 20
+        self,
+        rewards: Sequence[Reward],
+        *,
+        max_error_rate: float = 0.5,
+        window: int = 200,
+        min_seen: int = 20,
+        pool: RewardPool | None = None,
     ):
         self.rewards = list(rewards)
+        self.pool = pool
         self.names = _unique_names([reward.name for reward in self.rewards])
         self.weights = [reward.weight for reward in self.rewards]
         self.max_error_rate, self.min_seen = max_error_rate, min_seen
@@ -99,7 +110,7 @@ class Scorer:
                 {"prompt": prompt} | {key: values[i] for key, values in columns.items() if key != "prompt"}
                 for i, prompt in enumerate(prompt_texts)
             ]
-            outcomes = [score_completion(reward, text, row) for text, row in zip(texts, rows, strict=True)]
+            outcomes = score_rows(reward, texts, rows, self.pool)
         self._count(index, prompt_texts, texts, outcomes)
         return outcomes
 
@@ -127,6 +138,20 @@ class Scorer:
                 where=f"reward {self.names[index]!r}",
                 fix="repair the reward for such completions, or raise max_error_rate",
             )
+
+
+def score_rows(
+    reward: Reward, completions: Sequence[str], rows: Sequence[Mapping[str, Any]], pool: RewardPool | None = None
+) -> list[Outcome]:
+    """Score completions with one reward, in the worker processes of `pool` when there are any.
+
+    Args:
+        completions, rows: Length B; a row's `prompt` is text for a reward that takes one completion.
+        pool: A pool that has the reward.
+    """
+    if pool is None or reward.style == "trl":
+        return [score_completion(reward, text, row) for text, row in zip(completions, rows, strict=True)]
+    return pool.score(pool.index(reward), completions, rows)
 
 
 def _worst(errors: Sequence[dict[str, str]], shown: int = 3, width: int = 160) -> str:

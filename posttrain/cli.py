@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 import traceback
@@ -11,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, get_args
 
 from posttrain.errors import ConfigError, DataError, Interrupted, PosttrainError
+from posttrain.reward_commands import add_rewards
 
 EXAMPLES = """examples:
   posttrain run recipes/quickstart.yaml
@@ -18,6 +20,8 @@ EXAMPLES = """examples:
   posttrain run recipes/quickstart.yaml --resume
   posttrain eval runs/quickstart/model --task knights_knaves task.people=[2,3] --k 1 8 --samples 8
   posttrain data knights_knaves --people 2-4 --count 1000 --out puzzles.jsonl
+  posttrain data json_structure --difficulty 1-5 --count 1000 --out texts.jsonl
+  posttrain rewards check recipes/quickstart.yaml
 """
 
 
@@ -26,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     0: done. 1: the run failed. 2: the recipe, an argument or the data is wrong. 130: stopped as asked.
     """
+    logging.getLogger("vllm.triton_utils").setLevel(logging.ERROR)  # its CPU build warns in every process
     args = parse(argv)
     try:
         args.command(args)
@@ -66,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"posttrain {_version()}")
     commands = parser.add_subparsers(dest="name", required=True, metavar="COMMAND")
-    for add in (_add_run, _add_eval, _add_data):
+    for add in (_add_run, _add_eval, _add_data, add_rewards):
         command = add(commands)
         command.add_argument("--traceback", action="store_true", help="show where an error was raised")
     return parser
@@ -88,7 +93,7 @@ def _add_run(commands: Any) -> argparse.ArgumentParser:
 
 def _add_eval(commands: Any) -> argparse.ArgumentParser:
     parser = commands.add_parser("eval", help="evaluate a model on a task's held-out rows", allow_abbrev=False)
-    parser.add_argument("model", metavar="MODEL", help="a local folder or a hub id")
+    parser.add_argument("model", metavar="MODEL", help="a local folder, a hub id or a .gguf file")
     parser.add_argument("overrides", metavar="task.KEY=VALUE", nargs="*", help="settings of the task")
     parser.add_argument("--task", required=True, help="such as knights_knaves")
     parser.add_argument("--k", nargs="+", default=["1"], help="the k of pass@k (default: 1, greedy)")
@@ -104,19 +109,39 @@ def _add_eval(commands: Any) -> argparse.ArgumentParser:
 
 
 def _add_data(commands: Any) -> argparse.ArgumentParser:
-    from posttrain.tasks.knights_knaves import Cot, Prompt
-
     parser = commands.add_parser("data", help="write a task's rows as JSON lines", allow_abbrev=False)
-    parser.add_argument("task", choices=("knights_knaves",))
+    tasks = parser.add_subparsers(dest="task", required=True, metavar="TASK")
+    for add in (_add_knights_knaves, _add_json_structure):
+        task = add(tasks)
+        task.add_argument("--count", type=int, required=True, help="how many rows")
+        task.add_argument("--out", metavar="FILE", required=True)
+        task.add_argument("--seed", type=int, default=0)
+        task.add_argument("--traceback", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+        task.set_defaults(command=_data)
+    return parser
+
+
+def _add_knights_knaves(tasks: Any) -> argparse.ArgumentParser:
+    from posttrain.tasks.knights_knaves import Cot, Prompt, write
+
+    parser = tasks.add_parser("knights_knaves", help="puzzles about who tells the truth", allow_abbrev=False)
     parser.add_argument("--people", required=True, help="numbers of people, such as 3, 2-4 or 2,5-7")
-    parser.add_argument("--count", type=int, required=True, help="how many rows")
-    parser.add_argument("--out", metavar="FILE", required=True)
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--depth", type=int, default=1, help="connectives inside one another (default: %(default)s)")
     parser.add_argument("--prompt", choices=get_args(Prompt), default="full")
     parser.add_argument("--cot", choices=get_args(Cot), default="auto", help="the form of the chain of thought")
     parser.add_argument("--think-share", type=float, default=1.0, help="share of rows with a chain of thought")
-    parser.set_defaults(command=_data)
+    parser.set_defaults(write=write, options=("people", "depth", "prompt", "cot", "think_share"))
+    return parser
+
+
+def _add_json_structure(tasks: Any) -> argparse.ArgumentParser:
+    from posttrain.tasks.json_structure import Prompt, Style, write
+
+    parser = tasks.add_parser("json_structure", help="texts to extract JSON objects from", allow_abbrev=False)
+    parser.add_argument("--difficulty", required=True, help="levels from 1 to 5, such as 2, 1-3 or 1,4-5")
+    parser.add_argument("--prompt", choices=get_args(Prompt), default="full")
+    parser.add_argument("--style", choices=get_args(Style), default="compact", help="how the JSON is written")
+    parser.set_defaults(write=write, options=("difficulty", "prompt", "style"))
     return parser
 
 
@@ -175,13 +200,11 @@ def _eval(args: argparse.Namespace) -> None:
 
 
 def _data(args: argparse.Namespace) -> None:
-    from posttrain.tasks.knights_knaves import write
-
     if args.count < 1:
         raise ConfigError(str(args.count), expected="at least 1", where="--count")
-    options = {name: getattr(args, name) for name in ("depth", "prompt", "cot", "think_share")}
+    options = {name: getattr(args, name) for name in args.options}
     try:
-        count = write(args.out, args.people, args.count, args.seed, **options)
+        count = args.write(args.out, count=args.count, seed=args.seed, **options)
     except OSError as error:
         raise PosttrainError(f"cannot be written: {error.strerror}", where=args.out) from error
     print(f"wrote {count} rows to {args.out}")

@@ -1,4 +1,4 @@
-"""From a task's rows to what the trainers eat: chat wrapping, tokenised demonstrations, a leak check."""
+"""From a task's rows to what the trainers eat: chat wrapping, tokenised demonstrations, fingerprints."""
 
 from __future__ import annotations
 
@@ -99,30 +99,6 @@ def _tokenize(
     start = next((i for i, (a, b) in enumerate(zip(prompt_ids, ids, strict=False)) if a != b), len(prompt_ids))
     labels = [IGNORED] * start + ids[start:]
     return {"input_ids": ids[:max_length], "labels": labels[:max_length]}
-
-
-def content_key(row: Row) -> str:
-    """What makes a row the same example: its prompt, white space and case apart."""
-    prompt = row["prompt"]
-    text = prompt if isinstance(prompt, str) else " ".join(str(message["content"]) for message in prompt)
-    return " ".join(text.lower().split())
-
-
-def check_disjoint(held_out: Sequence[Row], *others: Sequence[Row]) -> None:
-    """Refuse an evaluation set that training has seen.
-
-    Raises:
-        DataError: With the number of shared rows and the first of them.
-    """
-    seen = {content_key(row) for rows in others for row in rows}
-    shared = [row for row in held_out if content_key(row) in seen]
-    if shared:
-        raise DataError(
-            f"{len(shared)} of {len(held_out)} evaluation rows are also trained on, the first: {shared[0]['prompt']!r}",
-            expected="evaluation rows that no training row or demonstration repeats",
-            where="task",
-            fix="split the data again by content",
-        )
 
 
 def fingerprint(*parts: Sequence[Row]) -> str:

@@ -11,13 +11,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from posttrain.errors import ConfigError, DataError, RewardError
+from posttrain.reward import Outcome, Reward, message_text
+from posttrain.scorer import score_rows
 
 if TYPE_CHECKING:
+    from posttrain.pool import RewardPool
     from posttrain.rollouts.records import Completion
 
 PASS = 1.0
@@ -146,7 +150,7 @@ def evaluate(
     model: Any,
     tokenizer: Any,
     rows: list[dict[str, Any]],
-    reward: Any,
+    reward: Reward | Sequence[Reward],
     *,
     k: Sequence[int] = (1,),
     samples: int = 1,
@@ -156,6 +160,8 @@ def evaluate(
     seed: int = 0,
     template_kwargs: Mapping[str, Any] | None = None,
     slice_by: str | None = None,
+    engine: Any = None,
+    pool: RewardPool | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Answer each row's prompt greedily, and `samples` times more when that is above 1, and score the answers.
@@ -164,7 +170,8 @@ def evaluate(
         model: A causal language model of transformers or PEFT; its mode and torch's generators stay as they are.
         tokenizer: Its tokenizer.
         rows: The problems: `prompt` (text or messages) and the columns that the reward reads.
-        reward: A `posttrain.reward.Reward`. It passes a completion by the value 1.0.
+        reward: A `posttrain.reward.Reward`, which passes a completion by the value 1.0. Of several, for a mixture of
+            tasks, the first one that applies to a row decides.
         k: The k of the sampled pass@k, each at most `samples`; used when `samples` is above 1.
         samples: Sampled completions per problem; 1 means the greedy one only.
         temperature: Of the samples.
@@ -173,6 +180,8 @@ def evaluate(
         seed: Of the samples and of the bootstrap.
         template_kwargs: Arguments of the chat template, as TRL's `chat_template_kwargs`.
         slice_by: A column by whose values pass@1 is given too, such as a difficulty.
+        engine: A vLLM engine to sample with, which gets the model's weights; transformers samples if `None`.
+        pool: Worker processes that have the reward, to score in.
         on_progress: Called with (completions done, completions in all).
 
     Raises:
@@ -184,27 +193,30 @@ def evaluate(
         raise DataError("there are no problems to evaluate on", expected="at least one row")
     if samples > 1 and not all(1 <= each <= samples for each in k):
         raise ConfigError(f"pass@{max(k)} from {samples} samples", expected=f"each k in 1..{samples}", where="k")
-    from posttrain.rollouts.transformers import generate
-
     started = time.perf_counter()
+    generate = _sampler(model, tokenizer, engine, batch_size)
     prompts = [row["prompt"] for row in rows]
     total = len(rows) * (1 + samples if samples > 1 else 1)
 
     def sample(at: float, number: int, offset: int) -> list[list[Completion]]:
         return generate(
-            model, tokenizer, prompts, max_new_tokens=max_new_tokens, temperature=at, num_samples=number,
-            batch_size=batch_size, seed=seed, template_kwargs=template_kwargs,
+            prompts, max_new_tokens=max_new_tokens, temperature=at, num_samples=number, seed=seed,
+            template_kwargs=template_kwargs,
             on_progress=None if on_progress is None else lambda done, _: on_progress(offset + done, total),
         )  # fmt: skip
 
     greedy = [completions[0] for completions in sample(0.0, 1, 0)]
     sampled = sample(temperature, samples, len(rows)) if samples > 1 else []
-    table = [_row(reward, row, index, None, greedy[index], slice_by) for index, row in enumerate(rows)]
-    tried = [
-        [_row(reward, rows[index], index, number, completion, slice_by) for number, completion in enumerate(group)]
-        for index, group in enumerate(sampled)
+    answers = [(index, None, completion) for index, completion in enumerate(greedy)] + [
+        (index, number, completion) for index, group in enumerate(sampled) for number, completion in enumerate(group)
     ]
-    everything = [*table, *(line for group in tried for line in group)]
+    outcomes = _outcomes(reward, [rows[index] for index, _, _ in answers], [each.text for _, _, each in answers], pool)
+    everything = [
+        _row(outcome, rows[index], index, number, completion, slice_by)
+        for outcome, (index, number, completion) in zip(outcomes, answers, strict=True)
+    ]
+    table = everything[: len(rows)]
+    tried = [everything[start : start + samples] for start in range(len(rows), len(everything), samples)]
     failures = [line["error"] for line in everything if line["error"] is not None]
     if len(failures) == len(everything):
         raise RewardError(f"it failed on all of {len(everything)} completions, the first time by: {failures[0]}")
@@ -222,14 +234,36 @@ def evaluate(
     )
 
 
+def _sampler(model: Any, tokenizer: Any, engine: Any, batch_size: int) -> Callable[..., list[list[Completion]]]:
+    if engine is None:
+        from posttrain.rollouts import transformers
+
+        return partial(transformers.generate, model, tokenizer, batch_size=batch_size)
+    from posttrain.rollouts import with_engine
+
+    engine.load(model)
+    return partial(with_engine.generate, engine, tokenizer)
+
+
+def _outcomes(
+    rewards: Reward | Sequence[Reward], rows: Sequence[dict[str, Any]], texts: Sequence[str], pool: RewardPool | None
+) -> list[Outcome]:
+    """What the first reward that applies says of each row's completion."""
+    outcomes = [Outcome()] * len(rows)
+    for reward in [rewards] if isinstance(rewards, Reward) else rewards:
+        left = [i for i, outcome in enumerate(outcomes) if outcome.score is None and outcome.error is None]
+        columns = [
+            rows[i] if reward.style == "trl" else {**rows[i], "prompt": message_text(rows[i]["prompt"])} for i in left
+        ]
+        for i, outcome in zip(left, score_rows(reward, [texts[i] for i in left], columns, pool), strict=True):
+            outcomes[i] = outcome
+    return outcomes
+
+
 def _row(
-    reward: Any, row: dict[str, Any], index: int, sample: int | None, completion: Completion, slice_by: str | None
+    outcome: Outcome, row: dict[str, Any], index: int, sample: int | None, completion: Completion, slice_by: str | None
 ) -> dict[str, Any]:
     """A completion with its score, as a row of the parquet file."""
-    from posttrain.reward import message_text, score_completion
-
-    columns = row if reward.style == "trl" else {**row, "prompt": message_text(row["prompt"])}
-    outcome = score_completion(reward, completion.text, columns)
     score = outcome.score
     return {
         "row": index,

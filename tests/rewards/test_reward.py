@@ -215,5 +215,7 @@ def test_the_example_to_copy():
     assert reward.name == "my_reward"
     reward.check_columns({"prompt", "answer"})
     assert score_completion(reward, "so it is 3, or rather 4.005", {"answer": "4"}).value == 1.0
-    assert score_completion(reward, "5", {"answer": "4"}).score == Score(0.0, parsed=5.0, note="said 5, is 4")
+    wrong = Score(0.0, parts={"number": 1, "right": 0}, parsed=5.0, note="said 5")
+    assert score_completion(reward, "5", {"answer": "4"}).score == wrong
+    assert score_completion(reward, "5", {"answer": "yes"}).score is None
     assert score_completion(reward, "none", {"answer": "4"}).value == 0.0

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from datasets import Dataset
 
-from posttrain.data import check_disjoint, content_key, fingerprint, fit_to_model, to_chat, tokenize_demonstrations
+from posttrain.data import fingerprint, fit_to_model, to_chat, tokenize_demonstrations
 from posttrain.errors import DataError
+from posttrain.leaks import check_disjoint, content_key
 from posttrain.losses import IGNORED
 
 CHATML = (

@@ -13,6 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from posttrain.errors import ConfigError, DataError, RewardError
 from posttrain.evaluate import bootstrap_ci, evaluate, paired_difference, pass_at_k
+from posttrain.pool import RewardPool
 from posttrain.reward import Reward, Score
 
 
@@ -163,6 +164,29 @@ def test_a_reward_that_fails_or_does_not_apply_passes_nothing(learnt):
     assert result.errors == 1
     assert "KeyError" in result.rows[0]["error"]
     assert result.rows[1]["score"] is None
+
+
+def test_worker_processes_give_the_same_evaluation(learnt):
+    def right(completion: str, *, answer: str) -> Score:  # not `next_letter`: the worker would load this module
+        return Score(float(completion.strip() == answer), note=f"not {answer}")
+
+    reward = Reward.from_callable(right)
+    options = {"samples": 3, "temperature": 6.0, "max_new_tokens": 4, "slice_by": "half"}
+    with RewardPool([reward], workers=1) as pool:
+        in_pool = evaluate(*learnt, PROBLEMS, reward, pool=pool, **options)
+    here = evaluate(*learnt, PROBLEMS, reward, **options)
+    assert (in_pool.rows, in_pool.passed, in_pool.pass_at_k) == (here.rows, here.passed, here.pass_at_k)
+
+
+def test_each_task_of_a_mixture_has_its_own_reward(learnt):
+    def never(completion: str, **row) -> float:
+        return 0.0
+
+    problems = [{**row, "task": "late" if row["half"] == 2 else "early"} for row in PROBLEMS]
+    rewards = [Reward.from_callable(next_letter, tasks=["early"]), Reward.from_callable(never, tasks=["late"])]
+    result = evaluate(*learnt, problems, rewards, max_new_tokens=4)
+    assert result.passed == [True, True, True, True, False, False, False]
+    assert [row["note"] for row in result.rows] == ["right"] * 4 + [""] * 3
 
 
 def test_a_reward_that_always_fails_is_no_result_of_zero(learnt):

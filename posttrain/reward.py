@@ -2,7 +2,8 @@
 
 A reward is `score(completion: str, *, <columns it needs>, **row) -> float | Score | None`: one completion in, one
 score in [0, 1] out, None when it does not apply. TRL-style functions (`completions, **columns -> list[float]`)
-are taken as they are. `score.py` holds the contract, `scorer.py` scores batches; import both from here.
+are taken as they are. A function's attribute `prepare`, if it has one, is called once in each worker process before the
+first completion's time begins. `score.py` holds the contract, `scorer.py` scores batches; import both from here.
 """
 
 from __future__ import annotations

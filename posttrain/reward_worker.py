@@ -55,7 +55,11 @@ class Setup:
             rewards: list[Reward | None] = []
             for entry in self.rewards:
                 what = f"reward {entry[0]!r}" if entry else ""
-                rewards.append(pickle.loads(entry[1]) if entry else None)
+                reward = pickle.loads(entry[1]) if entry else None
+                prepare = getattr(reward.function, "prepare", None) if reward else None
+                if prepare:
+                    prepare()
+                rewards.append(reward)
         except BaseException as error:
             raise RewardError(f"{what}: {describe(error)}") from error
         return rewards

@@ -3,7 +3,7 @@
 A task is a frozen, keyword-only dataclass (validated inside the recipe by pydantic) with
 
 - `name`, the literal that a recipe selects it by,
-- `reward`, the built-in reward that defines a pass,
+- `reward`, the built-in reward that defines a pass (a mixture has `tasks` with one each instead),
 - `slice_by`, the column that evaluation slices by difficulty,
 - `load(seed)`, which returns a `TaskData`.
 
@@ -27,17 +27,18 @@ class TaskData:
         train: Prompts for the rollouts.
         demonstrations: Worked examples for the SFT half.
         eval: Held-out rows; none of them is among the other two, by content.
+        notes: What the user should know about the rows, such as which were left out and why. One paragraph each.
     """
 
     train: list[dict[str, Any]] = field(default_factory=list)
     demonstrations: list[dict[str, Any]] = field(default_factory=list)
     eval: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 class Task(Protocol):
     """What the rest of posttrain relies on in a task."""
 
-    reward: ClassVar[str]
     slice_by: ClassVar[str]
 
     @property
@@ -46,3 +47,8 @@ class Task(Protocol):
 
     def load(self, seed: int) -> TaskData:
         """The rows of this task for one seed, the same in every process."""
+
+
+def own_rewards(task: Any) -> dict[str, str]:
+    """Name of each task, one or those of a mixture, and the built-in reward that defines a pass there."""
+    return {part.name: part.reward for part in getattr(task, "tasks", [task])}

@@ -21,7 +21,7 @@ from posttrain.errors import RewardError
 from posttrain.pool import RewardPool, default_workers
 from posttrain.reward import Reward, Score, Scorer, load_reward
 from posttrain.sections import RewardConfig
-from tests.rewards.troubled import Deadly, OnlyHere, troubled
+from tests.rewards.troubled import Deadly, OnlyHere, slow_to_load, troubled
 
 LIMIT_S = 0.4
 
@@ -424,3 +424,8 @@ def test_the_pool_knows_its_rewards_by_what_they_are():
     with RewardPool([reward], workers=1) as pool:
         assert pool.index(pickle.loads(pickle.dumps(reward))) == 0
         assert pool.score(0, ["good"], [{"n": 50}])[0].value == 0.5
+
+
+def test_what_a_reward_prepares_costs_no_completion_its_time() -> None:
+    with pool_of(slow_to_load, time_limit_s=LIMIT_S) as pool:
+        assert [outcome.value for outcome in pool.score(0, ["a", "b", "c"], [{}] * 3)] == [1.0] * 3

@@ -71,3 +71,22 @@ class Deadly(OnlyHere):
     def __setstate__(self, state: Any) -> None:
         os.write(2, b"some last words")
         os._exit(7)
+
+
+_prepared = False
+
+
+def slow_to_load(completion: str) -> float:
+    """Hangs where nobody has called `prepare`, which takes longer than the tests' time limit."""
+    while not _prepared:
+        time.sleep(1)
+    return 1.0
+
+
+def _prepare() -> None:
+    global _prepared
+    time.sleep(0.6)
+    _prepared = True
+
+
+slow_to_load.prepare = _prepare  # type: ignore[attr-defined]

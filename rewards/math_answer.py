@@ -1,0 +1,69 @@
+r"""Reward `math_answer`: whether the final answer of a math problem is the gold answer.
+
+Where the answer stands is decided in `math_extract.py`, what it says in `math_text.py`, what equals what in
+`math_compare.py`, with math-verify as the judge of everything but plain numbers and words.
+
+- Percentages: `50\%` equals `1/2` and, when the number is at least 1, also a bare `50`.
+- Units are left out, but two known units that differ are two answers. '2 million' is 2,000,000.
+- A comma before exactly three digits separates thousands, unless inside brackets: `(1,234)` is a pair.
+- Decimals equal what they round to at 6 places: `0.333333` is `1/3`, `0.333` is not.
+- `(1,2)` is not `(2,1)`, nor `[1,2)` `[1,2]`; `\{1,2\}` and the list `1,2` are `\{2,1\}` and `2,1`.
+- `x=5` says `5`; an equation such as `x+1=6` does not. `1011_2` is not `1011_3`.
+- An answer that lists more than the gold answer does is wrong.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from posttrain.reward import Score
+from posttrain.rewards.math_compare import check_readable, same_answer
+from posttrain.rewards.math_extract import final_answer, gold_answer
+from posttrain.rewards.math_judge import Unreadable, load, shown
+
+_LONGEST_ANSWER = 5_000  # characters
+
+
+def score(completion: str, *, answer: str | None, strict: bool = True, **row: Any) -> Score | None:
+    r"""1 when the final answer equals the gold answer, else 0; None when the gold answer cannot be read.
+
+    Args:
+        completion: The completion as text. What follows the thinking counts; of that the last `\boxed{...}`, else
+            what follows the last `####`, else the last 'the answer is'.
+        answer: The gold answer in LaTeX or plain text, or a worked solution that marks it by a box or `####`.
+        strict: False also takes the last number of a completion that marks no answer.
+        row: Ignored.
+
+    Returns:
+        Score with the text of the answer as `parsed`, and as `note` where it was or why it earns nothing.
+    """
+    answer = gold_answer(answer or "")
+    if not answer.strip():
+        return None
+    said, where = final_answer(completion, strict=strict)
+    try:
+        if said is None:
+            check_readable(answer)
+            return Score(0.0, note=where)
+        if len(said) > _LONGEST_ANSWER:
+            check_readable(answer)
+            return Score(0.0, parsed=shown(said), note=f"an answer of {len(said):,} characters")
+        same, why = same_answer(answer, said)
+    except Unreadable:
+        return None
+    return Score(float(same), parsed=shown(said), note=where if same else f"{where}: {why}")
+
+
+score.prepare = load  # type: ignore[attr-defined]  # a worker imports math-verify before the first clock starts
+
+
+def why_unreadable(answer: str | None) -> str | None:
+    """Why a gold answer cannot be read, in words; None when it can."""
+    answer = gold_answer(answer or "")
+    if not answer.strip():
+        return "there is no answer"
+    try:
+        check_readable(answer)
+    except Unreadable as problem:
+        return f"{shown(answer)!r}: {problem}"
+    return None

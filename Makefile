@@ -38,6 +38,7 @@ $(STAMP): pyproject.toml constraints.txt
 		{ echo "posttrain needs Python >= 3.11; say which with: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) torch
+	rm -rf *.egg-info  # an old one hides new entry points
 	$(PIP) --editable '.[dev,gguf]'
 	touch $@
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ EXAMPLES = """examples:
   posttrain data knights_knaves --people 2-4 --count 1000 --out puzzles.jsonl
   posttrain data json_structure --difficulty 1-5 --count 1000 --out texts.jsonl
   posttrain rewards check recipes/quickstart.yaml
+  posttrain serve Qwen/Qwen2.5-0.5B-Instruct --dtype bfloat16 --max-model-len 2048
 """
 
 
@@ -53,6 +55,9 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The arguments; `key=value` overrides may stand anywhere among the flags."""
     parser = _parser()
     args, rest = parser.parse_known_args(argv)
+    if args.name == "serve":
+        args.more = rest
+        return args
     unknown = [text for text in rest if text.startswith("-") or not hasattr(args, "overrides")]
     if unknown:
         parser.error(f"unrecognized arguments: {' '.join(unknown)} (see `posttrain {args.name} --help`)")
@@ -71,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"posttrain {_version()}")
     commands = parser.add_subparsers(dest="name", required=True, metavar="COMMAND")
-    for add in (_add_run, _add_eval, _add_data, add_rewards):
+    for add in (_add_run, _add_eval, _add_serve, _add_data, add_rewards):
         command = add(commands)
         command.add_argument("--traceback", action="store_true", help="show where an error was raised")
     return parser
@@ -105,6 +110,22 @@ def _add_eval(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="of the task's rows and the samples")
     parser.add_argument("--out", metavar="FILE", help="write the result as JSON")
     parser.set_defaults(command=_eval)
+    return parser
+
+
+def _add_serve(commands: Any) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        "serve",
+        help="start a vLLM server for rollout.mode: server",
+        description="Start a vLLM server that takes its weights from a run. All other arguments are vLLM's.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "model", metavar="MODEL", help="a hub id, or a folder with config.json; its weights are not read"
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="default: %(default)s, since whoever reaches it can use it")
+    parser.add_argument("--port", type=int, default=8000, help="default: %(default)s")
+    parser.set_defaults(command=_serve)
     return parser
 
 
@@ -197,6 +218,14 @@ def _eval(args: argparse.Namespace) -> None:
 
         write_json(Path(args.out), record)
         print(f"wrote {args.out}")
+
+
+def _serve(args: argparse.Namespace) -> None:
+    from posttrain.rollouts.vllm_server import SERVER_ENVIRONMENT, serve_command
+
+    command = serve_command(args.model, port=args.port, more=["--host", args.host, *args.more])
+    print(" ".join(f"{name}={value}" for name, value in SERVER_ENVIRONMENT.items()), shlex.join(command), flush=True)
+    os.execvpe(command[0], command, {**os.environ, **SERVER_ENVIRONMENT})
 
 
 def _data(args: argparse.Namespace) -> None:

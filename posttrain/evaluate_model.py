@@ -9,12 +9,11 @@ import torch
 
 from posttrain.data import fit_to_model
 from posttrain.evaluate import evaluate
-from posttrain.inputs import loading
+from posttrain.gguf_files import gguf_file
+from posttrain.inputs import loading, task_rewards
 from posttrain.models import load_policy, load_tokenizer
 from posttrain.progress import Progress
 from posttrain.quiet import quiet_libraries
-from posttrain.reward import load_reward
-from posttrain.sections import RewardConfig
 from posttrain.tasks import Task
 
 
@@ -30,10 +29,10 @@ def evaluate_model(
     seed: int = 0,
     device: str = "auto",
 ) -> dict[str, Any]:
-    """Evaluate a model (hub id or folder, an adapter included) on a task's held-out rows.
+    """Evaluate a model (hub id, folder, an adapter included, or GGUF file) on a task's held-out rows.
 
     Args:
-        model: Hub id or local folder.
+        model: Hub id, local folder, GGUF file, or the name of a packaged model (`gguf_files.PACKAGED`).
         task: Gives the rows, by `seed`, and the reward that defines a pass.
         k, samples, temperature: Of the sampled pass@k; greedy pass@1 is always there.
         max_completion_length: Tokens.
@@ -46,15 +45,16 @@ def evaluate_model(
     """
     quiet_libraries()
     on_gpu = torch.cuda.is_available() and device != "cpu"
-    with loading(model, "MODEL"):
-        tokenizer = load_tokenizer(model)
-        policy = load_policy(model, dtype="bfloat16" if on_gpu else "float32", trainable=False)
+    source = gguf_file(model, "MODEL") or model
+    with loading(source, "MODEL"):
+        tokenizer = load_tokenizer(source)
+        policy = load_policy(source, dtype="bfloat16" if on_gpu else "float32", trainable=False)
     with Progress([], plain=None) as progress:
         result = evaluate(
             policy.to("cuda" if on_gpu else "cpu"),
             tokenizer,
             fit_to_model(task.load(seed).eval, tokenizer),
-            load_reward(RewardConfig(name=task.reward)),
+            task_rewards(task),
             k=k,
             samples=samples,
             temperature=temperature,

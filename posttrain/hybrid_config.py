@@ -24,6 +24,11 @@ class HybridConfig(GRPOConfig):
             forward pass without gradient over them; 0 never measures it and keeps no copy of the policy.
         max_skipped_steps: Steps in a row that may be skipped for a gradient that is not finite before training stops.
         completions_every: Steps between recorded rollouts in `completions/`; 0 records none.
+        vllm_weights_folder: With `vllm_mode="server"`: a folder that this process and the server see under the same
+            path, for weights on their way; `None` is memory where the server is on this machine.
+        vllm_time_limit_s: With `use_vllm`: seconds that one round of sampling or one transfer of weights may take.
+        vllm_probe_every: With `use_vllm`: transfers of weights between comparisons of the sampler's
+            log-probabilities with the trainer's. The first is always followed by one; 0 leaves it at that.
     """
 
     demonstration_batch_size: int | None = field(
@@ -39,6 +44,15 @@ class HybridConfig(GRPOConfig):
         default=5, metadata={"help": "Steps in a row that may be skipped for a non-finite gradient."}
     )
     completions_every: int = field(default=10, metadata={"help": "Steps between recorded rollouts; 0 for none."})
+    vllm_weights_folder: str | None = field(
+        default=None, metadata={"help": "A folder that trainer and server share, for weights on their way."}
+    )
+    vllm_time_limit_s: float = field(
+        default=600.0, metadata={"help": "Seconds that one round of sampling or one transfer of weights may take."}
+    )
+    vllm_probe_every: int = field(
+        default=50, metadata={"help": "Transfers of weights between checks of vLLM's log-probabilities."}
+    )
 
     def __post_init__(self):
         super().__post_init__()

@@ -50,6 +50,10 @@ DECIDED_ELSEWHERE = {
     "trust_remote_code": "model.trust_remote_code",
     "use_cpu": "run.device",
     "use_vllm": "rollout.engine",
+    **{
+        f"vllm_{name}": f"rollout.{name}"
+        for name in ("mode", "server_base_url", "gpu_memory_utilization", "max_model_length", "enable_sleep_mode")
+    },
 }
 """Fields of the TRL configs that a recipe decides under another name."""
 

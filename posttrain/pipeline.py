@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import PrinterCallback, set_seed
 from trl import SFTConfig
 
@@ -32,20 +31,20 @@ from posttrain.callbacks import (
 )
 from posttrain.checkpoints import MANIFEST, latest_checkpoint, staged, step_of
 from posttrain.config import Recipe, load_recipe
+from posttrain.curriculum import ordered
 from posttrain.data import fingerprint, fit_to_model, tokenize_demonstrations
 from posttrain.errors import Interrupted, RewardError
-from posttrain.evaluate import evaluate
+from posttrain.examiner import Examiner
 from posttrain.files import read_lines
 from posttrain.hybrid_config import HybridConfig
-from posttrain.inputs import load_data, load_rewards, loading
-from posttrain.models import build_model, load_policy, load_tokenizer, train_tokenizer
+from posttrain.inputs import check_model, load_data, load_rewards
 from posttrain.plan import check, demonstration_batch_size
+from posttrain.policies import Policies, save_whole
 from posttrain.progress import Progress
 from posttrain.quiet import quiet_libraries
 from posttrain.report import write_report
-from posttrain.reward import Reward, Scorer, load_reward, trl_reward_functions
+from posttrain.reward import Reward, Scorer, trl_reward_functions
 from posttrain.rundir import RunDir
-from posttrain.sections import RewardConfig
 from posttrain.tasks import TaskData
 from posttrain.trainer import HybridTrainer
 from posttrain.warmup import Warmup, warm_up
@@ -106,9 +105,8 @@ def run(
     fingerprints = {"data": fingerprint(data.train, data.demonstrations, data.eval)}
     fingerprints |= {f"reward {reward.name}": reward.source_sha256 or "" for reward in loaded}
     quiet_libraries()
-    if recipe.model.name:  # before there is a run directory, which a corrected name would not fit any more
-        with loading(recipe.model.name, recipe.where("model")):
-            load_tokenizer(recipe.model.name, **_hub_options(recipe))
+    # Before there is a run directory, which a corrected name would not fit any more
+    fingerprints |= check_model(recipe)
     with (
         RunDir.open(
             Path(recipe.run.dir or "runs/run"),
@@ -133,23 +131,24 @@ class _Run:
 
     def __init__(self, recipe: Recipe, data: TaskData, rewards: list[Reward], run_dir: RunDir, progress: Progress):
         self.recipe, self.data, self.rewards, self.dir, self.progress = recipe, data, rewards, run_dir, progress
-        self.task_reward = load_reward(RewardConfig(name=recipe.task.reward))
         self.stop = StopRequest()
         self.template_kwargs: dict[str, Any] = recipe.hybrid.args.get("chat_template_kwargs") or {}
         if recipe.run.threads:
             torch.set_num_threads(recipe.run.threads)
-        self.on_gpu = torch.cuda.is_available() and recipe.run.device != "cpu"
-        self.source: str | Path = self._base_model()
-        self.tokenizer = load_tokenizer(self.source, **_hub_options(recipe))
+        self.policies = Policies(recipe, data, run_dir, progress.message)
+        self.tokenizer, self.on_gpu = self.policies.tokenizer, self.policies.on_gpu
+        self.examiner = Examiner(recipe, rewards, self.tokenizer, on_gpu=self.on_gpu)
         self.errors_file = run_dir.path / "errors.jsonl"
 
     def carry_out(self) -> RunResult:
         """Every stage that is not done yet."""
         self.progress.message(self._opening())
-        with self.stop.listening(self.progress.message):
+        for note in self.data.notes:
+            self.progress.message(note)
+        with self.stop.listening(self.progress.message), self.examiner:
             try:
                 if self.recipe.evaluate.at_start:
-                    self._evaluate_once("start", 0, lambda: self._policy(self.source))
+                    self._evaluate_once("start", 0, lambda: self.policies.load(self.policies.source))
                     self._stop_if_asked()
                 self._warm_up()
                 self._hybrid()
@@ -184,7 +183,7 @@ class _Run:
             folder = self.dir.checkpoints("warmup")
             self._forget_after("warmup", folder)
             set_seed(self.recipe.run.seed)
-            model = self._with_adapter(self._policy(self.source))
+            model = self.policies.with_adapter(self.policies.load(self.policies.source))
             args = SFTConfig(**self._common(folder), **{**self._defaults(), **section.trl_kwargs()})
             result = warm_up(
                 model,
@@ -197,11 +196,11 @@ class _Run:
             )
             if result.steps < section.steps:  # else nothing is left to go on with: keep what was trained
                 self._stop_if_asked()
-            _save_whole(self.dir.warmup_model, model, self.tokenizer)
+            save_whole(self.dir.warmup_model, model, self.tokenizer)
             self.dir.mark_done("warmup", vars(result))
         self.progress.finish("warmup")
         steps = (self.dir.done("warmup") or {})["steps"]
-        self._evaluate_once("warmup", steps, lambda: self._policy(self.dir.warmup_model))
+        self._evaluate_once("warmup", steps, lambda: self.policies.load(self.dir.warmup_model))
         self._stop_if_asked()
 
     def _hybrid(self) -> None:
@@ -216,15 +215,15 @@ class _Run:
             )
         elif steps:
             self.progress.finish("hybrid")
-        self._evaluate_once("final", steps, lambda: self._policy(self.dir.model))
+        self._evaluate_once("final", steps, lambda: self.policies.load(self.dir.model))
         self.dir.mark_done("final")
 
     def _train_hybrid(self) -> int:
         folder, warmed = self.dir.checkpoints("hybrid"), self.dir.done("warmup")
         self._forget_after("hybrid", folder)
         set_seed(self.recipe.run.seed)
-        policy = self._policy(self.dir.warmup_model if warmed else self.source)
-        model = policy if warmed else self._with_adapter(policy)
+        policy = self.policies.load(self.dir.warmup_model if warmed else self.policies.source)
+        model = policy if warmed else self.policies.with_adapter(policy)
         trainer, failures = self._trainer(model, folder, Warmup(**_only(Warmup, warmed)) if warmed else None)
         try:
             trainer.train(resume_from_checkpoint=latest_checkpoint(folder) is not None)
@@ -233,7 +232,7 @@ class _Run:
             raise
         if trainer.state.global_step < trainer.state.max_steps:
             self._stop_if_asked()
-        _save_whole(self.dir.model, trainer.accelerator.unwrap_model(trainer.model), self.tokenizer)
+        save_whole(self.dir.model, trainer.accelerator.unwrap_model(trainer.model), self.tokenizer)
         return trainer.state.global_step
 
     def _hand_on_warmup(self) -> int:
@@ -250,10 +249,11 @@ class _Run:
         last_step = step_of(checkpoint) if checkpoint else 0
         done = [line for line in read_lines(self.dir.steps_file) if line["stage"] == "hybrid"]
         spent_s = sum(line["seconds"]["total"] for line in done)
-        scorer = Scorer(self.rewards, max_error_rate=recipe.max_reward_error_rate)
+        scorer = Scorer(self.rewards, max_error_rate=recipe.scoring.max_error_rate, pool=self.examiner.pool)
         args = HybridConfig(
             **self._common(folder),
             **{**self._defaults(), "logging_steps": recipe.run.log_every, **section.trl_kwargs()},
+            **recipe.rollout.trl_kwargs(),
             reward_weights=scorer.weights,
             demonstration_batch_size=demonstration_batch_size(recipe),
             kl_sample=section.kl.sample,
@@ -265,13 +265,13 @@ class _Run:
             model,
             trl_reward_functions(scorer),
             args,
-            # A controller that never samples may come without prompts, GRPOTrainer may not
-            Dataset.from_list(fit_to_model(self.data.train or self.data.demonstrations, self.tokenizer)),
+            Dataset.from_list(fit_to_model(self._prompts(), self.tokenizer)),
             processing_class=self.tokenizer,
             demonstrations=self._demonstrations if section.controller.shares()[0] else None,
             controller=section.controller,
             g_warmup=warmed.g_warmup if warmed else None,
             recorder=self.dir,
+            engine=self.examiner.engine(model),
             callbacks=[SettingsOfRecipe(), StopWhenAsked(self.stop)],
         )
         if trainer.sft and warmed:
@@ -299,60 +299,30 @@ class _Run:
         if not any((line["stage"], line["step"]) == (stage, step) for line in lines):
             self._evaluate(stage, step, model())
 
+    def _prompts(self) -> list[Any]:
+        """What the rollouts are drawn from: the task's prompts, or those of a curriculum in its order."""
+        # A controller that never samples may come without prompts, GRPOTrainer may not
+        rows, curriculum = self.data.train or self.data.demonstrations, self.recipe.hybrid.curriculum
+        if curriculum is None:
+            return rows
+        warmed = curriculum.model == "warmup" and self.dir.done("warmup")
+
+        def measure() -> list[float]:
+            model = self.policies.load(self.dir.warmup_model if warmed else self.policies.source)
+            return self.examiner.pass_rates(model, rows, curriculum.samples, self.progress.track("pass rates"))
+
+        kept = ordered(rows, self.dir.pass_rates_file, measure)
+        self.progress.message(f"curriculum: {len(kept)} of {len(rows)} prompts, easiest first")
+        return kept
+
     def _evaluate(self, stage: str, step: int, model: Any) -> None:
-        section = self.recipe.evaluate
-        # The arithmetic that training computes in, which wraps the policy during a stage and not after it
-        with torch.autocast("cuda", torch.bfloat16) if self.on_gpu else nullcontext():
-            result = evaluate(
-                model.to("cuda" if self.on_gpu else "cpu"),
-                self.tokenizer,
-                fit_to_model(self.data.eval, self.tokenizer),
-                self.task_reward,
-                k=section.k,
-                samples=section.samples,
-                temperature=section.temperature,
-                max_new_tokens=section.max_completion_length or self.recipe.hybrid.grpo.max_completion_length,
-                batch_size=section.batch_size,
-                seed=self.recipe.run.seed,
-                template_kwargs=self.template_kwargs,
-                slice_by=self.recipe.task.slice_by,
-                on_progress=self.progress.track(f"eval {stage}"),
-            )
+        result = self.examiner.evaluate(model, self.data.eval, self.progress.track(f"eval {stage}"))
         self.dir.evaluation(result.record(stage, step), result.rows)
         low, high = result.ci95
         self.progress.message(
             f"{stage}, step {step}: pass@1 {result.pass_at_1:.1%} (95 % interval {low:.1%} to {high:.1%}, "
             f"n = {len(result.passed)})"
         )
-
-    def _base_model(self) -> str | Path:
-        """The recipe's model, built once into the run directory if it is to be made from scratch."""
-        section = self.recipe.model
-        if section.init is None:
-            return section.name or ""
-        folder = self.dir.path / "init"
-        if not folder.is_dir():
-            init, rows = section.init, [*self.data.demonstrations, *self.data.train]
-            texts = [row["prompt"] + row.get("completion", "") for row in rows]
-            tokenizer = train_tokenizer(texts, init.vocab_size)
-            sizes = init.model_dump(exclude={"vocab_size"})
-            _save_whole(folder, build_model(tokenizer, seed=self.recipe.run.seed, **sizes), tokenizer)
-        return folder.resolve()  # an adapter keeps this path, and may be loaded from another working directory
-
-    def _policy(self, source: str | Path) -> Any:
-        dtype = self.recipe.model.dtype
-        if dtype == "auto":
-            # Weights that train stay in float32 (TRL computes in bf16): a step of 1e-6 would round to nothing in bf16
-            dtype = "bfloat16" if self.on_gpu and self.recipe.lora else "float32"
-        options = {"attn_implementation": self.recipe.model.attn_implementation, **_hub_options(self.recipe)}
-        with loading(source, self.recipe.where("model")):
-            return load_policy(source, dtype=dtype, **{key: value for key, value in options.items() if value})
-
-    def _with_adapter(self, model: Any) -> Any:
-        if not self.recipe.lora:
-            return model
-        # The adapter remembers the revision, so that every later stage loads it on top of the same base
-        return get_peft_model(model, LoraConfig(**self.recipe.lora.peft_kwargs()), revision=self.recipe.model.revision)
 
     @cached_property  # both stages train on them
     def _demonstrations(self) -> Dataset:
@@ -384,24 +354,10 @@ class _Run:
             raise Interrupted(f"stopped as asked, and saved. To go on: {how_to_go_on()}", where=str(self.dir.path))
 
 
-def _save_whole(folder: Path, model: Any, tokenizer: Any) -> None:
-    """Save model and tokenizer so that `folder` is there whole or not at all."""
-    with staged(folder.parent, folder.name) as staging:
-        # Of an adapter the one that trained, without TRL's frozen reference copy
-        only = {"selected_adapters": ["default"]} if isinstance(model, PeftModel) else {}
-        model.save_pretrained(staging / folder.name, **only)
-        tokenizer.save_pretrained(staging / folder.name)
-
-
 def _stages(recipe: Recipe) -> list[tuple[str, int]]:
     """Name and steps of each stage that the recipe has."""
     stages = (("warmup", recipe.warmup.steps), ("hybrid", recipe.hybrid.steps))
     return [(name, steps) for name, steps in stages if steps]
-
-
-def _hub_options(recipe: Recipe) -> dict[str, Any]:
-    section = recipe.model
-    return {"revision": section.revision, "trust_remote_code": section.trust_remote_code} if section.name else {}
 
 
 def _only(kind: type, values: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What a run leaves behind, and the guard that keeps two different runs out of one directory.
 
     recipe.yaml  environment.json  state.json  steps.jsonl  eval.jsonl  errors.jsonl (failures of rewards)  report.html
+    pass_rates.jsonl (of a curriculum)
     completions/step-000010.parquet  completions/eval-hybrid-000050.parquet
     checkpoints/{warmup,hybrid}/checkpoint-N/  warmup/ (the warmed-up model)  model/ (the final one)
 
@@ -27,7 +28,8 @@ STAGES = ("start", "warmup", "hybrid", "final")
 
 # Keys that say where a run writes, when it saves and looks, and on what it computes, not what it learns.
 HARMLESS = re.compile(
-    r"(run\.(?!seed\b)|evaluate\.(every|batch_size|at_start)$|(warmup|hybrid)\.save_steps$|max_reward_error_rate$)"
+    r"(run\.(?!seed\b)|evaluate\.(every|batch_size|at_start)$|(warmup|hybrid)\.save_steps$|scoring\."
+    r"|rollout\.(gpu_memory_utilization|server_base_url|weights_folder|enable_sleep_mode|time_limit_s|probe_every)$)"
 )
 
 
@@ -75,6 +77,11 @@ class RunDir:
     def completions_folder(self) -> Path:
         """The parquet files of completions."""
         return self.path / "completions"
+
+    @property
+    def pass_rates_file(self) -> Path:
+        """Each prompt of a curriculum and how often it was solved before the hybrid stage."""
+        return self.path / "pass_rates.jsonl"
 
     @property
     def warmup_model(self) -> Path:
@@ -199,7 +206,7 @@ class RunDir:
         self.changes = difference(was, now)
         if not serious:
             return
-        other_model = [line for line in serious if line.startswith("model.")]
+        other_model = [line for line in serious if line.startswith(("model.", "fingerprint of model"))]
         if accept_changes and other_model:
             raise ResumeError(
                 f"the run in this directory trains another model: {', '.join(other_model)}",

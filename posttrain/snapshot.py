@@ -15,6 +15,8 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from torch import nn
 
+from posttrain.rollouts.transformers import inference
+
 
 class PolicySnapshot:
     """The policy as it is now, for later comparison.
@@ -28,20 +30,17 @@ class PolicySnapshot:
 
     @contextmanager
     def swapped_into(self, model: nn.Module) -> Iterator[None]:
-        """Run the block with the copied values as the model's parameters, in eval mode, then put all back."""
+        """Run the block with the copied values as parameters, in eval mode without gradients; then put all back."""
         parameters = {name: p for name, p in model.named_parameters() if name in self._values}
         current = {name: p.data for name, p in parameters.items()}
-        modes = {module: module.training for module in model.modules()}
-        model.eval()
-        try:
-            for name, p in parameters.items():
-                p.data = self._values[name]
-            yield
-        finally:
-            for name, p in parameters.items():
-                p.data = current[name]
-            for module, training in modes.items():
-                module.training = training
+        with inference(model):
+            try:
+                for name, p in parameters.items():
+                    p.data = self._values[name]
+                yield
+            finally:
+                for name, p in parameters.items():
+                    p.data = current[name]
 
     def fingerprint(self) -> str:
         """A hash of names and values, the same for the same policy."""

@@ -34,6 +34,17 @@ from posttrain.hybrid_config import HybridConfig, check_arguments, check_model
 from posttrain.ledger import FolderRecorder, Ledger, NewValues, Recorder, reward_notes, rollout_rows, step_record
 from posttrain.losses import kl_k3, matched_sft_scale
 from posttrain.resume_state import has_window, load_state, load_window, save_state, save_window
+from posttrain.rollouts.engines import Engine, open_engine
+from posttrain.rollouts.for_trl import (
+    EVALUATIONS,
+    EngineRollouts,
+    Place,
+    engine_settings,
+    sampling_of,
+    side_by_side,
+    training_dtype,
+)
+from posttrain.rollouts.transformers import inference
 from posttrain.sft_side import SFTSide
 from posttrain.snapshot import PolicySnapshot, copy_policy
 from posttrain.streams import Stream
@@ -69,6 +80,7 @@ class HybridTrainer(WholeCheckpoints, GRPOTrainer):
             is measured on a few batches before the first step.
         recorder: Takes every step's record and sampled rollouts. Defaults to `steps.jsonl` and `completions/` in
             `args.output_dir`.
+        engine: What samples when `args.use_vllm` is set. Defaults to one started by `args.vllm_*`.
 
     Raises:
         ConfigError: Arguments that contradict each other, before anything is trained.
@@ -87,12 +99,15 @@ class HybridTrainer(WholeCheckpoints, GRPOTrainer):
         controller: Controller | None = None,
         g_warmup: float | None = None,
         recorder: Recorder | None = None,
+        engine: Engine | None = None,
         **kwargs: Any,
     ):
         args = HybridConfig(output_dir="hybrid") if args is None else args
         self.controller: Controller = SASR() if controller is None else controller
         check_arguments(args, train_dataset, demonstrations, self.controller)
+        uses_vllm, args.use_vllm = args.use_vllm, False  # GRPOTrainer would start an engine of its own
         super().__init__(model, reward_funcs, args, train_dataset, *more, **kwargs)
+        self.use_vllm = args.use_vllm = uses_vllm
         if args.max_steps <= 0:
             args.max_steps = self._steps_for_epochs(args.num_train_epochs)
 
@@ -125,6 +140,9 @@ class HybridTrainer(WholeCheckpoints, GRPOTrainer):
         self._policy_logps: torch.Tensor | None = None
         self._reward_notes: list[str] = []
         self._truncated: list[bool] = []
+        if uses_vllm:
+            self.vllm_generation = self._engine_rollouts(engine)
+            self._last_loaded_step = -1
         # First in line, so that every other callback sees the finished step
         self.callback_handler.callbacks.insert(0, _StepEnd(self))
 
@@ -278,6 +296,33 @@ class HybridTrainer(WholeCheckpoints, GRPOTrainer):
         start = self.accelerator.process_index * share
         return [dict(self.train_dataset[row]) for row in rows[start : start + share]]
 
+    def _engine_rollouts(self, engine: Engine | None) -> EngineRollouts:
+        args = self.args
+        return EngineRollouts(
+            engine or open_engine(self.model, self.eos_token_ids, **engine_settings(args)),
+            sampling_of(args),
+            policy=self.model,
+            place=self._place,
+            run_seed=args.seed,
+            probe_every=args.vllm_probe_every,
+            trainer_logps=self._logps_of,
+            trainer_dtype=training_dtype(args),
+        )
+
+    def _place(self) -> Place:
+        """Where the rows that are sampled now stand in the run."""
+        if not self.model.training:
+            return Place(EVALUATIONS + self.state.global_step, 0)
+        size = self.args.generation_batch_size
+        return Place(self._rollouts // size, size // self.accelerator.num_processes * self.accelerator.process_index)
+
+    def _logps_of(self, prompt_ids: list[list[int]], completion_ids: list[list[int]]) -> list[list[float]]:
+        """The policy's own log-probabilities of completions, per token, as training computes them."""
+        ids, mask, width = side_by_side(prompt_ids, completion_ids, self._tokenizer.pad_token_id, self.args.device)
+        with inference(self.model):
+            logps, *_ = super()._get_per_token_logps_and_entropies(self.model, ids, mask, width)
+        return [row[: len(sampled)].tolist() for row, sampled in zip(logps, completion_ids, strict=True)]
+
     def _generate(self, prompts):
         with self._ledger.clock("generate"):
             return super()._generate(prompts)
@@ -307,7 +352,7 @@ class HybridTrainer(WholeCheckpoints, GRPOTrainer):
         rows = torch.linspace(0, len(ids) - 1, count, device=ids.device).round().long()
         policy = self.accelerator.unwrap_model(self.model)
         assert self._snapshot is not None
-        with self._ledger.clock("kl"), torch.no_grad(), self._snapshot.swapped_into(policy):
+        with self._ledger.clock("kl"), self._snapshot.swapped_into(policy):
             logps, *_ = super()._get_per_token_logps_and_entropies(
                 self.model,
                 ids[rows],

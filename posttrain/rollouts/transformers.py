@@ -73,9 +73,9 @@ def generate(
     jobs = [(prompt, sample) for prompt in range(len(prompt_ids)) for sample in range(num_samples)]
     jobs.sort(key=lambda job: -len(prompt_ids[job[0]]))
     completions: dict[tuple[int, int], Completion] = {}
-    eos_ids = _end_of_sequence_ids(model, tokenizer)
+    eos_ids = end_of_sequence_ids(model, tokenizer)
     config = _generation_config(tokenizer, eos_ids, max_new_tokens)
-    with _inference(model):
+    with inference(model):
         for start in range(0, len(jobs), batch_size):
             batch = jobs[start : start + batch_size]
             token_ids = _sample_batch(
@@ -116,7 +116,7 @@ def tokenize_prompts(
     return prompt_ids
 
 
-def _end_of_sequence_ids(model: Any, tokenizer: Any) -> list[int]:
+def end_of_sequence_ids(model: Any, tokenizer: Any) -> list[int]:
     """Every token that ends a completion: the tokenizer's, and those that the model declares, such as end of turn."""
     declared = model.generation_config.eos_token_id
     declared = [] if declared is None else [declared] if isinstance(declared, int) else list(declared)
@@ -147,7 +147,7 @@ def _generation_config(tokenizer: Any, eos_ids: list[int], max_new_tokens: int) 
 
 
 @contextlib.contextmanager
-def _inference(model: Any) -> Iterator[None]:
+def inference(model: Any) -> Iterator[None]:
     """Eval mode and no gradients inside; each module's own mode again outside.
 
     Not torch.inference_mode(): buffers that a model refreshes on the way would stay unusable for training.

@@ -44,6 +44,7 @@ def absent_column(completion, *, answer):
 '''
 
 RECIPE = """
+rollout: {engine: transformers}
 model:
   init: {hidden_size: 32, layers: 2, heads: 2, vocab_size: 300, max_position_embeddings: 160}
 task:

@@ -1,0 +1,113 @@
+"""What a run evaluates with: one sampling engine and one pool of reward workers, shared by all its stages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+
+from posttrain.config import Recipe
+from posttrain.curriculum import pass_rates
+from posttrain.data import fit_to_model
+from posttrain.evaluate import Evaluation, evaluate
+from posttrain.inputs import task_rewards
+from posttrain.pool import RewardPool
+from posttrain.reward import Reward
+from posttrain.rollouts.engines import Engine, open_engine
+from posttrain.rollouts.transformers import end_of_sequence_ids
+
+
+class Examiner:
+    """Samples and scores for a run; a context manager that ends the engine and the workers.
+
+    Args:
+        recipe: The run's recipe.
+        rewards: What the policy is trained by, which the workers need beside the task's own.
+        tokenizer: The policy's.
+        on_gpu: Whether the run computes on a GPU.
+
+    Attributes:
+        pool: The workers.
+    """
+
+    def __init__(self, recipe: Recipe, rewards: Sequence[Reward], tokenizer: Any, *, on_gpu: bool):
+        self._recipe, self._tokenizer, self._on_gpu = recipe, tokenizer, on_gpu
+        self._task_rewards = task_rewards(recipe.task)
+        self._engine: Engine | None = None
+        scoring = recipe.scoring
+        self.pool = RewardPool(
+            [*rewards, *(each for each in self._task_rewards if each not in rewards)],
+            workers=scoring.workers,
+            time_limit_s=scoring.time_limit_s,
+            memory_limit_mb=scoring.memory_limit_mb,
+        )
+
+    def __enter__(self) -> Examiner:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.pool.close()
+        if self._engine is not None:
+            self._engine.close()
+
+    def engine(self, model: Any) -> Engine | None:
+        """The engine that the recipe asks for, started at the first call; `None` where transformers samples."""
+        section = self._recipe.rollout
+        if self._engine is None and section.uses_vllm():
+            self._engine = open_engine(
+                model,
+                end_of_sequence_ids(model, self._tokenizer),
+                dtype="bfloat16" if self._on_gpu else "float32",
+                seed=self._recipe.run.seed,
+                trust_remote_code=self._recipe.model.trust_remote_code,
+                **section.model_dump(exclude={"engine", "probe_every"}),
+            )
+        return self._engine
+
+    def evaluate(
+        self, model: Any, rows: list[dict[str, Any]], on_progress: Callable[[int, int], None] | None
+    ) -> Evaluation:
+        """The recipe's evaluation of a model on the task's held-out rows."""
+        section = self._recipe.evaluate
+        length = section.max_completion_length or self._recipe.hybrid.grpo.max_completion_length
+        return self._examine(model, rows, section.k, section.samples, section.temperature, length, on_progress)
+
+    def pass_rates(
+        self, model: Any, rows: list[dict[str, Any]], samples: int, on_progress: Callable[[int, int], None] | None
+    ) -> list[float]:
+        """The share of passes among `samples` completions of each row, drawn as the rollouts are."""
+        grpo = self._recipe.hybrid.grpo
+        result = self._examine(model, rows, [1], samples, grpo.temperature, grpo.max_completion_length, on_progress)
+        return pass_rates(result.rows, len(rows))
+
+    def _examine(
+        self,
+        model: Any,
+        rows: list[dict[str, Any]],
+        k: Sequence[int],
+        samples: int,
+        temperature: float,
+        max_new_tokens: int,
+        on_progress: Callable[[int, int], None] | None,
+    ) -> Evaluation:
+        # The arithmetic that training computes in, which wraps the policy during a stage and not after it
+        with torch.autocast("cuda", torch.bfloat16) if self._on_gpu else nullcontext():
+            return evaluate(
+                model.to("cuda" if self._on_gpu else "cpu"),
+                self._tokenizer,
+                fit_to_model(rows, self._tokenizer),
+                self._task_rewards,
+                k=k,
+                samples=samples,
+                temperature=temperature,
+                max_new_tokens=max_new_tokens,
+                batch_size=self._recipe.evaluate.batch_size,
+                seed=self._recipe.run.seed,
+                template_kwargs=self._recipe.hybrid.args.get("chat_template_kwargs") or {},
+                slice_by=self._recipe.task.slice_by,
+                engine=self.engine(model),
+                pool=self.pool,
+                on_progress=on_progress,
+            )

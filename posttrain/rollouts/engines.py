@@ -1,0 +1,87 @@
+"""Which engine samples: one in the training process, or a server."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+
+from posttrain.rollouts.sampling import Sampled, Sampling
+
+
+class Engine(Protocol):
+    """What trainers and evaluations ask of an engine."""
+
+    dtype: torch.dtype
+    """What it computes in."""
+
+    def load(self, model: Any) -> None:
+        """Take over the model's weights, all of them."""
+
+    def sample(
+        self, prompt_ids: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling
+    ) -> list[list[Sampled]]:
+        """`sampling.n` completions of each prompt, as `InProcessEngine.sample`."""
+
+    def sleep(self) -> None:
+        """Free the GPU's memory until there is more to sample, where the engine can."""
+
+    def close(self) -> None:
+        """End it."""
+
+
+def open_engine(
+    model: Any,
+    eos_token_ids: Sequence[int],
+    *,
+    mode: str = "colocate",
+    server_base_url: str | None = None,
+    weights_folder: str | None = None,
+    gpu_memory_utilization: float = 0.3,
+    max_model_length: int | None = None,
+    enable_sleep_mode: bool = False,
+    time_limit_s: float = 600.0,
+    dtype: str = "auto",
+    seed: int = 0,
+    trust_remote_code: bool = False,
+) -> Engine:
+    """Start an engine in this process, or connect to a server.
+
+    Args:
+        model: The policy; its configuration is what the engine is built by.
+        eos_token_ids: Tokens that end a completion.
+        mode: `colocate` or `server`.
+        server_base_url: Of the server, which `posttrain serve` starts.
+        weights_folder: As for `ServerEngine`.
+        gpu_memory_utilization, max_model_length, enable_sleep_mode, time_limit_s, dtype, seed, trust_remote_code: As
+            for `InProcessEngine`.
+
+    Raises:
+        ConfigError: vLLM is not installed or cannot run this model, or the settings don't fit the machine.
+        TrainingError: The server does not answer.
+    """
+    if mode == "server":
+        from posttrain.rollouts.vllm_server import ServerEngine
+
+        return ServerEngine(
+            str(server_base_url),
+            eos_token_ids=eos_token_ids,
+            model=model,
+            max_model_length=max_model_length,
+            weights_folder=weights_folder,
+            time_limit_s=time_limit_s,
+        )
+    from posttrain.rollouts.vllm import InProcessEngine
+
+    return InProcessEngine(
+        model,
+        eos_token_ids=eos_token_ids,
+        max_model_length=max_model_length,
+        dtype=dtype,
+        gpu_memory_utilization=gpu_memory_utilization,
+        enable_sleep_mode=enable_sleep_mode,
+        trust_remote_code=trust_remote_code,
+        time_limit_s=time_limit_s,
+        seed=seed,
+    )

@@ -1,0 +1,157 @@
+"""vLLM under `GRPOTrainer`: what the trainer asks of its `VLLMGeneration`, answered by an engine of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import torch
+from trl.trainer.utils import pad
+
+from posttrain.errors import ConfigError
+from posttrain.rollouts.engines import Engine
+from posttrain.rollouts.probe import bounds_for, probe
+from posttrain.rollouts.sampling import Sampled, Sampling, request_seed
+
+TokenIds = list[int]
+
+EVALUATIONS = 1_000_000_000
+"""Windows from here on are those of `GRPOTrainer.evaluate()`, so that it takes no seed of the training's."""
+
+
+PROBED = 8
+"""Prompts that a probe samples after."""
+
+
+class Place(NamedTuple):
+    """Where a batch of rows stands in the run: the generation's number, and its first row's number in it."""
+
+    window: int
+    first_row: int
+
+
+class EngineRollouts:
+    """Takes the place of a trainer's `vllm_generation`.
+
+    One request per prompt asks for its whole group, with a seed made of the run's seed, the window and the prompt: what
+    is sampled depends neither on the order of the requests nor on the processes that share them, and a run that resumes
+    samples what it would have sampled.
+
+    Args:
+        engine: What samples.
+        sampling: Temperature and the like, and the limit on a completion's length.
+        policy: The model whose weights the engine gets.
+        place: Where the rows that are asked for next stand in the run.
+        run_seed: Of all seeds.
+        probe_every: Loads of weights between probes; 0 probes after the first only.
+        trainer_logps: The trainer's own log-probabilities of completions, per token, for the probe.
+        trainer_dtype: What the trainer computes them in.
+    """
+
+    mode = "colocate"  # read by GRPOTrainer
+
+    def __init__(
+        self,
+        engine: Engine,
+        sampling: Sampling,
+        *,
+        policy: Any,
+        place: Callable[[], Place],
+        run_seed: int,
+        probe_every: int,
+        trainer_logps: Callable[[list[TokenIds], list[TokenIds]], list[list[float]]],
+        trainer_dtype: torch.dtype,
+    ):
+        self.engine, self.sampling, self.policy, self.place = engine, sampling, policy, place
+        self.run_seed, self.probe_every = run_seed, probe_every
+        self.trainer_logps, self.trainer_dtype = trainer_logps, trainer_dtype
+        self.loads = 0
+        self._probed_at: int | None = None
+
+    def sync_weights(self) -> None:
+        """Push the policy's weights to the engine. The trainer calls this when they changed and rollouts are due."""
+        self.engine.load(self.policy)
+        self.loads += 1
+
+    def generate(
+        self,
+        prompts: Sequence[TokenIds],
+        images: Any,
+        num_generations: int,
+        profiler: AbstractContextManager[Any] | None = None,
+    ) -> tuple[list[TokenIds], list[TokenIds], list[list[list[float]]], None]:
+        """Sample a completion for each row.
+
+        Args:
+            prompts: Token ids of each row's prompt, each prompt `num_generations` rows in a row.
+            images: Must be `None`.
+            num_generations: Rows per prompt, G.
+            profiler: Entered while the engine samples.
+
+        Returns:
+            Prompt ids, completion ids, log-probabilities of the sampled tokens as [row][token][0], and nothing.
+
+        Raises:
+            TrainingError: The engine died, took too long, or does not sample from the policy.
+        """
+        if images is not None:
+            raise ConfigError("images in the prompts", expected="text", where="rollout.engine", fix="set transformers")
+        with profiler or nullcontext():
+            sampled = self._sample(list(prompts), num_generations)
+        if self._probe_due():
+            probe(
+                self.engine,
+                self.trainer_logps,
+                [list(ids) for ids in dict.fromkeys(map(tuple, prompts))][:PROBED],
+                temperature=self.sampling.temperature,
+                bounds=bounds_for(self.engine.dtype, self.trainer_dtype),
+                run_seed=self.run_seed,
+            )
+            self._probed_at = self.loads
+        return list(prompts), [row.token_ids for row in sampled], [[[p] for p in row.logprobs] for row in sampled], None
+
+    def _sample(self, prompts: list[TokenIds], group: int) -> list[Sampled]:
+        window, first = self.place()
+        rows = range(first, first + len(prompts))
+        if first % group or len(prompts) % group:  # a group that is split between processes: its rows one by one
+            seeds = [request_seed(self.run_seed, window, row // group) + row % group for row in rows]
+            return [one for (one,) in self.engine.sample(prompts, seeds, replace(self.sampling, n=1))]
+        seeds = [request_seed(self.run_seed, window, row // group) for row in rows[::group]]
+        groups = self.engine.sample(prompts[::group], seeds, replace(self.sampling, n=group))
+        return [one for some in groups for one in some]
+
+    def _probe_due(self) -> bool:
+        if self._probed_at is None:
+            return True
+        return bool(self.probe_every) and self.loads - self._probed_at >= self.probe_every
+
+
+def sampling_of(args: Any) -> Sampling:
+    """How a `GRPOConfig` wants completions sampled."""
+    names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
+    return Sampling(max_tokens=args.max_completion_length, **{name: getattr(args, name) for name in names})
+
+
+def engine_settings(args: Any) -> dict[str, Any]:
+    """The arguments of `open_engine` in a `HybridConfig`."""
+    own = ("mode", "server_base_url", "weights_folder", "gpu_memory_utilization", "max_model_length")
+    names = (*own, "enable_sleep_mode", "time_limit_s")
+    settings = {name: getattr(args, f"vllm_{name}") for name in names}
+    return {**settings, "dtype": str(training_dtype(args)).removeprefix("torch."), "seed": args.seed}
+
+
+def training_dtype(args: Any) -> torch.dtype:
+    """What a trainer of these arguments computes in."""
+    return torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else torch.float32
+
+
+def side_by_side(
+    prompt_ids: list[TokenIds], completion_ids: list[TokenIds], fill: int, device: Any
+) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """Token ids (B, P + C) and mask of prompts padded on the left and completions on the right, and C."""
+    prompts, completions = ([torch.tensor(ids, device=device) for ids in some] for some in (prompt_ids, completion_ids))
+    masks = pad([torch.ones_like(x) for x in prompts], 0, "left"), pad([torch.ones_like(x) for x in completions], 0)
+    ids = pad(prompts, fill, "left"), pad(completions, fill)
+    return torch.cat(ids, dim=1), torch.cat(masks, dim=1), ids[1].size(1)

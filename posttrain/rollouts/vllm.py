@@ -1,0 +1,328 @@
+"""Sampling with vLLM in the trainer's process, from the trainer's own weights.
+
+The engine is built from the policy's configuration alone, with placeholder weights; `load` streams the policy's
+weights into it, parameter by parameter and without a second copy of the model, as often as they have changed. So it
+serves a model from the hub, from a GGUF file or made from scratch alike, fully trained or with a LoRA adapter.
+
+vLLM itself is imported when an engine is built. What it does to the process is put back (`process_state`), with one
+exception: vLLM needs `torch.distributed` and initialises it with this one process if nobody has. It stays so until
+`close`. Where the trainer has a process group of several processes, each of them builds its own engine, all at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import gc
+import itertools
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from posttrain.errors import ConfigError, PosttrainError, TrainingError
+from posttrain.rollouts.policy_weights import is_tied, named_weights
+from posttrain.rollouts.process_state import untouched_generators, untouched_process
+from posttrain.rollouts.sampling import Sampled, Sampling, check_lengths, request_seed
+from posttrain.rollouts.time_limit import time_limit
+from posttrain.rollouts.vllm_build import (
+    cannot_build,
+    check_installed,
+    check_machine,
+    cpu_cache_bytes,
+    engine_config,
+    engine_dtype,
+    is_installed,
+    kept_process_group,
+    set_environment,
+    start,
+)
+
+__all__ = ["InProcessEngine", "Sampled", "Sampling", "is_installed", "request_seed"]
+
+_open_engines = 0
+_began_distributed = False
+
+
+class InProcessEngine:
+    """A vLLM engine inside the trainer's process.
+
+    Args:
+        model: The policy, a transformers model or a PEFT model around one; or only its configuration.
+        eos_token_ids: Tokens that end a completion.
+        max_model_length: Most tokens of prompt and completion; None takes what the model was made for.
+        max_num_seqs: Most completions that are sampled at the same time.
+        dtype: The engine's dtype by name. "auto" is the policy's; on a GPU a float32 policy is sampled in bfloat16.
+        gpu_memory_utilization: Share of the GPU's memory for the engine, weights and KV cache. On a CPU the KV cache
+            has `VLLM_CPU_KVCACHE_SPACE` GiB; if that is not set, what `max_num_seqs` need and 1 GiB at most.
+        tensor_parallel_size: Processes that share one engine; it must divide the number of processes. Those that share
+            one must sample the same prompts.
+        enable_sleep_mode: Makes `sleep` free the GPU's memory.
+        trust_remote_code: Allows a model's own code.
+        time_limit_s: Most seconds for one call of `sample` or `load`, and for building the engine.
+        seed: Of the engine itself; requests have their own.
+        enforce_eager: No CUDA graphs and no compilation; None is True on a CPU.
+
+    Raises:
+        ConfigError: vLLM is not installed or cannot run this model, or the arguments don't fit the machine.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        eos_token_ids: Sequence[int],
+        max_model_length: int | None = None,
+        max_num_seqs: int = 256,
+        dtype: str = "auto",
+        gpu_memory_utilization: float = 0.3,
+        tensor_parallel_size: int = 1,
+        enable_sleep_mode: bool = False,
+        trust_remote_code: bool = False,
+        time_limit_s: float = 600.0,
+        seed: int = 0,
+        enforce_eager: bool | None = None,
+    ):
+        check_installed()
+        processes = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+        check_machine(enable_sleep_mode, tensor_parallel_size, processes)
+        on_cpu = not torch.cuda.is_available()
+        config = engine_config(model)
+        self.dtype = engine_dtype(dtype, model, config, on_cpu)
+        self.max_model_length = max_model_length or int(config.get_text_config().max_position_embeddings)
+        self.time_limit_s = time_limit_s
+        self._tied = bool(config.tie_word_embeddings)
+        self._stop_token_ids = list(eos_token_ids)
+        self._eager = on_cpu if enforce_eager is None else enforce_eager
+        self._can_sleep = enable_sleep_mode
+        self._asleep = self._failed = self._loaded = False
+        self._numbers = itertools.count()
+        self._llm: Any = None
+        options = {
+            "max_model_len": self.max_model_length,
+            "max_num_seqs": max_num_seqs,
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "gpu_memory_utilization": gpu_memory_utilization,
+            "tensor_parallel_size": tensor_parallel_size,
+            "enable_sleep_mode": enable_sleep_mode,
+            "trust_remote_code": trust_remote_code,
+            "seed": seed,
+            "enforce_eager": self._eager,
+        }
+        if on_cpu:
+            options["kv_cache_memory_bytes"] = cpu_cache_bytes(config, self.dtype, self.max_model_length, max_num_seqs)
+        if processes > 1:
+            options["distributed_executor_backend"] = "external_launcher"
+        self._build(config, options)
+        if on_cpu:
+            self._try_one_token()
+
+    # ---- weights ----
+
+    def load(self, model: nn.Module | Iterable[tuple[str, torch.Tensor]]) -> None:
+        """Take over the policy's weights, all of them.
+
+        Args:
+            model: The policy as it was at construction, with other values; or its weights as (checkpoint name, whole
+                tensor), the LM head left out where it is tied to the embedding.
+
+        Raises:
+            ConfigError: an adapter that cannot be added to its layer's weight.
+            TrainingError: the engine takes other weights than these, or could not take them.
+        """
+        self._check_usable()
+        weights = self._stream(model)
+        self.wake()
+        with self._guarded("loading the policy's weights into the sampling engine"):
+            self._llm.start_weight_update()
+            self._llm.update_weights({"update_info": {"weights": weights}})
+            self._llm.finish_weight_update()
+            self._llm.reset_prefix_cache()
+        self._loaded = True
+
+    def _stream(self, model: nn.Module | Iterable[tuple[str, torch.Tensor]]) -> Iterable[tuple[str, torch.Tensor]]:
+        if not isinstance(model, nn.Module):
+            return model
+        if is_tied(model) != self._tied:
+            raise ConfigError(
+                f"the embedding and the LM head {'are' if self._tied else 'were not'} one in the engine, and "
+                f"{'are not' if self._tied else 'are'} in this model",
+                expected="the model that the engine was built for",
+                where="model",
+            )
+        return named_weights(model)
+
+    # ---- sampling ----
+
+    def sample(
+        self, prompt_ids: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling
+    ) -> list[list[Sampled]]:
+        """Draw `sampling.n` completions of each prompt.
+
+        A completion depends on its prompt, its prompt's seed and its own number alone, up to what a batch's other rows
+        change in the last bits of the logits: completion i is what a request of its own with seed + i would draw.
+
+        Args:
+            prompt_ids: Token ids of each prompt.
+            seeds: One for each prompt, such as `request_seed` gives. Not used at temperature 0.
+            sampling: How to draw.
+
+        Returns:
+            One list of `sampling.n` completions per prompt, in the order of the prompts.
+
+        Raises:
+            DataError: a prompt does not fit `max_model_length` together with its completion.
+            TrainingError: no weights were loaded; or the engine failed, or took longer than the time limit. The
+                engine cannot be used again then.
+        """
+        check_lengths(prompt_ids, sampling.max_tokens, self.max_model_length)
+        self._check_usable()
+        if not self._loaded:
+            raise TrainingError("the engine has no weights", expected="a call of load() before sample()")
+        self.wake()
+        if sampling.temperature == 0.0:  # vLLM takes one completion a prompt then; the others are the same
+            return [group * sampling.n for group in self._run(prompt_ids, seeds, dataclasses.replace(sampling, n=1))]
+        return self._run(prompt_ids, seeds, sampling)
+
+    def _run(
+        self, prompt_ids: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling
+    ) -> list[list[Sampled]]:
+        done: dict[str, list[Sampled]] = {}
+        with self._guarded(f"sampling {len(prompt_ids)} x {sampling.n} completions") as check_time:
+            engine = self._llm.llm_engine
+            names = [f"{next(self._numbers)}" for _ in prompt_ids]
+            for name, ids, seed in zip(names, prompt_ids, seeds, strict=True):
+                engine.add_request(name, {"prompt_token_ids": list(ids)}, self._parameters(sampling, seed))
+            while engine.has_unfinished_requests():
+                for output in engine.step():
+                    if output.finished:
+                        done[output.request_id] = [_sampled(one) for one in output.outputs]
+                check_time()
+        return [done[name] for name in names]
+
+    def _parameters(self, sampling: Sampling, seed: int) -> Any:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        return SamplingParams(
+            n=sampling.n,
+            max_tokens=sampling.max_tokens,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=sampling.top_k,
+            min_p=sampling.min_p or 0.0,
+            repetition_penalty=sampling.repetition_penalty,
+            seed=seed if sampling.temperature > 0.0 else None,
+            stop_token_ids=self._stop_token_ids,
+            logprobs=0,
+            flat_logprobs=True,
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+
+    # ---- sleep and end ----
+
+    def sleep(self, level: int = 2) -> None:
+        """Free the GPU's memory until the next `wake`, `load` or `sample`. Nothing where it was not enabled.
+
+        Args:
+            level: 1 keeps the weights in the CPU's memory; 2 drops them, and `load` is needed before `sample`.
+        """
+        if not self._can_sleep or self._asleep:
+            return
+        self._check_usable()
+        with self._guarded("putting the sampling engine to sleep"):
+            self._llm.sleep(level=level)
+        self._asleep, self._loaded = True, self._loaded and level == 1
+
+    def wake(self) -> None:
+        """Take the memory back that `sleep` freed."""
+        if not self._asleep:
+            return
+        self._check_usable()
+        with self._guarded("waking the sampling engine"):
+            self._llm.wake_up()
+        self._asleep = False
+
+    def close(self) -> None:
+        """End the engine and free its memory; a process group that it began ends with the last engine."""
+        global _open_engines, _began_distributed
+        if self._llm is None:
+            return
+        llm, self._llm = self._llm, None
+        _open_engines -= 1
+        last_of_ours = _began_distributed and not _open_engines and torch.distributed.is_initialized()
+        _began_distributed = _began_distributed and not last_of_ours
+        with untouched_process(), contextlib.nullcontext() if last_of_ours else kept_process_group():
+            llm.llm_engine.engine_core.shutdown()
+            del llm
+            gc.collect()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.close()
+
+    # ---- building, and what can go wrong ----
+
+    def _build(self, config: Any, options: dict[str, Any]) -> None:
+        global _open_engines, _began_distributed
+        set_environment()
+        limit = time_limit(self.time_limit_s, "building the sampling engine")
+        had_group = torch.distributed.is_initialized()
+        with limit, untouched_process(), self._compilation(), tempfile.TemporaryDirectory() as folder:
+            config.save_pretrained(folder)
+            try:
+                self._llm = start(folder, options, max(4096, self.max_model_length))
+            except Exception as error:
+                raise cannot_build(error) from error
+        _open_engines += 1
+        _began_distributed = _began_distributed or not had_group
+
+    def _try_one_token(self) -> None:
+        """Some models fail only when they run: find out before training, not in the middle of the first step."""
+        try:
+            self._run([[0]], [0], Sampling(max_tokens=1))
+        except TrainingError as error:
+            self.close()
+            raise cannot_build(error.__cause__ or error) from error
+
+    def _compilation(self) -> contextlib.AbstractContextManager[Any]:
+        # Eager also means vLLM's small helpers: on a CPU compiling them takes longer than the first rollouts
+        return torch.compiler.set_stance("force_eager") if self._eager else contextlib.nullcontext()
+
+    @contextlib.contextmanager
+    def _guarded(self, doing: str) -> Iterator[Any]:
+        """Run the block with a time limit and the process's state kept. An error in it is the end of the engine."""
+        with time_limit(self.time_limit_s, doing) as check_time, untouched_generators(), self._compilation():
+            try:
+                yield check_time
+            except PosttrainError:
+                self._failed = True
+                raise
+            except Exception as error:
+                self._failed = True
+                raise TrainingError(
+                    f"{doing} failed: {type(error).__name__}: {error}",
+                    where="rollout.engine",
+                    fix="start again, the last checkpoint is whole; if it was memory, lower "
+                    "rollout.gpu_memory_utilization or the batch; rollout.engine: transformers does without vLLM",
+                ) from error
+
+    def _check_usable(self) -> None:
+        if self._llm is None or self._failed:
+            raise TrainingError(f"the sampling engine {'was closed' if self._llm is None else 'has failed before'}")
+
+
+def _sampled(output: Any) -> Sampled:
+    flat = output.logprobs
+    ids = list(output.token_ids)
+    logprobs = [flat.logprobs[start] for start in flat.start_indices]
+    if [flat.token_ids[start] for start in flat.start_indices] != ids:
+        raise RuntimeError("log-probabilities and tokens do not belong together")
+    return Sampled(ids, logprobs, output.finish_reason == "length")

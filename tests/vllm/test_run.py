@@ -1,0 +1,48 @@
+"""Whole runs of the tiny recipe with vLLM's rollouts and evaluations."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.pipeline.runs import assert_same_run, at_step, lines, train, write_recipe
+
+# The smallest heads that vLLM's CPU attention takes; a mix in which both kinds of step are sure to happen
+VLLM = (
+    "rollout.engine=vllm", "rollout.probe_every=1", "rollout.time_limit_s=120", "model.init.hidden_size=64",
+    "hybrid.controller.name=alternate", "hybrid.controller.sft_steps=1", "hybrid.controller.grpo_steps=2",
+)  # fmt: skip
+
+
+@pytest.mark.slow
+def test_killed_and_resumed_equals_never_killed(tmp_path: Path) -> None:
+    whole, folder = write_recipe(tmp_path / "whole"), write_recipe(tmp_path / "killed")
+    ended = train(whole, *VLLM)
+    assert ended.code == 0, ended.text
+    ended = train(folder, *VLLM, fault=at_step("hybrid", 6))
+    assert ended.code == -signal.SIGKILL, ended.text
+    ended = train(folder, *VLLM, "--resume")
+    assert ended.code == 0, ended.text
+    assert_same_run(whole / "run", folder / "run")
+    assert [line["stage"] for line in lines(folder / "run", "eval.jsonl")][-1] == "final"
+    assert any(line["mix"]["grpo"] for line in lines(folder / "run", "steps.jsonl") if line["stage"] == "hybrid")
+
+
+@pytest.mark.slow
+def test_an_adapter_with_a_reference(tmp_path: Path) -> None:
+    """LoRA and a KL penalty: the reference adapter that TRL adds is no part of what vLLM gets."""
+    folder = write_recipe(tmp_path)
+    ended = train(
+        folder, *VLLM, "lora.r=4", "hybrid.grpo.beta=0.1", "hybrid.learning_rate=1.0e-2", "hybrid.steps=6"
+    )  # fmt: skip
+    assert ended.code == 0, ended.text
+
+
+def test_what_vllm_cannot_run_is_said_before_training(tmp_path: Path) -> None:
+    folder = write_recipe(tmp_path)
+    ended = train(folder, *VLLM[:1], "model.init.hidden_size=32", "evaluate.at_start=true")
+    assert ended.code == 2, ended.text
+    assert "vLLM cannot sample from this model here" in ended.text
+    assert "rollout.engine: transformers" in ended.text

@@ -1,0 +1,163 @@
+"""HybridTrainer with vLLM's rollouts: they come from the policy, as often as needed, and again the same on resume."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, set_seed
+
+from posttrain.controllers import Alternate, GRPOOnly
+from posttrain.errors import TrainingError
+from posttrain.files import read_lines
+from posttrain.models import build_model
+from posttrain.rollouts.engines import open_engine
+from posttrain.rollouts.for_trl import engine_settings
+from posttrain.rollouts.sampling import request_seed
+from posttrain.trainer import HybridTrainer
+from tests.training.conftest import (  # noqa: F401 - fixtures
+    demonstrations,
+    hybrid_args,
+    prompts,
+    reward,
+    tokenizer,
+)
+from tests.training.test_resume import StopAt
+
+STEPS = 6
+FLOAT32 = 1e-4
+"""How far apart two implementations of the same float32 model may be, per token, as a log-probability."""
+
+
+class Watched:
+    """An engine that counts what it is asked for."""
+
+    def __init__(self, engine):
+        self.engine, self.dtype, self.loads, self.requests = engine, engine.dtype, 0, []
+
+    def load(self, model):
+        self.loads += 1
+        self.engine.load(model)
+
+    def sample(self, prompt_ids, seeds, sampling):
+        sampled = self.engine.sample(prompt_ids, seeds, sampling)
+        self.requests.append((prompt_ids, seeds, sampling, sampled))
+        return sampled
+
+
+@pytest.fixture(scope="module")
+def model_folder(tokenizer, tmp_path_factory) -> Path:  # noqa: F811
+    """Heads of 32, the smallest that vLLM's CPU attention takes."""
+    folder = tmp_path_factory.mktemp("model")
+    build_model(tokenizer, hidden_size=64, layers=2, heads=2, max_position_embeddings=64).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def engine(model_folder, tokenizer, tmp_path_factory):
+    model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32)
+    args = hybrid_args(tmp_path_factory.mktemp("engine"))
+    opened = open_engine(model, [tokenizer.eos_token_id], **engine_settings(args))
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def build(model_folder, tokenizer, prompts, demonstrations, tmp_path, engine):
+    def make(controller, *, folder=tmp_path, lora=False, callbacks=None, **changes):
+        set_seed(3)
+        policy = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32)
+        if lora:
+            policy = get_peft_model(policy, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
+        settings = {"max_steps": STEPS, "per_device_train_batch_size": 16, "learning_rate": 1e-2, **changes}
+        return HybridTrainer(
+            policy,
+            reward,
+            hybrid_args(folder, use_vllm=True, **settings),
+            prompts,
+            processing_class=tokenizer,
+            demonstrations=demonstrations,
+            controller=controller,
+            callbacks=callbacks,
+            engine=Watched(engine),
+        )
+
+    return make
+
+
+@pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])
+def test_every_rollout_comes_from_the_policy_of_its_step(build, lora, monkeypatch):
+    """After each of six large updates the sampler's log-probabilities are the trainer's."""
+    trainer = build(GRPOOnly(), lora=lora, vllm_probe_every=1)
+    seen = trainer._metrics["train"]
+    gaps = []
+    log = trainer.log
+    monkeypatch.setattr(
+        trainer, "log", lambda *a, **k: (gaps.extend(seen["sampling/sampling_logp_difference/max"]), log(*a, **k))
+    )
+    before = {name: p.detach().clone() for name, p in trainer.model.named_parameters() if p.requires_grad}
+    trainer.train()
+    assert len(gaps) == STEPS
+    assert max(gaps) < FLOAT32
+    moved = max(float((p.detach() - before[n]).abs().max()) for n, p in trainer.model.named_parameters() if n in before)
+    assert moved > 1e-2  # else an engine that never got new weights would pass, too
+
+
+def test_one_request_a_prompt_with_its_own_seed(build):
+    trainer = build(GRPOOnly(), max_steps=3, num_generations=4)
+    trainer.train()
+    rounds = [r for r in trainer.vllm_generation.engine.requests if r[2].n > 1]
+    assert len(rounds) == 3
+    for window, (prompt_ids, seeds, sampling, sampled) in enumerate(rounds):
+        assert (len(prompt_ids), sampling.n) == (4, 4)
+        assert seeds == [request_seed(trainer.args.seed, window, prompt) for prompt in range(4)]
+        assert all(len({tuple(one.token_ids) for one in group}) > 1 for group in sampled)
+
+
+def test_weights_travel_once_a_change_and_only_when_rollouts_are_due(build):
+    trainer = build(Alternate(sft_steps=3, grpo_steps=1), max_steps=8)
+    trainer.train()
+    mixes = [line["mix"]["grpo"] for line in read_lines(Path(trainer.args.output_dir) / "steps.jsonl")]
+    assert mixes.count(1.0) == 2
+    assert trainer.vllm_generation.engine.loads == 2
+
+
+def test_a_window_of_several_steps_loads_once(build):
+    trainer = build(GRPOOnly(), max_steps=4, per_device_train_batch_size=4, steps_per_generation=4)
+    trainer.train()
+    assert trainer.vllm_generation.engine.loads == 1
+
+
+@pytest.mark.parametrize("stop", [3, 4])
+def test_resuming_equals_never_stopping(build, tmp_path, stop):
+    controller = Alternate(sft_steps=1, grpo_steps=2)
+    whole = build(controller, folder=tmp_path / "whole")
+    whole.train()
+    build(controller, folder=tmp_path / "parts", callbacks=[StopAt(stop)]).train()
+    resumed = build(controller, folder=tmp_path / "parts")
+    resumed.train(resume_from_checkpoint=True)
+    rounds = [r for r in resumed.vllm_generation.engine.requests if r[2].n > 1]
+    later = [r for r in whole.vllm_generation.engine.requests if r[2].n > 1][-len(rounds) :]
+    assert rounds
+    assert [r[3] for r in rounds] == [r[3] for r in later]
+    for (name, ours), theirs in zip(resumed.model.named_parameters(), whole.model.parameters(), strict=True):
+        assert torch.equal(ours, theirs), name
+
+
+def test_a_sampler_that_lags_behind_stops_the_run(build):
+    """As when weights are pushed into a copy that nothing reads: silent in vLLM, and seen by the probe."""
+    trainer = build(GRPOOnly(), vllm_probe_every=2)
+    watched = trainer.vllm_generation.engine
+
+    def load_once(model):
+        watched.loads += 1
+        if watched.loads == 1:
+            watched.engine.load(model)
+
+    watched.load = load_once
+    with pytest.raises(TrainingError, match="log-probabilit"):
+        trainer.train()
+    assert trainer.state.global_step == 2

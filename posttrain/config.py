@@ -16,6 +16,7 @@ from pydantic import PrivateAttr, ValidationError
 from posttrain.config_errors import explain, raise_all, where_in
 from posttrain.controllers import SASR
 from posttrain.errors import ConfigError
+from posttrain.gguf_files import SUFFIX
 from posttrain.nearest import did_you_mean
 from posttrain.sections import (
     AnyTask,
@@ -26,19 +27,27 @@ from posttrain.sections import (
     RewardConfig,
     RolloutSection,
     RunSection,
+    ScoringSection,
     Section,
-    Share,
     WarmupSection,
 )
 from posttrain.tasks import Task
+from posttrain.tasks.json_structure import JsonStructure
 from posttrain.tasks.knights_knaves import KnightsKnaves
+from posttrain.tasks.math import Math
+from posttrain.tasks.mixture import Mixture
 from posttrain.yamlfile import DEFAULT, Key, Layer, display, load_layers, merge, nearest_files, overrides_layer
 
-TASKS: dict[str, type] = {"knights_knaves": KnightsKnaves}
+TASKS: dict[str, type] = {
+    "knights_knaves": KnightsKnaves,
+    "math": Math,
+    "json_structure": JsonStructure,
+    "mixture": Mixture,
+}
 """What a recipe can name under `task.name`."""
 
 KINDS: dict[Key, tuple[str, ...]] = {
-    ("model",): ("name", "init"),
+    ("model",): ("name", "gguf", "init"),
     ("task",): ("name",),
     ("hybrid", "controller"): ("name",),
 }
@@ -52,8 +61,7 @@ class Recipe(Section):
         model: What to train.
         task: Where prompts, demonstrations and held-out rows come from.
         rewards: What scores a completion; empty takes the task's own reward.
-        max_reward_error_rate: Share of one reward's latest scores that may fail (an exception, a time-out) before
-            the run stops.
+        scoring: How completions are scored, and what a failing reward may cost.
         lora: An adapter to train instead of all parameters.
         warmup: Stage 1.
         hybrid: Stage 2.
@@ -65,7 +73,7 @@ class Recipe(Section):
     model: ModelSection
     task: AnyTask
     rewards: list[RewardConfig] = []
-    max_reward_error_rate: Share = 0.1
+    scoring: ScoringSection = ScoringSection()
     lora: LoraSection | None = None
     warmup: WarmupSection = WarmupSection()
     hybrid: HybridSection = HybridSection()
@@ -96,7 +104,7 @@ class Recipe(Section):
 def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     """Read a recipe file over the files it `extends`, with `key.path=value` overrides on top.
 
-    Relative paths of rewards and of the task's files start at the folder of the file that names them (on the
+    Relative paths of rewards, a GGUF model and the task's files start at the folder of the file that names them (on the
     command line: the working directory) and are absolute in the result. `run.dir` left out is `runs/` and the
     recipe's name.
 
@@ -148,9 +156,17 @@ def load_task(name: str, overrides: Iterable[str] = ()) -> Task:
 def _write_out(data: dict[str, Any], folder: Path) -> None:
     """Write out shorthands (a name alone for a section of that name) and make paths absolute, in place."""
     hybrid = data.get("hybrid")
+    if isinstance(data.get("task"), list):
+        parts = [{"name": part} if isinstance(part, str) else part for part in data["task"]]
+        data["task"] = {"name": Mixture.name, "tasks": parts}
+    if isinstance(data.get("model"), str) and data["model"].lower().endswith(SUFFIX):
+        data["model"] = {"gguf": data["model"]}
     for section, key in ((data, "model"), (data, "task"), (hybrid, "controller")):
         if isinstance(section, dict) and isinstance(section.get(key), str):
             section[key] = {"name": section[key]}
+    model = data.get("model")
+    if isinstance(model, dict) and isinstance(model.get("gguf"), str):
+        model["gguf"] = _absolute(model["gguf"], folder)
     rewards = data.get("rewards")
     if isinstance(rewards, list):
         rewards[:] = [{"name": one} if isinstance(one, str) else one for one in rewards]
@@ -158,10 +174,17 @@ def _write_out(data: dict[str, Any], folder: Path) -> None:
         if isinstance(reward, dict) and isinstance(reward.get("path"), str):
             reward["path"] = _absolute(reward["path"], folder)
     task = data.get("task")
-    if isinstance(task, dict) and isinstance(task.get("path"), str):
-        task["path"] = [task["path"]]
-    if isinstance(task, dict) and isinstance(task.get("path"), list):
-        task["path"] = [_absolute(one, folder) if isinstance(one, str) else one for one in task["path"]]
+    tasks = task.get("tasks") if isinstance(task, dict) else None
+    for part in [task, *tasks] if isinstance(tasks, list) else [task]:
+        if isinstance(part, dict):
+            paths = {key: value for key, value in part.items() if key == "path" or key.endswith("_path")}
+            part.update({key: _absolute_paths(value, folder) for key, value in paths.items()})
+
+
+def _absolute_paths(value: Any, folder: Path) -> Any:
+    paths = value if isinstance(value, list) else [value]
+    absolute = [_absolute(path, folder) if isinstance(path, str) else path for path in paths]
+    return absolute if value is not None else None
 
 
 def _absolute(path: str, folder: Path) -> str:

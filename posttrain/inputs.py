@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from posttrain.config import Recipe
-from posttrain.data import check_disjoint
 from posttrain.errors import ConfigError, DataError, PosttrainError
+from posttrain.gguf_files import SUFFIX, file_sha256, gguf_file
+from posttrain.leaks import check_disjoint
 from posttrain.reward import Reward, load_reward
 from posttrain.sections import RewardConfig
-from posttrain.tasks import TaskData
+from posttrain.tasks import Task, TaskData, own_rewards
 
 
 def load_data(recipe: Recipe) -> TaskData:
@@ -39,11 +40,68 @@ def load_rewards(recipe: Recipe, data: TaskData, functions: Iterable[Callable[..
     Raises:
         RewardError: A reward cannot be loaded, or takes a column that the data does not have.
     """
-    sources: list[Any] = [*recipe.rewards, *functions] or [RewardConfig(name=recipe.task.reward)]
-    rewards = [load_reward(source) for source in sources]
+    named: list[Any] = [_routed(reward, recipe.task) for reward in recipe.rewards]
+    rewards = [load_reward(source) for source in [*named, *functions]] or task_rewards(recipe.task)
     for reward in rewards if data.train else []:
         reward.check_columns(set(data.train[0]))
     return rewards
+
+
+def task_rewards(task: Task) -> list[Reward]:
+    """The rewards that define a pass: the task's own, or each task's of a mixture, for its rows only."""
+    mixed = len(own_rewards(task)) > 1
+    return [
+        load_reward(RewardConfig(name=reward, tasks=[name] if mixed else None))
+        for name, reward in own_rewards(task).items()
+    ]
+
+
+def _routed(reward: RewardConfig, task: Task) -> RewardConfig:
+    """A reward that is one of a mixture's tasks' own applies to that task's rows, unless the recipe says otherwise."""
+    own = own_rewards(task)
+    unknown = sorted(set(reward.tasks or ()) - set(own))
+    if unknown:
+        raise ConfigError(
+            f"the reward applies to {unknown[0]!r}",
+            expected="tasks of the recipe: " + ", ".join(own),
+            where="rewards.tasks",
+            fix="a single task needs no `tasks`" if len(own) == 1 else None,
+        )
+    tasks = [name for name, its in own.items() if its == reward.name]
+    return reward if reward.tasks or not tasks or len(own) == 1 else reward.model_copy(update={"tasks": tasks})
+
+
+def check_model(recipe: Recipe) -> dict[str, str]:
+    """Make sure that there is such a model, by its tokenizer.
+
+    Returns:
+        The fingerprint of a model that is a file, by name, as `RunDir.open` takes them; else nothing.
+
+    Raises:
+        ConfigError: There is no such model, or it cannot be read.
+    """
+    from posttrain.models import load_tokenizer  # loads transformers and torch, which rows and rewards do without
+
+    name, where = recipe.model.gguf or recipe.model.name, recipe.where("model")
+    if not name:
+        return {}
+    file = gguf_file(name, where)
+    if recipe.lora and (Path(name) / "adapter_config.json").is_file():
+        raise ConfigError(
+            f"{name} is an adapter, and the recipe adds another on top of it",
+            expected="a whole model, or no lora: the adapter is trained on, then",
+            where=recipe.where("lora"),
+            fix="leave lora out (lora=null), or start from the adapter's base model",
+        )
+    with loading(file or name, where):
+        load_tokenizer(file or name, **hub_options(recipe))
+    return {"model": file_sha256(file)} if file else {}
+
+
+def hub_options(recipe: Recipe) -> dict[str, Any]:
+    """The arguments of `from_pretrained` that go with a hub id."""
+    section = recipe.model
+    return {"revision": section.revision, "trust_remote_code": section.trust_remote_code} if section.name else {}
 
 
 @contextmanager
@@ -57,7 +115,8 @@ def loading(source: str | Path, where: str) -> Iterator[None]:
     Raises:
         ConfigError: There is no such folder, or the block could not load the model.
     """
-    if _looks_like_a_path(str(source)) and not Path(source).expanduser().is_dir():
+    folder = Path(source).expanduser()
+    if _looks_like_a_path(str(source)) and folder.suffix.lower() != SUFFIX and not folder.is_dir():
         raise ConfigError(
             f"there is no folder {str(source)!r}",
             expected="a folder with config.json, weights and tokenizer, or a hub id such as owner/name",

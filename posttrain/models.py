@@ -18,6 +18,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from posttrain.gguf_files import SUFFIX
+from posttrain.gguf_model import gguf_policy, gguf_tokenizer
+
 END, PAD = "<|end|>", "<|pad|>"
 
 WORDS = r"<[^<>\s]+>| ?[A-Za-z]+|[0-9]| ?(?:(?!<[^<>\s]+>)[^\sA-Za-z0-9])+|\s+"
@@ -95,7 +98,9 @@ def build_model(
 
 
 def load_tokenizer(source: str | Path, **options: Any) -> PreTrainedTokenizerBase:
-    """The tokenizer of a hub id or folder, padding on the left, with its end of sequence as padding if it has none."""
+    """The tokenizer of a hub id, folder or GGUF file, padding left, its end of sequence as padding if it has none."""
+    if str(source).lower().endswith(SUFFIX):
+        return gguf_tokenizer(Path(source))
     tokenizer = AutoTokenizer.from_pretrained(source, padding_side="left", **options)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -103,8 +108,10 @@ def load_tokenizer(source: str | Path, **options: Any) -> PreTrainedTokenizerBas
 
 
 def load_policy(source: str | Path, *, dtype: str = "float32", trainable: bool = True, **options: Any) -> Any:
-    """A causal LM of a hub id or folder; a folder with an adapter gives its base model with the adapter on top."""
+    """A causal LM of a hub id, folder or GGUF file; a folder with an adapter gives its base model with that on top."""
     folder = Path(source)
+    if str(source).lower().endswith(SUFFIX):
+        return gguf_policy(folder, dtype=dtype)
     if (folder / "adapter_config.json").is_file():
         return AutoPeftModelForCausalLM.from_pretrained(folder, is_trainable=trainable, dtype=dtype, **options)
     return AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **options)

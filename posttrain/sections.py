@@ -5,6 +5,7 @@ Names are TRL's, transformers' and PEFT's wherever one exists. Importing this lo
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
@@ -13,7 +14,10 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from posttrain.controllers import CONTROLLERS, SASR, Controller
 from posttrain.errors import ConfigError
 from posttrain.library_fields import DECIDED_ELSEWHERE, check_args
+from posttrain.tasks.json_structure import JsonStructure
 from posttrain.tasks.knights_knaves import KnightsKnaves
+from posttrain.tasks.math import Math
+from posttrain.tasks.mixture import Mixture
 
 Count = Annotated[int, Field(ge=0)]
 Size = Annotated[int, Field(ge=1)]
@@ -71,9 +75,18 @@ class InitSection(Section):
 
 
 class ModelSection(Section):
-    """The model to train: `name` is a hub id or a local folder; `init` builds a small one. `model: NAME` is short."""
+    """The model to train. `model: NAME` is short for `model: {name: NAME}`.
+
+    Args:
+        name: A hub id, a local folder, or `smollm2-135m-instruct`: a model that an installed package brings.
+        gguf: A file, dequantised into the run directory. A relative path starts at the folder of the recipe that
+            names it. `model: FILE.gguf` is short.
+        init: A small model built from scratch.
+        revision: Of a hub id, as the next three keys are transformers'.
+    """
 
     name: str | None = None
+    gguf: str | None = None
     init: InitSection | None = None
     revision: str | None = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -87,10 +100,11 @@ class ModelSection(Section):
 
     @model_validator(mode="after")
     def _one_source(self) -> ModelSection:
-        if bool(self.name) == bool(self.init):
+        named = [key for key in ("name", "gguf", "init") if getattr(self, key)]
+        if len(named) != 1:
             raise ConfigError(
-                "the model has both a name and an init" if self.name else "the model has neither name nor init",
-                expected="name (a hub id or a local folder) or init (a small model built from scratch)",
+                f"the model has {' and '.join(named)}" if named else "the model has neither name nor gguf nor init",
+                expected="one of name (a hub id or a local folder), gguf (a file) or init (built from scratch)",
             )
         return self
 
@@ -99,7 +113,8 @@ class RewardConfig(Section):
     """One reward: built in (`name`), in a file (`path: FILE.py:FUNCTION`) or importable (`import: MODULE:FUNCTION`).
 
     `:FUNCTION` may be left out when it is `score`. A relative path starts at the folder of the recipe that names it.
-    `weight` multiplies the score, `kwargs` are passed to every call. `- NAME` is short for `- {name: NAME}`.
+    `weight` multiplies the score, `kwargs` are passed to every call, `tasks` names the tasks of a mixture whose rows it
+    applies to. `- NAME` is short for `- {name: NAME}`.
     """
 
     model_config = ConfigDict(populate_by_name=True)
@@ -109,6 +124,7 @@ class RewardConfig(Section):
     import_: str | None = Field(default=None, alias="import")
     weight: float = 1.0
     kwargs: Mapping[str, Any] = {}
+    tasks: Annotated[list[str], Field(min_length=1)] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -233,11 +249,26 @@ class KLSection(Section):
     sample: Share = 0.25
 
 
+class CurriculumSection(Section):
+    """Prompts in the order of how often a model solves them, easiest first; those it never solves are left out.
+
+    Args:
+        model: Whose pass rates: the recipe's own (`base`), or the one that the warm-up left (`warmup`).
+        samples: Completions per prompt, drawn once before the stage; 1 takes the greedy one.
+    """
+
+    model: Literal["base", "warmup"] = "base"
+    samples: Size = 8
+
+
 if TYPE_CHECKING:
     AnyController = Controller
 else:
     AnyController = Annotated[Union[tuple(CONTROLLERS.values())], Field(discriminator="name")]  # noqa: UP007
-AnyTask = KnightsKnaves
+if TYPE_CHECKING:
+    AnyTask = Any
+else:
+    AnyTask = Annotated[KnightsKnaves | Math | JsonStructure | Mixture, Field(discriminator="name")]
 
 
 class HybridSection(StageSection):
@@ -247,6 +278,7 @@ class HybridSection(StageSection):
         demonstration_batch_size: Demonstrations per device and micro-batch; null takes as many a step as the warm-up.
         save_total_limit: Checkpoints kept; null keeps all.
         time_limit_s: Wall-clock budget of the stage in seconds, after which it ends as if its steps were done.
+        curriculum: Prompts from easy to hard; null shuffles them.
     """
 
     steps: Count = 200
@@ -257,6 +289,7 @@ class HybridSection(StageSection):
     controller: AnyController = SASR()
     grpo: GRPOSection = GRPOSection()
     kl: KLSection = KLSection()
+    curriculum: CurriculumSection | None = None
 
     @field_validator("args")
     @classmethod
@@ -264,25 +297,85 @@ class HybridSection(StageSection):
         own = {*cls.model_fields, *GRPOSection.model_fields}
         return check_args(args, "trl.GRPOConfig", own, DECIDED_ELSEWHERE)
 
+    @model_validator(mode="after")
+    def _one_order(self) -> HybridSection:
+        if self.curriculum and self.args.get("shuffle_dataset"):
+            raise ConfigError("a curriculum, and args.shuffle_dataset: true", expected="one order of the prompts")
+        return self
+
     def trl_kwargs(self) -> dict[str, Any]:
         """The arguments of `trl.GRPOConfig` that the recipe decides, `args` included."""
         limit = {"save_total_limit": self.save_total_limit}
-        return {**self.common_kwargs(), **limit, **self.grpo.model_dump(), **self.args}
+        order = {} if self.curriculum is None else {"shuffle_dataset": False}
+        return {**self.common_kwargs(), **limit, **order, **self.grpo.model_dump(), **self.args}
 
 
 class RolloutSection(Section):
-    """What samples completions. `auto` takes transformers."""
+    """What samples completions, in training and in evaluations; names after `trl.GRPOConfig`'s `vllm_*`.
+
+    Args:
+        engine: `auto` takes vLLM where it is installed, else transformers.
+        mode: vLLM in the training process (`colocate`), or a server of its own (`server`).
+        server_base_url: Where the server listens, such as http://localhost:8000; `posttrain serve` starts one.
+        weights_folder: A folder that the run and the server see under the same path, for weights on their way to it;
+            null is memory where the server is on this machine.
+        gpu_memory_utilization: Share of the GPU that a colocated vLLM may take, weights and cache.
+        max_model_length: Longest prompt and completion together, in tokens; null takes the model's own bound.
+        enable_sleep_mode: Free the engine's GPU memory while the policy trains.
+        time_limit_s: Seconds that one round of sampling or one transfer of weights may take before the run ends.
+        probe_every: Transfers of weights between comparisons of the sampler's log-probabilities with the trainer's;
+            the first is always followed by one, and 0 leaves it at that.
+    """
 
     engine: Literal["auto", "transformers", "vllm"] = "auto"
+    mode: Literal["colocate", "server"] = "colocate"
+    server_base_url: str | None = None
+    weights_folder: str | None = None
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.3
+    max_model_length: Size | None = None
+    enable_sleep_mode: bool = False
+    time_limit_s: Positive = 600
+    probe_every: Count = 50
 
-    @field_validator("engine")
-    @classmethod
-    def _available(cls, value: str) -> str:
-        if value == "vllm":
+    @model_validator(mode="after")
+    def _server(self) -> RolloutSection:
+        if (self.mode == "server") != bool(self.server_base_url):
             raise ConfigError(
-                "'vllm' is not supported yet", expected="'auto' or 'transformers'", fix="set rollout.engine to auto"
+                f"mode: {self.mode} with server_base_url: {self.server_base_url}",
+                expected="server_base_url with mode: server, and only there",
+                fix="start a server with `posttrain serve` and give its address" if self.mode == "server" else None,
             )
-        return value
+        if self.engine == "transformers" and self.mode == "server":
+            raise ConfigError("mode: server with engine: transformers", fix="set engine to vllm")
+        return self
+
+    def uses_vllm(self) -> bool:
+        """Whether vLLM samples: asked for, or there to be taken."""
+        return self.engine == "vllm" or (self.engine == "auto" and importlib.util.find_spec("vllm") is not None)
+
+    def trl_kwargs(self) -> dict[str, Any]:
+        """The arguments of `HybridConfig` that the recipe decides here."""
+        if not self.uses_vllm():
+            return {"use_vllm": False}
+        own = self.model_dump(exclude={"engine"}, exclude_none=True)
+        return {"use_vllm": True, **{f"vllm_{name}": value for name, value in own.items()}}
+
+
+class ScoringSection(Section):
+    """How completions are scored: in worker processes that a reward can hang or kill without harm to the run.
+
+    Args:
+        workers: Processes; null takes one a CPU core, at most 8; 0 scores in the training process, without limits.
+        time_limit_s: Seconds that one completion may take before its worker is killed and replaced.
+        memory_limit_mb: What a worker may allocate; null sets no limit.
+        max_error_rate: Share of one reward's latest scores that may fail (an exception, a time-out) before the run
+            stops.
+    """
+
+    workers: Count | None = None
+    time_limit_s: Positive = 5.0
+    memory_limit_mb: Size | None = 4096
+    max_error_rate: Share = 0.1
 
 
 class EvaluateSection(Section):

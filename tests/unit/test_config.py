@@ -161,7 +161,21 @@ def test_task_files_start_at_the_recipe(folder: Path) -> None:
         ("evaluate: {at_start: no}", "recipe.yaml:3: evaluate.at_start", "'no'", "write false"),
         ("evaluate: {k: [0]}", "recipe.yaml:3: evaluate.k.0", "0", None),
         ("run: {report_to: [trakio]}", "recipe.yaml:3: run.report_to.0", "'trakio'", "did you mean trackio?"),
-        ("rollout: {engine: vllm}", "recipe.yaml:3: rollout.engine", "'vllm' is not supported yet", None),
+        ("rollout: {engine: vlm}", "recipe.yaml:3: rollout.engine", "'vlm'", "did you mean vllm?"),
+        ("rollout: {mode: server}", "recipe.yaml:3: rollout", "mode: server with server_base_url: None", None),
+        (
+            "rollout: {server_base_url: 'http://localhost:8000'}",
+            "recipe.yaml:3: rollout",
+            "mode: colocate with server_base_url: http://localhost:8000",
+            None,
+        ),
+        (
+            "rollout: {engine: transformers, mode: server, server_base_url: 'http://localhost:8000'}",
+            "recipe.yaml:3: rollout",
+            "mode: server with engine: transformers",
+            "set engine to vllm",
+        ),
+        ("scoring: {max_error_rate: 2}", "recipe.yaml:3: scoring.max_error_rate", "2", None),
         ("lora: {alpha: 3}", "recipe.yaml:3: lora.alpha", "unknown key 'alpha'", "did you mean lora_alpha?"),
         (
             "hybrid: {args: {optin: x}}",
@@ -207,7 +221,7 @@ def test_wrong_heads(folder: Path) -> None:
     [
         ("task: knights_knaves\n", "'model' is missing"),
         ("model: m\n", "'task' is missing"),
-        ("model: {dtype: auto}\ntask: knights_knaves\n", "the model has neither name nor init"),
+        ("model: {dtype: auto}\ntask: knights_knaves\n", "the model has neither name nor gguf nor init"),
     ],
 )
 def test_missing_keys(folder: Path, text: str, seen: str) -> None:

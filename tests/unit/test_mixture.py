@@ -1,0 +1,85 @@
+"""Several tasks in one recipe: their rows side by side, and each reward on its own task's rows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from datasets import Dataset
+
+from posttrain.config import load_recipe
+from posttrain.errors import ConfigError, DataError
+from posttrain.inputs import load_data, load_rewards, task_rewards
+from posttrain.reward import Scorer
+from posttrain.tasks.mixture import _side_by_side
+
+RECIPE = """
+model: some/model
+task:
+  - {name: knights_knaves, people: [2], train: 6, eval: 4, demonstrations: 3, prompt: short, split: content}
+  - {name: math, path: sums.jsonl, train: 5, eval: 3, demonstrations: 2}
+"""
+
+
+@pytest.fixture
+def recipe_file(tmp_path: Path) -> Path:
+    sums = [
+        {"question": f"What is {n} + {n + 1}?", "answer": f"{n} + {n + 1} = {2 * n + 1}.\n#### {2 * n + 1}"}
+        for n in range(10)
+    ]
+    (tmp_path / "sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in sums))
+    file = tmp_path / "mixed.yaml"
+    file.write_text(RECIPE)
+    return file
+
+
+def test_rows_of_both_tasks_say_which_they_are(recipe_file: Path) -> None:
+    data = load_data(load_recipe(recipe_file))
+    assert [row["task"] for row in data.train] == ["knights_knaves"] * 6 + ["math"] * 5
+    assert [row["task"] for row in data.eval] == ["knights_knaves"] * 4 + ["math"] * 3
+    assert len(data.demonstrations) == 5
+    assert all(row["completion"] for row in data.demonstrations)
+    # A table needs the same columns in every row
+    assert len({frozenset(row) for row in data.train}) == 1
+    assert Dataset.from_list(data.train)["answer"][6:] == [row["answer"] for row in data.train[6:]]
+
+
+def test_each_reward_scores_its_own_rows(recipe_file: Path) -> None:
+    recipe = load_recipe(recipe_file)
+    data = load_data(recipe)
+    puzzles = [row for row in data.demonstrations if row["task"] == "knights_knaves"]
+    sums = [row for row in data.demonstrations if row["task"] == "math"]
+    rows = [puzzles[0], sums[0], puzzles[1], sums[1]]
+    columns = {name: [row[name] for row in rows] for name in rows[0] if name not in ("prompt", "completion")}
+    for rewards in (load_rewards(recipe, data), task_rewards(recipe.task)):
+        scored = Scorer(rewards)([r["prompt"] for r in rows], [r["completion"] for r in rows], columns)
+        values = {reward.name: [outcome.value for outcome in some] for reward, some in zip(rewards, scored, strict=True)}
+        assert values == {"knights_knaves": [1.0, None, 1.0, None], "math_answer": [None, 1.0, None, 1.0]}
+
+
+def test_a_reward_can_be_said_to_apply_to_some_tasks(recipe_file: Path) -> None:
+    recipe_file.write_text(RECIPE + "rewards: [math_answer, knights_knaves, format, {name: format, tasks: [math]}]\n")
+    recipe = load_recipe(recipe_file)
+    tasks = [reward.tasks for reward in load_rewards(recipe, load_data(recipe))]
+    assert tasks == [{"math"}, {"knights_knaves"}, None, {"math"}]
+
+
+def test_a_task_that_is_not_in_the_mixture_is_refused(recipe_file: Path) -> None:
+    recipe_file.write_text(RECIPE + "rewards: [{name: format, tasks: [maths]}]\n")
+    recipe = load_recipe(recipe_file)
+    with pytest.raises(ConfigError, match=r"(?s)'maths'.*tasks of the recipe: knights_knaves, math"):
+        load_rewards(recipe, load_data(recipe))
+
+
+def test_a_task_stands_in_a_mixture_once(tmp_path: Path) -> None:
+    file = tmp_path / "twice.yaml"
+    file.write_text("model: some/model\ntask: [knights_knaves, {name: knights_knaves, people: [5]}]\n")
+    with pytest.raises(ConfigError, match="knights_knaves stands there twice"):
+        load_recipe(file)
+
+
+def test_columns_of_two_kinds_are_refused() -> None:
+    rows = {"a": [{"answer": "12", "task": "a"}], "b": [{"answer": ["12"], "task": "b"}]}
+    with pytest.raises(DataError, match="'answer' is str in a and list in b"):
+        _side_by_side(rows)

@@ -17,18 +17,17 @@ from posttrain.config_errors import explain, raise_all, where_in
 from posttrain.controllers import SASR
 from posttrain.errors import ConfigError
 from posttrain.gguf_files import SUFFIX
+from posttrain.model_sections import LoraSection, ModelSection
 from posttrain.nearest import did_you_mean
+from posttrain.section import Section
 from posttrain.sections import (
     AnyTask,
     EvaluateSection,
     HybridSection,
-    LoraSection,
-    ModelSection,
     RewardConfig,
     RolloutSection,
     RunSection,
     ScoringSection,
-    Section,
     WarmupSection,
 )
 from posttrain.tasks import Task

@@ -20,13 +20,41 @@ def test_there_are_recipes() -> None:
     assert FILES
 
 
+def processes(path: Path) -> int:
+    return 8 if path.stem.endswith("-8gpu") else 1
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(RECIPES)))
 def test_recipe_loads_and_has_a_plan(path: Path) -> None:
-    recipe = load_recipe(path)
-    check(recipe)
-    plan = batch_plan(recipe, prompts=recipe.task.train, demonstrations=recipe.task.demonstrations)
+    recipe, number = load_recipe(path), processes(path)
+    check(recipe, number)
+    plan = batch_plan(recipe, number, prompts=recipe.task.train, demonstrations=recipe.task.demonstrations)
     assert plan.generation_batch % recipe.hybrid.grpo.num_generations == 0
     assert describe(recipe, plan)
+    if recipe.hybrid.steps and recipe.hybrid.controller.needs_g_warmup:
+        # SASR compares norms of both stages, and a norm grows with the noise of a smaller batch
+        assert plan.demonstrations_per_step == plan.warmup_rows_per_step
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(RECIPES)))
+def test_header_says_how_to_run_it(path: Path) -> None:
+    lines = path.read_text().splitlines()
+    header = lines[: next(number for number, line in enumerate(lines) if not line.startswith("#"))]
+    assert 3 <= len(header) <= 14
+    launch = "accelerate launch --num_processes 8 -m " if processes(path) > 1 else ""
+    assert f"#   {launch}posttrain run recipes/{path.relative_to(RECIPES)}" in "\n".join(header)
+
+
+@pytest.mark.parametrize("path", [path for path in FILES if processes(path) > 1], ids=lambda path: path.name)
+def test_a_node_does_the_one_gpu_recipe_with_larger_steps(path: Path) -> None:
+    node, one = load_recipe(path), load_recipe(path.with_name(path.name.replace("-8gpu", "")))
+    assert (node.model, node.task, node.rewards, node.lora) == (one.model, one.task, one.rewards, one.lora)
+    counts = {"prompts": one.task.train, "demonstrations": one.task.demonstrations}
+    large, small = batch_plan(node, 8, **counts), batch_plan(one, 1, **counts)
+    assert large.completions_per_step == 4 * small.completions_per_step
+    assert large.warmup_rows_per_step == 2 * small.warmup_rows_per_step
+    assert large.warmup_epochs == pytest.approx(small.warmup_epochs)
+    assert node.hybrid.steps * large.completions_per_step == 2 * one.hybrid.steps * small.completions_per_step
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(RECIPES)))

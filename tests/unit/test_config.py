@@ -11,8 +11,9 @@ from posttrain.config import Recipe, load_recipe, load_task
 from posttrain.controllers import SASR, Static
 from posttrain.errors import ConfigError
 from posttrain.library_fields import SOURCES, library_fields
+from posttrain.model_sections import LoraSection
 from posttrain.nearest import nearest
-from posttrain.sections import HybridSection, LoraSection, WarmupSection
+from posttrain.sections import HybridSection, WarmupSection
 from posttrain.tasks.knights_knaves import KnightsKnaves
 
 SMALL = "model: some/model\ntask: knights_knaves\n"

@@ -16,6 +16,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, Qwen2Config
 
 from posttrain.rollouts.vllm import InProcessEngine
+from tests.training.conftest import demonstrations, prompts, tokenizer  # noqa: F401 - fixtures
 
 ENDS = list(range(6))
 PROMPTS = [[50 + place, 60, 70 + place % 3] for place in range(6)]

@@ -17,13 +17,7 @@ from posttrain.rollouts.engines import open_engine
 from posttrain.rollouts.for_trl import engine_settings
 from posttrain.rollouts.sampling import request_seed
 from posttrain.trainer import HybridTrainer
-from tests.training.conftest import (  # noqa: F401 - fixtures
-    demonstrations,
-    hybrid_args,
-    prompts,
-    reward,
-    tokenizer,
-)
+from tests.training.conftest import hybrid_args, reward
 from tests.training.test_resume import StopAt
 
 STEPS = 6
@@ -48,7 +42,7 @@ class Watched:
 
 
 @pytest.fixture(scope="module")
-def model_folder(tokenizer, tmp_path_factory) -> Path:  # noqa: F811
+def model_folder(tokenizer, tmp_path_factory) -> Path:
     """Heads of 32, the smallest that vLLM's CPU attention takes."""
     folder = tmp_path_factory.mktemp("model")
     build_model(tokenizer, hidden_size=64, layers=2, heads=2, max_position_embeddings=64).save_pretrained(folder)

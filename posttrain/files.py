@@ -10,7 +10,7 @@ import contextlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,15 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Replace `path` by `value` as indented JSON, whole or not at all; NaN and infinities become null."""
     write_text(path, json.dumps(plain(value), indent=2, ensure_ascii=False) + "\n")
+
+
+def write_jsonl(path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]]) -> int:
+    """Replace `path` by rows as JSON lines, whole or not at all, and return their number; raises as `replacing` does."""
+    count = 0
+    with replacing(Path(path)) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for count, row in enumerate(rows, start=1):  # noqa: B007 (the number is what is returned)
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    return count
 
 
 def plain(value: Any) -> Any:

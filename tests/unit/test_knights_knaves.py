@@ -11,7 +11,8 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from posttrain.errors import ConfigError, DataError
-from posttrain.tasks.knights_knaves import KnightsKnaves, generate_rows, parse_people, write, write_jsonl
+from posttrain.files import write_jsonl
+from posttrain.tasks.knights_knaves import KnightsKnaves, generate_rows, parse_people, write
 from posttrain.tasks.knights_knaves.logic import ATOMS, parse_statements, solve, structure
 
 COLUMNS = {"quiz", "names", "knight_knave", "solution", "solution_text_format", "statements", "people"}

@@ -54,7 +54,9 @@ def test_each_reward_scores_its_own_rows(recipe_file: Path) -> None:
     columns = {name: [row[name] for row in rows] for name in rows[0] if name not in ("prompt", "completion")}
     for rewards in (load_rewards(recipe, data), task_rewards(recipe.task)):
         scored = Scorer(rewards)([r["prompt"] for r in rows], [r["completion"] for r in rows], columns)
-        values = {reward.name: [outcome.value for outcome in some] for reward, some in zip(rewards, scored, strict=True)}
+        values = {
+            reward.name: [outcome.value for outcome in some] for reward, some in zip(rewards, scored, strict=True)
+        }
         assert values == {"knights_knaves": [1.0, None, 1.0, None], "math_answer": [None, 1.0, None, 1.0]}
 
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
 from posttrain.errors import ConfigError
+from posttrain.files import write_jsonl
 from posttrain.tasks import TaskData
 from posttrain.tasks.knights_knaves.generate import PuzzleSource, Split, split_puzzles
 from posttrain.tasks.knights_knaves.logic import CONNECTIVES
@@ -26,11 +27,10 @@ from posttrain.tasks.knights_knaves.rows import (
     row_prompt,
     thinking,
     with_completion,
-    write_jsonl,
 )
 from posttrain.tasks.knights_knaves.text import NAMES, complete_roles
 
-__all__ = ["KnightsKnaves", "generate_rows", "parse_people", "write", "write_jsonl"]
+__all__ = ["KnightsKnaves", "generate_rows", "parse_people", "write"]
 
 MOST_PEOPLE = 8
 

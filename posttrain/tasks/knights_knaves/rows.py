@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import os
 import random
-import tempfile
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias
 
 from posttrain.errors import DataError
@@ -87,27 +83,3 @@ def with_completion(row: Row, statements: Statements | None, cot: Cot, *, think:
     reasoning = row_thought(row, statements, cot) if think else None
     completion = completion_text(reasoning, row["solution_text_format"])
     return {"prompt": row["prompt"], "completion": completion, **{k: v for k, v in row.items() if k != "prompt"}}
-
-
-def write_jsonl(path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]]) -> int:
-    """Writes rows as JSON lines and returns their number. The file appears whole or not at all.
-
-    Missing folders are made. On any error the old file, if there was one, stays as it was.
-    """
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    count = 0
-    handle, draft = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            for row in rows:
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
-                count += 1
-            file.flush()
-            os.fsync(file.fileno())
-        Path(draft).chmod(0o644)
-        Path(draft).replace(target)
-    except BaseException:
-        Path(draft).unlink(missing_ok=True)
-        raise
-    return count

@@ -1,0 +1,177 @@
+"""Structured output: an object that fits a JSON Schema, extracted from a text.
+
+`JsonStructure` is the task of a recipe; `generate_rows` and `write` serve `posttrain data json_structure`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
+
+from posttrain.errors import ConfigError
+from posttrain.files import write_jsonl
+from posttrain.tasks import TaskData
+from posttrain.tasks.json_structure.domains import DOMAINS
+from posttrain.tasks.json_structure.generate import LEVELS, Split, split_records
+from posttrain.tasks.json_structure.rows import (
+    Prompt,
+    Row,
+    Style,
+    read_rows,
+    record_row,
+    split_rows,
+    with_completion,
+)
+
+__all__ = ["JsonStructure", "generate_rows", "parse_levels", "write"]
+
+
+def parse_levels(value: Any) -> list[int]:
+    """Levels from `3`, `[2, 4]`, `"2-4"` or `"1,3-5"`.
+
+    Raises:
+        ConfigError: It is none of these, or a level is not from 1 to 5.
+    """
+    levels: list[int] = []
+    try:
+        for part in value.split(",") if isinstance(value, str) else [value] if isinstance(value, int) else value:
+            first, dash, last = str(part).strip().partition("-")
+            levels += range(int(first), int(last if dash else first) + 1)
+    except (TypeError, ValueError):
+        levels = []
+    if not levels or not all(level in LEVELS for level in levels):
+        raise ConfigError(repr(value), expected="levels from 1 to 5, such as 3, [1, 2] or 1-3", where="difficulty")
+    return list(dict.fromkeys(levels))
+
+
+@dataclass(frozen=True, kw_only=True)
+class JsonStructure:
+    """Texts to extract a JSON object from, each with its schema; generated, or read from files.
+
+    Args:
+        difficulty: The levels, 1 to 5 (see `generate.py`); each gets the same share. `"1-3"` is understood. Not given:
+            all of them.
+        train: How many prompts for the rollouts.
+        eval: How many held-out texts.
+        demonstrations: How many worked examples: the JSON itself.
+        prompt: `full` has the schema, `short` only keys and types, for tiny models.
+        style: How demonstrations are written: `compact` without any space, `indent` over several lines.
+        split: What no eval row shares with any other part: `content`, the text and the gold object; `schema`, the
+            schema besides.
+        domains: What the texts are about.
+        vocabulary: How many of the built-in words of each kind to use.
+        synonyms: Whether the same key comes in several spellings.
+        path: JSON-lines files to read instead, with `text` or `prompt`, `schema` and `gold`. `difficulty` then selects
+            rows, `split: content` keeps prompts apart, and domains, vocabulary and synonyms do not apply.
+    """
+
+    __pydantic_config__ = {"extra": "forbid"}
+    reward: ClassVar[str] = "json_structure"
+    slice_by: ClassVar[str] = "difficulty"
+
+    name: Literal["json_structure"] = "json_structure"
+    difficulty: Annotated[list[int] | None, BeforeValidator(lambda v: None if v is None else parse_levels(v))] = None
+    train: Annotated[int, Field(ge=0)] = 4000
+    eval: Annotated[int, Field(ge=0)] = 200
+    demonstrations: Annotated[int, Field(ge=0)] = 500
+    prompt: Prompt = "full"
+    style: Style = "compact"
+    split: Split = "content"
+    domains: Annotated[list[str], Field(min_length=1)] = field(default_factory=lambda: list(DOMAINS))
+    vocabulary: Annotated[int, Field(ge=4)] | None = None
+    synonyms: bool = True
+    path: Annotated[list[str] | None, BeforeValidator(lambda value: [value] if isinstance(value, str) else value)] = (
+        None
+    )
+
+    def __post_init__(self) -> None:
+        if isinstance(self.path, str):
+            object.__setattr__(self, "path", [self.path])
+        if self.difficulty is not None:
+            object.__setattr__(self, "difficulty", parse_levels(self.difficulty))
+        unknown = [name for name in self.domains if name not in DOMAINS]
+        if unknown:
+            raise ConfigError(repr(unknown[0]), expected="one of " + ", ".join(DOMAINS), where="domains")
+
+    def load(self, seed: int) -> TaskData:
+        """The rows for one seed, the same in every process.
+
+        Raises:
+            DataError: There are not as many different texts as asked for, or rows of a file can't be used.
+        """
+        counts = {"eval": self.eval, "demonstrations": self.demonstrations, "train": self.train}
+        if self.path:
+            parts = split_rows(read_rows(self.path, self.prompt, self.difficulty), seed, counts, self.split)
+        else:
+            records = split_records(
+                seed,
+                counts,
+                self.difficulty or LEVELS,
+                self.domains,
+                self.vocabulary,
+                synonyms=self.synonyms,
+                split=self.split,
+            )
+            parts = {part: [record_row(record, self.prompt) for record in some] for part, some in records.items()}
+        demonstrations = [with_completion(row, self.style) for row in parts["demonstrations"]]
+        return TaskData(train=parts["train"], demonstrations=demonstrations, eval=parts["eval"])
+
+
+def generate_rows(
+    difficulty: Any,
+    count: int,
+    seed: int = 0,
+    *,
+    prompt: Prompt = "full",
+    style: Style = "compact",
+    domains: Sequence[str] = tuple(DOMAINS),
+    vocabulary: int | None = None,
+    synonyms: bool = True,
+) -> list[Row]:
+    """`count` different texts with their completions, in TRL's prompt/completion form plus columns.
+
+    Args:
+        difficulty: What `parse_levels` understands, such as `"1-3"`.
+        count: How many rows.
+        seed: The same seed gives the same rows, in every process.
+        prompt: This and all that follows: as in `JsonStructure`.
+        style: How the completion is written.
+        domains: What the texts are about.
+        vocabulary: How many words of each kind to use.
+        synonyms: Whether the same key comes in several spellings.
+
+    Raises:
+        ConfigError: An argument is out of bounds.
+        DataError: There are not that many different texts.
+    """
+    options: dict[str, Any] = {
+        "difficulty": difficulty,
+        "demonstrations": count,
+        "prompt": prompt,
+        "style": style,
+        "domains": list(domains),
+        "vocabulary": vocabulary,
+        "synonyms": synonyms,
+    }
+    try:
+        task = TypeAdapter(JsonStructure).validate_python({**options, "train": 0, "eval": 0})
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(key) for key in first["loc"][:1]).replace("demonstrations", "count")
+        raise ConfigError(f"{first['input']!r}: {first['msg']}", where=place or "json_structure") from error
+    return task.load(seed).demonstrations
+
+
+def write(out: str | os.PathLike[str], difficulty: Any, count: int, seed: int = 0, **options: Any) -> int:
+    """Writes `generate_rows(difficulty, count, seed, **options)` to `out` as JSON lines and returns their number.
+
+    Raises:
+        ConfigError: An argument is out of bounds.
+        DataError: There are not that many different texts.
+        OSError: The file cannot be written; a file that was there stays as it was.
+    """
+    return write_jsonl(out, generate_rows(difficulty, count, seed, **options))

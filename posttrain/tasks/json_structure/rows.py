@@ -1,0 +1,169 @@
+"""Records as rows, and rows of the user's own from JSON lines."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from posttrain.errors import DataError
+from posttrain.tasks.json_structure.generate import Record, Split, canonical, is_held_out
+
+Prompt: TypeAlias = Literal["full", "short"]
+Style: TypeAlias = Literal["compact", "indent"]
+Row: TypeAlias = dict[str, Any]
+_SHOWN = 5  # unfit rows that an error names
+
+
+def record_row(record: Record, prompt: Prompt) -> Row:
+    """A generated record as a row without a completion; schema and gold are JSON text."""
+    return {
+        "prompt": prompt_text(record.text, record.schema, prompt),
+        "schema": record.schema_text,
+        "gold": json.dumps(record.gold, ensure_ascii=False),
+        "difficulty": record.level,
+        "text": record.text,
+    }
+
+
+def prompt_text(text: str, schema: Any, prompt: Prompt) -> str:
+    """What the model reads: the request, the schema and the text, or only keys and text."""
+    if prompt == "short":
+        return f"{_brief(schema, schema)}\n{text}\n"
+    return (
+        "Read the text and write down what it says as one JSON value that fits the schema. "
+        "Answer with the JSON and nothing else.\n\n"
+        f"Schema:\n{json.dumps(schema, ensure_ascii=False)}\n\nText:\n{text}\n\nJSON:\n"
+    )
+
+
+def _brief(schema: Any, root: Any) -> str:
+    """A schema in a few words, such as `name string, address {city string}`; limits are left out."""
+    if not isinstance(schema, dict):
+        return json.dumps(schema)
+    reference = schema.get("$ref", "")
+    definitions = root.get("$defs", {})
+    if reference.startswith("#/$defs/") and reference[8:] in definitions:
+        return _brief(definitions[reference[8:]], {**root, "$defs": {**definitions, reference[8:]: True}})
+    for word in ("oneOf", "anyOf"):
+        if word in schema:
+            return "|".join(_brief(each, root) for each in schema[word])
+    if "enum" in schema:
+        return "|".join(each if isinstance(each, str) else json.dumps(each) for each in schema["enum"])
+    if "properties" in schema:
+        required = schema.get("required", ())
+        keys = [
+            f"{name}{'' if name in required else '?'} {_brief(part, root)}"
+            for name, part in schema["properties"].items()
+        ]
+        return ", ".join(keys) if schema is root else "{" + ", ".join(keys) + "}"
+    if "items" in schema:
+        return f"[{_brief(schema['items'], root)}]"
+    kind = schema.get("type", "any")
+    return kind if isinstance(kind, str) else "|".join(kind)
+
+
+def with_completion(row: Row, style: Style) -> Row:
+    """The row as a demonstration: its prompt, the gold as the completion, its columns."""
+    gold = json.loads(row["gold"])
+    options: dict[str, Any] = {"separators": (",", ":")} if style == "compact" else {"indent": 2}
+    completion = json.dumps(gold, ensure_ascii=False, **options)
+    return {"prompt": row["prompt"], "completion": completion, **{k: v for k, v in row.items() if k != "prompt"}}
+
+
+def read_rows(paths: Sequence[str], prompt: Prompt, levels: Sequence[int] | None) -> list[Row]:
+    """The rows of JSON-lines files: `text` or `prompt`, `schema`, `gold`, and perhaps `difficulty` (else 0).
+
+    Schema and gold may be JSON text or the objects themselves. Other columns are kept, except `completion`. Of rows
+    with the same prompt only the first is.
+
+    Args:
+        paths: The files.
+        prompt: The form of the prompt of rows that have none.
+        levels: The values of `difficulty` to keep; None keeps all.
+
+    Raises:
+        DataError: A file can't be read, or rows that no completion could be judged by; the first are named.
+    """
+    rows: dict[str, Row] = {}
+    unfit: list[str] = []
+    for path in paths:
+        try:
+            lines = Path(path).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"can't be read: {error}", expected="JSON lines in UTF-8", where=str(path)) from error
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            row = _own_row(line, prompt)
+            if isinstance(row, str):
+                unfit.append(f"{path}:{number}: {row}")
+            elif levels is None or row["difficulty"] in levels:
+                rows.setdefault(" ".join(str(row["prompt"]).lower().split()), row)
+    if unfit:
+        more = f"\n  and {len(unfit) - _SHOWN} more" if len(unfit) > _SHOWN else ""
+        raise DataError(
+            f"{len(unfit)} rows can't be used:\n  " + "\n  ".join(unfit[:_SHOWN]) + more,
+            expected="text or prompt, a JSON Schema (Draft 2020-12) and a gold value that fits it in every row",
+            where="task json_structure, path",
+            fix="mend or delete those lines",
+        )
+    return list(rows.values())
+
+
+def _own_row(line: str, prompt: Prompt) -> Row | str:
+    """The row of a line, or what is wrong with it."""
+    from posttrain.rewards.json_structure import check_row
+
+    try:
+        given = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        return f"not JSON: {error}"
+    if not isinstance(given, dict):
+        return "not a JSON object"
+    missing = [name for name in ("schema", "gold") if given.get(name) is None]
+    if not isinstance(given.get("text", given.get("prompt")), str | list):
+        missing.append("text or prompt")
+    if missing:
+        return "no " + " and no ".join(missing)
+    as_text = {name: given[name] if isinstance(given[name], str) else json.dumps(given[name]) for name in _JSON}
+    wrong = check_row(as_text["schema"], as_text["gold"])
+    if wrong:
+        return wrong
+    own = given.get("prompt") or prompt_text(given["text"], json.loads(as_text["schema"]), prompt)
+    columns = {name: value for name, value in given.items() if name not in ("prompt", "completion")}
+    return {"prompt": own, **columns, **as_text, "difficulty": given.get("difficulty", 0)}
+
+
+_JSON = ("schema", "gold")
+
+
+def split_rows(rows: Sequence[Row], seed: int, counts: Mapping[str, int], split: Split) -> dict[str, list[Row]]:
+    """Disjoint `eval`, `demonstrations` and `train` rows in random order.
+
+    Rows differ by their prompts already. With `split="schema"` eval takes every row of a schema or none.
+
+    Raises:
+        DataError: There are not as many rows as asked for.
+    """
+    pool = list(rows)
+    random.Random(f"json_structure files {seed}").shuffle(pool)
+    if split == "schema":
+        held_out = [row for row in pool if is_held_out(canonical(json.loads(row["schema"])), seed)]
+        rest = [row for row in pool if not is_held_out(canonical(json.loads(row["schema"])), seed)]
+    else:
+        held_out, rest = pool[: counts["eval"]], pool[counts["eval"] :]
+    train = counts["demonstrations"]
+    parts = {"eval": held_out[: counts["eval"]], "demonstrations": rest[:train], "train": rest[train:]}
+    parts["train"] = parts["train"][: counts["train"]]
+    for part, some in parts.items():
+        if len(some) < counts[part]:
+            raise DataError(
+                f"{len(pool)} different rows in the files leave {len(some)} for {part}",
+                expected=f"{counts[part]}, after {counts['eval']} for eval and then the demonstrations",
+                where=f"task json_structure, {part}",
+                fix=f"set {part} to {len(some)} or less, or name more files",
+            )
+    return parts

@@ -232,10 +232,7 @@ def _data(args: argparse.Namespace) -> None:
     if args.count < 1:
         raise ConfigError(str(args.count), expected="at least 1", where="--count")
     options = {name: getattr(args, name) for name in args.options}
-    try:
-        count = args.write(args.out, count=args.count, seed=args.seed, **options)
-    except OSError as error:
-        raise PosttrainError(f"cannot be written: {error.strerror}", where=args.out) from error
+    count = args.write(args.out, count=args.count, seed=args.seed, **options)
     print(f"wrote {count} rows to {args.out}")
 
 

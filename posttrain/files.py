@@ -7,6 +7,7 @@ could not be written is taken back at once, and one that was torn by a kill is d
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
 import os
@@ -16,6 +17,7 @@ from typing import Any
 
 from posttrain.errors import CheckpointError, DataError
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FREE_SPACE = "free some disk space, then run the same command again: what was there before is whole"
 
 
@@ -27,6 +29,8 @@ def replacing(path: Path) -> Iterator[Path]:
         CheckpointError: the file could not be written (disk full, no permission). `path` is as it was before.
     """
     path = Path(path)
+    if path.is_dir():
+        raise CheckpointError("cannot be written: it is a folder", expected="the name of a file", where=str(path))
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -38,7 +42,8 @@ def replacing(path: Path) -> Iterator[Path]:
             os.close(descriptor)
         temporary.replace(path)
     except OSError as error:
-        raise CheckpointError(f"could not be written: {error}", where=str(path), fix=FREE_SPACE) from error
+        fix = FREE_SPACE if error.errno in FULL else None
+        raise CheckpointError(f"could not be written: {error}", where=str(path), fix=fix) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -67,7 +72,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_jsonl(path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]]) -> int:
-    """Replace `path` by rows as JSON lines, whole or not at all, and return their number; raises as `replacing` does."""
+    """Replace `path` by rows as JSON lines, whole or not at all; their number. Raises as `replacing` does."""
     count = 0
     with replacing(Path(path)) as temporary, temporary.open("w", encoding="utf-8") as file:
         for count, row in enumerate(rows, start=1):  # noqa: B007 (the number is what is returned)

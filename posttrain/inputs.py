@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +43,23 @@ def load_rewards(recipe: Recipe, data: TaskData, functions: Iterable[Callable[..
     """
     named: list[Any] = [_routed(reward, recipe.task) for reward in recipe.rewards]
     rewards = [load_reward(source) for source in [*named, *functions]] or task_rewards(recipe.task)
+    if len(own_rewards(recipe.task)) > 1:
+        return [_fitted(reward, data.train) for reward in rewards]
     for reward in rewards if data.train else []:
         reward.check_columns(set(data.train[0]))
     return rewards
+
+
+def _fitted(reward: Reward, rows: list[dict[str, Any]]) -> Reward:
+    """A reward of a mixture, limited to the tasks whose rows have all that it needs; those it names must have it."""
+    columns: dict[str, set[str]] = {}
+    for row in rows:
+        columns.setdefault(row["task"], set()).update(name for name, value in row.items() if value is not None)
+    needed = set(reward.required_columns())
+    fitting = {task for task, its in columns.items() if needed <= its | {"prompt"}}
+    for task in sorted(reward.tasks & set(columns) if reward.tasks else () if fitting else columns):
+        reward.check_columns(columns[task])
+    return reward if reward.tasks or fitting == set(columns) else replace(reward, tasks=frozenset(fitting))
 
 
 def task_rewards(task: Task) -> list[Reward]:

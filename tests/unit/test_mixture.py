@@ -9,7 +9,7 @@ import pytest
 from datasets import Dataset
 
 from posttrain.config import load_recipe
-from posttrain.errors import ConfigError, DataError
+from posttrain.errors import ConfigError, DataError, RewardError
 from posttrain.inputs import load_data, load_rewards, task_rewards
 from posttrain.reward import Scorer
 from posttrain.tasks.mixture import _side_by_side
@@ -85,3 +85,34 @@ def test_columns_of_two_kinds_are_refused() -> None:
     rows = {"a": [{"answer": "12", "task": "a"}], "b": [{"answer": ["12"], "task": "b"}]}
     with pytest.raises(DataError, match="'answer' is str in a and list in b"):
         _side_by_side(rows)
+
+
+def needs_a_sum(completion: str, *, answer: str, **row: object) -> float:
+    return float(answer in completion)
+
+
+def needs_what_nobody_has(completion: str, *, colour: str) -> float:
+    return 0.0
+
+
+def test_a_reward_applies_where_its_columns_are(recipe_file: Path) -> None:
+    """The other task's rows have the column, too, for a table needs it; but there it is empty."""
+    recipe = load_recipe(recipe_file)
+    data = load_data(recipe)
+    (*_, reward) = load_rewards(recipe, data, [needs_a_sum])
+    assert reward.tasks == {"math"}
+    assert reward.applies_to(data.train[-1])
+    assert not reward.applies_to(data.train[0])
+
+
+def test_a_column_that_no_task_has_is_refused(recipe_file: Path) -> None:
+    recipe = load_recipe(recipe_file)
+    with pytest.raises(RewardError, match="no column 'colour'"):
+        load_rewards(recipe, load_data(recipe), [needs_what_nobody_has])
+
+
+def test_a_column_that_the_named_task_has_not_is_refused(recipe_file: Path) -> None:
+    recipe_file.write_text(RECIPE + "rewards: [{name: math_answer, tasks: [knights_knaves]}]\n")
+    recipe = load_recipe(recipe_file)
+    with pytest.raises(RewardError, match="no column 'answer'"):
+        load_rewards(recipe, load_data(recipe))

@@ -31,6 +31,7 @@ _CHUNK_S = 0.02  # work per message: long against the cost of one, short against
 _FIRST_CHUNK = 8  # completions, until it is known how long one takes
 _TICK_S = 0.02
 _START_S = 120.0  # for the imports of the rewards
+_GARBLED = "what its worker process sent is no answer (the reward may write to files that it has not opened)"
 _FRUITLESS = 3  # workers lost in a row without a single answer, or failing to start
 
 
@@ -43,7 +44,8 @@ class RewardPool:
     functions travel by value, and takes a reward's file as it was when the pool was made. A score's `parsed` comes
     back as it is when it is plain data, otherwise as its repr.
 
-    Use it as a context manager, or call `close`; no process outlives the pool or its owner.
+    Use it as a context manager, or call `close`. No worker outlives the pool or its owner, nor does a process that a
+    reward forks or starts, unless it is put into a process group or session of its own (setsid).
 
     Args:
         rewards: What `score` numbers. TRL-style rewards, which want a whole batch, are scored in this process.
@@ -157,7 +159,7 @@ class RewardPool:
                 for worker in self._processes:
                     # Only to a worker that waits for it, so that neither side ever blocks the other by writing
                     if queue and worker.ready and not worker.pending:
-                        chunk = [queue.popleft() for _ in range(self._chunk(index, len(queue)))]
+                        chunk = self._chunk(index, queue)
                         if not worker.send(index, chunk):
                             queue.extendleft(reversed(chunk))
                 left -= self._turn(index, queue)
@@ -166,10 +168,15 @@ class RewardPool:
                 if worker.pending:
                     worker.kill()
 
-    def _chunk(self, index: int, left: int) -> int:
+    def _chunk(self, index: int, queue: deque[Job]) -> list[Job]:
+        """Take the next jobs for one worker from the queue."""
         mean = self._mean_s.get(index)
         wanted = _FIRST_CHUNK if mean is None else int(_CHUNK_S / max(mean, 1e-6))
-        return max(1, min(wanted, -(-left // (2 * self.workers))))
+        most = min(wanted, -(-len(queue) // (2 * self.workers)))
+        chunk = [queue.popleft()]
+        while len(chunk) < most and not (chunk[0].alone or queue[0].alone):
+            chunk.append(queue.popleft())
+        return chunk
 
     def _turn(self, index: int, queue: deque[Job]) -> int:
         """Wait for messages, take them, and replace lost workers; the number of jobs that got an outcome."""
@@ -178,42 +185,65 @@ class RewardPool:
         for connection in wait(list(talking), timeout=_TICK_S if talking else 0):
             worker = talking[connection]  # type: ignore[index]
             message = worker.receive()
-            if message == READY:
-                worker.is_ready()
-            elif message is not None and message.startswith(FAILED):
+            if message is None:
+                continue
+            if worker.ready:
+                finished += self._take(index, worker, message)
+            elif message.startswith(FAILED):
                 raise _cannot_load(message[len(FAILED) :].decode(errors="replace"))
-            elif message is not None:
-                finished += self._take(index, worker, pickle.loads(message))
+            elif message == READY:
+                worker.is_ready()
+            else:
+                worker.garbled = True
         for worker in self._processes:
             if worker.is_dead() or worker.is_stuck(self.time_limit_s if worker.ready else _START_S):
                 finished += self._replace(worker, queue)
         return finished
 
-    def _take(self, index: int, worker: WorkerProcess, answers: list[tuple[Any, str | None, float]]) -> int:
-        for plain, error, seconds in answers:
-            worker.answer(Outcome(score_from(plain), error, seconds))
-        mean = sum(seconds for _, _, seconds in answers) / len(answers)
+    def _take(self, index: int, worker: WorkerProcess, message: bytes) -> int:
+        try:
+            answers = [Outcome(score_from(plain), error, seconds) for plain, error, seconds in pickle.loads(message)]
+            mean = sum(answer.seconds for answer in answers) / len(answers)
+        except Exception:  # whatever a reward wrote there
+            worker.garbled = True
+            return 0
+        if len(answers) > len(worker.pending):
+            worker.garbled = True
+            return 0
+        for answer in answers:
+            worker.answer(answer)
         self._mean_s[index] = 0.8 * self._mean_s.get(index, mean) + 0.2 * mean
         self._fruitless = 0
         return len(answers)
 
     def _replace(self, worker: WorkerProcess, queue: deque[Job]) -> int:
-        """Replace a worker that died or hangs: the job it was at gets an error, the others go back to the queue."""
+        """Replace a worker that is lost: the job it was at gets an error, the others go back to the queue.
+
+        Of a worker that sent something else than answers it is not known at which of its jobs, so they are all sent
+        again, one at a time.
+        """
         seconds, ready, culprit, jobs = worker.seconds_here(), worker.ready, worker.current(), list(worker.pending)
+        garbled = worker.garbled
         ending = worker.kill()
-        if culprit is None and (jobs or not ready):  # no completion's doing: going on as before may be for ever
+        if garbled and jobs:
+            culprit = 0 if len(jobs) == 1 else None
+            for job in jobs:
+                job.alone = True
+        elif culprit is None and (jobs or not ready):  # no completion's doing: going on as before may be for ever
             self._fruitless += 1
             if self._fruitless >= _FRUITLESS or (not ready and ending is None and seconds > _START_S):
                 raise RewardError(
                     f"a worker process {'scored nothing' if ready else 'did not start'}: "
-                    + (ending or f"nothing came of it in {seconds:.0f} s")
+                    + (_GARBLED if garbled else ending or f"nothing came of it in {seconds:.0f} s")
                     + f"\n{worker.last_words()}".rstrip(),
                     where="the reward pool",
                     fix="set workers: 0 to score in this process, without limits",
                 )
         worker.start()
         if culprit is not None:
-            if ending is None:
+            if garbled:
+                error = _GARBLED
+            elif ending is None:
                 error = f"took longer than {self.time_limit_s:g} s (time limit)"
             else:
                 error = f"ended its worker process ({ending})"

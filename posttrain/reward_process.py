@@ -28,7 +28,9 @@ _COMMAND = (
 # One worker a core leaves no core for threads; and what a reward sees of hash order should not depend on the worker
 _ENVIRONMENT = {"OMP_NUM_THREADS": "1"}
 _DEFAULT_ENVIRONMENT = {"PYTHONHASHSEED": "0"}
-_MESSAGE_S = 10  # for one message to pass, when the other side has begun to send or is known to wait for it
+_SEND_S = 10  # for a message to a worker that is known to wait for it
+_RECEIVE_S = 2  # for more of a message that has begun; the whole pool waits meanwhile
+_LONGEST = 2**27  # bytes of a message: longer than answers are, shorter than any text means when read as a length
 _LAST_WORDS = 2000  # characters of what a worker that did not start wrote to standard error
 
 
@@ -36,11 +38,13 @@ _LAST_WORDS = 2000  # characters of what a worker that did not start wrote to st
 class Job:
     """A completion to score, once for all the places of the batch where it stands.
 
-    `payload` is the pickled completion and its columns.
+    `payload` is the pickled completion and its columns. One that is `alone` is sent without others, so that it is
+    clear whose doing it is when the worker sends no answer but something else.
     """
 
     payload: bytes
     places: list[int]
+    alone: bool = False
     outcome: Outcome | None = None
 
 
@@ -57,6 +61,7 @@ class WorkerProcess:
         ready: It has loaded the rewards.
         pending: The jobs it was sent and has not answered, in order.
         connection: Readable when it has something to say.
+        garbled: What it has sent is no answer, so it is of no more use.
     """
 
     def __init__(self, slot: int, setup: IO[bytes], counters: IO[bytes], started: memoryview):
@@ -69,15 +74,16 @@ class WorkerProcess:
         self._stderr: IO[bytes]
         self._answered = self._seen = 0
         self._since = 0.0
-        self._hung_up = False
+        self._hung_up = self.garbled = False
 
     def start(self) -> None:
         """Start a process; the one before must have been killed."""
-        self.ready, self._hung_up, self._answered, self._seen = False, False, 0, 0
+        self.ready = self._hung_up = self.garbled = False
+        self._answered = self._seen = 0
         self._started[self._slot] = 0
         ours, theirs = socket.socketpair()
-        for option in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
-            ours.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", _MESSAGE_S, 0))
+        for option, seconds in ((socket.SO_SNDTIMEO, _SEND_S), (socket.SO_RCVTIMEO, _RECEIVE_S)):
+            ours.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", seconds, 0))
         held, self._lifeline = os.pipe()
         self.connection = Connection(ours.detach())
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (closed when the worker is ready)
@@ -90,7 +96,7 @@ class WorkerProcess:
                 stderr=self._stderr,
                 pass_fds=fds,
                 env=_DEFAULT_ENVIRONMENT | os.environ | _ENVIRONMENT,
-                start_new_session=True,  # Ctrl-C reaches the owner only, and killing the group takes what it started
+                start_new_session=True,  # Ctrl-C reaches the owner only, and killing the group takes what stays in it
             )
         finally:
             theirs.close()
@@ -116,10 +122,12 @@ class WorkerProcess:
     def receive(self) -> bytes | None:
         """Its next message; None when there will be no more."""
         try:
-            return self.connection.recv_bytes()
-        except (EOFError, OSError):
+            return self.connection.recv_bytes(_LONGEST)
+        except (EOFError, ConnectionError):
             self._hung_up = True
-            return None
+        except OSError:  # it stops within a message, or the length is beyond all measure
+            self.garbled = True
+        return None
 
     def answer(self, outcome: Outcome) -> None:
         """It has scored the first of its jobs."""
@@ -147,12 +155,12 @@ class WorkerProcess:
 
     def is_dead(self) -> bool:
         """Whether it has ended, and all that it said has been received."""
-        if self._process is None or self._hung_up:
+        if self._process is None or self._hung_up or self.garbled:
             return True
         return self._process.poll() is not None and not self.connection.poll()
 
     def kill(self) -> str | None:
-        """End it and what it started; how it had ended before, or None when it had not."""
+        """End it and what it started in its process group; how it had ended before, or None when it had not."""
         process, self._process = self._process, None
         if process is None:
             return None

@@ -78,14 +78,19 @@ def main(connection_fd: int, lifeline_fd: int, setup_fd: int, counters_fd: int, 
     for fd in (connection_fd, lifeline_fd, setup_fd, counters_fd):
         os.set_inheritable(fd, False)  # a program that a reward starts must not hold them open
     _die_with(lifeline_fd)
-    connection = Connection(connection_fd)
-    started = memoryview(mmap.mmap(counters_fd, 0)).cast("Q")[slot : slot + 1]
+    connection, own = Connection(connection_fd), os.getpid()
+    # The length is said, because the file grows where a reward writes to descriptors that aren't its own
+    started = memoryview(mmap.mmap(counters_fd, 8 * (slot + 1))).cast("Q")[slot:]
+    setup = pickle.loads(mmap.mmap(setup_fd, 0, access=mmap.ACCESS_READ))
+    for fd in (setup_fd, counters_fd):
+        os.close(fd)
     try:
-        setup = pickle.loads(mmap.mmap(setup_fd, 0, access=mmap.ACCESS_READ))
         rewards = setup.load()
     except Exception as error:
+        _leave_if_forked(own)
         connection.send_bytes(FAILED + describe(error).encode(errors="replace"))
     else:
+        _leave_if_forked(own)
         _limit_memory(setup.memory_limit_mb)
         connection.send_bytes(READY)
         _silence()
@@ -95,6 +100,7 @@ def main(connection_fd: int, lifeline_fd: int, setup_fd: int, counters_fd: int, 
 
 
 def _serve(connection: Connection, rewards: list[Reward | None], started: memoryview) -> None:
+    own = os.getpid()
     while True:
         index, jobs = pickle.loads(connection.recv_bytes())
         reward = rewards[index]
@@ -104,6 +110,7 @@ def _serve(connection: Connection, rewards: list[Reward | None], started: memory
         for job in jobs:
             started[0] += 1
             answers.append(_answer(reward, job))
+            _leave_if_forked(own)
             os.fstat(connection.fileno())  # a reward that closes what isn't its own is found out before the next
             out_of_memory = (answers[-1][1] or "").startswith("MemoryError")
             now = time.monotonic()
@@ -114,6 +121,12 @@ def _serve(connection: Connection, rewards: list[Reward | None], started: memory
                 return  # what filled the memory may still be in it: leave the rest to a fresh worker
         if answers:
             connection.send_bytes(pickle.dumps(answers, pickle.HIGHEST_PROTOCOL))
+
+
+def _leave_if_forked(own: int) -> None:
+    """End a process that a reward has forked and let return: only the worker, `own`, talks to the pool."""
+    if os.getpid() != own:
+        os._exit(0)
 
 
 def _answer(reward: Reward, job: bytes) -> tuple[Any, ...]:

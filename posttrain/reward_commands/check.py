@@ -95,15 +95,27 @@ def check_recipe(
 
 
 def _with_demonstrations(recipe: Recipe, data: TaskData, rows: int) -> TaskData:
-    """The data, with demonstrations also where the recipe asks for none: gold completions come from them."""
-    if not data.demonstrations:
-        given: Any = recipe.task
-        try:
-            task = dataclasses.replace(given, demonstrations=rows)
-            data = dataclasses.replace(data, demonstrations=task.load(recipe.run.seed).demonstrations)
-        except (PosttrainError, TypeError):  # no worked solutions, or a mixture
-            data = dataclasses.replace(data, demonstrations=_boxed_answers(recipe, data))
-    if not data.demonstrations:
+    """The data, with demonstrations also of a task of which the recipe asks for none: gold completions come from them.
+
+    A task of a mixture that has none to give gets a note instead.
+    """
+    parts: list[Any] = getattr(recipe.task, "tasks", [recipe.task])
+    mixed = len(parts) > 1
+    columns = {name: None for row in (*data.train[:1], *data.eval[:1]) for name in row} if mixed else {}
+    there = {row["task"] if mixed else recipe.task.name for row in data.demonstrations}
+    found, notes = list(data.demonstrations), list(data.notes)
+    for task in parts:
+        if task.name in there:
+            continue
+        train, held_out = (
+            [row for row in part if not mixed or row["task"] == task.name] for part in (data.train, data.eval)
+        )
+        more = _made(task, recipe.run.seed, rows, len(train)) or _boxed_answers(task, [*train, *held_out])
+        found += [{**columns, **row, "task": task.name} for row in more] if mixed else more
+        if mixed and not more:
+            notes.append(f"{task.name}: there is no demonstration to take gold completions from")
+    data = dataclasses.replace(data, demonstrations=found, notes=notes)
+    if not found:
         raise DataError(
             "the task has no demonstration",
             expected="at least one: its completion is what every reward must give 1.0",
@@ -113,13 +125,22 @@ def _with_demonstrations(recipe: Recipe, data: TaskData, rows: int) -> TaskData:
     return data
 
 
-def _boxed_answers(recipe: Recipe, data: TaskData) -> list[dict[str, Any]]:
+def _made(task: Any, seed: int, rows: int, train: int) -> list[dict[str, Any]]:
+    """Demonstrations of a task that has been loaded without: beside its train rows, or else in their place."""
+    for changes in ({"demonstrations": rows}, {"demonstrations": min(rows, train), "train": 0}):
+        try:
+            return dataclasses.replace(task, **changes).load(seed).demonstrations
+        except PosttrainError:  # no worked solutions, or not so many
+            continue
+    return []
+
+
+def _boxed_answers(task: Any, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Math problems come without worked solutions often enough; their answers alone are gold completions too."""
-    math = [name for name, reward in own_rewards(recipe.task).items() if reward == Math.reward]
     return [
         {**row, "completion": f"The final answer is \\boxed{{{row['answer']}}}."}
-        for row in (*data.train, *data.eval)
-        if math and row.get("task", math[0]) in math and isinstance(row.get("answer"), str)
+        for row in rows
+        if task.reward == Math.reward and isinstance(row.get("answer"), str)
     ]
 
 

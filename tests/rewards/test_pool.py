@@ -21,7 +21,7 @@ from posttrain.errors import RewardError
 from posttrain.pool import RewardPool, default_workers
 from posttrain.reward import Reward, Score, Scorer, load_reward
 from posttrain.sections import RewardConfig
-from tests.rewards.troubled import Deadly, OnlyHere, slow_to_load, troubled
+from tests.rewards.troubled import GARBAGE, Deadly, OnlyHere, slow_to_load, troubled, writes_when_loaded
 
 LIMIT_S = 0.4
 
@@ -66,6 +66,9 @@ EXPECTED = {
     "exception": "KeyError: 'gold'",
     "print": None,
     "closed": "ended its worker process",
+    "fork": None,
+    "fork and leave": "ended its worker process (exit code 0)",
+    "garbage of text": "what its worker process sent is no answer",
 }
 
 
@@ -81,13 +84,42 @@ def test_a_completion_that_does_its_worst_costs_only_itself(capfd):
         if text in EXPECTED
     } == EXPECTED
     for n, (text, outcome) in enumerate(zip(texts, outcomes, strict=True)):
-        if text in ("good", "print"):
+        if text in ("good", "print", "fork"):
             assert outcome.value == n / 100
         if text == "loop":
             assert LIMIT_S <= outcome.seconds < LIMIT_S + 1
     assert [outcome.value for outcome in again] == [0, 0.01, 0.02, 0.03, 0.04]
     captured = capfd.readouterr()
     assert "flood" not in captured.out + captured.err
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_garbage_written_to_foreign_files_costs_its_writer_alone(workers):
+    texts = [text for bad in GARBAGE for text in ("good", bad, "good")] + ["good"] * 20
+    rows = [{"n": n} for n in range(len(texts))]
+    began = time.monotonic()
+    with pool_of(troubled, workers=workers, time_limit_s=5) as pool:
+        outcomes = pool.score(0, texts, rows)
+        assert [outcome.value for outcome in pool.score(0, ["good"] * 5, rows[:5])] == [0, 0.01, 0.02, 0.03, 0.04]
+    assert time.monotonic() - began < 60
+    for n, (text, outcome) in enumerate(zip(texts, outcomes, strict=True)):
+        if text == "good":
+            assert outcome.value == n / 100, outcome.error
+        else:
+            assert (outcome.error or "").startswith("what its worker process sent is no answer"), text
+
+
+def test_both_processes_of_a_reward_that_forks_return_and_one_of_them_answers():
+    texts = ["fork", "good"] * 20
+    with pool_of(troubled, workers=1) as pool:
+        for _ in range(3):
+            outcomes = pool.score(0, texts, [{"n": n} for n in range(40)])
+            assert [outcome.value for outcome in outcomes] == [n / 100 for n in range(40)]
+
+
+def test_a_reward_that_writes_to_foreign_files_as_it_is_loaded_is_an_error():
+    with pytest.raises(RewardError, match="did not start: what its worker process sent is no answer"):
+        pool_of(writes_when_loaded)
 
 
 def test_memory_that_fills_up_slowly_is_an_error_too():

@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
+import pickle
 import re
 import signal
+import struct
 import sys
 import time
 from typing import Any
 
 from posttrain.reward import Score
+
+# What a reward may write to its worker's socket, where a message is its length in four bytes and then as many
+GARBAGE = {
+    "garbage of text": b"garbage",
+    "garbage of one byte": b"\0",
+    "garbage of zeros": b"\0" * 64,
+    "garbage of ones": b"\xff" * 13,
+    "garbage that says there is more": struct.pack("!i", 10_000),
+    "garbage in a message": struct.pack("!i", 5) + b"ready",
+    "garbage of an error": struct.pack("!i", 10) + b"failed: me",
+    "garbage of answers": (lambda message: struct.pack("!i", len(message)) + message)(
+        pickle.dumps([(None, "surplus", 0.0)] * 99)
+    ),
+}
 
 
 def troubled(completion: str, *, n: int = 0, **row: Any) -> float | Score:
@@ -49,6 +66,15 @@ def troubled(completion: str, *, n: int = 0, **row: Any) -> float | Score:
         os.write(1, b"flood" * 1000)
     elif completion == "closed":
         os.closerange(0, 100)
+    elif completion == "fork":
+        os.fork()
+    elif completion == "fork and leave":
+        if os.fork():
+            os._exit(0)
+    elif completion in GARBAGE:
+        for fd in range(3, 100):
+            with contextlib.suppress(OSError):
+                os.write(fd, GARBAGE[completion])
     return n / 100
 
 
@@ -90,3 +116,11 @@ def _prepare() -> None:
 
 
 slow_to_load.prepare = _prepare  # type: ignore[attr-defined]
+
+
+def writes_when_loaded(completion: str) -> float:
+    """Writes to whatever is open in the process that loads it."""
+    return 1.0
+
+
+writes_when_loaded.prepare = lambda: troubled("garbage of zeros")  # type: ignore[attr-defined]

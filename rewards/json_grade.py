@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import zip_longest
 from typing import Any
 
 from jsonschema import Draft202012Validator
@@ -20,7 +21,7 @@ from jsonschema.validators import extend
 from referencing import Registry
 
 from posttrain.rewards.json_schema import CheckedSchema, compiled
-from posttrain.rewards.json_values import key
+from posttrain.rewards.json_values import ArrayOrder, key, matched
 
 _GROUPS = {
     "object": "required dependentRequired minProperties maxProperties additionalProperties propertyNames "
@@ -49,7 +50,8 @@ _AS_ONE = frozenset(
     ["anyOf", "oneOf", "not", "if", "contains", "propertyNames", "unevaluatedItems", "unevaluatedProperties"]
 )
 _KEPT_PROBLEMS = 3
-_MISSING = object()
+MISSING: Any = object()
+"""Stands for no value; `None` is JSON's null."""
 
 
 class TooLong(Exception):
@@ -93,7 +95,14 @@ class _Tally:
 _TALLY: ContextVar[_Tally] = ContextVar("json_tally")
 
 
-def grade(schema: CheckedSchema, value: Any, *, time_limit_s: float = 2.0) -> Grade:
+def grade(
+    schema: CheckedSchema,
+    value: Any,
+    *,
+    gold: Any = MISSING,
+    array_order: ArrayOrder = "ordered",
+    time_limit_s: float = 2.0,
+) -> Grade:
     """How well `value` fits `schema`.
 
     `valid` counts each keyword once for each place in the schema, not for each value it meets, so that a long array
@@ -102,7 +111,10 @@ def grade(schema: CheckedSchema, value: Any, *, time_limit_s: float = 2.0) -> Gr
 
     `structure` counts the root's type and each `required` key once for each place in the schema: right when the key
     is there, with a value of the type that its schema names, in every object it is required in. The keys that a
-    missing object would have had to have are missing too. It looks through `$ref`, `allOf`, `properties` and `items`.
+    missing object would have had to have are missing too; with a `gold`, also those of the items that it has more of,
+    and of its objects and items under keys that may be absent: leaving out an item never counts for more than an item
+    with a key missing. It looks through `$ref`, `allOf`, `properties` and `items`. Where a value other than an object
+    is right, by the type that the schema names or by the gold, it needs no keys.
 
     Raises:
         TooLong: The limit has passed, or there was no depth of calls left.
@@ -111,7 +123,7 @@ def grade(schema: CheckedSchema, value: Any, *, time_limit_s: float = 2.0) -> Gr
     token = _TALLY.set(tally)
     try:
         errors = list(_VALIDATOR(schema.contents, registry=Registry()).iter_errors(value))
-        structure = _structure(schema, value, tally)
+        structure = _structure(schema, value, gold, array_order, tally)
     except RecursionError:
         raise TooLong from None
     finally:
@@ -216,37 +228,58 @@ _VALIDATOR: Any = extend(
 )
 
 
-def _structure(checked: CheckedSchema, value: Any, tally: _Tally) -> float:
-    right: dict[tuple[int, str | None], bool] = {}
-    is_type = Draft202012Validator({}).is_type
-
-    def has_type(schema: Any, value: Any) -> bool:
-        for part in checked.in_place(schema):
-            kinds = part.get("type")
-            if kinds and not any(is_type(value, kind) for kind in ([kinds] if isinstance(kinds, str) else kinds)):
-                return False
-        return schema is not False
-
+def _structure(checked: CheckedSchema, value: Any, gold: Any, order: ArrayOrder, tally: _Tally) -> float:
+    right: dict[tuple[int, str | None], bool] = {(0, None): _has_type(checked, checked.contents, value)}
     absent: set[int] = set()
-    waiting = [(checked.contents, value)]
-    right[0, None] = has_type(checked.contents, value)
+    waiting = [(checked.contents, value, gold)]
     while waiting:
         tally.left()
-        schema, value = waiting.pop()
+        schema, value, gold = waiting.pop()
         for part in checked.in_place(schema):
-            if value is _MISSING:
+            if value is MISSING and gold is MISSING:
                 if id(part) in absent:  # counted already; a recursive schema ends here
                     continue
                 absent.add(id(part))
             properties = part.get("properties", {})
+            required = part.get("required", ()) if _needs_keys(checked, part, value, gold) else ()
             here = value if isinstance(value, dict) else {}
-            for name in part.get("required", ()):
-                child = properties.get(name, True)
-                ok = name in here and has_type(child, here[name])
+            there = gold if isinstance(gold, dict) else {}
+            for name in required:
+                ok = name in here and _has_type(checked, properties.get(name, True), here[name])
                 right[id(part), name] = ok and right.get((id(part), name), True)
-                if name not in here:
-                    waiting.append((child, _MISSING))
-            waiting += [(child, here[name]) for name, child in properties.items() if name in here]
-            if isinstance(value, list) and "items" in part:
-                waiting += [(part["items"], item) for item in value[len(part.get("prefixItems", ())) :]]
+            waiting += [
+                (child, here.get(name, MISSING), there.get(name, MISSING))
+                for name, child in properties.items()
+                if name in here or name in there or name in required
+            ]
+            if "items" in part:
+                waiting += [(part["items"], *pair) for pair in _pairs(part, value, gold, order)]
     return sum(right.values()) / len(right)
+
+
+def _has_type(checked: CheckedSchema, schema: Any, value: Any) -> bool:
+    for part in checked.in_place(schema):
+        kinds = part.get("type")
+        if kinds and not any(_is_type(value, kind) for kind in ([kinds] if isinstance(kinds, str) else kinds)):
+            return False
+    return schema is not False
+
+
+_is_type = Draft202012Validator({}).is_type
+
+
+def _needs_keys(checked: CheckedSchema, part: dict[str, Any], value: Any, gold: Any) -> bool:
+    if isinstance(value, dict) or isinstance(gold, dict):
+        return True
+    if gold is not MISSING:
+        return False
+    return value is MISSING or "type" not in part or not _has_type(checked, part, value)
+
+
+def _pairs(part: dict[str, Any], value: Any, gold: Any, order: ArrayOrder) -> list[tuple[Any, Any]]:
+    """The items of an array beside the gold's, MISSING where one of the two has fewer."""
+    start = len(part.get("prefixItems", ()))
+    here = value[start:] if isinstance(value, list) else []
+    there = gold[start:] if isinstance(gold, list) else []
+    equal, rest_gold, rest_here = matched(there, here, order)
+    return [*((item, item) for item in equal), *zip_longest(rest_here, rest_gold, fillvalue=MISSING)]

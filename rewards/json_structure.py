@@ -11,7 +11,12 @@ After the hierarchy of RL-Struct (arXiv 2512.00319), whose weights are not publi
 | `only_json` | 0.1 | nothing but the JSON was given |
 
 So, with these weights: no JSON < a key missing < the right keys with any wrong value < the right values with text
-around < the right values alone, however many keys there are.
+around < the right values alone, however many keys there are. An item fewer than the gold has is keys missing, too.
+
+Only 1 is a pass. What knows nothing of the text still earns the parts that don't ask about it: any other JSON value
+alone, such as `5`, about 0.2 (`parses` and `only_json`); `{}` about 0.3, more when little is required; an object made
+up from the schema, with all required keys and wrong values that fit, 0.6 and, for a value guessed right, a little more.
+Without a gold the schema is all there is: whatever fits it earns 1, `{}` too if nothing is required.
 """
 
 from __future__ import annotations
@@ -22,7 +27,7 @@ from typing import Any, Literal
 from posttrain.errors import RewardError
 from posttrain.nearest import hint
 from posttrain.reward import Score
-from posttrain.rewards.json_grade import TooLong, grade
+from posttrain.rewards.json_grade import MISSING, TooLong, grade
 from posttrain.rewards.json_schema import load_schema
 from posttrain.rewards.json_text import NotJson, parse, read_answer
 from posttrain.rewards.json_values import ArrayOrder, key, leaf_f1
@@ -87,7 +92,13 @@ def score(
     if not reading.found:
         return Score(0.0, parts=nothing, note=reading.note)
     try:
-        fit = grade(checked, reading.value, time_limit_s=time_limit_s)
+        fit = grade(
+            checked,
+            reading.value,
+            gold=MISSING if gold is None else expected,
+            array_order=array_order,
+            time_limit_s=time_limit_s,
+        )
     except TooLong:
         return Score(0.0, parts=nothing, parsed=reading.value, note=f"not checked within {time_limit_s:g} s")
     notes = [*fit.problems, reading.note]

@@ -44,24 +44,32 @@ def _shared(gold: Any, said: Any, order: ArrayOrder) -> int:
     if isinstance(gold, dict) and isinstance(said, dict) and gold and said:
         return sum(_shared(part, said[name], order) for name, part in gold.items() if name in said)
     if isinstance(gold, list) and isinstance(said, list) and gold and said:
-        if order == "ordered":
-            return sum(_shared(one, other, order) for one, other in zip(gold, said, strict=False))
-        both = Counter(key(item, order) for item in gold) & Counter(key(item, order) for item in said)
-        rest_gold, shared = _without(gold, both, order)
-        rest_said, _ = _without(said, both, order)
+        equal, rest_gold, rest_said = matched(gold, said, order)
         pairs = zip(rest_gold, rest_said, strict=False)
-        return shared + sum(_shared(one, other, order) for one, other in pairs)
+        return sum(map(leaves, equal)) + sum(_shared(one, other, order) for one, other in pairs)
     return int(key(gold, order) == key(said, order))
 
 
-def _without(items: list[Any], taken: Counter[Hashable], order: ArrayOrder) -> tuple[list[Any], int]:
-    """The items that are not among `taken`, and the number of leaves of those that are."""
-    left, rest, count = taken.copy(), [], 0
+def matched(gold: list[Any], said: list[Any], order: ArrayOrder) -> tuple[list[Any], list[Any], list[Any]]:
+    """Which items of two arrays belong together: (equal ones, the gold's others, the others of `said`).
+
+    The others go together by their index. In order, all are among the others.
+    """
+    if order == "ordered":
+        return [], gold, said
+    both = Counter(key(item, order) for item in gold) & Counter(key(item, order) for item in said)
+    equal, rest_gold = _without(gold, both, order)
+    return equal, rest_gold, _without(said, both, order)[1]
+
+
+def _without(items: list[Any], taken: Counter[Hashable], order: ArrayOrder) -> tuple[list[Any], list[Any]]:
+    """The items that are among `taken`, and the others."""
+    left, inside, rest = taken.copy(), [], []
     for item in items:
         name = key(item, order)
         if left[name]:
             left[name] -= 1
-            count += leaves(item)
+            inside.append(item)
         else:
             rest.append(item)
-    return rest, count
+    return inside, rest

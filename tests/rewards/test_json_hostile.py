@@ -1,4 +1,4 @@
-"""What could hang or mislead the reward `json_structure`: unfit rows, endless schemas, hostile completions."""
+"""What could hang or mislead the reward `json_structure`: unfit rows, endless schemas, hostile completions, guesses."""
 
 from __future__ import annotations
 
@@ -142,3 +142,36 @@ def test_huge_and_hostile_completions_end_soon(completion):
     assert time.process_time() - started < 2
     assert result.value < 0.7
     assert len(result.note) < 1000
+
+
+ITEM = {"type": "object", "properties": {"sku": {"type": "string"}, "qty": {"type": "integer"}}}
+ITEM |= {"required": ["sku", "qty"], "additionalProperties": False}
+ORDER = {"type": "object", "properties": {"id": {"type": "integer"}, "items": {"type": "array", "items": ITEM}}}
+BOUGHT = {"id": 1, "items": [{"sku": "a", "qty": 2}, {"sku": "b", "qty": 3}]}
+
+
+@pytest.mark.parametrize("required", [["id", "items"], ["id"]])
+@pytest.mark.parametrize("array_order", ["ordered", "any"])
+def test_leaving_items_out_earns_less_than_a_key_missing_in_them(required, array_order):
+    def earns(items):
+        said = {"id": 1} if items is None else {"id": 1, "items": items}
+        schema = {**ORDER, "required": required}
+        return judged(json.dumps(said), schema=schema, gold=BOUGHT, array_order=array_order)
+
+    first, second = BOUGHT["items"]
+    left_out = [earns(items) for items in (None, [], [first], [second], "none", {})]
+    incomplete = [earns(items) for items in ([first, {"sku": "b"}], [{"qty": 2}, second], [{"sku": "a"}, {"sku": "b"}])]
+    wrong = [earns(items) for items in ([first, {"sku": "b", "qty": 0}], [{"sku": "x", "qty": 0}] * 2)]
+    assert max(result.value for result in left_out) < min(result.value for result in incomplete)
+    assert max(result.value for result in incomplete) < min(result.value for result in wrong)
+    assert {result.parts["values"] for result in left_out} == {0.0}
+    assert earns([first, second]).value == 1.0
+    assert earns([second, first]).parts["structure"] == 1.0
+
+
+def test_what_an_answer_without_the_text_earns():
+    assert judged("5").value == pytest.approx(0.2)
+    assert judged("{}").value == pytest.approx(0.1 + 0.2 * 2 / 4 + 0.2 / 3 + 0.1)
+    assert judged('{"reasoning": "", "answer": 0}').value == pytest.approx(0.6)
+    assert judged('{"reasoning": "", "answer": 0}', gold=None).value == 1.0
+    assert judged("{}", schema={"properties": SCHEMA["properties"]}, gold=None).value == 1.0

@@ -276,6 +276,26 @@ def test_structure_looks_into_objects_arrays_and_references():
     assert fit({"a": 1, "b": {"p": "", "q": 0}, "c": [{"x": 1}, {}, {}]}, schema)[1] == pytest.approx(5 / 6)
 
 
+def test_items_in_items_are_counted_beside_the_right_ones():
+    part = {"type": "object", "properties": {"p": {"type": "integer"}}, "required": ["p"]}
+    inner = {"type": "object", "properties": {"parts": {"type": "array", "items": part}}, "required": ["parts"]}
+    schema = {"type": "array", "items": inner}
+    gold = [{"parts": []}, {"parts": [{"p": 1}, {"p": 2}]}]
+    assert judged(json.dumps(gold), schema=schema, gold=gold).value == 1.0
+    assert judged(json.dumps(gold[::-1]), schema=schema, gold=gold, array_order="any").value == 1.0
+    half = json.dumps([gold[0], {"parts": [{"p": 1}]}])
+    assert judged(half, schema=schema, gold=gold).parts["structure"] == pytest.approx(2 / 3)
+    assert judged(half, schema=schema, gold=None).parts["structure"] == 1.0
+
+
+def test_null_needs_no_keys_where_it_is_right():
+    part = {"type": ["object", "null"], "properties": {"x": {"type": "integer"}}, "required": ["x"]}
+    schema = {"type": "object", "properties": {"a": part}, "required": ["a"]}
+    assert judged('{"a": null}', schema=schema, gold={"a": None}).value == 1.0
+    assert judged('{"a": null}', schema=schema, gold=None).value == 1.0
+    assert judged('{"a": null}', schema=schema, gold={"a": {"x": 1}}).parts["values"] == 0.0
+
+
 def test_values_count_only_when_the_structure_is_complete():
     schema = {"required": ["a", "b", "c"]}
     gold = {"a": 1, "b": 2, "c": 3}

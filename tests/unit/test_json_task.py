@@ -285,8 +285,63 @@ def test_unfit_rows_are_named_at_the_start(tmp_path):
         assert reason in line
     assert "no text or prompt" in said
     assert "and 2 more" in said
-    with pytest.raises(DataError, match="can't be read"):
+    with pytest.raises(DataError, match="no such file"):
         JsonStructure(path=str(tmp_path / "missing.jsonl")).load(0)
+
+
+def own_rows(tmp_path, rows, **options):
+    counts = {"train": len(rows), "eval": 0, "demonstrations": 0, **options}
+    return JsonStructure(path=own_file(tmp_path, rows), prompt="short", **counts).load(0).train
+
+
+@pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x85"])
+def test_a_line_of_a_file_ends_at_a_line_feed_only(tmp_path, separator):
+    text = f"It is{separator}4."
+    row = {"text": text, "schema": SCHEMA, "gold": {"n": 4}}
+    path = tmp_path / "own.jsonl"
+    path.write_text("\ufeff" + json.dumps(row, ensure_ascii=False) + "\r\n\n", encoding="utf-8")
+    (read,) = JsonStructure(path=str(path), train=1, eval=0, demonstrations=0).load(0).train
+    assert read["text"] == text
+
+
+def test_rows_of_ones_own_as_a_list(tmp_path):
+    rows = [{"text": f"It is {n}.", "schema": SCHEMA, "gold": {"n": n}} for n in range(3)]
+    (tmp_path / "own.json").write_text(json.dumps([*rows, 7]))
+    task = JsonStructure(path=str(tmp_path / "own.json"), train=3, eval=0, demonstrations=0)
+    with pytest.raises(DataError, match=r"own\.json row 4: a int, not a JSON object"):
+        task.load(0)
+    (tmp_path / "own.json").write_text(json.dumps(rows))
+    assert {row["text"] for row in task.load(0).train} == {row["text"] for row in rows}
+
+
+def test_the_prompt_is_whichever_text_is_given(tmp_path):
+    base = {"schema": SCHEMA, "gold": {"n": 1}}
+    kept = own_rows(tmp_path, [{**base, "prompt": "What?", "text": None}, {**base, "prompt": "", "text": "It is 1."}])
+    assert {row["prompt"] for row in kept} == {"What?", "n integer\nIt is 1.\n"}
+
+
+@pytest.mark.parametrize(
+    ("columns", "reason"),
+    [
+        ({"prompt": ""}, "no text or prompt"),
+        ({"text": " "}, "no text or prompt"),
+        ({"text": ["a"]}, "text \\['a'\\] is not a string"),
+        ({"text": "a", "prompt": 5}, "prompt 5 is not a string"),
+        ({"text": "a", "difficulty": "hard"}, "difficulty 'hard' is not a whole number"),
+        ({"text": "a", "difficulty": 2.5}, "difficulty 2.5"),
+        ({"text": "a", "difficulty": True}, "difficulty True"),
+    ],
+)
+def test_columns_of_the_wrong_kind_are_named(tmp_path, columns, reason):
+    with pytest.raises(DataError, match=f":1: {reason}"):
+        own_rows(tmp_path, [{"schema": SCHEMA, "gold": {"n": 1}, **columns}])
+
+
+def test_a_difficulty_may_be_written_as_text(tmp_path):
+    levels = ["2", 2, 2.0, 3, "3", None]
+    rows = [{"text": f"{n}", "schema": SCHEMA, "gold": {"n": n}, "difficulty": d} for n, d in enumerate(levels)]
+    assert [row["difficulty"] for row in own_rows(tmp_path, rows, difficulty=[2], train=3)] == [2, 2, 2]
+    assert sorted(row["difficulty"] for row in own_rows(tmp_path, rows)) == [0, 2, 2, 2, 3, 3]
 
 
 def test_eval_is_drawn_first_and_levels_take_turns():

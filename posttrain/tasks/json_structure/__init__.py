@@ -65,8 +65,9 @@ class JsonStructure:
         domains: What the texts are about.
         vocabulary: How many of the built-in words of each kind to use.
         synonyms: Whether the same key comes in several spellings.
-        path: JSON-lines files to read instead, with `text` or `prompt`, `schema` and `gold`. `difficulty` then selects
-            rows, `split: content` keeps prompts apart, and domains, vocabulary and synonyms do not apply.
+        path: Files (.jsonl, .json, .parquet) to read instead, with `text` or `prompt`, `schema` and `gold`.
+            `difficulty` then selects rows, `split: content` keeps prompts apart, and domains, vocabulary and synonyms
+            do not apply.
     """
 
     __pydantic_config__ = {"extra": "forbid"}

@@ -1,15 +1,15 @@
-"""Records as rows, and rows of the user's own from JSON lines."""
+"""Records as rows, and rows of the user's own from files."""
 
 from __future__ import annotations
 
 import json
 import random
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from posttrain.errors import DataError
 from posttrain.tasks.json_structure.generate import Record, Split, canonical, is_held_out
+from posttrain.tasks.row_files import BadRow, each_row
 
 Prompt: TypeAlias = Literal["full", "short"]
 Style: TypeAlias = Literal["compact", "indent"]
@@ -74,7 +74,7 @@ def with_completion(row: Row, style: Style) -> Row:
 
 
 def read_rows(paths: Sequence[str], prompt: Prompt, levels: Sequence[int] | None) -> list[Row]:
-    """The rows of JSON-lines files: `text` or `prompt`, `schema`, `gold`, and perhaps `difficulty` (else 0).
+    """The rows of files (`row_files.py`): `prompt` or `text`, `schema`, `gold`, and perhaps `difficulty` (else 0).
 
     Schema and gold may be JSON text or the objects themselves. Other columns are kept, except `completion`. Of rows
     with the same prompt only the first is.
@@ -89,55 +89,65 @@ def read_rows(paths: Sequence[str], prompt: Prompt, levels: Sequence[int] | None
     """
     rows: dict[str, Row] = {}
     unfit: list[str] = []
-    for path in paths:
-        try:
-            lines = Path(path).read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"can't be read: {error}", expected="JSON lines in UTF-8", where=str(path)) from error
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            row = _own_row(line, prompt)
-            if isinstance(row, str):
-                unfit.append(f"{path}:{number}: {row}")
-            elif levels is None or row["difficulty"] in levels:
-                rows.setdefault(" ".join(str(row["prompt"]).lower().split()), row)
+    for given in each_row(paths):
+        row = given.seen if isinstance(given, BadRow) else _own_row(given.columns, prompt)
+        if isinstance(row, str):
+            unfit.append(f"{given.where}: {row}")
+        elif levels is None or row["difficulty"] in levels:
+            rows.setdefault(" ".join(row["prompt"].lower().split()), row)
     if unfit:
         more = f"\n  and {len(unfit) - _SHOWN} more" if len(unfit) > _SHOWN else ""
         raise DataError(
             f"{len(unfit)} rows can't be used:\n  " + "\n  ".join(unfit[:_SHOWN]) + more,
             expected="text or prompt, a JSON Schema (Draft 2020-12) and a gold value that fits it in every row",
             where="task json_structure, path",
-            fix="mend or delete those lines",
+            fix="mend or delete those rows",
         )
     return list(rows.values())
 
 
-def _own_row(line: str, prompt: Prompt) -> Row | str:
-    """The row of a line, or what is wrong with it."""
+def _own_row(given: Mapping[str, Any], prompt: Prompt) -> Row | str:
+    """The row with these columns, or what is wrong with it."""
     from posttrain.rewards.json_structure import check_row
+    from posttrain.rewards.json_text import shorten
 
-    try:
-        given = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        return f"not JSON: {error}"
-    if not isinstance(given, dict):
-        return "not a JSON object"
-    missing = [name for name in ("schema", "gold") if given.get(name) is None]
-    if not isinstance(given.get("text", given.get("prompt")), str | list):
-        missing.append("text or prompt")
+    said = [name for name in ("prompt", "text") if not _blank(given.get(name))]
+    missing = [name for name in _JSON if given.get(name) is None] + ([] if said else ["text or prompt"])
     if missing:
         return "no " + " and no ".join(missing)
-    as_text = {name: given[name] if isinstance(given[name], str) else json.dumps(given[name]) for name in _JSON}
+    if not isinstance(given[said[0]], str):
+        return f"{said[0]} {shorten(given[said[0]])} is not a string"
+    difficulty = _level(given.get("difficulty"))
+    if difficulty is None:
+        return f"difficulty {given['difficulty']!r} is not a whole number"
+    try:
+        as_text = {name: given[name] if isinstance(given[name], str) else json.dumps(given[name]) for name in _JSON}
+    except TypeError as error:  # parquet has dates and bytes
+        return f"schema or gold: {error}"
     wrong = check_row(as_text["schema"], as_text["gold"])
     if wrong:
         return wrong
-    own = given.get("prompt") or prompt_text(given["text"], json.loads(as_text["schema"]), prompt)
+    own = given["prompt"] if said[0] == "prompt" else prompt_text(given["text"], json.loads(as_text["schema"]), prompt)
     columns = {name: value for name, value in given.items() if name not in ("prompt", "completion")}
-    return {"prompt": own, **columns, **as_text, "difficulty": given.get("difficulty", 0)}
+    return {"prompt": own, **columns, **as_text, "difficulty": difficulty}
 
 
 _JSON = ("schema", "gold")
+
+
+def _blank(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())
+
+
+def _level(value: Any) -> int | None:
+    """A row's difficulty as a number: 0 without one, None when it is no whole number."""
+    if value is None:
+        return 0
+    if isinstance(value, str) and value.strip().isdecimal() and len(value) < 10:
+        return int(value)
+    if isinstance(value, int | float) and not isinstance(value, bool) and value == value // 1:
+        return int(value)
+    return None
 
 
 def split_rows(rows: Sequence[Row], seed: int, counts: Mapping[str, int], split: Split) -> dict[str, list[Row]]:

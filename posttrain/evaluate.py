@@ -207,6 +207,8 @@ def evaluate(
 
     greedy = [completions[0] for completions in sample(0.0, 1, 0)]
     sampled = sample(temperature, samples, len(rows)) if samples > 1 else []
+    if engine is not None:
+        engine.sleep(level=1)
     answers = [(index, None, completion) for index, completion in enumerate(greedy)] + [
         (index, number, completion) for index, group in enumerate(sampled) for number, completion in enumerate(group)
     ]

@@ -16,7 +16,8 @@ from posttrain.inputs import task_rewards
 from posttrain.pool import RewardPool
 from posttrain.reward import Reward
 from posttrain.rollouts.engines import Engine, open_engine
-from posttrain.rollouts.transformers import end_of_sequence_ids
+from posttrain.rollouts.transformers import end_of_sequence_ids, tokenize_prompts
+from posttrain.tasks import TaskData
 
 
 class Examiner:
@@ -24,6 +25,7 @@ class Examiner:
 
     Args:
         recipe: The run's recipe.
+        data: The task's rows: how long their prompts are bounds what the engine must hold.
         rewards: What the policy is trained by, which the workers need beside the task's own.
         tokenizer: The policy's.
         on_gpu: Whether the run computes on a GPU.
@@ -32,8 +34,9 @@ class Examiner:
         pool: The workers.
     """
 
-    def __init__(self, recipe: Recipe, rewards: Sequence[Reward], tokenizer: Any, *, on_gpu: bool):
-        self._recipe, self._tokenizer, self._on_gpu = recipe, tokenizer, on_gpu
+    def __init__(self, recipe: Recipe, data: TaskData, rewards: Sequence[Reward], tokenizer: Any, *, on_gpu: bool):
+        self._recipe, self._data, self._tokenizer, self._on_gpu = recipe, data, tokenizer, on_gpu
+        self._template_kwargs = recipe.hybrid.args.get("chat_template_kwargs") or {}
         self._task_rewards = task_rewards(recipe.task)
         self._engine: Engine | None = None
         scoring = recipe.scoring
@@ -48,23 +51,51 @@ class Examiner:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.pool.close()
+        try:
+            self.pool.close()
+        finally:
+            self._close_engine()
+
+    def _close_engine(self) -> None:
         if self._engine is not None:
             self._engine.close()
+        self._engine = None
 
     def engine(self, model: Any) -> Engine | None:
-        """The engine that the recipe asks for, started at the first call; `None` where transformers samples."""
+        """The engine that the recipe asks for, started when it is first needed; `None` where transformers samples."""
         section = self._recipe.rollout
-        if self._engine is None and section.uses_vllm():
+        if not section.uses_vllm():
+            return None
+        if self._engine is not None and not self._engine.fits(model):
+            self._close_engine()
+        if self._engine is None:
+            settings = section.model_dump(exclude={"engine", "probe_every", "max_model_length"})
             self._engine = open_engine(
                 model,
                 end_of_sequence_ids(model, self._tokenizer),
-                dtype="bfloat16" if self._on_gpu else "float32",
+                max_model_length=section.max_model_length or self._longest(model),
+                dtype=str(self._dtype).removeprefix("torch."),
                 seed=self._recipe.run.seed,
                 trust_remote_code=self._recipe.model.trust_remote_code,
-                **section.model_dump(exclude={"engine", "probe_every"}),
+                **settings,
             )
         return self._engine
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        """What training computes in."""
+        if not self._on_gpu:
+            return torch.float32
+        return torch.float16 if self._recipe.hybrid.args.get("fp16") else torch.bfloat16
+
+    def _longest(self, model: Any) -> int:
+        """Tokens of the longest prompt and a completion: what a model could hold besides costs memory for nothing."""
+        rows = fit_to_model([*self._data.train, *self._data.eval], self._tokenizer)
+        prompt_ids = tokenize_prompts(self._tokenizer, [row["prompt"] for row in rows], self._template_kwargs)
+        lengths = self._recipe.evaluate.max_completion_length, self._recipe.hybrid.grpo.max_completion_length
+        completion = max(length for length in lengths if length)
+        longest = max(len(ids) for ids in prompt_ids) + completion
+        return min(longest, int(model.config.get_text_config().max_position_embeddings))
 
     def evaluate(
         self, model: Any, rows: list[dict[str, Any]], on_progress: Callable[[int, int], None] | None
@@ -92,8 +123,10 @@ class Examiner:
         max_new_tokens: int,
         on_progress: Callable[[int, int], None] | None,
     ) -> Evaluation:
+        engine = self.engine(model)
         # The arithmetic that training computes in, which wraps the policy during a stage and not after it
-        with torch.autocast("cuda", torch.bfloat16) if self._on_gpu else nullcontext():
+        autocast = self._on_gpu and engine is None
+        with torch.autocast("cuda", self._dtype) if autocast else nullcontext():
             return evaluate(
                 model.to("cuda" if self._on_gpu else "cpu"),
                 self._tokenizer,
@@ -105,9 +138,9 @@ class Examiner:
                 max_new_tokens=max_new_tokens,
                 batch_size=self._recipe.evaluate.batch_size,
                 seed=self._recipe.run.seed,
-                template_kwargs=self._recipe.hybrid.args.get("chat_template_kwargs") or {},
+                template_kwargs=self._template_kwargs,
                 slice_by=self._recipe.task.slice_by,
-                engine=self.engine(model),
+                engine=engine,
                 pool=self.pool,
                 on_progress=on_progress,
             )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from datasets import Dataset
@@ -10,6 +11,7 @@ from trl import GRPOConfig
 
 from posttrain.controllers import Controller
 from posttrain.errors import ConfigError
+from posttrain.plan import TRUNCATED, TRUNCATED_FIX, truncates
 
 
 @dataclass
@@ -96,6 +98,49 @@ def check_arguments(args: Any, train_dataset: Any, demonstrations: Any, controll
         )
 
 
+IGNORED_WITH_OUR_ENGINE = (
+    "generation_kwargs", "vllm_model_impl", "vllm_server_host", "vllm_server_port", "vllm_structured_outputs_regex",
+    "vllm_tensor_parallel_size",
+)  # fmt: skip
+"""Settings of TRL's own vLLM engine that ours has no use for."""
+
+
+def check_engine_arguments(args: HybridConfig, more: Mapping[str, Any]) -> None:
+    """Refuse what sampling with vLLM would silently do otherwise than asked.
+
+    Args:
+        args: The trainer's settings.
+        more: Its other arguments by name.
+
+    Raises:
+        ConfigError: With what to set.
+    """
+    if not args.use_vllm:
+        return
+    defaults = {each.name: each.default for each in fields(args)}
+    for name in IGNORED_WITH_OUR_ENGINE:
+        if getattr(args, name) not in (defaults[name], None):
+            raise ConfigError(
+                f"{name} with use_vllm", where=name, fix="leave it out: posttrain's engine has no use for it"
+            )
+    for name in ("tools", "environment_factory", "rollout_func"):
+        if more.get(name):
+            raise ConfigError(
+                f"{name} with use_vllm", expected="single-turn rollouts", where=name, fix="use_vllm=False"
+            )
+    correction = args.vllm_importance_sampling_correction
+    if correction and truncates(args):
+        raise ConfigError(
+            TRUNCATED[0], expected=TRUNCATED[1], where="vllm_importance_sampling_correction", fix=TRUNCATED_FIX
+        )
+    if correction and args.loss_type == "vespo" and not args.vllm_importance_sampling_mode.startswith("token"):
+        raise ConfigError(
+            f"loss_type vespo with vllm_importance_sampling_mode {args.vllm_importance_sampling_mode}",
+            expected="token_truncate or token_mask",
+            where="vllm_importance_sampling_mode",
+        )
+
+
 def check_model(trainer: Any, *, measures_kl: bool) -> None:
     """Refuse what a constructed trainer could only do wrongly.
 
@@ -103,6 +148,14 @@ def check_model(trainer: Any, *, measures_kl: bool) -> None:
         ConfigError: With what to set.
     """
     sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+    several = trainer.accelerator.num_processes > 1
+    if trainer.args.use_vllm and (sharded or (several and trainer.args.vllm_mode == "server")):
+        raise ConfigError(
+            "vLLM with " + ("sharded weights" if sharded else "a server that several processes would load"),
+            expected="DDP with an engine in each process, or one process",
+            where="use_vllm",
+            fix="set use_vllm=False" if sharded else 'set vllm_mode="colocate"',
+        )
     if measures_kl and (sharded or trainer._is_vlm):
         raise ConfigError(
             "the KL to the starting policy cannot be measured on " + ("sharded weights" if sharded else "images"),

@@ -6,6 +6,7 @@ and resumed goes through the same states as one that was not.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -33,7 +34,7 @@ from posttrain.checkpoints import MANIFEST, latest_checkpoint, staged, step_of
 from posttrain.config import Recipe, load_recipe
 from posttrain.curriculum import ordered
 from posttrain.data import fingerprint, fit_to_model, tokenize_demonstrations
-from posttrain.errors import Interrupted, RewardError
+from posttrain.errors import ConfigError, Interrupted, RewardError
 from posttrain.examiner import Examiner
 from posttrain.files import read_lines
 from posttrain.hybrid_config import HybridConfig
@@ -44,6 +45,7 @@ from posttrain.progress import Progress
 from posttrain.quiet import quiet_libraries
 from posttrain.report import write_report
 from posttrain.reward import Reward, Scorer, trl_reward_functions
+from posttrain.rollouts.vllm_build import check_installed
 from posttrain.rundir import RunDir
 from posttrain.tasks import TaskData
 from posttrain.trainer import HybridTrainer
@@ -100,6 +102,7 @@ def run(
     """
     recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     check(recipe)
+    recipe = _settled(recipe)
     data = load_data(recipe)
     loaded = load_rewards(recipe, data, rewards)
     fingerprints = {"data": fingerprint(data.train, data.demonstrations, data.eval)}
@@ -126,6 +129,35 @@ def run(
         return _Run(recipe, data, loaded, run_dir, progress).carry_out()
 
 
+def _settled(recipe: Recipe) -> Recipe:
+    """The recipe with `rollout.engine: auto` as what it means here, so that a run is not resumed on another engine.
+
+    Raises:
+        ConfigError: The machine has not what the recipe asks for, or several processes were started.
+    """
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if processes > 1:
+        raise ConfigError(
+            f"{processes} processes",
+            expected="one: recipes do not run on several yet, HybridTrainer in a script of your own does (DDP)",
+            where="WORLD_SIZE",
+            fix="start it without accelerate launch or torchrun",
+        )
+    section, engine = recipe.rollout, "vllm" if recipe.rollout.uses_vllm() else "transformers"
+    if engine == "vllm" and section.mode == "colocate":
+        if recipe.run.device == "cpu" and torch.cuda.is_available():
+            if section.engine == "vllm":
+                raise ConfigError(
+                    "run.device is cpu, and vLLM would sample on the GPU",
+                    where=recipe.where("rollout.engine"),
+                    fix="set CUDA_VISIBLE_DEVICES to nothing, or rollout.engine to transformers",
+                )
+            engine = "transformers"
+        else:
+            check_installed()
+    return recipe.model_copy(update={"rollout": section.model_copy(update={"engine": engine})})
+
+
 class _Run:
     """One session of a run: the stages, and what they share."""
 
@@ -137,12 +169,12 @@ class _Run:
             torch.set_num_threads(recipe.run.threads)
         self.policies = Policies(recipe, data, run_dir, progress.message)
         self.tokenizer, self.on_gpu = self.policies.tokenizer, self.policies.on_gpu
-        self.examiner = Examiner(recipe, rewards, self.tokenizer, on_gpu=self.on_gpu)
+        self.examiner = Examiner(recipe, data, rewards, self.tokenizer, on_gpu=self.on_gpu)
         self.errors_file = run_dir.path / "errors.jsonl"
 
     def carry_out(self) -> RunResult:
         """Every stage that is not done yet."""
-        self.progress.message(self._opening())
+        self.progress.message(f"{self._opening()}, sampling with {self.recipe.rollout.engine}")
         for note in self.data.notes:
             self.progress.message(note)
         with self.stop.listening(self.progress.message), self.examiner:

@@ -154,8 +154,31 @@ def check(recipe: Recipe, num_processes: int = 1) -> None:
 
 def contradictions(recipe: Recipe, num_processes: int = 1) -> list[ConfigError]:
     """All that `check` would refuse."""
-    checks = (_generation_batch, _generation_window, _stages, _kl, _data, _rewards, _evaluation, _lengths)
+    checks = (_generation_batch, _generation_window, _stages, _kl, _data, _rewards, _rollout, _evaluation, _lengths)
     return [problem for one in checks for problem in one(recipe, num_processes)]
+
+
+TRUNCATED = (
+    "completions are drawn from a truncated distribution (top_p, top_k, min_p or repetition_penalty) and corrected for "
+    "the difference between sampler and trainer",
+    "one of the two: the trainer's log-probabilities are of the whole distribution, and the correction would take the "
+    "truncation for a mismatch and scale the gradient down",
+)
+"""What is seen and what is expected where importance sampling would correct for the wrong thing."""
+TRUNCATED_FIX = "set vllm_importance_sampling_correction to false, or sample without truncation"
+
+
+def truncates(sampling: Any) -> bool:
+    """Whether settings of a GRPOConfig or a recipe's `grpo` draw from less than the whole distribution."""
+    return bool(sampling.top_p < 1 or sampling.top_k > 0 or sampling.min_p or sampling.repetition_penalty != 1)
+
+
+def _rollout(recipe: Recipe, num_processes: int) -> list[ConfigError]:
+    corrected = recipe.hybrid.args.get("vllm_importance_sampling_correction", True)
+    if not (recipe.rollout.uses_vllm() and corrected and truncates(recipe.hybrid.grpo)):
+        return []
+    key = "hybrid.args.vllm_importance_sampling_correction"
+    return [_problem(recipe, key, TRUNCATED[0], expected=TRUNCATED[1], fix=TRUNCATED_FIX)]
 
 
 def _problem(

@@ -14,6 +14,7 @@ from posttrain.config import Recipe
 from posttrain.gguf_files import gguf_file
 from posttrain.inputs import hub_options, loading
 from posttrain.models import build_model, load_policy, load_tokenizer, train_tokenizer
+from posttrain.rollouts.policy_weights import check_weights
 from posttrain.rundir import RunDir
 from posttrain.tasks import TaskData
 
@@ -77,7 +78,10 @@ class Policies:
         if not lora:
             return model
         # The adapter remembers the revision, so that every later stage loads it on top of the same base
-        return get_peft_model(model, LoraConfig(**lora.peft_kwargs()), revision=section.revision)
+        adapted = get_peft_model(model, LoraConfig(**lora.peft_kwargs()), revision=section.revision)
+        if self._recipe.rollout.uses_vllm():
+            check_weights(adapted)  # an adapter of a kind that vLLM cannot be sent is refused before it is trained
+        return adapted
 
 
 def save_whole(folder: Path, model: Any, tokenizer: Any) -> None:

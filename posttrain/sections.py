@@ -219,8 +219,9 @@ class RolloutSection(Section):
         weights_folder: A folder that the run and the server see under the same path, for weights on their way to it;
             null is memory where the server is on this machine.
         gpu_memory_utilization: Share of the GPU that a colocated vLLM may take, weights and cache.
-        max_model_length: Longest prompt and completion together, in tokens; null takes the model's own bound.
-        enable_sleep_mode: Free the engine's GPU memory while the policy trains.
+        max_model_length: Longest prompt and completion together, in tokens; null takes what the task's longest prompt
+            and a completion need.
+        enable_sleep_mode: Free the engine's GPU memory while the policy trains; its weights wait in the CPU's.
         time_limit_s: Seconds that one round of sampling or one transfer of weights may take before the run ends.
         probe_every: Transfers of weights between comparisons of the sampler's log-probabilities with the trainer's;
             the first is always followed by one, and 0 leaves it at that.
@@ -250,7 +251,9 @@ class RolloutSection(Section):
 
     def uses_vllm(self) -> bool:
         """Whether vLLM samples: asked for, or there to be taken."""
-        return self.engine == "vllm" or (self.engine == "auto" and importlib.util.find_spec("vllm") is not None)
+        if self.engine == "auto":
+            return self.mode == "server" or importlib.util.find_spec("vllm") is not None
+        return self.engine == "vllm"
 
     def trl_kwargs(self) -> dict[str, Any]:
         """The arguments of `HybridConfig` that the recipe decides here."""

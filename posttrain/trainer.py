@@ -30,20 +30,21 @@ from trl import GRPOTrainer
 from posttrain.controllers import SASR, Controller, Mix, Signals, State, check_mix
 from posttrain.errors import ResumeError, TrainingError
 from posttrain.gradnorm import add_gradients, total_norm
-from posttrain.hybrid_config import HybridConfig, check_arguments, check_model
+from posttrain.hybrid_config import HybridConfig, check_arguments, check_engine_arguments, check_model
 from posttrain.ledger import FolderRecorder, Ledger, NewValues, Recorder, reward_notes, rollout_rows, step_record
 from posttrain.losses import kl_k3, matched_sft_scale
 from posttrain.resume_state import has_window, load_state, load_window, save_state, save_window
 from posttrain.rollouts.engines import Engine, open_engine
 from posttrain.rollouts.for_trl import (
-    EVALUATIONS,
     EngineRollouts,
     Place,
+    coarser,
     engine_settings,
     sampling_of,
     side_by_side,
     training_dtype,
 )
+from posttrain.rollouts.sampling import EVALUATIONS
 from posttrain.rollouts.transformers import inference
 from posttrain.sft_side import SFTSide
 from posttrain.snapshot import PolicySnapshot, copy_policy
@@ -105,9 +106,13 @@ class HybridTrainer(WholeCheckpoints, GRPOTrainer):
         args = HybridConfig(output_dir="hybrid") if args is None else args
         self.controller: Controller = SASR() if controller is None else controller
         check_arguments(args, train_dataset, demonstrations, self.controller)
+        check_engine_arguments(args, kwargs)
         uses_vllm, args.use_vllm = args.use_vllm, False  # GRPOTrainer would start an engine of its own
-        super().__init__(model, reward_funcs, args, train_dataset, *more, **kwargs)
-        self.use_vllm = args.use_vllm = uses_vllm
+        try:
+            super().__init__(model, reward_funcs, args, train_dataset, *more, **kwargs)
+        finally:
+            args.use_vllm = uses_vllm
+        self.use_vllm = uses_vllm
         if args.max_steps <= 0:
             args.max_steps = self._steps_for_epochs(args.num_train_epochs)
 
@@ -135,14 +140,14 @@ class HybridTrainer(WholeCheckpoints, GRPOTrainer):
         self._snapshot_id = self._snapshot.fingerprint() if self._snapshot else None
         self._mix = Mix(0.0, 1.0)
         self._ledger, self._new_values = Ledger(), NewValues()
-        self._tick = self._rollouts = self._recorded_at = self._skipped = self._skipped_in_a_row = 0
+        self._tick = self._rollouts = self._recorded_at = self._skipped = self._skipped_in_a_row = self._evaluated = 0
         self._sft_gradients: list[torch.Tensor | None] | None = None
         self._policy_logps: torch.Tensor | None = None
         self._reward_notes: list[str] = []
         self._truncated: list[bool] = []
+        self._last_loaded_step = -1
         if uses_vllm:
             self.vllm_generation = self._engine_rollouts(engine)
-            self._last_loaded_step = -1
         # First in line, so that every other callback sees the finished step
         self.callback_handler.callbacks.insert(0, _StepEnd(self))
 
@@ -306,15 +311,17 @@ class HybridTrainer(WholeCheckpoints, GRPOTrainer):
             run_seed=args.seed,
             probe_every=args.vllm_probe_every,
             trainer_logps=self._logps_of,
-            trainer_dtype=training_dtype(args),
+            trainer_dtype=coarser(training_dtype(args), self.model.dtype),
         )
 
-    def _place(self) -> Place:
-        """Where the rows that are sampled now stand in the run."""
-        if not self.model.training:
-            return Place(EVALUATIONS + self.state.global_step, 0)
-        size = self.args.generation_batch_size
-        return Place(self._rollouts // size, size // self.accelerator.num_processes * self.accelerator.process_index)
+    def _place(self, rows: int) -> Place:
+        """Where this process's rows that are sampled now stand in the run."""
+        first = rows * self.accelerator.process_index
+        if self.model.training:
+            return Place(self._rollouts // self.args.generation_batch_size, first)
+        self._evaluated += rows * self.accelerator.num_processes
+        before = self._evaluated - rows * self.accelerator.num_processes
+        return Place(EVALUATIONS + self.state.global_step, before + first)
 
     def _logps_of(self, prompt_ids: list[list[int]], completion_ids: list[list[int]]) -> list[list[float]]:
         """The policy's own log-probabilities of completions, per token, as training computes them."""
@@ -441,6 +448,7 @@ class _StepEnd(TrainerCallback):
         self._trainer = trainer
 
     def on_train_begin(self, args, state, control, **kwargs):
+        self._trainer._last_loaded_step = -1  # what the engine has may be from before another train()
         recorder = self._trainer._recorder
         if state.is_world_process_zero and isinstance(recorder, FolderRecorder):
             recorder.forget_after(state.global_step)

@@ -24,8 +24,11 @@ class Engine(Protocol):
     ) -> list[list[Sampled]]:
         """`sampling.n` completions of each prompt, as `InProcessEngine.sample`."""
 
-    def sleep(self) -> None:
-        """Free the GPU's memory until there is more to sample, where the engine can."""
+    def sleep(self, level: int = 2) -> None:
+        """Free the GPU's memory until there is more to sample, where the engine can; level 1 keeps the weights."""
+
+    def fits(self, model: Any) -> bool:
+        """Whether the model's weights can be loaded: it is of the kind that the engine was built for."""
 
     def close(self) -> None:
         """End it."""

@@ -12,13 +12,10 @@ from trl.trainer.utils import pad
 
 from posttrain.errors import ConfigError
 from posttrain.rollouts.engines import Engine
-from posttrain.rollouts.probe import bounds_for, probe
+from posttrain.rollouts.probe import TOKENS, bounds_for, probe
 from posttrain.rollouts.sampling import Sampled, Sampling, request_seed
 
 TokenIds = list[int]
-
-EVALUATIONS = 1_000_000_000
-"""Windows from here on are those of `GRPOTrainer.evaluate()`, so that it takes no seed of the training's."""
 
 
 PROBED = 8
@@ -43,14 +40,12 @@ class EngineRollouts:
         engine: What samples.
         sampling: Temperature and the like, and the limit on a completion's length.
         policy: The model whose weights the engine gets.
-        place: Where the rows that are asked for next stand in the run.
+        place: Given how many rows are asked for, where they stand in the run.
         run_seed: Of all seeds.
         probe_every: Loads of weights between probes; 0 probes after the first only.
         trainer_logps: The trainer's own log-probabilities of completions, per token, for the probe.
         trainer_dtype: What the trainer computes them in.
     """
-
-    mode = "colocate"  # read by GRPOTrainer
 
     def __init__(
         self,
@@ -58,7 +53,7 @@ class EngineRollouts:
         sampling: Sampling,
         *,
         policy: Any,
-        place: Callable[[], Place],
+        place: Callable[[int], Place],
         run_seed: int,
         probe_every: int,
         trainer_logps: Callable[[list[TokenIds], list[TokenIds]], list[list[float]]],
@@ -101,19 +96,22 @@ class EngineRollouts:
         with profiler or nullcontext():
             sampled = self._sample(list(prompts), num_generations)
         if self._probe_due():
+            few = [list(ids) for ids in dict.fromkeys(map(tuple, prompts))][:PROBED]
             probe(
                 self.engine,
                 self.trainer_logps,
-                [list(ids) for ids in dict.fromkeys(map(tuple, prompts))][:PROBED],
+                few,
                 temperature=self.sampling.temperature,
                 bounds=bounds_for(self.engine.dtype, self.trainer_dtype),
                 run_seed=self.run_seed,
+                tokens=min(TOKENS, len(few) * self.sampling.max_tokens),  # what a rollout's length leaves room for
             )
             self._probed_at = self.loads
+        self.engine.sleep(level=1)  # with its weights: rollouts may be due again before they change
         return list(prompts), [row.token_ids for row in sampled], [[[p] for p in row.logprobs] for row in sampled], None
 
     def _sample(self, prompts: list[TokenIds], group: int) -> list[Sampled]:
-        window, first = self.place()
+        window, first = self.place(len(prompts))
         rows = range(first, first + len(prompts))
         if first % group or len(prompts) % group:  # a group that is split between processes: its rows one by one
             seeds = [request_seed(self.run_seed, window, row // group) + row % group for row in rows]
@@ -145,6 +143,11 @@ def engine_settings(args: Any) -> dict[str, Any]:
 def training_dtype(args: Any) -> torch.dtype:
     """What a trainer of these arguments computes in."""
     return torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else torch.float32
+
+
+def coarser(*dtypes: torch.dtype) -> torch.dtype:
+    """The dtype with the larger rounding errors."""
+    return max(dtypes, key=lambda dtype: torch.finfo(dtype).eps)
 
 
 def side_by_side(

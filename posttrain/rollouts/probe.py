@@ -130,8 +130,8 @@ def compare(engine: Sequence[Sequence[float]], trainer: Sequence[Sequence[float]
             f"{theirs:.4f} in the trainer)",
             expected=f"at most {bounds.mean:g} on average and {bounds.largest:g} for a token",
             where="rollout.probe_every",
-            fix="a large difference on every token: the weights were not taken over; on a few: another dtype "
-            "(rollout.dtype), temperature or a sampling option that the trainer does not know; rollout.engine: "
+            fix="a large difference on every token: the weights were not taken over; on a few: another dtype, "
+            "temperature or a sampling option that the trainer does not know; rollout.engine: "
             "transformers samples from the trainer's own model",
         )
     return result

@@ -14,6 +14,9 @@ CHILDREN = 1 << 14
 PROMPTS = 1 << 18
 """Prompts that one window can have before their seeds repeat."""
 
+EVALUATIONS = 1_000_000_000
+"""Windows from here on are those of evaluations, which so take no seed of the training's."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:

@@ -136,16 +136,20 @@ class InProcessEngine:
         weights = self._stream(model)
         self.wake()
         with self._guarded("loading the policy's weights into the sampling engine"):
-            self._llm.start_weight_update()
-            self._llm.update_weights({"update_info": {"weights": weights}})
-            self._llm.finish_weight_update()
+            self._llm.collective_rpc("posttrain_start")
+            self._llm.collective_rpc("posttrain_load", args=(weights,))
+            self._llm.collective_rpc("posttrain_finish")
             self._llm.reset_prefix_cache()
         self._loaded = True
+
+    def fits(self, model: nn.Module) -> bool:
+        """Whether the model's weights can be loaded: an adapter on a tied embedding or LM head parts the two."""
+        return is_tied(model) == self._tied
 
     def _stream(self, model: nn.Module | Iterable[tuple[str, torch.Tensor]]) -> Iterable[tuple[str, torch.Tensor]]:
         if not isinstance(model, nn.Module):
             return model
-        if is_tied(model) != self._tied:
+        if not self.fits(model):
             raise ConfigError(
                 f"the embedding and the LM head {'are' if self._tied else 'were not'} one in the engine, and "
                 f"{'are not' if self._tied else 'are'} in this model",

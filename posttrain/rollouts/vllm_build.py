@@ -6,7 +6,9 @@ import contextlib
 import copy
 import logging
 import os
+import re
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions, version
 from importlib.util import find_spec
 from typing import Any
 
@@ -14,7 +16,6 @@ import torch
 from torch import nn
 
 from posttrain.errors import ConfigError
-from posttrain.rollouts import vllm_plugin
 from posttrain.rollouts.policy_weights import base_model, check_weights, is_tied
 
 ENVIRONMENT = {
@@ -25,6 +26,11 @@ ENVIRONMENT = {
 }
 """Set where the user has not set them, before vLLM is imported."""
 
+OLDEST, NEWEST = (0, 22), (0, 31)
+"""The versions of vLLM that can be used: those that TRL supports."""
+
+WORKER_EXTENSION = "posttrain.rollouts.weight_sync.WeightReceiver"
+"""What vLLM's workers need to take weights from us."""
 
 GIB = 2**30
 CPU_BLOCK = 128
@@ -53,25 +59,19 @@ def start(folder: str, options: dict[str, Any], max_num_batched_tokens: int) -> 
         max_num_batched_tokens: Most tokens of one forward pass.
     """
     from vllm import LLM
-    from vllm.config import WeightTransferConfig
-    from vllm.distributed.weight_transfer.base import WeightTransferEngine
+    from vllm.v1.executor.uniproc_executor import UniProcExecutor
 
-    if not hasattr(WeightTransferEngine, "start_weight_update"):
-        raise RuntimeError("this version of vLLM takes weights in another way; posttrain is tested with 0.31")
-
-    vllm_plugin.register()
-    llm = LLM(
+    return LLM(
         folder,
         load_format="dummy",
         skip_tokenizer_init=True,
         generation_config="vllm",
         logprobs_mode="processed_logprobs",
         max_num_batched_tokens=max_num_batched_tokens,
-        weight_transfer_config=WeightTransferConfig(backend=vllm_plugin.IN_PROCESS),
-        **options,
+        worker_extension_cls=WORKER_EXTENSION,
+        # By its name, "uni", vLLM 0.22 would start another process on a CPU
+        **{"distributed_executor_backend": UniProcExecutor} | options,
     )
-    llm.init_weight_transfer_engine({"init_info": {}})
-    return llm
 
 
 @contextlib.contextmanager
@@ -91,13 +91,26 @@ def kept_process_group() -> Iterator[None]:
 
 
 def check_installed() -> None:
-    """Raise ConfigError without vLLM."""
+    """Raise ConfigError without vLLM, or with a version of it that cannot be used."""
+    fix = "pip install 'posttrain[vllm]', or set rollout.engine: transformers"
     if not is_installed():
-        raise ConfigError(
-            "vLLM is not installed",
-            where="rollout.engine",
-            fix="pip install 'posttrain[vllm]', or set rollout.engine: transformers",
-        )
+        raise ConfigError("vLLM is not installed", where="rollout.engine", fix=fix)
+    if installed := installed_version():
+        check_version(installed, where="rollout.engine", fix=fix)
+
+
+def installed_version() -> str | None:
+    """Of vLLM, whatever the package that brought it is called; None where no package did."""
+    names = packages_distributions().get("vllm")
+    return version(names[0]) if names else None
+
+
+def check_version(found: str, *, where: str, fix: str) -> None:
+    """Raise ConfigError for a version of vLLM outside `OLDEST` to `NEWEST`; one that is no number passes."""
+    numbers = re.match(r"(\d+)\.(\d+)", found)
+    if numbers and not OLDEST <= (int(numbers[1]), int(numbers[2])) <= NEWEST:
+        supported = " to ".join(f"{major}.{minor}" for major, minor in (OLDEST, NEWEST))
+        raise ConfigError(f"vLLM {found}", expected=f"vLLM {supported}", where=where, fix=fix)
 
 
 def check_machine(enable_sleep_mode: bool, tensor_parallel_size: int, processes: int) -> None:
@@ -113,7 +126,7 @@ def check_machine(enable_sleep_mode: bool, tensor_parallel_size: int, processes:
         raise ConfigError(
             f"tensor_parallel_size {tensor_parallel_size} with {processes} process(es)",
             expected="a divisor of the number of training processes",
-            where="rollout.tensor_parallel_size",
+            where="tensor_parallel_size",
             fix="start as many processes with accelerate launch, or sample from a vLLM server",
         )
 

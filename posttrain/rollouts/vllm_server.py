@@ -28,23 +28,26 @@ from torch import nn
 from posttrain.errors import ConfigError, TrainingError
 from posttrain.rollouts.policy_weights import check_weights, named_weights
 from posttrain.rollouts.sampling import Sampled, Sampling, check_lengths
-from posttrain.rollouts.vllm_plugin import SHARED_FILES
+from posttrain.rollouts.vllm_build import WORKER_EXTENSION, check_version
 
 SERVER_ENVIRONMENT = {"VLLM_SERVER_DEV_MODE": "1"}
-"""What the server's environment needs: without it vLLM offers no transfer of weights."""
+"""What the server's environment needs: without it vLLM lets nobody reach its workers."""
 
 FLAGS = {
-    "--weight-transfer-config": json.dumps({"backend": SHARED_FILES}),
+    "--worker-extension-cls": WORKER_EXTENSION,
     "--logprobs-mode": "processed_logprobs",
     "--generation-config": "vllm",
     "--load-format": "dummy",
 }
 """What the server's command needs, besides the model and two switches."""
 
-SWITCHES = ("--enable-scale-out", "--skip-tokenizer-init")
+SWITCHES = ("--tokens-only", "--skip-tokenizer-init")
 
 PART = 1 << 30
 """Bytes of weights in one file: what the shared folder has to have room for."""
+
+FINAL_ONLY = 2
+"""vLLM's `RequestOutputKind`: all completions in one answer. Before 0.29 it is the last alone by default."""
 
 REQUESTS = 64
 """Requests that wait for an answer at the same time."""
@@ -110,7 +113,6 @@ class ServerEngine:
         self.max_model_length = max_model_length or own_bound
         if model is not None:
             check_weights(model)
-        self._post("/init_weight_transfer_engine", {"init_info": {}}, deadline)
 
     def load(self, model: nn.Module | Iterable[tuple[str, torch.Tensor]]) -> None:
         """Send the policy's weights, all of them, in parts that are deleted when the server has read them.
@@ -125,18 +127,22 @@ class ServerEngine:
         deadline = time.monotonic() + self.time_limit_s
         weights = named_weights(model) if isinstance(model, nn.Module) else model
         self._loaded = False
-        self._post("/start_weight_update", {}, deadline)
+        self._call_workers("posttrain_start", [], deadline)
         with tempfile.TemporaryDirectory(prefix="posttrain-weights-", dir=self._folder) as folder:
             for part in _parts(weights):
                 path = Path(folder) / "part.safetensors"
                 save_file(part, path)
                 del part
-                self._post("/update_weights", {"update_info": {"files": [str(path)]}}, deadline)
+                self._call_workers("posttrain_load_file", [str(path)], deadline)
                 path.unlink()
-        self._post("/finish_weight_update", {}, deadline)
-        if not self._post("/reset_prefix_cache", {}, deadline).get("success"):
+        self._call_workers("posttrain_finish", [], deadline)
+        if self._post("/reset_prefix_cache", {}, deadline).get("success") is False:
             raise self._failed("/reset_prefix_cache", "requests of somebody else are running")
         self._loaded = True
+
+    def fits(self, model: nn.Module) -> bool:
+        """Always: what the server was started with is not ours to say, and `load` finds out."""
+        return True
 
     def sample(
         self, prompt_ids: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling
@@ -192,17 +198,23 @@ class ServerEngine:
             "stop_token_ids": self._stop_token_ids,
             "logprobs": 0,
             "detokenize": False,
+            "output_kind": FINAL_ONLY,
         }
 
     # ---- asking the server ----
 
     def _settings(self, deadline: float) -> Mapping[str, Any]:
         """The server's model settings, once it is known that it was started as we need it."""
+        check_version(
+            self._ask("/version", None, deadline)["version"],
+            where="rollout.server_base_url",
+            fix="install another vLLM on the server",
+        )
         info = self._ask("/server_info?config_format=json", None, deadline)["vllm_config"]
-        transfer = (info.get("weight_transfer_config") or {}).get("backend")
+        extension = info["parallel_config"]["worker_extension_cls"]
         wrong = None
-        if transfer != SHARED_FILES:
-            wrong = f"its weight transfer is {transfer!r}"
+        if extension != WORKER_EXTENSION:
+            wrong = f"its worker extension is {extension!r}"
         elif info["model_config"]["logprobs_mode"] != FLAGS["--logprobs-mode"]:
             wrong = f"its log-probabilities are {info['model_config']['logprobs_mode']}"
         if wrong:
@@ -218,11 +230,14 @@ class ServerEngine:
             fix=f"install posttrain beside it and start it with: {environment} python {command}",
         )
 
+    def _call_workers(self, method: str, args: Sequence[str], deadline: float) -> None:
+        self._post("/collective_rpc", {"method": method, "args": list(args)}, deadline)
+
     def _post(self, path: str, body: Mapping[str, Any], deadline: float) -> Any:
         return self._ask(path, body, deadline)
 
     def _ask(self, path: str, body: Mapping[str, Any] | None, deadline: float) -> Any:
-        """The answer to one request as JSON. The server has until the deadline."""
+        """The answer to one request as JSON, an empty one as nothing in it. The server has until the deadline."""
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.base_url + path, data, {"Content-Type": "application/json"})
         left = deadline - time.monotonic()
@@ -230,7 +245,7 @@ class ServerEngine:
             if left <= 0:
                 raise TimeoutError
             with urllib.request.urlopen(request, timeout=left) as answer:
-                return json.load(answer)
+                return json.loads(answer.read() or b"{}")
         except urllib.error.HTTPError as error:
             said = error.read().decode(errors="replace")[:2000]
             if error.code == 404:

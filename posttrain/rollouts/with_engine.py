@@ -7,11 +7,11 @@ from typing import Any
 
 from posttrain.rollouts.engines import Engine
 from posttrain.rollouts.records import Completion
-from posttrain.rollouts.sampling import Sampling, request_seed
+from posttrain.rollouts.sampling import EVALUATIONS, Sampling, request_seed
 from posttrain.rollouts.transformers import Prompt, tokenize_prompts
 
 AT_ONCE = 512
-"""Requests given to the engine between two reports of progress: enough to keep it full."""
+"""Completions asked for between two reports of progress, and under one time limit: enough to keep an engine full."""
 
 
 def generate(
@@ -46,10 +46,11 @@ def generate(
     """
     prompt_ids = tokenize_prompts(tokenizer, prompts, template_kwargs)
     sampling = Sampling(n=num_samples, max_tokens=max_new_tokens, temperature=temperature, top_p=top_p)
-    seeds = [request_seed(seed, 0, place) for place in range(len(prompt_ids))]
+    seeds = [request_seed(seed, EVALUATIONS, place) for place in range(len(prompt_ids))]
     groups: list[list[Completion]] = []
-    for start in range(0, len(prompt_ids), AT_ONCE):
-        some = slice(start, start + AT_ONCE)
+    at_once = max(1, AT_ONCE // num_samples)
+    for start in range(0, len(prompt_ids), at_once):
+        some = slice(start, start + at_once)
         sampled = engine.sample(prompt_ids[some], seeds[some], sampling)
         texts = tokenizer.batch_decode([one.token_ids for group in sampled for one in group], skip_special_tokens=True)
         text = iter(texts)

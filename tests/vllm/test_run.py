@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from posttrain.config import load_recipe
+from posttrain.errors import ConfigError
+from posttrain.pipeline import _settled
 from tests.pipeline.runs import assert_same_run, at_step, lines, train, write_recipe
 
 # The smallest heads that vLLM's CPU attention takes; a mix in which both kinds of step are sure to happen
@@ -31,13 +34,40 @@ def test_killed_and_resumed_equals_never_killed(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_an_adapter_with_a_reference(tmp_path: Path) -> None:
-    """LoRA and a KL penalty: the reference adapter that TRL adds is no part of what vLLM gets."""
+@pytest.mark.parametrize("modules", ["all-linear", "[q_proj,embed_tokens]"], ids=["tied", "untied-by-the-adapter"])
+def test_an_adapter_with_a_reference(tmp_path: Path, modules: str) -> None:
+    """LoRA and a KL penalty: the reference adapter that TRL adds is no part of what vLLM gets.
+
+    An adapter on the embedding parts it from the LM head, with which it was one in the first evaluation's engine.
+    """
     folder = write_recipe(tmp_path)
     ended = train(
-        folder, *VLLM, "lora.r=4", "hybrid.grpo.beta=0.1", "hybrid.learning_rate=1.0e-2", "hybrid.steps=6"
+        folder, *VLLM, "lora.r=4", f"lora.target_modules={modules}", "hybrid.grpo.beta=0.1",
+        "hybrid.learning_rate=1.0e-2", "hybrid.steps=6",
     )  # fmt: skip
     assert ended.code == 0, ended.text
+
+
+def test_a_run_is_not_resumed_on_another_engine(tmp_path: Path) -> None:
+    folder = write_recipe(tmp_path)
+    recipe = load_recipe(folder / "recipe.yaml", ["rollout.engine=auto"])
+    settled = _settled(recipe)
+    assert settled.rollout.engine == "vllm"  # it is installed
+    assert _settled(load_recipe(folder / "recipe.yaml")).rollout.engine == "transformers"
+
+
+def test_several_processes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    with pytest.raises(ConfigError, match="8 processes"):
+        _settled(load_recipe(write_recipe(tmp_path) / "recipe.yaml"))
+
+
+def test_an_adapter_that_cannot_be_sent_is_refused_before_it_is_trained(tmp_path: Path) -> None:
+    folder = write_recipe(tmp_path)
+    ended = train(folder, *VLLM, "lora.r=4", "lora.args={use_dora: true}", "evaluate.at_start=false")
+    assert ended.code == 2, ended.text
+    assert "cannot be added to its weight" in ended.text
+    assert not (folder / "run" / "steps.jsonl").exists()
 
 
 def test_what_vllm_cannot_run_is_said_before_training(tmp_path: Path) -> None:

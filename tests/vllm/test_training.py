@@ -29,11 +29,15 @@ class Watched:
     """An engine that counts what it is asked for."""
 
     def __init__(self, engine):
-        self.engine, self.dtype, self.loads, self.requests = engine, engine.dtype, 0, []
+        self.engine, self.dtype, self.loads = engine, engine.dtype, 0
+        self.requests, self.sleeps = [], []
 
     def load(self, model):
         self.loads += 1
         self.engine.load(model)
+
+    def sleep(self, level):
+        self.sleeps.append(level)
 
     def sample(self, prompt_ids, seeds, sampling):
         sampled = self.engine.sample(prompt_ids, seeds, sampling)
@@ -117,6 +121,28 @@ def test_weights_travel_once_a_change_and_only_when_rollouts_are_due(build):
     mixes = [line["mix"]["grpo"] for line in read_lines(Path(trainer.args.output_dir) / "steps.jsonl")]
     assert mixes.count(1.0) == 2
     assert trainer.vllm_generation.engine.loads == 2
+
+
+def test_training_again_loads_again(build):
+    """The second time begins at step 0 like the first, with other weights."""
+    trainer = build(GRPOOnly(), max_steps=1)
+    trainer.train()
+    trainer.train()
+    assert trainer.vllm_generation.engine.loads == 2
+
+
+def test_the_engine_sleeps_while_the_policy_trains(build):
+    trainer = build(GRPOOnly(), max_steps=2)
+    trainer.train()
+    assert trainer.vllm_generation.engine.sleeps == [1, 1]  # level 1, once a round of rollouts
+
+
+def test_no_two_rows_of_an_evaluation_share_a_seed(build, prompts):
+    trainer = build(GRPOOnly(), max_steps=1)
+    trainer.evaluate(prompts.select(range(16)))
+    seeds = [seed for request in trainer.vllm_generation.engine.requests[1:] for seed in request[1]]
+    assert len(seeds) >= 4
+    assert len(set(seeds)) == len(seeds)
 
 
 def test_a_window_of_several_steps_loads_once(build):

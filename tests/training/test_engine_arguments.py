@@ -1,0 +1,45 @@
+"""What HybridTrainer refuses beside use_vllm, because it would be ignored or make the gradient wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from posttrain.errors import ConfigError
+from posttrain.hybrid_config import check_engine_arguments
+from tests.training.conftest import hybrid_args
+
+
+@pytest.mark.parametrize(
+    ("changes", "more", "where"),
+    [
+        ({"top_p": 0.9}, {}, "vllm_importance_sampling_correction"),
+        ({"top_k": 20}, {}, "vllm_importance_sampling_correction"),
+        ({"min_p": 0.1}, {}, "vllm_importance_sampling_correction"),
+        ({"repetition_penalty": 1.2}, {}, "vllm_importance_sampling_correction"),
+        ({"loss_type": "vespo"}, {}, "vllm_importance_sampling_mode"),
+        ({"vllm_tensor_parallel_size": 2}, {}, "vllm_tensor_parallel_size"),
+        ({"vllm_structured_outputs_regex": "a+"}, {}, "vllm_structured_outputs_regex"),
+        ({"vllm_server_port": 8001}, {}, "vllm_server_port"),
+        ({"generation_kwargs": {"seed": 1}}, {}, "generation_kwargs"),
+        ({}, {"tools": [print]}, "tools"),
+    ],
+)
+def test_refused_with_vllm_only(tmp_path: Path, changes: dict, more: dict, where: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        check_engine_arguments(hybrid_args(tmp_path, use_vllm=True, **changes), more)
+    assert raised.value.where == where
+    check_engine_arguments(hybrid_args(tmp_path, **changes), more)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"top_p": 0.9, "vllm_importance_sampling_correction": False},
+        {"loss_type": "vespo", "vllm_importance_sampling_mode": "token_mask"},
+    ],
+)
+def test_accepted(tmp_path: Path, changes: dict) -> None:
+    check_engine_arguments(hybrid_args(tmp_path, use_vllm=True, **changes), {})

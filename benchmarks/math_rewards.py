@@ -26,10 +26,11 @@ from posttrain.rewards.math_compare import _same_plain
 from posttrain.rewards.math_extract import final_answer
 from posttrain.rewards.math_numbers import plain_number, rounding
 from posttrain.rewards.math_text import cleaned
+from posttrain.tasks.math import INSTRUCTION
 from posttrain.tasks.math_files import read_files
 from posttrain.tasks.math_rows import Columns, read_row
 
-Pair = tuple[str, str]  # gold answer, completion
+Pair = tuple[str, str, str]  # gold answer, completion, prompt
 
 
 def main(arguments: list[str]) -> int:
@@ -53,7 +54,7 @@ def check(path: str, limit: int | None, timed: int, repeats: int) -> bool:
     """One file: prints everything, and says whether every readable gold answer scored 1."""
     rows, unreadable = [], []
     for raw in read_files([path])[:limit]:
-        row = read_row(raw, Columns(), "")
+        row = read_row(raw, Columns(), INSTRUCTION)
         why = why_unreadable(row["answer"])
         if why is None:
             rows.append(row)
@@ -62,16 +63,16 @@ def check(path: str, limit: int | None, timed: int, repeats: int) -> bool:
     print(f"{path}: {len(rows) + len(unreadable)} rows, {len(unreadable)} gold answers that cannot be read")
     print(*unreadable, sep="\n", end="\n" if unreadable else "")
     completions = [row["solution"] or f"So it is \\boxed{{{row['answer']}}}." for row in rows]
-    own = [(row["answer"], completion) for row, completion in zip(rows, completions, strict=True)]
-    other = [(gold, completions[(number + 1) % len(own)]) for number, (gold, _) in enumerate(own)]
+    own = [(row["answer"], completion, row["prompt"]) for row, completion in zip(rows, completions, strict=True)]
+    other = [(gold, completions[(number + 1) % len(own)], prompt) for number, (gold, _, prompt) in enumerate(own)]
     right = _report("its own answer", own, expected=1.0)
     _report("the next row's answer", other, expected=0.0)
     pairs = [*own, *other]
     _agreement(pairs)
     random.Random(0).shuffle(pairs)
     kinds = {
-        "plain numbers": [pair for pair in pairs if _fast(*pair) is not None],
-        "all others": [pair for pair in pairs if _fast(*pair) is None],
+        "plain numbers": [pair for pair in pairs if _fast(*pair[:2]) is not None],
+        "all others": [pair for pair in pairs if _fast(*pair[:2]) is None],
     }
     for kind, some in kinds.items():
         if some:
@@ -92,9 +93,9 @@ def _print_rates(kind: str, there_are: int, pairs: list[Pair], repeats: int) -> 
 def _report(what: str, pairs: list[Pair], expected: float) -> int:
     as_expected, slowest = 0, 0.0
     exceptions = []
-    for gold, completion in pairs:
+    for gold, completion, prompt in pairs:
         start = time.perf_counter()
-        result = score(completion, answer=gold)
+        result = score(completion, answer=gold, prompt=prompt)
         slowest = max(slowest, time.perf_counter() - start)
         if result is not None and result.value == expected:
             as_expected += 1
@@ -118,7 +119,7 @@ def _agreement(pairs: Iterable[Pair]) -> None:
     from math_verify import parse, verify
 
     compared, disagreed = 0, []
-    for gold, completion in pairs:
+    for gold, completion, _ in pairs:
         fast = _fast(gold, completion)
         if fast is None:
             continue
@@ -132,23 +133,23 @@ def _agreement(pairs: Iterable[Pair]) -> None:
     print(*disagreed, sep="\n", end="\n" if disagreed else "")
 
 
-def _ours(gold: str, completion: str) -> None:
-    score(completion, answer=gold)
+def _ours(gold: str, completion: str, prompt: str) -> None:
+    score(completion, answer=gold, prompt=prompt)
 
 
-def _theirs(gold: str, completion: str) -> None:
+def _theirs(gold: str, completion: str, prompt: str) -> None:
     from math_verify import parse, verify
 
     verify(parse(f"\\boxed{{{gold}}}"), parse(completion))
 
 
-def _rate(function: Callable[[str, str], None], pairs: list[Pair]) -> float:
+def _rate(function: Callable[[str, str, str], None], pairs: list[Pair]) -> float:
     math_judge.load()
     for cache in (math_text.cleaned, math_judge._read):
         cache.cache_clear()
     start = time.process_time()
-    for gold, completion in pairs:
-        function(gold, completion)
+    for gold, completion, prompt in pairs:
+        function(gold, completion, prompt)
     return len(pairs) / (time.process_time() - start)
 
 

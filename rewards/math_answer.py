@@ -1,7 +1,8 @@
 r"""Reward `math_answer`: whether the final answer of a math problem is the gold answer.
 
 Where the answer stands is decided in `math_extract.py`, what it says in `math_text.py`, what equals what in
-`math_compare.py`, with math-verify as the judge of everything but plain numbers and words.
+`math_compare.py`, with math-verify as the judge of everything but plain numbers and words. `math_echo.py` takes back
+what equals the gold answer without being one.
 
 - Percentages: `50\%` equals `1/2` and, when the number is at least 1, also a bare `50`.
 - Units are left out, but two known units that differ are two answers. '2 million' is 2,000,000.
@@ -10,6 +11,7 @@ Where the answer stands is decided in `math_extract.py`, what it says in `math_t
 - `(1,2)` is not `(2,1)`, nor `[1,2)` `[1,2]`; `\{1,2\}` and the list `1,2` are `\{2,1\}` and `2,1`.
 - `x=5` says `5`; an equation such as `x+1=6` does not. `1011_2` is not `1011_3`.
 - An answer that lists more than the gold answer does is wrong.
+- A formula of the prompt that has yet to be computed is no answer, nor, where numbers are asked for, is `2+3` or `5!`.
 """
 
 from __future__ import annotations
@@ -18,19 +20,21 @@ from typing import Any
 
 from posttrain.reward import Score
 from posttrain.rewards.math_compare import check_readable, same_answer
+from posttrain.rewards.math_echo import why_no_answer
 from posttrain.rewards.math_extract import final_answer, gold_answer
 from posttrain.rewards.math_judge import Unreadable, load, shown
 
 _LONGEST_ANSWER = 5_000  # characters
 
 
-def score(completion: str, *, answer: str | None, strict: bool = True, **row: Any) -> Score | None:
+def score(completion: str, *, answer: str | None, prompt: str = "", strict: bool = True, **row: Any) -> Score | None:
     r"""1 when the final answer equals the gold answer, else 0; None when the gold answer cannot be read.
 
     Args:
         completion: The completion as text. What follows the thinking counts; of that the last `\boxed{...}`, else
             what follows the last `####`, else the last 'the answer is'.
         answer: The gold answer in LaTeX or plain text, or a worked solution that marks it by a box or `####`.
+        prompt: The prompt as text. What only repeats a formula of it scores 0; see `math_echo.py`.
         strict: False also takes the last number of a completion that marks no answer.
         row: Ignored.
 
@@ -51,6 +55,8 @@ def score(completion: str, *, answer: str | None, strict: bool = True, **row: An
         same, why = same_answer(answer, said)
     except Unreadable:
         return None
+    if same and (undone := why_no_answer(answer, said, prompt)):
+        same, why = False, undone
     return Score(float(same), parsed=shown(said), note=where if same else f"{where}: {why}")
 
 

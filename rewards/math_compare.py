@@ -11,9 +11,9 @@ from posttrain.rewards.math_text import Answer, cleaned
 
 SECONDS = 2.0  # of computing, for everything that sympy does about one completion
 
-_EQUALS = re.compile(r"(?<![<>!\\=:])=(?!=)")
+EQUALS = re.compile(r"(?<![<>!\\=:])=(?!=)")
 _RELATION = re.compile(r"[<>]|\\(?:le|ge|ne|lt|gt|in|subset)(?![a-zA-Z])")
-_NAME = re.compile(
+NAME = re.compile(
     r"(?:\\(?!frac|sqrt|text|pi(?![a-z])|infty)[A-Za-z]+\s*\{?\s*[A-Za-z]*\s*\}?|[A-Za-z]{1,4}|\|[A-Z]{2}\|"
     r"|[A-Za-z][A-Za-z ]*[A-Za-z]|\\text\{[^{}]*\})"
     r"'*(?:\s*_\s*(?:\w|\{[^{}]*\}))?(?:\s*\^\s*\{?\s*-1\s*\}?)?(?:\s*\(\s*[A-Za-z](?:\s*,\s*[A-Za-z])*\s*\))?"
@@ -56,7 +56,7 @@ def _same_plain(gold: str, said: str) -> bool | None:
 
 def check_readable(gold: str) -> None:
     """Raise Unreadable when there is nothing that an answer could be compared with."""
-    for side in _approximate(gold):
+    for side in approximate(gold):
         answer = cleaned(side)
         if not answer.math.strip():
             raise Unreadable("it is empty")
@@ -66,17 +66,17 @@ def check_readable(gold: str) -> None:
 
 
 def _same(gold: str, said: str) -> bool:
-    golds, saids = _approximate(gold), _approximate(said)
+    golds, saids = approximate(gold), approximate(said)
     # Of what is said, 'A ≈ B' is A: two different answers are none. Gold gives both as right.
     return any(_same_exact(one, saids[0]) for one in golds)
 
 
-def _approximate(text: str) -> list[str]:
+def approximate(text: str) -> list[str]:
     r"""The sides of `A \approx B`; a name on the left, and nothing, are no side."""
     sides = (
         [side.strip() for side in re.split(r"\\approx(?![a-zA-Z])|≈", text)] if "pprox" in text or "≈" in text else []
     )
-    sides = [side for side in sides if side.strip("$ ") and not _NAME.fullmatch(side.strip("$ "))]
+    sides = [side for side in sides if side.strip("$ ") and not NAME.fullmatch(side.strip("$ "))]
     return sides or [text]
 
 
@@ -91,7 +91,8 @@ def _same_exact(gold: str, said: str) -> bool:
     if ours.unit and theirs.unit and ours.unit != theirs.unit:
         return False
     if ours.base or theirs.base:
-        if ours.base and theirs.base and ours.base != theirs.base:
+        # The question often names the base, so an answer may leave it out; one that names it where gold doesn't is 5_6
+        if theirs.base and ours.base != theirs.base:
             return False
         return ours.math.upper().lstrip("0") == theirs.math.upper().lstrip("0")
     return _same_percent(ours, theirs)
@@ -152,7 +153,7 @@ def _assignment(text: str) -> tuple[str | None, list[str]]:
     """`x`, [`2+3`, `5`] from `x=2+3=5`; the name is None where there is none, or where several things are named."""
     if "==" in text:
         raise Unreadable("two equals signs in a row")
-    parts = [part.strip() for part in _EQUALS.split(text)]
+    parts = [part.strip() for part in EQUALS.split(text)]
     if len(parts) == 1:
         return None, [text]
     if not parts[0]:  # a bare '= 5'
@@ -163,7 +164,7 @@ def _assignment(text: str) -> tuple[str | None, list[str]]:
         return None, parts
     if any("," in part for part in parts[:-1]):
         return None, [text] if len(parts) == 2 else parts
-    if _NAME.fullmatch(parts[0]) and not re.search(r"(?<![a-z])not?(?![a-z])|\\ne", parts[0]):
+    if NAME.fullmatch(parts[0]) and not re.search(r"(?<![a-z])not?(?![a-z])|\\ne", parts[0]):
         return re.sub(r"\s+", "", parts[0]), parts[1:]
     return None, parts
 
@@ -175,7 +176,7 @@ def _without_common_name(text: str) -> str:
         return text
     halves = [part.partition("=") for part in parts]
     names = {name.strip() for name, _, _ in halves}
-    if len(names) > 1 or not _NAME.fullmatch(names.pop()):
+    if len(names) > 1 or not NAME.fullmatch(names.pop()):
         return text
     return ", ".join(value.strip() for _, _, value in halves)
 

@@ -6,7 +6,7 @@ import re
 
 from posttrain.rewards.knights_knaves import answer_section
 
-_BOX = re.compile(r"\\(?:boxed|fbox)\s*(?=\{)")
+_BOX = re.compile(r"\\(?:boxed|fbox)\s*(?=\{|\d)")  # \boxed5 is LaTeX as well
 _BOXES_TRIED = 1000  # from the end, until one is not empty
 _LONGEST_BOX = 100_000  # characters looked through for the end of a box
 _TAIL = 20_000  # characters at the end that are searched for anything but a box
@@ -80,7 +80,9 @@ def last_boxed(text: str) -> str | None:
 
 
 def _balanced(text: str, start: int) -> str | None:
-    """What is inside the brace that opens at `start`; None when it is not closed, or far away."""
+    """What is inside the brace that opens at `start`, or the digit there; None when it is not closed, or far away."""
+    if text[start] != "{":
+        return text[start]
     depth, position, end = 0, start, min(len(text), start + _LONGEST_BOX)
     while position < end:
         character = text[position]

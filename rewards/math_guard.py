@@ -18,6 +18,8 @@ _DEEPEST = 8  # brackets inside one another
 _MOST_BRACKETS = 24  # the grammar is ambiguous about them: its parser takes a minute for |x||x|... of 300 characters
 _MOST_BARS = 8
 _MOST_COMMAS = 40
+_MOST_DIVISIONS = 8  # and the same with x/x/x/...
+_MOST_PRIMES = 6
 _MOST_DIGITS = 60  # in a row
 _MOST_BITS = 20_000  # of any number on the way: 6,000 decimal digits
 _MOST_NODES = 1_500
@@ -25,6 +27,9 @@ _MOST_EXPANDED = 60  # degree of a power of a sum
 _BINOMIAL = re.compile(r"\\[dt]?binom")
 _SMALL_BINOMIAL = re.compile(r"\\[dt]?binom\s*\{\s*(?:\d{1,4}|[A-Za-z])\s*\}\s*\{\s*(?:\d{1,4}|[A-Za-z])\s*\}")
 _DOUBLE_SUBSCRIPT = re.compile(r"_\s*(?:\w\s*|\{[^{}]*)_")
+#: x^x^x: the parser tries every way to read it, in time that doubles with each, and nothing may interrupt it
+_TOWER = re.compile(r"\^\s*[-+]?\s*(?:\w|\\[A-Za-z]+|\{[^{}]*\}|\([^()]*\))(?:\s*_\s*(?:\w|\{[^{}]*\}))?[\s']*\^")
+_DIVISION = re.compile(r"[/:]|\\(?:div|over)(?![a-zA-Z])")
 _UNFINISHED = re.compile(r"\\(?:sum|prod|int|iint|oint|lim|gcd|lcm|frac\s*\{?\s*d)(?![a-zA-Z])|\\choose")
 #: sympy classes that mean a computation rather than an answer
 _COMPUTATIONS = frozenset({"Sum", "Product", "Integral", "Limit", "Derivative", "Subs"})
@@ -51,6 +56,8 @@ def text_problem(text: str) -> str | None:
         deepest = max(deepest, depth)
     if deepest > _DEEPEST:
         return f"brackets {deepest} deep"
+    if len(_DIVISION.findall(text)) > _MOST_DIVISIONS or text.count("'") > _MOST_PRIMES:
+        return "too many divisions or primes"
     if text.count("(") + text.count("[") > _MOST_BRACKETS or text.count("|") > _MOST_BARS:
         return "too many brackets"
     if text.count(",") > _MOST_COMMAS:
@@ -59,6 +66,8 @@ def text_problem(text: str) -> str | None:
         return "a binomial coefficient of more than small numbers"
     if _DOUBLE_SUBSCRIPT.search(text):
         return "a subscript of a subscript"
+    if _TOWER.search(text):
+        return "a power of a power without braces"
     if found := _UNFINISHED.search(text):
         return f"a computation, not an answer: {found.group()}"
     return None

@@ -17,6 +17,7 @@ _SIGNS = str.maketrans(
         "\u222a": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ", "²": "^{2}", "³": "^{3}",
         "½": r"\frac{1}{2}", "⅓": r"\frac{1}{3}", "⅔": r"\frac{2}{3}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}",
         "€": "$", "£": "$", "¥": "$", "\uff05": "%", "\uff0c": ",", "\u2019": "'", "“": '"', "”": '"',
+        **{chr(0xFF10 + digit): str(digit) for digit in range(10)}, "\uff0e": ".", "\uff0d": "-", "\uff0b": "+",
         "\u00a0": " ", "\u2009": " ", "\u202f": " ",
     }
 )  # fmt: skip
@@ -91,13 +92,12 @@ def cleaned(text: str) -> Answer:
     """An answer without what doesn't change its meaning. Never fails; what makes no sense comes out as it is."""
     if len(text) > _LONGEST:
         return Answer(text)
-    text = " ".join(text.translate(_SIGNS).split())
+    text = " ".join(_readable_signs(text).split())
     if _WORDS.fullmatch(text):  # the common cases first
         return _plain_words(text)
     unit = "dollar" if re.match(r"\s*-?\s*\\?\$\s*[\d.]|.*\\\$", text) else None
     text = _CURRENCY.sub(" ", text) if "$" in text or "R" in text or "U" in text or "E" in text else text
-    for pattern, replacement in _REPLACED:
-        text = pattern.sub(replacement, text)
+    text = _rewritten(text)
     text = _without_frame(text)
     words = _as_words(text)
     if words is not None:
@@ -115,6 +115,21 @@ def cleaned(text: str) -> Answer:
         base = base if base and base > 1 else None
         text = based[1].upper() if base else text
     return Answer(_numbers(text), percent=percent, unit=named or unit, base=base)
+
+
+def tidied(text: str) -> str:
+    """A text of any length with signs and commands written in one way; units, words and numbers stay."""
+    return _rewritten(_readable_signs(text))
+
+
+def _readable_signs(text: str) -> str:
+    return text.translate(_SIGNS)
+
+
+def _rewritten(text: str) -> str:
+    for pattern, replacement in _REPLACED:
+        text = pattern.sub(replacement, text)
+    return text
 
 
 def _numbers(text: str) -> str:
@@ -186,6 +201,7 @@ def _without_unit(text: str) -> tuple[str, str | None]:
 
 
 def _may_be_unit(words: str) -> bool:
-    return not NOT_UNITS & {word.casefold() for word in re.findall(r"[A-Za-z]+", words)} and not re.search(
-        r"\d{2}", words
-    )
+    # A comma stands where an 'or' stood, and a digit for a second answer; a single 2 or 3 is of cm2
+    if re.search(r",|(?<![a-z])\d|\d{2}", re.sub(r"\^\s*\{?\s*-?\d", "", words)):
+        return False
+    return not NOT_UNITS & {word.casefold() for word in re.findall(r"[A-Za-z]+", words)}

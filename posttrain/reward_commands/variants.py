@@ -67,6 +67,13 @@ _GIVEN_ROW: Sequence[tuple[str, Callable[[Example], str]]] = (
     ("white space", lambda example: " \n\t \n"),
     ("the prompt echoed", lambda example: example.prompt),
 )
+_BOXED = "prompt's formula, boxed"
+_FORMULA = re.compile(
+    r"\$\$?([^$]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]"
+    r"|((?:\d[\d.,]*|\([\d.,+*/ -]{1,80}\))(?:\s*[-+*/^\u00d7\u00f7]\s*[\d(][\d.,)]*)+)",
+    re.DOTALL,
+)
+_OPERATION = re.compile(r"\w\s*[-+*/^!\u00d7\u00f7]|\\[a-zA-Z]{3}")
 _HOSTILE: Mapping[str, str] = {
     "1 MB of words": "so it is. " * (_HUGE // 10),
     "1 MB without a space": "a" * _HUGE,
@@ -104,6 +111,7 @@ def tries(reward: Reward, gold: Sequence[Example], others: Sequence[Example]) ->
     yield Tries("another row's gold", "wrong" if columns else "open", list(_with_other_gold(gold, columns)))
     for name, make in _GIVEN_ROW:
         yield Tries(name, "wrong", [(example, make(example)) for example in (*gold, *others)])
+    yield Tries(_BOXED, "wrong", list(_with_own_formula((*gold, *others))))
     few = spread(gold, _FEW)
     yield Tries(
         "gold after 1 MB", "open", [(example, "so it is. " * (_HUGE // 10) + (example.gold or "")) for example in few]
@@ -112,7 +120,7 @@ def tries(reward: Reward, gold: Sequence[Example], others: Sequence[Example]) ->
         yield Tries(name, "wrong", [(example, text) for example in few])
 
 
-NUMBER_OF_TRIES = len(_FROM_GOLD) + 1 + len(_GIVEN_ROW) + 1 + len(_HOSTILE)
+NUMBER_OF_TRIES = len(_FROM_GOLD) + 1 + len(_GIVEN_ROW) + 2 + len(_HOSTILE)
 
 
 def spread(items: Sequence[T], at_most: int) -> list[T]:
@@ -137,6 +145,20 @@ def _with_other_gold(examples: Sequence[Example], columns: Sequence[str]) -> Ite
             if _differs(example, other, columns):
                 yield example, other.gold or ""
                 break
+
+
+def _with_own_formula(examples: Sequence[Example]) -> Iterator[tuple[Example, str]]:
+    """Each example with the last formula of its prompt as the answer, where that has something to compute.
+
+    `50+2` equals the answer to 'What is 50+2?' without answering it. A formula that is the row's own answer, or that
+    the gold completion boxes, is left out.
+    """
+    for example in examples:
+        found = [next(filter(None, match.groups())).strip().rstrip(".,") for match in _FORMULA.finditer(example.prompt)]
+        formula = next((one for one in reversed(found) if _OPERATION.search(one)), None)
+        if formula is None or formula in example.row.values() or f"\\boxed{{{formula}}}" in (example.gold or ""):
+            continue
+        yield example, f"The answer is \\boxed{{{formula}}}."
 
 
 def _differs(one: Example, other: Example, columns: Sequence[str]) -> bool:

@@ -17,8 +17,9 @@ from posttrain.rewards.math_extract import final_answer, last_boxed
 from posttrain.rewards.math_guard import OutOfTime, deadline, tree_problem
 from posttrain.rewards.math_numbers import plain_number, rounding, same_number
 from posttrain.rewards.math_text import cleaned
-from tests.rewards.math_answer_cases import RIGHT, WRONG
+from tests.rewards.math_answer_cases import IN_THE_PROMPT, REPEATED, RIGHT, WRONG
 
+HOSTILE_CPU_S = 2.0  # of computing, on a machine that also does other things
 LIMIT_S = 5.0  # what a completion may take by default; an idle machine needs a fraction of it
 
 
@@ -36,6 +37,25 @@ def test_right_answers(gold: str, said: str) -> None:
 @pytest.mark.parametrize(("gold", "said"), WRONG)
 def test_wrong_answers(gold: str, said: str) -> None:
     assert value(f"So it is \\boxed{{{said}}}.", gold) == 0
+
+
+@pytest.mark.parametrize(("prompt", "gold", "said"), REPEATED)
+def test_the_question_is_no_answer(prompt: str, gold: str, said: str) -> None:
+    result = score(f"\\boxed{{{said}}}", answer=gold, prompt=f"{prompt}\n\nPut the answer in \\boxed{{}}.")
+    assert result is not None
+    assert (result.value, result.note) == (0, "boxed: repeats the question")
+    assert value(f"\\boxed{{{gold}}}", gold, prompt=prompt) == 1
+
+
+@pytest.mark.parametrize(("prompt", "gold", "said"), IN_THE_PROMPT)
+def test_an_answer_may_stand_in_the_prompt(prompt: str, gold: str, said: str) -> None:
+    assert value(f"\\boxed{{{said}}}", gold, prompt=prompt) == 1
+
+
+def test_arithmetic_left_undone_is_named() -> None:
+    result = score("\\boxed{67.4+61.75}", answer="129.15")
+    assert result is not None
+    assert (result.value, result.note) == (0, "boxed: leaves the arithmetic undone")
 
 
 @pytest.mark.parametrize("gold", sorted({gold for gold, _ in RIGHT + WRONG}))
@@ -78,6 +98,10 @@ def test_every_gold_answer_says_itself(gold: str) -> None:
         ("\\boxed{72} and \\boxed{", "72", 0),
         ("I put it in \\boxed{}. #### 72", "72", 1),
         ("\\fbox{72}", "72", 1),
+        ("It is $\\boxed5$.", "5", 1),
+        ("It is $\\boxed 5$.", "5", 1),
+        ("It is $\\boxed72$.", "72", 0),
+        ("\\boxed{72} or \\boxed5", "72", 0),
         ("\\boxed{\\boxed{72}}", "72", 1),
         ("\\boxed{\\frac{1}{2}}", "\\frac{1}{2}", 1),
         ("\\boxed{\\{1,2\\}}", "\\{1,2\\}", 1),
@@ -115,7 +139,8 @@ def test_a_gold_answer_that_cannot_be_read_scores_none(gold: str | None) -> None
         assert score(completion, answer=gold) is None
 
 
-def test_the_reward_reads_the_column_answer() -> None:
+def test_the_reward_reads_the_column_answer_and_may_see_the_prompt() -> None:
+    assert "prompt" in Reward.from_callable(score).parameters
     assert Reward.from_callable(score).required_columns() == ["answer"]
 
 
@@ -144,6 +169,27 @@ HOSTILE = {
     "ambiguous bars": "|x|" * 90,
     "ambiguous parentheses": ",".join(["((((((1))))))"] * 20),
     "subscripts": "x_" * 140,
+    "superscripts": "^".join("x" * 8),
+    "more superscripts": "^".join("x" * 20),
+    "superscripts, many": "x^" * 140,
+    "superscripts of commands": r"\pi^" * 60 + "2",
+    "superscripts apart": "x ^ " * 40 + "2",
+    "superscripts, signed": "x^-" * 40 + "2",
+    "superscripts, long numbers": "^".join(["12"] * 40),
+    "superscripts with subscripts": "^".join(["x_1"] * 40),
+    "superscripts in braces": "^".join(["{x}"] * 40),
+    "superscripts in brackets": "^".join(["(x)"] * 20),
+    "superscripts, primed": "x'^" * 40 + "2",
+    "superscripts, primed seldom": "x^" + "x'^x" * 6,
+    "divisions, few": r"x\div " * 8 + "x",
+    "slashes, few": "/".join("x" * 9),
+    "slashes": "/".join("x" * 120),
+    "slashes of numbers": "/".join("7" * 120),
+    "a tower in brackets": "x^(x^(x^(x^(x^(x^(x^(x)))))))",
+    "a tower in braces": "x^{" * 8 + "x" + "}" * 8,
+    "divisions": r"x\div " * 40 + "x",
+    "colons": ":".join("x" * 120),
+    "factorials, many": "x" + "!" * 200,
     "matrix": "\\begin{pmatrix}" + "\\\\".join(["&".join("1" * 100)] * 100) + "\\end{pmatrix}",
     "polynomial": "(x+y+z+w)^{60}",
     "polynomials": "((x+1)^{50})^{50}",
@@ -171,10 +217,10 @@ HOSTILE = {
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_answers_end_and_score_0(name: str, gold: str) -> None:
     math_judge.load()
-    start = time.monotonic()
     for completion in (f"\\boxed{{{HOSTILE[name]}}}", f"#### {HOSTILE[name]}"):
-        assert value(completion, gold) == 0
-    assert time.monotonic() - start < 2 * LIMIT_S
+        start = time.process_time()
+        assert value(completion, gold, prompt=completion) == 0
+        assert time.process_time() - start < HOSTILE_CPU_S
 
 
 @pytest.mark.parametrize("name", HOSTILE)

@@ -91,7 +91,7 @@ def test_the_tasks_own_reward_holds(folder: Path, capsys: pytest.CaptureFixture[
     out, err = capsys.readouterr()
     assert "gold, white space around" in out
     assert "knights_knaves: every gold completion gets 1.0; 0 false positives, 0 failures" in out
-    assert "knights_knaves 30/30" in err
+    assert "knights_knaves 31/31" in err
 
 
 def test_fewer_rows_and_overrides(folder: Path) -> None:
@@ -200,6 +200,78 @@ def test_a_mixture_tries_each_reward_on_its_own_rows(folder: Path) -> None:
     assert (line(found["knights_knaves"], "gold")["n"], line(found["math_answer"], "gold")["n"]) == (8, 6)
     assert all(record["gold"] == "ok" and line(record, "empty")["none"] == 0 for record in found.values())
     assert all(record["false_positives"] == 0 for record in found.values())
+
+
+def test_a_task_of_a_mixture_without_demonstrations_gets_gold_of_its_own(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    problems(folder, 8)
+    recipe = RECIPE.replace("task: {", "task: [{").replace("demonstrations: 8}", f"demonstrations: 8}}, {MATH}]")
+    assert check(folder, recipe=recipe) == 0
+    assert {name: line(record, "gold")["n"] for name, record in figures(folder).items()} == {
+        "knights_knaves": 8,
+        "math_answer": 8,
+    }
+    recipe = recipe.replace("demonstrations: 8}", "demonstrations: 0}").replace("train: 9", "train: 0")
+    problems(folder, 12, solution="We add.")
+    recipe = recipe.replace("eval: 4, demonstrations: 0", "eval: 4, demonstrations: 4")
+    assert check(folder, recipe=recipe) == 0
+    assert {name: line(record, "gold")["n"] for name, record in figures(folder).items()} == {
+        "knights_knaves": 50,
+        "math_answer": 4,
+    }
+
+    objects = [{"prompt": f"{i} in a list", "schema": {"type": "array"}, "gold": [i]} for i in range(8)]
+    (folder / "objects.jsonl").write_text("".join(json.dumps(row) + "\n" for row in objects))
+    part = "{name: json_structure, path: objects.jsonl, train: TRAIN, eval: 4, demonstrations: 0}"
+    recipe = recipe.replace("demonstrations: 4}", f"demonstrations: 4}}, {part}")
+    assert check(folder, recipe=recipe.replace("TRAIN", "4")) == 0
+    assert line(figures(folder)["json_structure"], "gold")["n"] == 4  # in place of the train rows: there are no others
+
+    capsys.readouterr()
+    (folder / "objects.jsonl").write_text("".join(json.dumps(row) + "\n" for row in objects[:4]))
+    assert check(folder, recipe=recipe.replace("TRAIN", "0")) == 1
+    err = capsys.readouterr().err
+    assert "json_structure: there is no demonstration to take gold completions from" in err
+    assert "json_structure: it applies to none of" in err
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answer", "completions"),
+    [
+        ("What is 67.4 + 61.75?", "129.15", ["The answer is \\boxed{67.4 + 61.75}."]),
+        ("With $n=3$, find $n^2$ and $5^2-4^2.$", "9", ["The answer is \\boxed{5^2-4^2}."]),
+        ("Evaluate \\[\\binom{15}{3}\\]", "455", ["The answer is \\boxed{\\binom{15}{3}}."]),
+        ("Given that $n=3$, what is $n$?", "3", []),
+        ("Which is larger, $x$ or $x+1$?", "x+1", []),
+        ("How many are 5 and 6?", "11", []),
+    ],
+)
+def test_the_formula_to_compute_is_boxed_as_if_it_were_the_answer(
+    prompt: str, answer: str, completions: list[str]
+) -> None:
+    def reward(completion: str, *, answer: str) -> float:
+        return 0.0
+
+    example = Example("", {"prompt": prompt, "answer": answer}, prompt, "")
+    found = next(some for some in tries(Reward.from_callable(reward), [example], []) if "formula" in some.name)
+    assert found.kind == "wrong"
+    assert [completion for _, completion in found.pairs] == completions
+
+
+def test_a_reward_that_only_compares_values_falls_for_the_question(folder: Path) -> None:
+    problems(folder, 18, solution="We add.")
+    lenient = "import re\n\ndef value(completion, *, answer):\n"
+    lenient += "    boxes = re.findall(r'boxed{([0-9+ ]+)}', completion)\n"
+    lenient += "    return float(bool(boxes) and sum(map(int, boxes[-1].split('+'))) == int(answer))\n"
+    (folder / "mine.py").write_text(lenient)
+    recipe = f"model: m\ntask: {MATH.replace('demonstrations: 0', 'demonstrations: 6')}\nrewards: [REWARDS]\n"
+    assert check(folder, "value", recipe=recipe + "scoring: {workers: 0}\n") == 0
+    boxed = line(figures(folder)["value"], "prompt's formula, boxed")
+    assert (boxed["n"], boxed["amiss"]) == (14, 14)
+    assert check(folder, recipe=recipe.replace("[REWARDS]", "[math_answer]") + "scoring: {workers: 0}\n") == 0
+    boxed = line(figures(folder)["math_answer"], "prompt's formula, boxed")
+    assert (boxed["n"], boxed["amiss"]) == (14, 0)
 
 
 def test_the_same_answer_in_another_order_is_not_another_answer() -> None:

@@ -26,6 +26,7 @@ from posttrain.tasks.json_structure.rows import (
     split_rows,
     with_completion,
 )
+from posttrain.tasks.number_lists import parse_numbers
 
 __all__ = ["JsonStructure", "generate_rows", "parse_levels", "write"]
 
@@ -36,16 +37,8 @@ def parse_levels(value: Any) -> list[int]:
     Raises:
         ConfigError: It is none of these, or a level is not from 1 to 5.
     """
-    levels: list[int] = []
-    try:
-        for part in value.split(",") if isinstance(value, str) else [value] if isinstance(value, int) else value:
-            first, dash, last = str(part).strip().partition("-")
-            levels += range(int(first), int(last if dash else first) + 1)
-    except (TypeError, ValueError):
-        levels = []
-    if not levels or not all(level in LEVELS for level in levels):
-        raise ConfigError(repr(value), expected="levels from 1 to 5, such as 3, [1, 2] or 1-3", where="difficulty")
-    return list(dict.fromkeys(levels))
+    expected = "levels from 1 to 5, such as 3, [1, 2] or 1-3"
+    return parse_numbers(value, range(LEVELS[0], LEVELS[-1] + 1), expected=expected, where="difficulty")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,6 +29,7 @@ from posttrain.tasks.knights_knaves.rows import (
     with_completion,
 )
 from posttrain.tasks.knights_knaves.text import NAMES, complete_roles
+from posttrain.tasks.number_lists import parse_numbers
 
 __all__ = ["KnightsKnaves", "generate_rows", "parse_people", "write"]
 
@@ -41,18 +42,8 @@ def parse_people(value: Any) -> list[int]:
     Raises:
         ConfigError: It is none of these, or a number is not from 2 to 8.
     """
-    people: list[int] = []
-    try:
-        for part in value.split(",") if isinstance(value, str) else [value] if isinstance(value, int) else value:
-            first, dash, last = str(part).strip().partition("-")
-            people += range(int(first), int(last if dash else first) + 1)
-    except (TypeError, ValueError):
-        people = []
-    if not people or not all(2 <= number <= MOST_PEOPLE for number in people):
-        raise ConfigError(
-            repr(value), expected=f"numbers from 2 to {MOST_PEOPLE}, such as 3, [2, 3] or 2-4", where="people"
-        )
-    return list(dict.fromkeys(people))
+    expected = f"numbers from 2 to {MOST_PEOPLE}, such as 3, [2, 3] or 2-4"
+    return parse_numbers(value, range(2, MOST_PEOPLE + 1), expected=expected, where="people")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ from posttrain.evaluate import evaluate
 from posttrain.gguf_files import gguf_file
 from posttrain.inputs import loading, task_rewards
 from posttrain.models import load_policy, load_tokenizer
+from posttrain.pool import RewardPool
 from posttrain.progress import Progress
 from posttrain.quiet import quiet_libraries
 from posttrain.tasks import Task
@@ -49,12 +50,13 @@ def evaluate_model(
     with loading(source, "MODEL"):
         tokenizer = load_tokenizer(source)
         policy = load_policy(source, dtype="bfloat16" if on_gpu else "float32", trainable=False)
-    with Progress([], plain=None) as progress:
+    rewards = task_rewards(task)
+    with RewardPool(rewards) as pool, Progress([], plain=None) as progress:
         result = evaluate(
             policy.to("cuda" if on_gpu else "cpu"),
             tokenizer,
             fit_to_model(task.load(seed).eval, tokenizer),
-            task_rewards(task),
+            rewards,
             k=k,
             samples=samples,
             temperature=temperature,
@@ -62,6 +64,7 @@ def evaluate_model(
             batch_size=batch_size,
             seed=seed,
             slice_by=task.slice_by,
+            pool=pool,
             on_progress=progress.track("eval"),
         )
     return result.record("eval", 0)

@@ -36,7 +36,7 @@ class Examiner:
 
     def __init__(self, recipe: Recipe, data: TaskData, rewards: Sequence[Reward], tokenizer: Any, *, on_gpu: bool):
         self._recipe, self._data, self._tokenizer, self._on_gpu = recipe, data, tokenizer, on_gpu
-        self._template_kwargs = recipe.hybrid.args.get("chat_template_kwargs") or {}
+        self._template_kwargs = recipe.hybrid.template_kwargs
         self._task_rewards = task_rewards(recipe.task)
         self._engine: Engine | None = None
         scoring = recipe.scoring

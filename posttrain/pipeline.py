@@ -164,7 +164,6 @@ class _Run:
     def __init__(self, recipe: Recipe, data: TaskData, rewards: list[Reward], run_dir: RunDir, progress: Progress):
         self.recipe, self.data, self.rewards, self.dir, self.progress = recipe, data, rewards, run_dir, progress
         self.stop = StopRequest()
-        self.template_kwargs: dict[str, Any] = recipe.hybrid.args.get("chat_template_kwargs") or {}
         if recipe.run.threads:
             torch.set_num_threads(recipe.run.threads)
         self.policies = Policies(recipe, data, run_dir, progress.message)
@@ -360,7 +359,10 @@ class _Run:
     def _demonstrations(self) -> Dataset:
         rows = fit_to_model(self.data.demonstrations, self.tokenizer)
         return tokenize_demonstrations(
-            rows, self.tokenizer, max_length=self.recipe.warmup.max_length, template_kwargs=self.template_kwargs
+            rows,
+            self.tokenizer,
+            max_length=self.recipe.warmup.max_length,
+            template_kwargs=self.recipe.hybrid.template_kwargs,
         )
 
     def _common(self, folder: Path) -> dict[str, Any]:

@@ -202,6 +202,11 @@ class HybridSection(StageSection):
             raise ConfigError("a curriculum, and args.shuffle_dataset: true", expected="one order of the prompts")
         return self
 
+    @property
+    def template_kwargs(self) -> dict[str, Any]:
+        """The arguments of the chat template."""
+        return self.args.get("chat_template_kwargs") or {}
+
     def trl_kwargs(self) -> dict[str, Any]:
         """The arguments of `trl.GRPOConfig` that the recipe decides, `args` included."""
         limit = {"save_total_limit": self.save_total_limit}

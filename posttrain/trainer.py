@@ -319,9 +319,9 @@ class HybridTrainer(WholeCheckpoints, GRPOTrainer):
         first = rows * self.accelerator.process_index
         if self.model.training:
             return Place(self._rollouts // self.args.generation_batch_size, first)
+        first += self._evaluated
         self._evaluated += rows * self.accelerator.num_processes
-        before = self._evaluated - rows * self.accelerator.num_processes
-        return Place(EVALUATIONS + self.state.global_step, before + first)
+        return Place(EVALUATIONS + self.state.global_step, first)
 
     def _logps_of(self, prompt_ids: list[list[int]], completion_ids: list[list[int]]) -> list[list[float]]:
         """The policy's own log-probabilities of completions, per token, as training computes them."""

@@ -12,20 +12,7 @@ import pytest
 from posttrain.errors import RewardError
 from posttrain.reward import Reward, score_completion
 from posttrain.rewards.json_structure import check_row, score
-
-SCHEMA = {
-    "type": "object",
-    "properties": {"reasoning": {"type": "string"}, "answer": {"type": "integer"}},
-    "required": ["reasoning", "answer"],
-    "additionalProperties": False,
-}
-GOLD = {"reasoning": "six times seven", "answer": 42}
-RIGHT = json.dumps(GOLD)
-
-
-def judged(completion, *, schema=SCHEMA, gold=GOLD, **options):
-    as_text = {"schema": json.dumps(schema), "gold": None if gold is None else json.dumps(gold)}
-    return score(completion, **as_text, **options)
+from tests.rewards.json_cases import GOLD, RIGHT, SCHEMA, judged
 
 
 @pytest.mark.parametrize(

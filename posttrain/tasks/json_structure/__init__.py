@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, Field
 
 from posttrain.errors import ConfigError
 from posttrain.files import write_jsonl
 from posttrain.tasks import TaskData
+from posttrain.tasks.arguments import checked, parse_numbers
 from posttrain.tasks.json_structure.domains import DOMAINS
 from posttrain.tasks.json_structure.generate import LEVELS, Split, split_records
 from posttrain.tasks.json_structure.rows import (
@@ -26,7 +27,6 @@ from posttrain.tasks.json_structure.rows import (
     split_rows,
     with_completion,
 )
-from posttrain.tasks.number_lists import parse_numbers
 
 __all__ = ["JsonStructure", "generate_rows", "parse_levels", "write"]
 
@@ -144,20 +144,13 @@ def generate_rows(
     """
     options: dict[str, Any] = {
         "difficulty": difficulty,
-        "demonstrations": count,
         "prompt": prompt,
         "style": style,
         "domains": list(domains),
         "vocabulary": vocabulary,
         "synonyms": synonyms,
     }
-    try:
-        task = TypeAdapter(JsonStructure).validate_python({**options, "train": 0, "eval": 0})
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(key) for key in first["loc"][:1]).replace("demonstrations", "count")
-        raise ConfigError(f"{first['input']!r}: {first['msg']}", where=place or "json_structure") from error
-    return task.load(seed).demonstrations
+    return checked(JsonStructure, options, count=count).load(seed).demonstrations
 
 
 def write(out: str | os.PathLike[str], difficulty: Any, count: int, seed: int = 0, **options: Any) -> int:
@@ -166,6 +159,6 @@ def write(out: str | os.PathLike[str], difficulty: Any, count: int, seed: int = 
     Raises:
         ConfigError: An argument is out of bounds.
         DataError: There are not that many different texts.
-        OSError: The file cannot be written; a file that was there stays as it was.
+        CheckpointError: The file cannot be written; a file that was there stays as it was.
     """
     return write_jsonl(out, generate_rows(difficulty, count, seed, **options))

@@ -11,11 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, Field
 
 from posttrain.errors import ConfigError
 from posttrain.files import write_jsonl
 from posttrain.tasks import TaskData
+from posttrain.tasks.arguments import checked, parse_numbers
 from posttrain.tasks.knights_knaves.generate import PuzzleSource, Split, split_puzzles
 from posttrain.tasks.knights_knaves.logic import CONNECTIVES
 from posttrain.tasks.knights_knaves.published import read_published, row_statements, split_rows
@@ -29,7 +30,6 @@ from posttrain.tasks.knights_knaves.rows import (
     with_completion,
 )
 from posttrain.tasks.knights_knaves.text import NAMES, complete_roles
-from posttrain.tasks.number_lists import parse_numbers
 
 __all__ = ["KnightsKnaves", "generate_rows", "parse_people", "write"]
 
@@ -177,7 +177,6 @@ def generate_rows(
     """
     options: dict[str, Any] = {
         "people": people,
-        "demonstrations": count,
         "depth": depth,
         "connectives": list(connectives),
         "prompt": prompt,
@@ -186,13 +185,7 @@ def generate_rows(
         "names": names,
         "knight_knave": None if knight_knave is None else dict(knight_knave),
     }
-    try:
-        task = TypeAdapter(KnightsKnaves).validate_python({**options, "train": 0, "eval": 0})
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(key) for key in first["loc"][:1]).replace("demonstrations", "count")
-        raise ConfigError(f"{first['input']!r}: {first['msg']}", where=place or "knights_knaves") from error
-    return task.load(seed).demonstrations
+    return checked(KnightsKnaves, options, count=count).load(seed).demonstrations
 
 
 def write(out: str | os.PathLike[str], people: Any, count: int, seed: int = 0, **options: Any) -> int:
@@ -201,6 +194,6 @@ def write(out: str | os.PathLike[str], people: Any, count: int, seed: int = 0, *
     Raises:
         ConfigError: An argument is out of bounds.
         DataError: There are not that many different puzzles.
-        OSError: The file cannot be written; a file that was there stays as it was.
+        CheckpointError: The file cannot be written; a file that was there stays as it was.
     """
     return write_jsonl(out, generate_rows(people, count, seed, **options))

@@ -1,10 +1,30 @@
-"""Lists of whole numbers as people write them in a recipe or on the command line."""
+"""What people write as a task's arguments, in a recipe or on the command line, checked."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
 
 from posttrain.errors import ConfigError
+
+T = TypeVar("T")
+
+
+def checked(kind: type[T], options: Mapping[str, Any], *, count: int) -> T:
+    """A task that has `count` demonstrations and nothing else, for a generator's caller.
+
+    Raises:
+        ConfigError: An option is out of bounds.
+    """
+    try:
+        return TypeAdapter(kind).validate_python({**options, "demonstrations": count, "train": 0, "eval": 0})
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(key) for key in first["loc"][:1]).replace("demonstrations", "count")
+        where = place or str(getattr(kind, "name", kind.__name__))
+        raise ConfigError(f"{first['input']!r}: {first['msg']}", where=where) from error
 
 
 def parse_numbers(value: Any, allowed: range, *, expected: str, where: str) -> list[int]:

@@ -15,7 +15,12 @@ class PosttrainError(Exception):
         expected: What would have been right.
         where: The key, argument, or `file:line` it belongs to.
         fix: What to do about it.
+
+    Attributes:
+        shared: Whether every process of a run raises it, so that one of them saying so is enough.
     """
+
+    shared = False
 
     def __init__(self, seen: str, *, expected: str | None = None, where: str | None = None, fix: str | None = None):
         self.seen, self.expected, self.where, self.fix = seen, expected, where, fix

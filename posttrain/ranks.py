@@ -1,0 +1,160 @@
+"""The processes of a run: who writes, what all of them agree on, and how the error of one reaches the others.
+
+A collective that one process leaves out hangs all the others. So a process that fails says so before the others wait
+for it: what may fail on one process alone runs in `decided` or `together`, which raise everywhere or nowhere.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch.distributed as dist
+from accelerate import Accelerator, PartialState
+
+from posttrain.errors import PosttrainError, TrainingError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """One process among those of a run. `Ranks()` is a process by itself.
+
+    Attributes:
+        number: This process's, from 0; the main process is 0.
+        count: All of them, over all nodes.
+        local_count: Those on this node.
+    """
+
+    number: int = 0
+    count: int = 1
+    local_count: int = 1
+
+    @classmethod
+    def join(cls, *, on_cpu: bool, time_limit_s: float) -> Ranks:
+        """Join the processes that a launcher started; alone without one.
+
+        Call it before anything else starts `torch.distributed`: vLLM would make a group of this process only.
+
+        Args:
+            on_cpu: Whether the run computes on CPUs.
+            time_limit_s: Seconds that a process waits for the others, before it gives up with an error.
+        """
+        count = int(os.environ.get("WORLD_SIZE", "1"))
+        if count == 1:
+            return cls()
+        PartialState(cpu=on_cpu, timeout=timedelta(seconds=time_limit_s))
+        local_count = int(os.environ.get("LOCAL_WORLD_SIZE", str(count)))
+        return cls(dist.get_rank(), dist.get_world_size(), local_count)
+
+    @classmethod
+    def of(cls, accelerator: Accelerator) -> Ranks:
+        """The processes of a trainer."""
+        count = accelerator.num_processes
+        return cls(accelerator.process_index, count, int(os.environ.get("LOCAL_WORLD_SIZE", str(count))))
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process is the one that writes and speaks."""
+        return self.number == 0
+
+    def gathered(self, value: T) -> list[T]:
+        """Every process's value, in their order, on every process."""
+        if self.count == 1:
+            return [value]
+        values: list[Any] = [None] * self.count
+        dist.all_gather_object(values, value)
+        return values
+
+    def wait(self) -> None:
+        """Until every process is here."""
+        self.gathered(None)
+
+    def any(self, flag: bool) -> bool:
+        """Whether the flag is set on any process."""
+        return any(self.gathered(flag))
+
+    def decided(self, decide: Callable[[], T]) -> T:
+        """What the main process decides, on every process; an error of its is raised on all of them."""
+        if self.count == 1:
+            return decide()
+        outcome: list[Any] = [None, None]
+        error: BaseException | None = None
+        if self.is_main:
+            try:
+                outcome[0] = decide()
+            except Exception as raised:
+                error, outcome[1] = raised, _shareable(raised, self.number)
+        dist.broadcast_object_list(outcome, src=0)
+        self._raise(error, outcome[1])
+        return outcome[0]
+
+    def together(self, work: Callable[[], T]) -> T:
+        """Each process's own result of `work`; an error on any process is raised on all of them."""
+        if self.count == 1:
+            return work()
+        result: Any = None
+        error: BaseException | None = None
+        try:
+            result = work()
+        except Exception as raised:
+            error = raised
+        errors = self.gathered(None if error is None else _shareable(error, self.number))
+        first = next((each for each in errors if each is not None), None)
+        self._raise(error if self.is_main or errors[0] is None else None, first)
+        return result
+
+    def agree(self, facts: Mapping[str, Any], *, at: str) -> None:
+        """Make sure that all processes hold the same facts.
+
+        Args:
+            facts: Name to plain value.
+            at: Where in the run, for the message.
+
+        Raises:
+            TrainingError: On every process, with each name whose values differ and what they are.
+        """
+        if self.count == 1:
+            return
+        everyone = self.gathered(dict(facts))
+        names = list(dict.fromkeys(name for each in everyone for name in each))
+        differing = {
+            name: [each.get(name) for each in everyone]
+            for name in names
+            if any(repr(each.get(name)) != repr(everyone[0].get(name)) for each in everyone)
+        }
+        if not differing:
+            return
+        shown = "".join(
+            f"\n    {name}: " + ", ".join(f"{value!r} (rank {rank})" for rank, value in enumerate(values))
+            for name, values in differing.items()
+        )
+        error = TrainingError(
+            f"the processes have drifted apart:{shown}",
+            expected="the same on every process",
+            where=at,
+            fix="look for what differs between the machines (files, versions, environment); the last checkpoint is "
+            "from before, and its steps can be trusted as far as the last comparison",
+        )
+        error.shared = True
+        raise error
+
+    def _raise(self, own: BaseException | None, shared: PosttrainError | None) -> None:
+        if own is not None:
+            if isinstance(own, PosttrainError):
+                own.shared = True
+            raise own
+        if shared is not None:
+            raise shared
+
+
+def _shareable(error: BaseException, rank: int) -> PosttrainError:
+    """The error as the other processes raise it."""
+    if not isinstance(error, PosttrainError):
+        error = TrainingError(f"{type(error).__name__}: {error}", where=f"rank {rank}")
+    error.shared = True
+    return error

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 
@@ -16,8 +17,12 @@ def total_norm(parameters: Iterable[nn.Parameter]) -> float:
     grads = [p.grad for p in parameters if p.grad is not None]
     if not grads:
         raise ValueError("no parameter has a gradient: it was not reduced yet, or nothing was trained on")
-    norm = nn.utils.get_total_norm(grads)
-    return (norm.full_tensor() if isinstance(norm, DTensor) else norm).item()
+    return whole(nn.utils.get_total_norm(grads)).item()
+
+
+def whole(value: torch.Tensor) -> torch.Tensor:
+    """The tensor over all processes that a shard or partial sum is part of; others as they are."""
+    return value.full_tensor() if isinstance(value, DTensor) else value
 
 
 def take_gradients(parameters: Iterable[nn.Parameter]) -> list[torch.Tensor | None]:
@@ -46,8 +51,20 @@ def add_gradients(
 
 
 @contextmanager
-def reduced_now(model: Any) -> Iterator[None]:
-    """Reduce gradients over processes in this backward, though DDP was told to accumulate without reducing."""
+def reduced_now(model: Any, *, later: bool = True) -> Iterator[None]:
+    """Reduce gradients over processes in this backward, though DDP or FSDP2 was told to accumulate without reducing.
+
+    Args:
+        model: As it was wrapped.
+        later: Whether the backwards that follow reduce; FSDP2 does not tell what it was told. DDP goes on as before.
+    """
+    if isinstance(model, FSDPModule):
+        model.set_requires_gradient_sync(True)
+        try:
+            yield
+        finally:
+            model.set_requires_gradient_sync(later)
+        return
     if not hasattr(model, "require_backward_grad_sync"):
         yield
         return

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from accelerate.utils import DistributedType
 from datasets import Dataset
 from trl import GRPOConfig
 
@@ -24,8 +25,19 @@ class HybridConfig(GRPOConfig):
         demonstration_max_length: Tokens (prompt and completion) kept of a demonstration.
         kl_sample: Share of a step's rollouts on which the KL to the starting policy is measured, at the cost of one
             forward pass without gradient over them; 0 never measures it and keeps no copy of the policy.
+        kl_offload: Keep the copy of the starting policy in host memory; it is moved to the device while it scores.
+        seeded_rollouts: Without vLLM: a completion is a function of (`seed`, generation, its prompt's place in it, its
+            number in the group), so of neither the number of processes nor what else is sampled. `False` leaves TRL's
+            own sampling with torch's generators.
+        compare_ranks_every: Steps between comparisons of what the processes hold in common: cursors, the controller's
+            state, the gradient norm to the last bit. 0 never compares, as devices of different kinds need.
         max_skipped_steps: Steps in a row that may be skipped for a gradient that is not finite before training stops.
         completions_every: Steps between recorded rollouts in `completions/`; 0 records none.
+        vllm_overlap: With `vllm_mode="server"`: in a step of both losses the server samples while the SFT half is at
+            work. The rollouts are the same; `False` is for measuring what that gains.
+        vllm_weights_transfer: With `vllm_mode="server"`: `files`, through a folder; `nccl`, from GPU to GPU, to a
+            server started with `posttrain serve MODEL --weights-transfer nccl`; `auto` is `nccl` where the trainer has
+            CUDA and the server was started so, else `files`. NCCL follows TRL's client and was not run by our tests.
         vllm_weights_folder: With `vllm_mode="server"`: a folder that this process and the server see under the same
             path, for weights on their way; `None` is memory where the server is on this machine.
         vllm_time_limit_s: With `use_vllm`: seconds that one round of sampling or one transfer of weights may take.
@@ -42,10 +54,23 @@ class HybridConfig(GRPOConfig):
     kl_sample: float = field(
         default=0.25, metadata={"help": "Share of rollouts on which the KL to the starting policy is measured."}
     )
+    kl_offload: bool = field(default=False, metadata={"help": "Keep the copy of the starting policy in host memory."})
+    seeded_rollouts: bool = field(
+        default=True, metadata={"help": "Make a completion a function of the seed and its place, not of the processes."}
+    )
+    compare_ranks_every: int = field(
+        default=10, metadata={"help": "Steps between comparisons of what the processes hold in common; 0 for none."}
+    )
     max_skipped_steps: int = field(
         default=5, metadata={"help": "Steps in a row that may be skipped for a non-finite gradient."}
     )
     completions_every: int = field(default=10, metadata={"help": "Steps between recorded rollouts; 0 for none."})
+    vllm_overlap: bool = field(
+        default=True, metadata={"help": "Let a vLLM server sample while the SFT half of the step is at work."}
+    )
+    vllm_weights_transfer: str = field(
+        default="auto", metadata={"help": "How weights travel to a vLLM server: auto, files or nccl."}
+    )
     vllm_weights_folder: str | None = field(
         default=None, metadata={"help": "A folder that trainer and server share, for weights on their way."}
     )
@@ -147,19 +172,24 @@ def check_model(trainer: Any, *, measures_kl: bool) -> None:
     Raises:
         ConfigError: With what to set.
     """
-    sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
-    several = trainer.accelerator.num_processes > 1
-    if trainer.args.use_vllm and (sharded or (several and trainer.args.vllm_mode == "server")):
+    if trainer.args.use_vllm and (how := _out_of_reach(trainer.accelerator)):
         raise ConfigError(
-            "vLLM with " + ("sharded weights" if sharded else "a server that several processes would load"),
-            expected="DDP with an engine in each process, or one process",
+            f"vLLM with weights sharded by {how}",
+            expected="one process, DDP, FSDP2, or DeepSpeed up to ZeRO-2",
             where="use_vllm",
-            fix="set use_vllm=False" if sharded else 'set vllm_mode="colocate"',
+            fix="launch with fsdp_version: 2, or set use_vllm=False",
         )
-    if measures_kl and (sharded or trainer._is_vlm):
+    if trainer.is_fsdp_enabled and getattr(trainer.accelerator.state.fsdp_plugin, "fsdp_version", 1) == 1:
         raise ConfigError(
-            "the KL to the starting policy cannot be measured on " + ("sharded weights" if sharded else "images"),
-            expected="DDP or one process, and text",
+            "FSDP1, whose shards show no gradient norm",
+            expected="FSDP2, DDP, DeepSpeed or one process",
+            where="accelerate's fsdp_config",
+            fix="set fsdp_version: 2",
+        )
+    if measures_kl and trainer._is_vlm:
+        raise ConfigError(
+            "the KL to the starting policy cannot be measured on images",
+            expected="text",
             where="kl_sample",
             fix="set kl_sample to 0",
         )
@@ -169,3 +199,18 @@ def check_model(trainer: Any, *, measures_kl: bool) -> None:
             expected="a dense model, or router_aux_loss_coef=0",
             where="args.router_aux_loss_coef",
         )
+
+
+def _out_of_reach(accelerator: Any) -> str | None:
+    """What spreads the weights so that they cannot be sent to an engine; `None` if nothing does.
+
+    ZeRO-1 and ZeRO-2 keep whole weights on every process. That path has no test of its own.
+    """
+    state = accelerator.state
+    if accelerator.distributed_type == DistributedType.FSDP and state.fsdp_plugin.fsdp_version == 1:
+        return "FSDP1"
+    if accelerator.distributed_type == DistributedType.DEEPSPEED and state.deepspeed_plugin.zero_stage == 3:
+        return "DeepSpeed ZeRO-3"
+    if accelerator.distributed_type == DistributedType.MEGATRON_LM:
+        return "Megatron-LM"
+    return None

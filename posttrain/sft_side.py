@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from functools import wraps
 from types import MethodType
 from typing import Any
@@ -97,10 +96,14 @@ class SFTSide:
                 where="hybrid.controller",
                 fix="use mode: step, or DDP or FSDP2 in bf16",
             )
-        for number in range(len(self._batches)):
-            # The Trainer accumulates without reducing; here the last micro-batch must reduce
-            with reduced_now(model) if number == len(self._batches) - 1 else nullcontext():
+        accelerator, last = self._accelerator, len(self._batches) - 1
+        # The Trainer accumulates without reducing, and goes on so; here the last micro-batch must reduce
+        reducing = accelerator.sync_gradients or accelerator.gradient_state.plugin_kwargs.get("sync_each_batch", False)
+        for number in range(last):
+            with accelerator.no_sync(model):
                 self.backward(model, number, ledger)
+        with reduced_now(model, later=reducing):
+            self.backward(model, last, ledger)
         parameters = list(model.parameters())
         norm = total_norm(parameters)
         return take_gradients(parameters), norm

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
+import torch
 from peft import PeftModel
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import rotate_checkpoints
 
-from posttrain.checkpoints import latest_checkpoint, staged
+from posttrain.checkpoints import staged, usable_checkpoint
 from posttrain.errors import ResumeError
+from posttrain.pickles import check_checkpoint, not_plain
 
 REFERENCE_ADAPTER = "ref"
 """What TRL calls the copy of an adapter that a KL penalty is taken against."""
@@ -21,6 +25,9 @@ PRIVATE_NAMES: dict[str, tuple[str, ...]] = {
     "_load_from_checkpoint": ("self", "resume_from_checkpoint", "model"),
 }
 """Private methods of transformers' Trainer that are overridden here, and their parameters; a test compares them."""
+
+CACHED_DEVICE = "_setup_devices"
+"""The private property of transformers' TrainingArguments that is set here: where `device` is kept."""
 
 
 class WholeCheckpoints:
@@ -43,20 +50,31 @@ class WholeCheckpoints:
         """Train, or go on from a checkpoint: a folder, or `True` for the last whole one in `args.output_dir`.
 
         Raises:
-            ResumeError: There is no whole checkpoint to go on from.
+            ResumeError: There is no whole checkpoint to go on from, or it could run code when it is read.
         """
         if resume_from_checkpoint is True:
             folder = Path(self.args.output_dir)  # type: ignore[attr-defined]
-            found = latest_checkpoint(folder)
+            found, torn = usable_checkpoint(folder)
             if found is None:
                 raise ResumeError(
-                    "there is no whole checkpoint to resume from",
+                    "there is no whole checkpoint to resume from" + "".join(f"\n    {reason}" for reason in torn),
                     expected="a folder checkpoint-STEP with a manifest",
                     where=str(folder),
                     fix="train without resume_from_checkpoint",
                 )
+            for reason in torn:
+                warnings.warn(f"{folder}: a torn checkpoint was passed over, {reason}", stacklevel=2)
             resume_from_checkpoint = str(found)
-        return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)  # type: ignore[misc]
+        if not resume_from_checkpoint:
+            return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)  # type: ignore[misc]
+        check_checkpoint(Path(resume_from_checkpoint))
+        if self.args.device.type == "cpu":  # type: ignore[attr-defined]
+            # Of several processes each has a numbered one, onto which torch cannot load an optimizer's state
+            setattr(self.args, CACHED_DEVICE, torch.device("cpu"))  # type: ignore[attr-defined]
+        try:
+            return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)  # type: ignore[misc]
+        except pickle.UnpicklingError as error:
+            raise not_plain(resume_from_checkpoint, error) from error
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(self._staging) if self._staging else super()._get_output_dir(trial)  # type: ignore[misc]
@@ -77,7 +95,7 @@ class WholeCheckpoints:
                 output_dir=str(folder),
                 save_total_limit=args.save_total_limit,
                 best_model_checkpoint=state.best_model_checkpoint,
-                use_mtime=True,
+                use_mtime=False,  # a clock that was set back must not make the newest the oldest
             )
 
     def _correct_best(self, staging: Path, final: Path) -> None:
@@ -90,6 +108,8 @@ class WholeCheckpoints:
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)  # type: ignore[misc]
+        if self.is_fsdp_enabled:  # type: ignore[attr-defined]
+            return  # its shards are read by the names of the parameters, adapter and all
         policy = self.model if model is None else model  # type: ignore[attr-defined]
         # Beside TRL's reference adapter, in a folder of its own, transformers overlooks the one that trains
         if isinstance(policy, PeftModel) and REFERENCE_ADAPTER in policy.peft_config:

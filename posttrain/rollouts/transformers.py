@@ -16,12 +16,15 @@ from transformers import (
     GenerationConfig,
     LogitsProcessor,
     LogitsProcessorList,
+    MinPLogitsWarper,
     TemperatureLogitsWarper,
+    TopKLogitsWarper,
     TopPLogitsWarper,
 )
 
-from posttrain.errors import DataError
+from posttrain.errors import DataError, TrainingError
 from posttrain.rollouts.records import Completion
+from posttrain.rollouts.sampling import Sampling
 
 __all__ = ["Completion", "generate", "tokenize_prompts"]
 
@@ -40,6 +43,8 @@ def generate(
     batch_size: int = 128,
     seed: int | None = None,
     template_kwargs: Mapping[str, Any] | None = None,
+    places: Sequence[int] | None = None,
+    synced: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[list[Completion]]:
     """Sample `num_samples` completions of each prompt; temperature 0 takes the likeliest token each time.
@@ -60,6 +65,9 @@ def generate(
         num_samples: Completions per prompt.
         batch_size: Completions per call of model.generate(), longest prompts first.
         seed: None draws a fresh one.
+        places: The prompts' numbers for the seeds, where `prompts` is only one process's share; 0, 1, ... if `None`.
+        synced: Every process makes the same number of forward passes, which a sharded model needs. Each must pass as
+            many prompts as the others.
         on_progress: Called with (completions done, completions in all) after each batch.
 
     Returns:
@@ -72,21 +80,50 @@ def generate(
     seed = secrets.randbits(63) if seed is None else seed
     jobs = [(prompt, sample) for prompt in range(len(prompt_ids)) for sample in range(num_samples)]
     jobs.sort(key=lambda job: -len(prompt_ids[job[0]]))
+    numbers = range(len(prompt_ids)) if places is None else places
     completions: dict[tuple[int, int], Completion] = {}
     eos_ids = end_of_sequence_ids(model, tokenizer)
-    config = _generation_config(tokenizer, eos_ids, max_new_tokens)
+    sampling = Sampling(max_tokens=max_new_tokens, temperature=temperature, top_p=top_p)
+    config = _generation_config(tokenizer, eos_ids, sampling)
     with inference(model):
         for start in range(0, len(jobs), batch_size):
             batch = jobs[start : start + batch_size]
             token_ids = _sample_batch(
                 model, [prompt_ids[prompt] for prompt, _ in batch], config,
-                _sampler(batch, seed, max_new_tokens, temperature, top_p, model.device),
+                _sampler([(seed, numbers[prompt], sample) for prompt, sample in batch], sampling, model.device),
+                synced=synced,
             )  # fmt: skip
             for job, completion in zip(batch, _cut(token_ids, eos_ids, tokenizer), strict=True):
                 completions[job] = completion
             if on_progress is not None:
                 on_progress(len(completions), len(jobs))
     return [[completions[prompt, sample] for sample in range(num_samples)] for prompt in range(len(prompt_ids))]
+
+
+def sample_tokens(
+    model: Any,
+    prompt_ids: list[list[int]],
+    seeds: Sequence[tuple[int, ...]],
+    sampling: Sampling,
+    *,
+    tokenizer: Any,
+    eos_ids: list[int],
+    synced: bool | None = None,
+) -> list[list[int]]:
+    """One completion of each prompt in one call of model.generate(), as token ids with the end-of-sequence token.
+
+    Args:
+        model: In eval mode.
+        prompt_ids: Token ids of each prompt.
+        seeds: For each prompt, the numbers that its completion is a function of.
+        sampling: Its `n` is not looked at.
+        tokenizer: The model's.
+        eos_ids: Tokens that end a completion.
+        synced: Every process makes the same number of forward passes; `None` leaves it to transformers.
+    """
+    config = _generation_config(tokenizer, eos_ids, sampling)
+    rows = _sample_batch(model, prompt_ids, config, _sampler(seeds, sampling, model.device), synced=synced)
+    return [_up_to_the_end(row, set(eos_ids))[0] for row in rows]
 
 
 def tokenize_prompts(
@@ -124,19 +161,19 @@ def end_of_sequence_ids(model: Any, tokenizer: Any) -> list[int]:
     return list(dict.fromkeys([*own, *declared]))
 
 
-def _generation_config(tokenizer: Any, eos_ids: list[int], max_new_tokens: int) -> GenerationConfig:
+def _generation_config(tokenizer: Any, eos_ids: list[int], sampling: Sampling) -> GenerationConfig:
     """Plain decoding. All is said outright: generate() fills what is not from the model's own generation config,
     and many published ones carry a repetition penalty.
     """
     pad_id = tokenizer.pad_token_id
     return GenerationConfig(
-        max_new_tokens=max_new_tokens,
+        max_new_tokens=sampling.max_tokens,
         do_sample=False,  # sampling is _InverseTransform's
         num_beams=1,
         temperature=1.0,
         top_p=1.0,
         top_k=50,
-        repetition_penalty=1.0,
+        repetition_penalty=sampling.repetition_penalty,
         no_repeat_ngram_size=0,
         use_cache=True,
         bos_token_id=tokenizer.bos_token_id,
@@ -163,7 +200,12 @@ def inference(model: Any) -> Iterator[None]:
 
 
 def _sample_batch(
-    model: Any, prompt_ids: list[list[int]], config: GenerationConfig, processors: LogitsProcessorList
+    model: Any,
+    prompt_ids: list[list[int]],
+    config: GenerationConfig,
+    processors: LogitsProcessorList,
+    *,
+    synced: bool | None = False,
 ) -> list[list[int]]:
     """What model.generate() adds to each prompt: end-of-sequence tokens and padding are still on it."""
     width = max(len(ids) for ids in prompt_ids)
@@ -177,6 +219,7 @@ def _sample_batch(
         attention_mask=mask_B_T.to(model.device),
         generation_config=config,
         logits_processor=processors,
+        synced_gpus=synced,
     )
     return output_B_T[:, width:].tolist()
 
@@ -186,9 +229,9 @@ def _cut(rows: list[list[int]], eos_ids: list[int], tokenizer: Any) -> list[Comp
     ends = set(eos_ids)
     kept, truncated = [], []
     for row in rows:
-        end = next((place for place, token in enumerate(row) if token in ends), None)
-        kept.append(row if end is None else row[: end + 1])
-        truncated.append(end is None)
+        ids, cut = _up_to_the_end(row, ends)
+        kept.append(ids)
+        truncated.append(cut)
     texts = tokenizer.batch_decode(kept, skip_special_tokens=True)
     return [
         Completion(text=text, token_ids=ids, length=len(ids), truncated=cut)
@@ -196,18 +239,28 @@ def _cut(rows: list[list[int]], eos_ids: list[int], tokenizer: Any) -> list[Comp
     ]
 
 
-def _sampler(
-    jobs: list[tuple[int, int]], seed: int, max_new_tokens: int, temperature: float, top_p: float, device: Any
-) -> LogitsProcessorList:
-    """What turns a batch's logits into a choice; nothing at temperature 0, where the likeliest token is the choice."""
+def _up_to_the_end(row: list[int], ends: set[int]) -> tuple[list[int], bool]:
+    """The tokens up to and including the first of `ends`, and whether there was none."""
+    end = next((place for place, token in enumerate(row) if token in ends), None)
+    return (row, True) if end is None else (row[: end + 1], False)
+
+
+def _sampler(seeds: Sequence[tuple[int, ...]], sampling: Sampling, device: Any) -> LogitsProcessorList:
+    """What turns a batch's logits into a choice, in the order of generate(); nothing at temperature 0, where the
+    likeliest token is the choice. A repetition penalty is generate()'s own, which comes before.
+    """
     processors = LogitsProcessorList()
-    if temperature == 0:
+    if sampling.temperature == 0:
         return processors
-    if temperature != 1:
-        processors.append(TemperatureLogitsWarper(float(temperature)))
-    if top_p < 1:
-        processors.append(TopPLogitsWarper(top_p))
-    draws = [np.random.default_rng([seed, *job]).random(max_new_tokens, dtype=np.float32) for job in jobs]
+    if sampling.temperature != 1:
+        processors.append(TemperatureLogitsWarper(float(sampling.temperature)))
+    if sampling.top_k:
+        processors.append(TopKLogitsWarper(sampling.top_k))
+    if sampling.top_p < 1:
+        processors.append(TopPLogitsWarper(sampling.top_p))
+    if sampling.min_p:
+        processors.append(MinPLogitsWarper(sampling.min_p))
+    draws = [np.random.default_rng(list(numbers)).random(sampling.max_tokens, dtype=np.float32) for numbers in seeds]
     processors.append(_InverseTransform(torch.from_numpy(np.stack(draws)).to(device)))
     return processors
 
@@ -223,9 +276,17 @@ class _InverseTransform(LogitsProcessor):
         exact = torch.float32 if scores.device.type == "mps" else torch.float64
         cumulative_B_V = scores.to(exact).softmax(dim=-1).cumsum(dim=-1)
         total_B_1 = cumulative_B_V[:, -1:]
+        if self.position == 0 and not total_B_1.isfinite().all():  # once a batch, for it waits for the device
+            raise TrainingError(
+                "the model's logits are not finite, so that nothing can be sampled from it",
+                expected="finite weights and activations",
+                where="rollouts",
+                fix="its weights have diverged: lower the learning rate and start over by --restart, which keeps this "
+                "run aside; on a GPU, rule out float16",
+            )
         draw_B_1 = self.draws_B_N[:, self.position, None].to(exact) * total_B_1
         # Below the total even when rounded, so that a token of probability 0 is never the one.
         draw_B_1 = torch.minimum(draw_B_1, torch.nextafter(total_B_1, torch.zeros_like(total_B_1)))
-        chosen_B_1 = torch.searchsorted(cumulative_B_V, draw_B_1, right=True)
+        chosen_B_1 = torch.searchsorted(cumulative_B_V, draw_B_1, right=True).clamp_(max=scores.shape[1] - 1)
         self.position += 1
         return torch.full_like(scores, -torch.inf).scatter_(1, chosen_B_1, 0.0)

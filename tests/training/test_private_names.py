@@ -9,16 +9,22 @@ import trl
 from transformers import Trainer
 from trl import GRPOTrainer
 
-from posttrain import trainer as hybrid
-from posttrain import whole_checkpoints
-from posttrain.trainer import HybridTrainer
+from posttrain import grpo_side, hybrid_checkpoints, trainer, whole_checkpoints
 from tests.training.conftest import hybrid_args, reward
 
+OURS = {
+    trainer: trainer.HybridTrainer,
+    grpo_side: grpo_side.GRPOSide,
+    hybrid_checkpoints: hybrid_checkpoints.HybridCheckpoints,
+    whole_checkpoints: whole_checkpoints.WholeCheckpoints,
+}
+OF_TRL = {**trainer.PRIVATE_NAMES, **grpo_side.PRIVATE_NAMES, **hybrid_checkpoints.PRIVATE_NAMES}
 
-@pytest.mark.parametrize("name", hybrid.PRIVATE_NAMES)
+
+@pytest.mark.parametrize("name", OF_TRL)
 def test_a_private_method_of_trl_takes_what_it_took(name):
     installed = tuple(inspect.signature(getattr(GRPOTrainer, name)).parameters)
-    known = hybrid.PRIVATE_NAMES[name]
+    known = OF_TRL[name]
     assert installed[: len(known)] == known, f"GRPOTrainer.{name} of trl {trl.__version__} takes {installed}"
 
 
@@ -28,19 +34,25 @@ def test_a_private_method_of_transformers_takes_what_it_took(name):
     assert installed == whole_checkpoints.PRIVATE_NAMES[name], f"Trainer.{name} takes {installed}"
 
 
-def test_every_private_method_that_is_overridden_is_listed():
-    listed = {*hybrid.PRIVATE_NAMES, *whole_checkpoints.PRIVATE_NAMES}
-    ours = {*vars(HybridTrainer), *vars(whole_checkpoints.WholeCheckpoints)}
+@pytest.mark.parametrize("module", OURS, ids=lambda module: module.__name__.rpartition(".")[2])
+def test_every_private_method_that_is_overridden_is_listed(module):
     inherited = {name for base in GRPOTrainer.__mro__ for name in vars(base)}
-    overridden = {name for name in ours & inherited if name.startswith("_") and not name.startswith("__")}
-    assert overridden <= listed, f"not listed: {overridden - listed}"
+    private = {name for name in vars(OURS[module]) if name.startswith("_") and not name.startswith("__")}
+    overridden = private & inherited
+    assert overridden <= module.PRIVATE_NAMES.keys(), f"not listed: {overridden - module.PRIVATE_NAMES.keys()}"
+
+
+def test_the_device_is_kept_where_it_is_set(tmp_path):
+    args = hybrid_args(tmp_path)
+    setattr(args, whole_checkpoints.CACHED_DEVICE, "elsewhere")
+    assert args.device == "elsewhere"
 
 
 def test_the_private_attributes_are_there_and_the_rollouts_have_their_keys(model, tokenizer, prompts, tmp_path):
-    trainer = GRPOTrainer(model, reward, hybrid_args(tmp_path, max_steps=1), prompts, processing_class=tokenizer)
-    for name in hybrid.PRIVATE_ATTRIBUTES:
-        assert hasattr(trainer, name), f"GRPOTrainer has no {name} any more"
-    trainer.train()
-    rollouts = trainer._buffered_inputs[0]
+    plain = GRPOTrainer(model, reward, hybrid_args(tmp_path, max_steps=1), prompts, processing_class=tokenizer)
+    for name in {*trainer.PRIVATE_ATTRIBUTES, *grpo_side.PRIVATE_ATTRIBUTES}:
+        assert hasattr(plain, name), f"GRPOTrainer has no {name} any more"
+    plain.train()
+    rollouts = plain._buffered_inputs[0]
     assert {"prompt_ids", "prompt_mask", "completion_ids", "completion_mask"} <= rollouts.keys()
-    assert {"prompt", "completion", "advantages", "rewards"} <= trainer._logs.keys()
+    assert {"prompt", "completion", "advantages", "rewards"} <= plain._logs.keys()

@@ -110,7 +110,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint_whole(
     common = (model_folder, tokenizer, prompts, demonstrations)
     saving = {"save_strategy": "steps", "save_steps": 6}
     train(common, tmp_path, SASR(), stop=4, **saving)
-    monkeypatch.setattr("posttrain.trainer.save_state", no_room)
+    monkeypatch.setattr("posttrain.hybrid_checkpoints.save_state", no_room)
     with pytest.raises(CheckpointError, match=r"checkpoint-6 could not be written.*\n.*\n.*checkpoint-4 is whole"):
         train(common, tmp_path, SASR(), resume=True, **saving)
     monkeypatch.undo()
@@ -134,6 +134,19 @@ def test_another_model_is_refused(model_folder, tokenizer, prompts, demonstratio
     )
     with pytest.raises(ResumeError, match="not the one that this run began with"):
         trainer.train(resume_from_checkpoint=True)
+
+
+def test_a_torn_checkpoint_is_passed_over_with_a_warning(model_folder, tokenizer, prompts, demonstrations, tmp_path):
+    common = (model_folder, tokenizer, prompts, demonstrations)
+    train(common, tmp_path / "torn", SASR(), stop=4, save_strategy="steps", save_steps=2)
+    weights = tmp_path / "torn" / "checkpoint-4" / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.warns(UserWarning, match="a torn checkpoint was passed over, checkpoint-4: model.safetensors"):
+        train(common, tmp_path / "torn", SASR(), resume=True)
+    train(common, tmp_path / "whole", SASR())
+    assert lines(tmp_path / "torn") == lines(tmp_path / "whole")
 
 
 def test_resuming_without_a_checkpoint_says_so(model, tokenizer, prompts, tmp_path):

@@ -7,7 +7,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
-from posttrain.snapshot import PolicySnapshot
+from posttrain.snapshot import PolicySnapshot, fingerprint, has_fresh_adapter
 
 IDS = torch.tensor([[5, 9, 2, 40, 7]])
 
@@ -26,19 +26,37 @@ def move(model):
                 p.add_(torch.randn_like(p))
 
 
-def with_adapter(model):
-    return get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj", "v_proj"], lora_dropout=0.5))
+def with_adapter(model, **more):
+    return get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj", "v_proj"], lora_dropout=0.5, **more))
 
 
-@pytest.fixture(params=["full", "lora"])
+def warmed_up(model):
+    """An adapter that has been trained."""
+    torch.manual_seed(2)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if "lora_B" in name:
+                p.copy_(torch.randn_like(p))
+    return model
+
+
+@pytest.fixture(params=["full", "fresh lora", "trained lora"])
 def policy(request, tiny_model):
-    return (tiny_model if request.param == "full" else with_adapter(tiny_model)).eval()
+    if request.param == "full":
+        return tiny_model.eval()
+    model = with_adapter(tiny_model).eval()
+    return model if request.param == "fresh lora" else warmed_up(model)
+
+
+@pytest.fixture(params=[False, True], ids=["kept", "offloaded"])
+def snapshot_of(request):
+    return lambda model: PolicySnapshot(model, offload=request.param)
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_the_block_sees_the_old_policy_and_the_present_one_comes_back_bit_for_bit(policy, fails):
+def test_the_block_sees_the_old_policy_and_the_present_one_comes_back_bit_for_bit(policy, snapshot_of, fails):
     old = logits(policy)
-    snapshot = PolicySnapshot(policy)
+    snapshot = snapshot_of(policy)
     move(policy)
     new, values = logits(policy), {name: p.clone() for name, p in policy.state_dict().items()}
     assert not torch.allclose(old, new)
@@ -79,8 +97,8 @@ def test_the_mode_of_every_module_comes_back():
     assert [module.training for module in model] == [False, True]
 
 
-def test_gradients_and_optimizers_survive_a_swap(policy):
-    snapshot = PolicySnapshot(policy)
+def test_gradients_and_optimizers_survive_a_swap(policy, snapshot_of):
+    snapshot = snapshot_of(policy)
     trainable = [p for p in policy.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(trainable, lr=0.1)
     policy(input_ids=IDS, labels=IDS).loss.backward()
@@ -92,33 +110,66 @@ def test_gradients_and_optimizers_survive_a_swap(policy):
         torch.testing.assert_close(p.detach(), value - 0.1 * gradient)
 
 
-def test_only_what_trains_is_copied(tiny_model):
+def copied(snapshot):
+    return sum(value.numel() for value in snapshot._values.values())
+
+
+def test_only_what_trains_is_copied_and_nothing_where_the_adapter_is_fresh(tiny_model):
     model = with_adapter(tiny_model)
-    snapshot = PolicySnapshot(model)
+    assert copied(PolicySnapshot(model)) == 0
+    trained, every = model.get_nb_trainable_parameters()
+    assert 0 < copied(PolicySnapshot(warmed_up(model))) == trained < every
     frozen = next(p for name, p in model.named_parameters() if "lora" not in name)
     assert not frozen.requires_grad
-    copied = sum(value.numel() for value in snapshot._values.values())
-    assert 0 < copied == model.get_nb_trainable_parameters()[0] < model.get_nb_trainable_parameters()[1]
-    before = snapshot.fingerprint()
+    before = fingerprint(model)
     frozen.data.add_(1.0)
-    assert PolicySnapshot(model).fingerprint() == before
+    assert fingerprint(model) == before
 
 
-def test_the_copy_does_not_move_with_the_policy_and_the_fingerprint_tells_values_apart(policy):
-    snapshot = PolicySnapshot(policy)
-    before = snapshot.fingerprint()
-    assert PolicySnapshot(policy).fingerprint() == before
+def test_an_adapter_is_fresh_only_if_the_policy_is_its_base_model(tiny_model):
+    assert not has_fresh_adapter(tiny_model)
+    model = with_adapter(tiny_model)
+    assert has_fresh_adapter(model)
+    last = [p for name, p in model.named_parameters() if "lora_B" in name][-1]
+    last.data.view(-1)[-1] = 1e-3
+    assert not has_fresh_adapter(model)
+    last.data.zero_()
+    next(p for name, p in model.named_parameters() if name.endswith("norm.weight")).requires_grad_(True)
+    assert not has_fresh_adapter(model), "what trains beside the adapter would be lost"
+
+
+@pytest.mark.parametrize("more", [{"use_dora": True}, {"init_lora_weights": False}, {"modules_to_save": ["lm_head"]}])
+def test_other_adapters_are_copied(tiny_model, more):
+    assert not has_fresh_adapter(with_adapter(tiny_model, **more))
+
+
+def test_an_offloaded_copy_changes_places_with_what_is_scored_and_no_memory_is_shared(tiny_model):
+    snapshot = PolicySnapshot(tiny_model, offload=True)
+    own = {p.data_ptr() for p in tiny_model.parameters()}
+    assert not own & {value.data_ptr() for value in snapshot._values.values()}
+    with snapshot.swapped_into(tiny_model):
+        assert not own & {value.data_ptr() for value in snapshot._values.values()}
+
+
+def test_the_fingerprint_tells_values_apart(policy):
+    before = fingerprint(policy)
+    assert fingerprint(policy) == before
     p = next(p for p in policy.parameters() if p.requires_grad)
     with torch.no_grad():
         p.view(-1)[0] += 1e-3
-    assert snapshot.fingerprint() == before
-    assert PolicySnapshot(policy).fingerprint() != before
+    assert fingerprint(policy) != before
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_any_parameter_can_be_fingerprinted(dtype):
     model = nn.Linear(3, 2, dtype=dtype)
     model.scale = nn.Parameter(torch.tensor(1.0, dtype=dtype))
-    before = PolicySnapshot(model).fingerprint()
+    before = fingerprint(model)
     model.scale.data.fill_(2.0)
-    assert PolicySnapshot(model).fingerprint() != before
+    assert fingerprint(model) != before
+
+
+def test_the_fingerprint_does_not_depend_on_the_dtype_that_holds_the_values():
+    model = nn.Linear(3, 2, dtype=torch.bfloat16)
+    before = fingerprint(model)
+    assert fingerprint(model.float()) == before

@@ -1,0 +1,129 @@
+"""The rows of a generation window: which optimizer step trains on which, and how a window moves between processes.
+
+A window is what one generation samples over all processes. Process r of W holds the r-th of W equal shares of its rows
+in order. A row with the global number g is trained in optimizer step `g % steps` of the window, so that the rows of a
+step depend neither on the number of processes nor on how a step is cut into micro-batches. Pure functions on tensors.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+Rollouts = dict[str, Any]
+"""Tensors by name, with one row per completion; a tensor without dimensions belongs to the window as a whole."""
+
+LEFT_PADDED = ("prompt_ids", "prompt_mask")
+"""What is padded on the left; all else is padded on the right."""
+
+ABSENT = {"snapshot_logps": math.nan}
+"""What padding holds where it is not 0."""
+
+
+def optimizer_steps(steps_per_generation: int, accumulation: int) -> int:
+    """Optimizer steps that share out a window's rows; each is of whole micro-batches.
+
+    Args:
+        steps_per_generation: Micro-batches in a window.
+        accumulation: Micro-batches in an optimizer step.
+
+    Returns:
+        1 if an optimizer step takes whole windows. If neither divides the other, the number of micro-batches: then the
+        order depends on the cut.
+    """
+    if steps_per_generation % accumulation == 0:
+        return steps_per_generation // accumulation
+    return 1 if accumulation % steps_per_generation == 0 else steps_per_generation
+
+
+def cut(rollouts: Rollouts, *, micro_batches: int, steps: int) -> list[Rollouts]:
+    """One process's share of a window as micro-batches, in the order in which they are trained on.
+
+    Args:
+        rollouts: The share, in the order of the rows' global numbers. The first row's number must be divisible by
+            `steps`, as it is for equal shares of whole micro-batches.
+        micro_batches: How many to make.
+        steps: Optimizer steps that the window is for (see `optimizer_steps`).
+    """
+    count = row_count(rollouts)
+    order = [row for step in range(steps) for row in range(step, count, steps)]
+    size = count // micro_batches
+    return [_rows(rollouts, order[start : start + size]) for start in range(0, count, size)]
+
+
+def join(batches: Sequence[Rollouts], *, steps: int) -> Rollouts:
+    """Undo `cut`: the share in the order of the rows' global numbers."""
+    together = _stack(batches)
+    count = row_count(together)
+    order = [row for step in range(steps) for row in range(step, count, steps)]
+    back = [0] * count
+    for place, row in enumerate(order):
+        back[row] = place
+    return _rows(together, back)
+
+
+def share(shares: Sequence[Rollouts], *, rank: int, world_size: int) -> Rollouts:
+    """One process's share of a window that other processes held.
+
+    Args:
+        shares: Each former process's share, in the order of ranks. Widths may differ: padding evens them out.
+        rank: The process that asks, of `world_size`.
+    """
+    if len(shares) == world_size:
+        return shares[rank]  # as it was, to the last bit: no padding that was not there
+    together = _stack(shares)
+    size = row_count(together) // world_size
+    return _rows(together, range(rank * size, (rank + 1) * size))
+
+
+def row_count(rollouts: Rollouts) -> int:
+    """Completions in a share or micro-batch."""
+    return len(rollouts["completion_ids"])
+
+
+def sampled_rows(count: int, *, steps: int, portion: float) -> list[int]:
+    """Evenly spaced row numbers of a window, as many of each optimizer step's, at least one.
+
+    Args:
+        count: Rows in the window, over all processes.
+        steps: Optimizer steps that the window is for.
+        portion: Of a step's rows, from 0 to 1.
+    """
+    of_step = count // steps
+    wanted = min(of_step, max(1, round(portion * of_step)))
+    places = [round(i * (of_step - 1) / max(1, wanted - 1)) for i in range(wanted)]
+    return sorted({place * steps + step for step in range(steps) for place in places})
+
+
+def _rows(rollouts: Rollouts, rows: Sequence[int]) -> Rollouts:
+    index = torch.tensor(list(rows))
+    return {name: _picked(value, index) for name, value in rollouts.items()}
+
+
+def _picked(value: Any, index: torch.Tensor) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value[index.to(value.device)] if value.dim() else value
+    return value if value is None else [value[row] for row in index]
+
+
+def _stack(parts: Sequence[Rollouts]) -> Rollouts:
+    first = parts[0]
+    return {
+        name: torch.cat(_evened([part[name] for part in parts], name)) if value.dim() else value
+        for name, value in first.items()
+    }
+
+
+def _evened(tensors: list[torch.Tensor], name: str) -> list[torch.Tensor]:
+    """Tensors (rows, width) padded to the widest."""
+    width = max(tensor.size(1) if tensor.dim() > 1 else 0 for tensor in tensors)
+    fill = ABSENT.get(name, 0)
+    evened = []
+    for tensor in tensors:
+        missing = width - tensor.size(1) if tensor.dim() > 1 else 0
+        sides = (missing, 0) if name in LEFT_PADDED else (0, missing)
+        evened.append(torch.nn.functional.pad(tensor, sides, value=fill) if missing else tensor)
+    return evened

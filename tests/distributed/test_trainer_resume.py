@@ -1,0 +1,110 @@
+"""Checkpoints of several processes: resuming equals never stopping, also on another number of processes.
+
+On as many processes as before everything is equal to the last bit. On another number, and from one to the other, it is
+what two processes and one are to each other: decisions, cursors and samples exactly, numbers to float32 round-off.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from posttrain.controllers import SASR, Alternate
+from tests.distributed.processes import ranks
+from tests.distributed.training import Case, save_tiny, train_all
+
+TWO = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
+ONE = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 4}
+WINDOWS = {"num_iterations": 2, "max_steps": 8}
+OPEN, END = 5, 8  # inside a window whose rollouts are partly used up
+
+CASES = {
+    "windows": (Case(Alternate(sft_steps=1, grpo_steps=4), {**TWO, **WINDOWS, "steps_per_generation": 8}), OPEN),
+    "sasr": (Case(SASR(gamma=2.0, refresh_every=2), {**TWO, "max_steps": 4}), 2),
+    "lora": (Case(SASR(mode="blend"), {**TWO, "max_steps": 4, "beta": 0.1, "learning_rate": 1e-2}, lora=True), 2),
+}
+ALONE = CASES["windows"][0]._replace(changes={**ONE, **WINDOWS, "steps_per_generation": 16})
+
+
+def both(names) -> dict[str, Case]:
+    """Each case without a stop, with one, and resumed."""
+    cases = {}
+    for name in names:
+        case, stop = CASES[name]
+        cases[f"{name}, whole"] = case
+        cases[f"{name}, cut"] = case._replace(stop=stop, folder=name)
+        cases[f"{name}, resumed"] = case._replace(resume=True, folder=name)
+    return cases
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return save_tiny(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("resumed")
+
+
+@pytest.fixture(scope="module")
+def stopped_alone(tiny, folder):
+    cut = ALONE._replace(stop=OPEN, folder="of one")
+    return ranks(1, train_all, tiny, folder, {"whole": ALONE, "cut": cut}, folder=folder)[0]
+
+
+@pytest.fixture(scope="module", params=["ddp", "fsdp"])
+def two(request, tiny, folder, stopped_alone):
+    fsdp, cases = request.param == "fsdp", both(CASES)
+    if not fsdp:
+        shutil.copytree(folder / "of one", folder / "one to two")
+        case, stop = CASES["windows"]
+        cases["cut for one"] = case._replace(stop=stop, folder="two to one")
+        cases["from one"] = case._replace(resume=True, folder="one to two")
+    return request.param, ranks(
+        2, train_all, tiny, folder / request.param if fsdp else folder, cases, folder=folder, fsdp=fsdp
+    )[0]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_resuming_equals_never_stopping(two, name):
+    _, results = two
+    whole, cut, resumed = (results[f"{name}, {part}"] for part in ("whole", "cut", "resumed"))
+    assert {**cut.records, **resumed.records} == whole.records
+    assert len(resumed.records) == len(whole.records) - CASES[name][1] > 0
+    assert {**cut.completions, **resumed.completions} == whole.completions
+    assert whole.weights.keys() == resumed.weights.keys()
+    for key, value in whole.weights.items():
+        assert torch.equal(resumed.weights[key], value), key
+
+
+def close(resumed, whole):
+    """What is exact on another number of processes, and what is so to round-off."""
+    for step, record in resumed.records.items():
+        expected = whole.records[step]
+        for key in ("mix", "prompt_cursor", "demonstration_cursor", "rollouts"):
+            assert record[key] == expected[key], (step, key)
+        for key in ("sft_norm", "grpo_norm", "kl", "grpo_loss", "sft_loss"):
+            if expected[key] is not None:
+                assert record[key] == pytest.approx(expected[key], rel=1e-4, abs=1e-5), (step, key)
+    for step, rows in resumed.completions.items():
+        assert [row["completion"] for row in rows] == [row["completion"] for row in whole.completions[step]]
+    for key, value in whole.weights.items():
+        torch.testing.assert_close(resumed.weights[key], value, rtol=1e-4, atol=2e-5, msg=key)
+
+
+def test_two_go_on_with_what_one_left_and_one_with_what_two_left(two, tiny, folder, stopped_alone):
+    kind, results = two
+    if kind == "fsdp":
+        pytest.skip("a sharded checkpoint is read by shards")
+    state = json.loads((folder / "two to one" / f"checkpoint-{OPEN}" / "posttrain.json").read_text())
+    assert state["window"], "the stop must lie inside a window for this to prove much"
+    close(results["from one"], stopped_alone["whole"])
+    assert sorted(results["from one"].records) == list(range(OPEN + 1, END + 1))
+    case = ALONE._replace(resume=True, folder="two to one")
+    alone = ranks(1, train_all, tiny, folder, {"resumed": case}, folder=folder / "alone")[0]["resumed"]
+    close(alone, results["windows, whole"])
+    assert sorted(alone.records) == list(range(OPEN + 1, END + 1))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import os
 import shlex
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,17 +16,53 @@ from types import FrameType
 
 from transformers import TrainerCallback
 
+from posttrain.errors import Interrupted
 from posttrain.files import append_line, keep_lines, read_lines
+from posttrain.launch_end import COMMAND
 from posttrain.progress import Progress
+from posttrain.ranks import Ranks
 from posttrain.scorer import Scorer
+from posttrain.shared_dir import SharedRunDir
 from posttrain.trainer import HybridTrainer
+
+SKIPPED = "skipped, for its gradient was not finite; the model is as it was"
+_SAME_STOP_S = 2.0  # Ctrl-C reaches a process from the terminal, and once more from the launcher
 
 
 class StopRequest:
-    """Set by the first Ctrl-C (or SIGTERM); a second Ctrl-C interrupts at once."""
+    """Set by the first Ctrl-C or SIGTERM; a second Ctrl-C interrupts at once.
 
-    def __init__(self) -> None:
-        self.asked = False
+    Args:
+        ranks: The processes of the run, which stop together though the signal may reach only one of them.
+        where: The run directory, for the message.
+
+    Attributes:
+        signal: The signal that asked, on this process or on all (`agreed`); `None` while none has.
+    """
+
+    def __init__(self, ranks: Ranks | None = None, where: Path | None = None) -> None:
+        self.signal: int | None = None
+        self._ranks, self._where = ranks or Ranks(), where
+
+    def agreed(self) -> bool:
+        """Whether a stop was asked for on any process; all of them must ask at once."""
+        self.signal = next((each for each in self._ranks.gathered(self.signal) if each is not None), None)
+        return self.signal is not None
+
+    def check(self) -> None:
+        """Stop on all processes if a stop was asked for on any; all of them must ask at once.
+
+        Raises:
+            Interrupted: With the way to go on.
+        """
+        self._ranks.together(self._raise)
+
+    def _raise(self) -> None:
+        if self.signal is None:
+            return
+        stop = Interrupted(f"stopped as asked, and saved. To go on: {how_to_go_on()}", where=str(self._where))
+        stop.signal = self.signal
+        raise stop
 
     @contextmanager
     def listening(self, say: Callable[[str], None]) -> Iterator[None]:
@@ -32,10 +71,16 @@ class StopRequest:
             yield
             return
 
+        asked_at = 0.0
+
         def ask(number: int, frame: FrameType | None) -> None:
-            if self.asked and number == signal.SIGINT:
-                raise KeyboardInterrupt
-            self.asked = True
+            nonlocal asked_at
+            if asked_at:
+                again = self._ranks.count == 1 or time.monotonic() - asked_at > _SAME_STOP_S
+                if number == signal.SIGINT and again:
+                    raise KeyboardInterrupt
+                return
+            self.signal, asked_at = number, time.monotonic()
             say("stopping after this step, then saving; press Ctrl-C again to stop at once")
 
         before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -49,25 +94,39 @@ class StopRequest:
 def how_to_go_on(argv: Sequence[str] | None = None) -> str:
     """How to go on with a run that stopped: the command that started it, with `--resume` and without `--restart`.
 
+    What launched several processes is known to them where `posttrain launch` did; else only the recipe's part of the
+    command is given.
+
     Args:
         argv: The process's arguments; `sys.argv` if `None`.
     """
+    if argv is None and COMMAND in os.environ:
+        return os.environ[COMMAND]
     program, *rest = sys.argv if argv is None else argv
     if Path(program).name not in ("posttrain", "__main__.py") or rest[:1] != ["run"]:
         return "call run() again with the same recipe"
     kept = [part for part in rest if part not in ("--restart", "--resume")]
-    return shlex.join(["posttrain", *kept, "--resume"])
+    command = shlex.join(["posttrain", *kept, "--resume"])
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        return f"launch it as before, with --resume at the end (... {command})"
+    return command
 
 
 class StopWhenAsked(TrainerCallback):
-    """Ends training at the end of a step, with a checkpoint, once a stop was asked for."""
+    """Ends training at the end of a step, with a checkpoint, once a stop was asked for on any process.
 
-    def __init__(self, request: StopRequest):
-        self._request = request
+    Args:
+        request: Who asked.
+        run_dir: What the main process could not write in a step ends it, too: on all processes, by the error.
+    """
+
+    def __init__(self, request: StopRequest, run_dir: SharedRunDir):
+        self._request, self._dir = request, run_dir
 
     def on_step_end(self, args, state, control, **kwargs):
         """Save and stop."""
-        if self._request.asked:
+        self._dir.settle()
+        if self._request.agreed():
             control.should_save = control.should_training_stop = True
 
     def on_log(self, args, state, control, **kwargs):
@@ -100,6 +159,8 @@ class ShowWarmup(TrainerCallback):
         """One update a step."""
         if logs and "grad_norm" in logs:
             self._progress.update("warmup", state.global_step, loss=logs["loss"], norm=logs["grad_norm"])
+            if not math.isfinite(logs["grad_norm"]):
+                self._progress.message(f"warmup, step {state.global_step}: {SKIPPED}")
 
 
 class RewardFailures(TrainerCallback):
@@ -110,29 +171,39 @@ class RewardFailures(TrainerCallback):
         file: The run's `errors.jsonl`. What it has of steps after `last_step` is dropped.
         last_step: The step that training goes on from.
         say: Told of the first failure.
+        ranks: The processes of the run, each of which scores its share; the main one writes.
     """
 
-    def __init__(self, scorer: Scorer, file: Path, *, last_step: int, say: Callable[[str], None]):
+    def __init__(
+        self, scorer: Scorer, file: Path, *, last_step: int, say: Callable[[str], None], ranks: Ranks | None = None
+    ):
         self._scorer, self._file, self._say, self._written = scorer, file, say, 0
-        keep_lines(file, lambda line: line["step"] <= last_step)
+        self._ranks = ranks or Ranks()
+        self._ranks.decided(lambda: keep_lines(file, lambda line: line["step"] <= last_step))
 
     def on_step_end(self, args, state, control, **kwargs):
         """Write down the failures of the step."""
         self.write(state.global_step)
 
     def write(self, step: int) -> None:
-        """Write down the failures since the last time, as those of `step`."""
-        count, scorer = self._scorer.error_count - self._written, self._scorer
-        if count and not self._file.exists():
-            first = scorer.errors[0]
+        """Write down the failures of all processes since the last time, as those of `step`."""
+        scorer = self._scorer
+        everyone = self._ranks.gathered((scorer.error_count - self._written, list(scorer.errors)))
+        scorer.errors.clear()
+        self._written = scorer.error_count
+        count, errors = sum(each for each, _ in everyone), [entry for _, some in everyone for entry in some]
+        if count:
+            self._ranks.decided(lambda: self._append(step, count, errors))
+
+    def _append(self, step: int, count: int, errors: Sequence[dict[str, str]]) -> None:
+        if not self._file.exists():
+            first = errors[0]
             self._say(
                 f"step {step}: reward {first['reward']!r} failed on a completion ({first['error']}); "
                 f"it counts as not scored. All failures: {self._file}"
             )
-        for entry in scorer.errors:
+        for entry in errors:
             append_line(self._file, {"step": step, "failures_in_step": count, **entry})
-        scorer.errors.clear()
-        self._written = scorer.error_count
 
 
 def count_failures(file: Path) -> int:
@@ -150,6 +221,7 @@ class AroundHybrid(TrainerCallback):
         every: Steps between evaluations; 0 for none.
         time_limit_s: Seconds of training (evaluations and saving apart) after which the stage ends.
         spent_s: Seconds of training in earlier sessions of the run.
+        ranks: The processes of the run; the main one's clock counts.
     """
 
     def __init__(
@@ -161,8 +233,9 @@ class AroundHybrid(TrainerCallback):
         every: int,
         time_limit_s: float | None = None,
         spent_s: float = 0.0,
+        ranks: Ranks | None = None,
     ):
-        self._trainer, self._progress, self._evaluate = trainer, progress, evaluate
+        self._trainer, self._progress, self._evaluate, self._ranks = trainer, progress, evaluate, ranks or Ranks()
         self._every, self._limit, self.spent_s = every, time_limit_s, spent_s
 
     def on_train_begin(self, args, state, control, **kwargs):
@@ -177,11 +250,17 @@ class AroundHybrid(TrainerCallback):
         self._progress.update(
             "hybrid", state.global_step, mix=record["mix"], p=record["p"], reward=record["reward"], kl=record["kl"]
         )
-        if self._limit is not None and self.spent_s >= self._limit:
+        if record["skipped"]:
+            self._progress.message(f"hybrid, step {state.global_step}: {SKIPPED}")
+        limit = self._limit
+        if limit is not None and self._ranks.decided(lambda: self.spent_s >= limit):
             control.should_training_stop = control.should_save = True
         last = state.global_step >= state.max_steps or control.should_training_stop
         if self._due(state.global_step) and not last:
-            self._evaluate(state.global_step)
+            try:
+                self._evaluate(state.global_step)
+            except Interrupted:  # of the evaluation, which is made anew; the step is saved first
+                control.should_training_stop = control.should_save = True
 
     def _due(self, step: int) -> bool:
         return bool(step and self._every and step % self._every == 0)

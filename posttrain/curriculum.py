@@ -14,6 +14,7 @@ from typing import Any
 from posttrain.errors import DataError
 from posttrain.files import read_lines, write_text
 from posttrain.leaks import content_key
+from posttrain.ranks import Ranks
 
 Row = Mapping[str, Any]
 
@@ -39,7 +40,9 @@ def pass_rates(lines: Iterable[Row], count: int) -> list[float]:
     return [sum(passed) / len(passed) if passed else 0.0 for passed in tries]
 
 
-def ordered(rows: Sequence[Row], file: Path, measure: Callable[[], Sequence[float]]) -> list[Row]:
+def ordered(
+    rows: Sequence[Row], file: Path, measure: Callable[[], Sequence[float]], ranks: Ranks | None = None
+) -> list[Row]:
     """The rows from easy to hard, by the pass rates in `file`, which is written first if it is not there.
 
     Args:
@@ -47,22 +50,26 @@ def ordered(rows: Sequence[Row], file: Path, measure: Callable[[], Sequence[floa
         file: JSON lines with the content key of a prompt and its `pass_rate`. Rates measured elsewhere may be put
             there; then a prompt that is not in it is left out.
         measure: Gives the pass rate of each row.
+        ranks: The processes of the run: all of them measure, the main one writes and reads.
 
     Raises:
         DataError: No prompt was solved.
     """
-    keys = [content_key(row) for row in rows]
-    if not file.exists():
-        write_text(file, "".join(_line(key, rate) for key, rate in zip(keys, measure(), strict=True)))
-    known = {line["prompt"]: float(line["pass_rate"]) for line in read_lines(file)}
+    keys, ranks = [content_key(row) for row in rows], ranks or Ranks()
+    if not ranks.decided(file.exists):
+        measured = "".join(_line(key, rate) for key, rate in zip(keys, measure(), strict=True))
+        ranks.decided(lambda: write_text(file, measured))
+    known = {line["prompt"]: float(line["pass_rate"]) for line in ranks.decided(lambda: read_lines(file))}
     order = easy_to_hard([known.get(key, 0.0) for key in keys])
     if not order:
-        raise DataError(
+        error = DataError(
             f"none of the {len(rows)} prompts was ever solved: see {file}",
             expected="prompts of which the model solves some",
             where="hybrid.curriculum",
             fix="use easier prompts or more samples, or measure the warmed-up model: hybrid.curriculum.model=warmup",
         )
+        error.shared = ranks.count > 1
+        raise error
     return [rows[place] for place in order]
 
 

@@ -6,6 +6,8 @@ four parts, always in this order: what was seen, what was expected, where it bel
 
 from __future__ import annotations
 
+import signal
+
 
 class PosttrainError(Exception):
     """Base of every error that posttrain raises on purpose.
@@ -18,9 +20,13 @@ class PosttrainError(Exception):
 
     Attributes:
         shared: Whether every process of a run raises it, so that one of them saying so is enough.
+        rank: Which process a shared error is from, where it is not every one's own.
+        lost_connection: Whether other processes of the run are gone.
     """
 
     shared = False
+    rank: int | None = None
+    lost_connection = False
 
     def __init__(self, seen: str, *, expected: str | None = None, where: str | None = None, fix: str | None = None):
         self.seen, self.expected, self.where, self.fix = seen, expected, where, fix
@@ -57,4 +63,10 @@ class TrainingError(PosttrainError, RuntimeError):
 
 
 class Interrupted(PosttrainError):
-    """A run that stopped because it was asked to, after saving."""
+    """A run that stopped because it was asked to, after saving.
+
+    Attributes:
+        signal: Which signal asked: SIGINT (Ctrl-C), or SIGTERM, by which a scheduler asks for the machine back.
+    """
+
+    signal: int = signal.SIGINT

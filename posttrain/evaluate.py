@@ -22,6 +22,7 @@ from posttrain.scorer import score_rows
 
 if TYPE_CHECKING:
     from posttrain.pool import RewardPool
+    from posttrain.ranks import Ranks
     from posttrain.rollouts.records import Completion
 
 PASS = 1.0
@@ -163,8 +164,12 @@ def evaluate(
     engine: Any = None,
     pool: RewardPool | None = None,
     on_progress: Callable[[int, int], None] | None = None,
+    ranks: Ranks | None = None,
+    synced: bool = False,
 ) -> Evaluation:
     """Answer each row's prompt greedily, and `samples` times more when that is above 1, and score the answers.
+
+    Of several processes each takes every `ranks.count`-th row, and all of them return the result that one would get.
 
     Args:
         model: A causal language model of transformers or PEFT; its mode and torch's generators stay as they are.
@@ -182,7 +187,9 @@ def evaluate(
         slice_by: A column by whose values pass@1 is given too, such as a difficulty.
         engine: A vLLM engine to sample with, which gets the model's weights; transformers samples if `None`.
         pool: Worker processes that have the reward, to score in.
-        on_progress: Called with (completions done, completions in all).
+        on_progress: Called with (completions done, completions in all), equally often on every process.
+        ranks: The processes that evaluate together.
+        synced: The model is sharded over them, so that all must make the same number of forward passes.
 
     Raises:
         ConfigError: a k that `samples` can't give.
@@ -194,34 +201,42 @@ def evaluate(
     if samples > 1 and not all(1 <= each <= samples for each in k):
         raise ConfigError(f"pass@{max(k)} from {samples} samples", expected=f"each k in 1..{samples}", where="k")
     started = time.perf_counter()
-    generate = _sampler(model, tokenizer, engine, batch_size)
-    prompts = [row["prompt"] for row in rows]
+    share = _Share(len(rows), ranks)
     total = len(rows) * (1 + samples if samples > 1 else 1)
 
-    def sample(at: float, number: int, offset: int) -> list[list[Completion]]:
-        return generate(
-            prompts, max_new_tokens=max_new_tokens, temperature=at, num_samples=number, seed=seed,
-            template_kwargs=template_kwargs,
-            on_progress=None if on_progress is None else lambda done, _: on_progress(offset + done, total),
-        )  # fmt: skip
+    def sample(generate: Callable[..., Any], at: float, number: int, offset: int) -> list[_Answer]:
+        def report(done: int, _: int) -> None:
+            on_progress(min(total, offset + done * share.processes), total)  # type: ignore[misc]
 
-    greedy = [completions[0] for completions in sample(0.0, 1, 0)]
-    sampled = sample(temperature, samples, len(rows)) if samples > 1 else []
-    if engine is not None:
-        engine.sleep(level=1)
-    answers = [(index, None, completion) for index, completion in enumerate(greedy)] + [
-        (index, number, completion) for index, group in enumerate(sampled) for number, completion in enumerate(group)
-    ]
-    outcomes = _outcomes(reward, [rows[index] for index, _, _ in answers], [each.text for _, _, each in answers], pool)
-    everything = [
-        _row(outcome, rows[index], index, number, completion, slice_by)
-        for outcome, (index, number, completion) in zip(outcomes, answers, strict=True)
-    ]
+        groups = generate(
+            [rows[place % len(rows)]["prompt"] for place in share.places], places=share.places,
+            max_new_tokens=max_new_tokens, temperature=at, num_samples=number, seed=seed,
+            template_kwargs=template_kwargs, on_progress=report if on_progress else None,
+        )  # fmt: skip
+        return share.answers(groups, greedy=at == 0)
+
+    def examine() -> list[dict[str, Any]]:
+        generate = _sampler(model, tokenizer, engine, batch_size, synced)
+        answers = sample(generate, 0.0, 1, 0)
+        if samples > 1:
+            answers += sample(generate, temperature, samples, len(rows))
+        if engine is not None:
+            engine.sleep(level=1)
+        texts = [completion.text for _, _, completion in answers]
+        outcomes = _outcomes(reward, [rows[place] for place, _, _ in answers], texts, pool)
+        return [
+            _row(outcome, rows[place], place, number, completion, slice_by)
+            for outcome, (place, number, completion) in zip(outcomes, answers, strict=True)
+        ]
+
+    everything = examine() if ranks is None else _in_order(ranks.gathered(ranks.together(examine)))
     table = everything[: len(rows)]
     tried = [everything[start : start + samples] for start in range(len(rows), len(everything), samples)]
     failures = [line["error"] for line in everything if line["error"] is not None]
     if len(failures) == len(everything):
-        raise RewardError(f"it failed on all of {len(everything)} completions, the first time by: {failures[0]}")
+        error = RewardError(f"it failed on all of {len(everything)} completions, the first time by: {failures[0]}")
+        error.shared = share.processes > 1
+        raise error
     passed = [line["passed"] for line in table]
     return Evaluation(
         passed=passed,
@@ -229,18 +244,54 @@ def evaluate(
         pass_at_k={each: _mean_pass_at_k(tried, each) for each in k} if tried else {},
         by=_slices(table, slice_by),
         rows=everything,
-        mean_length=float(np.mean([completion.length for completion in greedy])),
-        truncated_share=float(np.mean([completion.truncated for completion in greedy])),
+        mean_length=float(np.mean([line["length"] for line in table])),
+        truncated_share=float(np.mean([line["truncated"] for line in table])),
         errors=len(failures),
         seconds=time.perf_counter() - started,
     )
 
 
-def _sampler(model: Any, tokenizer: Any, engine: Any, batch_size: int) -> Callable[..., list[list[Completion]]]:
+_Answer = tuple[int, int | None, "Completion"]
+"""A row's number, a sample's, None of the greedy one, and the completion."""
+
+
+class _Share:
+    """The rows of this process: every so many-th, and as many on each.
+
+    Attributes:
+        processes: How many share the rows.
+        places: The rows' numbers. Those past the last row are sampled for company: a sharded model needs all processes
+            in every forward pass, and no evaluation ends sooner for a process that has nothing to do.
+    """
+
+    def __init__(self, rows: int, ranks: Ranks | None):
+        first, self.processes = (0, 1) if ranks is None else (ranks.number, ranks.count)
+        self._rows = rows
+        self.places = [first + self.processes * turn for turn in range(-(-rows // self.processes))]
+
+    def answers(self, groups: Sequence[Sequence[Completion]], *, greedy: bool) -> list[_Answer]:
+        """The completions of each place, without those for company."""
+        return [
+            (place, None if greedy else number, completion)
+            for place, group in zip(self.places, groups, strict=True)
+            for number, completion in enumerate(group)
+            if place < self._rows
+        ]
+
+
+def _in_order(shares: Sequence[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """The completions of all processes as one would have them: the greedy ones, then each problem's samples."""
+    everything = [line for share in shares for line in share]
+    return sorted(everything, key=lambda line: (line["sample"] is not None, line["row"], line["sample"] or 0))
+
+
+def _sampler(
+    model: Any, tokenizer: Any, engine: Any, batch_size: int, synced: bool
+) -> Callable[..., list[list[Completion]]]:
     if engine is None:
         from posttrain.rollouts import transformers
 
-        return partial(transformers.generate, model, tokenizer, batch_size=batch_size)
+        return partial(transformers.generate, model, tokenizer, batch_size=batch_size, synced=synced)
     from posttrain.rollouts import with_engine
 
     engine.load(model)

@@ -29,6 +29,7 @@ def evaluate_model(
     batch_size: int = 64,
     seed: int = 0,
     device: str = "auto",
+    trust_remote_code: bool = False,
 ) -> dict[str, Any]:
     """Evaluate a model (hub id, folder, an adapter included, or GGUF file) on a task's held-out rows.
 
@@ -40,6 +41,7 @@ def evaluate_model(
         batch_size: Completions generated at once.
         seed: Of the task's rows, the samples and the bootstrap.
         device: `auto` takes a GPU if there is one.
+        trust_remote_code: Run code that comes with the model.
 
     Returns:
         A record as in eval.jsonl, with stage `eval`.
@@ -48,8 +50,9 @@ def evaluate_model(
     on_gpu = torch.cuda.is_available() and device != "cpu"
     source = gguf_file(model, "MODEL") or model
     with loading(source, "MODEL"):
-        tokenizer = load_tokenizer(source)
-        policy = load_policy(source, dtype="bfloat16" if on_gpu else "float32", trainable=False)
+        tokenizer = load_tokenizer(source, trust_remote_code=trust_remote_code)
+        dtype = "bfloat16" if on_gpu else "float32"
+        policy = load_policy(source, dtype=dtype, trainable=False, trust_remote_code=trust_remote_code)
     rewards = task_rewards(task)
     with RewardPool(rewards) as pool, Progress([], plain=None) as progress:
         result = evaluate(

@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
+from torch.distributed.tensor import DTensor
 
 from posttrain.config import Recipe
 from posttrain.curriculum import pass_rates
@@ -14,10 +15,12 @@ from posttrain.data import fit_to_model
 from posttrain.evaluate import Evaluation, evaluate
 from posttrain.inputs import task_rewards
 from posttrain.pool import RewardPool
+from posttrain.ranks import Ranks
 from posttrain.reward import Reward
 from posttrain.rollouts.engines import Engine, open_engine
 from posttrain.rollouts.transformers import end_of_sequence_ids, tokenize_prompts
 from posttrain.tasks import TaskData
+from posttrain.zero import is_partitioned
 
 
 class Examiner:
@@ -29,22 +32,35 @@ class Examiner:
         rewards: What the policy is trained by, which the workers need beside the task's own.
         tokenizer: The policy's.
         on_gpu: Whether the run computes on a GPU.
+        ranks: The processes of the run, each of which samples and scores its share.
 
     Attributes:
         pool: The workers.
     """
 
-    def __init__(self, recipe: Recipe, data: TaskData, rewards: Sequence[Reward], tokenizer: Any, *, on_gpu: bool):
+    def __init__(
+        self,
+        recipe: Recipe,
+        data: TaskData,
+        rewards: Sequence[Reward],
+        tokenizer: Any,
+        *,
+        on_gpu: bool,
+        ranks: Ranks | None = None,
+    ):
         self._recipe, self._data, self._tokenizer, self._on_gpu = recipe, data, tokenizer, on_gpu
+        self._ranks = ranks or Ranks()
         self._template_kwargs = recipe.hybrid.template_kwargs
         self._task_rewards = task_rewards(recipe.task)
         self._engine: Engine | None = None
         scoring = recipe.scoring
-        self.pool = RewardPool(
-            [*rewards, *(each for each in self._task_rewards if each not in rewards)],
-            workers=scoring.workers,
-            time_limit_s=scoring.time_limit_s,
-            memory_limit_mb=scoring.memory_limit_mb,
+        self.pool = self._ranks.together(
+            lambda: RewardPool(
+                [*rewards, *(each for each in self._task_rewards if each not in rewards)],
+                workers=scoring.workers,
+                time_limit_s=scoring.time_limit_s,
+                memory_limit_mb=scoring.memory_limit_mb,
+            )
         )
 
     def __enter__(self) -> Examiner:
@@ -69,15 +85,18 @@ class Examiner:
         if self._engine is not None and not self._engine.fits(model):
             self._close_engine()
         if self._engine is None:
-            settings = section.model_dump(exclude={"engine", "probe_every", "max_model_length"})
-            self._engine = open_engine(
-                model,
-                end_of_sequence_ids(model, self._tokenizer),
-                max_model_length=section.max_model_length or self._longest(model),
-                dtype=str(self._dtype).removeprefix("torch."),
-                seed=self._recipe.run.seed,
-                trust_remote_code=self._recipe.model.trust_remote_code,
-                **settings,
+            settings = section.model_dump(exclude={"engine", "overlap", "probe_every", "max_model_length"})
+            self._engine = self._ranks.together(
+                lambda: open_engine(
+                    model,
+                    end_of_sequence_ids(model, self._tokenizer),
+                    max_model_length=section.max_model_length or self._longest(model),
+                    dtype=str(self._dtype).removeprefix("torch."),
+                    seed=self._recipe.run.seed,
+                    trust_remote_code=self._recipe.model.trust_remote_code,
+                    ranks=self._ranks,
+                    **settings,
+                )
             )
         return self._engine
 
@@ -126,9 +145,10 @@ class Examiner:
         engine = self.engine(model)
         # The arithmetic that training computes in, which wraps the policy during a stage and not after it
         autocast = self._on_gpu and engine is None
+        sharded = any(isinstance(each, DTensor) or is_partitioned(each) for each in model.parameters())
         with torch.autocast("cuda", self._dtype) if autocast else nullcontext():
             return evaluate(
-                model.to("cuda" if self._on_gpu else "cpu"),
+                model if sharded else model.to("cuda" if self._on_gpu else "cpu"),
                 self._tokenizer,
                 fit_to_model(rows, self._tokenizer),
                 self._task_rewards,
@@ -143,4 +163,6 @@ class Examiner:
                 engine=engine,
                 pool=self.pool,
                 on_progress=on_progress,
+                ranks=self._ranks,
+                synced=sharded and self._ranks.count > 1,
             )

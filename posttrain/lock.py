@@ -38,9 +38,23 @@ class Lock:
                 raise self._refusal(path, holder or "unknown") from error
             warnings.warn(f"{path}: this file system has no locks ({error}); going on without", stacklevel=2)
             return
+        if self.is_lost():  # between opening and locking, another process moved the directory aside
+            os.close(self._descriptor)
+            self._descriptor = None
+            raise self._refusal(path, "unknown")
         _held.add(self.file)
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, f"{os.getpid()}\n".encode(), 0)
+
+    def is_lost(self) -> bool:
+        """Whether what is locked is no longer what is there: the directory was removed or moved away."""
+        if self._descriptor is None:
+            return False
+        try:
+            there, held = self.file.stat(), os.fstat(self._descriptor)
+        except OSError:
+            return True
+        return (there.st_dev, there.st_ino) != (held.st_dev, held.st_ino)
 
     @staticmethod
     def _refusal(path: Path, holder: object) -> ResumeError:

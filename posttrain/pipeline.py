@@ -2,16 +2,21 @@
 
 A stage begins from files that the stage before left behind, never from what is in memory, so a run that was killed
 and resumed goes through the same states as one that was not.
+
+On several processes (`accelerate launch`) all go through the same stages at once: the main one owns the run directory,
+writes and says where the run stands, and what one process fails by is raised on all of them.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
-from functools import cached_property
+from functools import cached_property, wraps
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +25,7 @@ from datasets import Dataset
 from transformers import PrinterCallback, set_seed
 from trl import SFTConfig
 
+from posttrain import out_of_memory
 from posttrain.callbacks import (
     AroundHybrid,
     RewardFailures,
@@ -28,25 +34,29 @@ from posttrain.callbacks import (
     StopRequest,
     StopWhenAsked,
     count_failures,
-    how_to_go_on,
 )
 from posttrain.checkpoints import MANIFEST, latest_checkpoint, staged, step_of
 from posttrain.config import Recipe, load_recipe
+from posttrain.connection import explained
 from posttrain.curriculum import ordered
-from posttrain.data import fingerprint, fit_to_model, tokenize_demonstrations
-from posttrain.errors import ConfigError, Interrupted, RewardError
+from posttrain.data import fit_to_model, tokenize_demonstrations
+from posttrain.data_changes import Contents, contents
+from posttrain.errors import ConfigError, PosttrainError, RewardError
 from posttrain.examiner import Examiner
-from posttrain.files import read_lines
 from posttrain.hybrid_config import HybridConfig
 from posttrain.inputs import check_model, load_data, load_rewards
-from posttrain.plan import check, demonstration_batch_size
-from posttrain.policies import Policies, save_whole
+from posttrain.plan import check, demonstration_batch_size, for_processes
+from posttrain.policies import Policies, save_whole, whole_state
 from posttrain.progress import Progress
 from posttrain.quiet import quiet_libraries
+from posttrain.ranks import Ranks
 from posttrain.report import write_report
 from posttrain.reward import Reward, Scorer, trl_reward_functions
 from posttrain.rollouts.vllm_build import check_installed
-from posttrain.rundir import RunDir
+from posttrain.rundir import flatten, processes_of
+from posttrain.sections import RunSection
+from posttrain.shared_dir import SharedRunDir
+from posttrain.skipped import skipped_in_words
 from posttrain.tasks import TaskData
 from posttrain.trainer import HybridTrainer
 from posttrain.warmup import Warmup, warm_up
@@ -86,6 +96,9 @@ def run(
 ) -> RunResult:
     """Carry out a recipe, from wherever an earlier start of it got to.
 
+    On several processes each calls this with the same arguments, and gets the same result or error. Their machines need
+    a file system in common, with the run directory on it.
+
     Args:
         recipe: A recipe, or the path of one.
         rewards: Functions that score completions, beside those the recipe names.
@@ -97,52 +110,123 @@ def run(
     Raises:
         ConfigError, DataError, RewardError: Before any model loads.
         ResumeError: The run directory holds another run.
-        TrainingError, CheckpointError: Training or saving cannot go on; the last checkpoint is whole.
+        TrainingError, CheckpointError: Training or saving cannot go on, or another process is gone; the last checkpoint
+            is whole.
         Interrupted: A stop was asked for; the run is saved and can be resumed.
     """
-    recipe = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
-    check(recipe)
-    recipe = _settled(recipe)
-    data = load_data(recipe)
-    loaded = load_rewards(recipe, data, rewards)
-    fingerprints = {"data": fingerprint(data.train, data.demonstrations, data.eval)}
-    fingerprints |= {f"reward {reward.name}": reward.source_sha256 or "" for reward in loaded}
-    quiet_libraries()
-    # Before there is a run directory, which a corrected name would not fit any more
-    fingerprints |= check_model(recipe)
+    ranks, recipe = join(lambda: recipe if isinstance(recipe, Recipe) else load_recipe(recipe))
+    path = Path(recipe.run.dir or "runs/run")
+    with explained(ranks, lambda: _last_checkpoint(path)):
+        return _run(recipe, path, ranks, rewards, resume, accept_changes, restart, plain)
+
+
+def join(load: Callable[[], Recipe]) -> tuple[Ranks, Recipe]:
+    """The processes that a launcher started for this run, and its recipe; joining again changes nothing.
+
+    Args:
+        load: Gives the recipe, which says how long processes wait for each other.
+
+    Raises:
+        ConfigError: Of `load`, on every process if it fails on one.
+    """
+    recipe: Recipe | None = None
+    failure: PosttrainError | None = None
+    try:
+        recipe = load()
+    except PosttrainError as error:
+        failure = error
+    section = recipe.run if recipe else RunSection()
+    on_cpu = section.device == "cpu" or not torch.cuda.is_available()
+    ranks = Ranks.join(on_cpu=on_cpu, time_limit_s=section.process_timeout_s)
+
+    def loaded() -> Recipe:
+        if failure is not None:
+            raise failure
+        assert recipe is not None
+        return recipe
+
+    return ranks, ranks.together(loaded)
+
+
+def _run(
+    recipe: Recipe,
+    path: Path,
+    ranks: Ranks,
+    rewards: Sequence[Callable[..., Any]],
+    resume: bool | None,
+    accept_changes: bool,
+    restart: bool,
+    plain: bool | None,
+) -> RunResult:
+    started_on = ranks.decided(lambda: None if restart else processes_of(path)) or ranks.count
+
+    def prepared() -> tuple[Recipe, Recipe, TaskData, Contents, list[Reward], dict[str, str]]:
+        here = for_processes(recipe, started_on, ranks.count)
+        check(here, ranks.count)
+        settled, here = _settled(recipe), _settled(here)
+        data = load_data(recipe)
+        loaded = load_rewards(recipe, data, rewards)
+        described = contents(train=data.train, demonstrations=data.demonstrations, eval=data.eval)
+        fingerprints = {"data": described["fingerprint"]}
+        fingerprints |= {f"reward {reward.name}": reward.source_sha256 or "" for reward in loaded}
+        quiet_libraries()
+        # Before there is a run directory, which a corrected name would not fit any more
+        return settled, here, data, described, loaded, fingerprints | check_model(recipe)
+
+    settled, here, data, described, loaded, fingerprints = ranks.together(prepared)
+    facts = {**flatten(settled.resolved()), **{f"fingerprint of {name}": one for name, one in fingerprints.items()}}
+    ranks.agree(facts, at="before the start")
     with (
-        RunDir.open(
-            Path(recipe.run.dir or "runs/run"),
-            recipe.resolved(),
+        SharedRunDir.open(
+            ranks,
+            path,
+            settled.resolved(),
             fingerprints,
             resume=resume,
             accept_changes=accept_changes,
             restart=restart,
+            data=described,
         ) as run_dir,
-        Progress(_stages(recipe), plain=plain) as progress,
+        Progress(_stages(here), plain=plain, enabled=ranks.is_main) as progress,
     ):
         for change in run_dir.changes:
             progress.message(f"changed since the last start: {change}")
-        if run_dir.done("final") and run_dir.report_file.exists():
+        if run_dir.done("final") and run_dir.has_report():
             progress.message(f"{run_dir.path} is finished, nothing to do: see {run_dir.report_file}")
-            return RunResult(run_dir.path, read_lines(run_dir.eval_file))
-        return _Run(recipe, data, loaded, run_dir, progress).carry_out()
+            return RunResult(run_dir.path, run_dir.evaluations())
+        if started_on != ranks.count:
+            progress.message(
+                f"started on {started_on} processes, going on with {ranks.count}: the same rows a step, by "
+                "gradient_accumulation_steps "
+                + " and ".join(
+                    f"{getattr(here, name).gradient_accumulation_steps} ({name})" for name, _ in _stages(here)
+                )
+            )
+        rank = ranks.number if ranks.count > 1 else None
+        with out_of_memory.explained(
+            settled, processes=started_on, rank=rank, last_checkpoint=lambda: _last_checkpoint(path)
+        ):
+            return _Run(here, data, loaded, run_dir, progress, ranks, _hashes(facts)).carry_out()
+
+
+def _hashes(facts: dict[str, Any]) -> dict[str, str]:
+    """What the processes go on comparing of a recipe and its data: a hash of the one, and those of the other."""
+    prints = {key: value for key, value in facts.items() if key.startswith("fingerprint of ")}
+    keys = json.dumps({key: value for key, value in facts.items() if key not in prints}, sort_keys=True, default=repr)
+    return {"recipe": hashlib.sha256(keys.encode()).hexdigest()[:16], **prints}
+
+
+def _last_checkpoint(path: Path) -> Path | None:
+    folders = (path / "checkpoints" / stage for stage in ("hybrid", "warmup"))
+    return next((found for folder in folders if (found := latest_checkpoint(folder))), None)
 
 
 def _settled(recipe: Recipe) -> Recipe:
     """The recipe with `rollout.engine: auto` as what it means here, so that a run is not resumed on another engine.
 
     Raises:
-        ConfigError: The machine has not what the recipe asks for, or several processes were started.
+        ConfigError: The machine has not what the recipe asks for.
     """
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    if processes > 1:
-        raise ConfigError(
-            f"{processes} processes",
-            expected="one: recipes do not run on several yet, HybridTrainer in a script of your own does (DDP)",
-            where="WORLD_SIZE",
-            fix="start it without accelerate launch or torchrun",
-        )
     section, engine = recipe.rollout, "vllm" if recipe.rollout.uses_vllm() else "transformers"
     if engine == "vllm" and section.mode == "colocate":
         if recipe.run.device == "cpu" and torch.cuda.is_available():
@@ -161,15 +245,26 @@ def _settled(recipe: Recipe) -> Recipe:
 class _Run:
     """One session of a run: the stages, and what they share."""
 
-    def __init__(self, recipe: Recipe, data: TaskData, rewards: list[Reward], run_dir: RunDir, progress: Progress):
+    def __init__(
+        self,
+        recipe: Recipe,
+        data: TaskData,
+        rewards: list[Reward],
+        run_dir: SharedRunDir,
+        progress: Progress,
+        ranks: Ranks,
+        agreement: dict[str, str],
+    ):
         self.recipe, self.data, self.rewards, self.dir, self.progress = recipe, data, rewards, run_dir, progress
-        self.stop = StopRequest()
+        self.ranks, self.agreement = ranks, agreement
+        self.stop = StopRequest(ranks, run_dir.path)
+        # The recipe says what is computed in, on one process as on several; a launcher's settings would take its place
+        os.environ.pop("ACCELERATE_MIXED_PRECISION", None)
         if recipe.run.threads:
             torch.set_num_threads(recipe.run.threads)
-        self.policies = Policies(recipe, data, run_dir, progress.message)
+        self.policies = Policies(recipe, data, run_dir, progress.message, ranks)
         self.tokenizer, self.on_gpu = self.policies.tokenizer, self.policies.on_gpu
-        self.examiner = Examiner(recipe, data, rewards, self.tokenizer, on_gpu=self.on_gpu)
-        self.errors_file = run_dir.path / "errors.jsonl"
+        self.examiner = Examiner(recipe, data, rewards, self.tokenizer, on_gpu=self.on_gpu, ranks=ranks)
 
     def carry_out(self) -> RunResult:
         """Every stage that is not done yet."""
@@ -180,26 +275,32 @@ class _Run:
             try:
                 if self.recipe.evaluate.at_start:
                     self._evaluate_once("start", 0, lambda: self.policies.load(self.policies.source))
-                    self._stop_if_asked()
+                    self.stop.check()
                 self._warm_up()
                 self._hybrid()
             except BaseException:
                 with suppress(Exception):  # the page must not hide why the run stopped
-                    write_report(self.dir.path)
+                    self._report()
                 raise
-            write_report(self.dir.path)
-        failures = count_failures(self.errors_file)
+            self.ranks.decided(self._report)
+        failures = self.ranks.decided(lambda: count_failures(self.dir.errors_file))
         if failures:
-            self.progress.message(f"rewards failed {failures} times in this run: see {self.errors_file}")
+            self.progress.message(f"rewards failed {failures} times in this run: see {self.dir.errors_file}")
+        for note in self.ranks.decided(lambda: skipped_in_words(self.dir.steps_file)):
+            self.progress.message(note)
         self.progress.message(f"done: model in {self.dir.model}, report in {self.dir.report_file}")
-        return RunResult(self.dir.path, read_lines(self.dir.eval_file))
+        return RunResult(self.dir.path, self.dir.evaluations())
+
+    def _report(self) -> None:
+        if self.ranks.is_main and self.dir.recipe_file.exists():  # else the directory was removed under the run
+            write_report(self.dir.path)
 
     def _opening(self) -> str:
         if not self.dir.resumed:
             return f"starting {self.dir.path}"
         for stage, steps in _stages(self.recipe):
             if self.dir.done(stage) is None:
-                checkpoint = latest_checkpoint(self.dir.checkpoints(stage))
+                checkpoint = self.dir.latest_checkpoint(stage)
                 at = f"after step {step_of(checkpoint)} of {steps}" if checkpoint else "from its beginning"
                 return f"resuming {self.dir.path}: {stage} {at}"
         return f"resuming {self.dir.path}: only the final evaluation is left"
@@ -211,11 +312,10 @@ class _Run:
         if section.steps == 0:
             return
         if self.dir.done("warmup") is None:
-            folder = self.dir.checkpoints("warmup")
-            self._forget_after("warmup", folder)
+            checkpoint = self._last_checkpoint("warmup")
             set_seed(self.recipe.run.seed)
             model = self.policies.with_adapter(self.policies.load(self.policies.source))
-            args = SFTConfig(**self._common(folder), **{**self._defaults(), **section.trl_kwargs()})
+            args = SFTConfig(**self._common("warmup"), **{**self._defaults(), **section.trl_kwargs()})
             result = warm_up(
                 model,
                 self.tokenizer,
@@ -223,22 +323,28 @@ class _Run:
                 args,
                 norm_window=section.window(),
                 recorder=self.dir,
-                callbacks=[SettingsOfRecipe(), StopWhenAsked(self.stop), ShowWarmup(self.progress)],
+                callbacks=[SettingsOfRecipe(), StopWhenAsked(self.stop, self.dir), ShowWarmup(self.progress)],
+                checkpoint=checkpoint,
+                on_end=self._save_warmup,
+                max_skipped_steps=section.max_skipped_steps,
             )
-            if result.steps < section.steps:  # else nothing is left to go on with: keep what was trained
-                self._stop_if_asked()
-            save_whole(self.dir.warmup_model, model, self.tokenizer)
             self.dir.mark_done("warmup", vars(result))
         self.progress.finish("warmup")
         steps = (self.dir.done("warmup") or {})["steps"]
         self._evaluate_once("warmup", steps, lambda: self.policies.load(self.dir.warmup_model))
-        self._stop_if_asked()
+        self.stop.check()
+
+    def _save_warmup(self, trainer: Any) -> None:
+        if trainer.state.global_step < self.recipe.warmup.steps:  # else nothing is left to go on with: keep it
+            self.stop.check()
+        policy = trainer.accelerator.unwrap_model(trainer.model)
+        save_whole(self.dir.warmup_model, policy, self.tokenizer, ranks=self.ranks, state_dict=whole_state(trainer))
 
     def _hybrid(self) -> None:
         if self.dir.done("hybrid") is None:
             steps = self._train_hybrid() if self.recipe.hybrid.steps else self._hand_on_warmup()
             self.dir.mark_done("hybrid", {"steps": steps})
-            self._stop_if_asked()
+            self.stop.check()
         steps = (self.dir.done("hybrid") or {})["steps"]
         if steps < self.recipe.hybrid.steps:
             self.progress.message(
@@ -250,51 +356,57 @@ class _Run:
         self.dir.mark_done("final")
 
     def _train_hybrid(self) -> int:
-        folder, warmed = self.dir.checkpoints("hybrid"), self.dir.done("warmup")
-        self._forget_after("hybrid", folder)
+        checkpoint, warmed = self._last_checkpoint("hybrid"), self.dir.done("warmup")
         set_seed(self.recipe.run.seed)
         policy = self.policies.load(self.dir.warmup_model if warmed else self.policies.source)
         model = policy if warmed else self.policies.with_adapter(policy)
-        trainer, failures = self._trainer(model, folder, Warmup(**_only(Warmup, warmed)) if warmed else None)
+        trainer, failures = self._trainer(model, checkpoint, Warmup(**_only(Warmup, warmed)) if warmed else None)
         try:
-            trainer.train(resume_from_checkpoint=latest_checkpoint(folder) is not None)
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         except RewardError:
             failures.write(trainer.state.global_step + 1)
             raise
         if trainer.state.global_step < trainer.state.max_steps:
-            self._stop_if_asked()
-        save_whole(self.dir.model, trainer.accelerator.unwrap_model(trainer.model), self.tokenizer)
+            self.stop.check()
+        policy = trainer.accelerator.unwrap_model(trainer.model)
+        save_whole(self.dir.model, policy, self.tokenizer, ranks=self.ranks, state_dict=whole_state(trainer))
         return trainer.state.global_step
 
     def _hand_on_warmup(self) -> int:
         """Without a hybrid stage the warmed-up model is the final one."""
-        with staged(self.dir.path, self.dir.model.name) as staging:
-            shutil.copytree(
-                self.dir.warmup_model, staging / self.dir.model.name, ignore=shutil.ignore_patterns(MANIFEST)
-            )
+
+        def copy() -> None:
+            name = self.dir.model.name
+            with staged(self.dir.path, name) as staging:
+                shutil.copytree(self.dir.warmup_model, staging / name, ignore=shutil.ignore_patterns(MANIFEST))
+
+        self.ranks.decided(copy)
         return 0
 
-    def _trainer(self, model: Any, folder: Path, warmed: Warmup | None) -> tuple[HybridTrainer, RewardFailures]:
+    def _trainer(
+        self, model: Any, checkpoint: Path | None, warmed: Warmup | None
+    ) -> tuple[HybridTrainer, RewardFailures]:
         recipe, section = self.recipe, self.recipe.hybrid
-        checkpoint = latest_checkpoint(folder)
         last_step = step_of(checkpoint) if checkpoint else 0
-        done = [line for line in read_lines(self.dir.steps_file) if line["stage"] == "hybrid"]
-        spent_s = sum(line["seconds"]["total"] for line in done)
+        spent_s = self.dir.seconds_of("hybrid")
         scorer = Scorer(self.rewards, max_error_rate=recipe.scoring.max_error_rate, pool=self.examiner.pool)
         args = HybridConfig(
-            **self._common(folder),
+            **self._common("hybrid"),
             **{**self._defaults(), "logging_steps": recipe.run.log_every, **section.trl_kwargs()},
             **recipe.rollout.trl_kwargs(),
             reward_weights=scorer.weights,
             demonstration_batch_size=demonstration_batch_size(recipe),
             kl_sample=section.kl.sample,
+            max_skipped_steps=section.max_skipped_steps,
+            kl_offload=section.kl.offload,
             completions_every=recipe.run.save_completions_every,
+            compare_ranks_every=recipe.run.compare_ranks_every,
         )
         if section.time_limit_s and checkpoint and spent_s >= section.time_limit_s:
             args.max_steps = last_step  # stopped or killed at its end: load the checkpoint, and no step more
         trainer = HybridTrainer(
             model,
-            trl_reward_functions(scorer),
+            [agreed(function, self.ranks) for function in trl_reward_functions(scorer)],
             args,
             Dataset.from_list(fit_to_model(self._prompts(), self.tokenizer)),
             processing_class=self.tokenizer,
@@ -303,12 +415,15 @@ class _Run:
             g_warmup=warmed.g_warmup if warmed else None,
             recorder=self.dir,
             engine=self.examiner.engine(model),
-            callbacks=[SettingsOfRecipe(), StopWhenAsked(self.stop)],
+            agreement=self.agreement,
+            callbacks=[SettingsOfRecipe(), StopWhenAsked(self.stop, self.dir)],
         )
         if trainer.sft and warmed:
             trainer.sft.stream.cursor = warmed.demonstration_cursor
         trainer.remove_callback(PrinterCallback)
-        failures = RewardFailures(scorer, self.errors_file, last_step=last_step, say=self.progress.message)
+        failures = RewardFailures(
+            scorer, self.dir.errors_file, last_step=last_step, say=self.progress.message, ranks=self.ranks
+        )
         trainer.add_callback(failures)
         policy = trainer.accelerator.unwrap_model(trainer.model)
         trainer.add_callback(
@@ -319,6 +434,7 @@ class _Run:
                 every=recipe.evaluate.every,
                 time_limit_s=section.time_limit_s,
                 spent_s=spent_s,
+                ranks=self.ranks,
             )
         )
         return trainer, failures
@@ -326,8 +442,7 @@ class _Run:
     # ---- parts of stages ----
 
     def _evaluate_once(self, stage: str, step: int, model: Callable[[], Any]) -> None:
-        lines = read_lines(self.dir.eval_file)
-        if not any((line["stage"], line["step"]) == (stage, step) for line in lines):
+        if not self.dir.evaluated(stage, step):
             self._evaluate(stage, step, model())
 
     def _prompts(self) -> list[Any]:
@@ -340,20 +455,31 @@ class _Run:
 
         def measure() -> list[float]:
             model = self.policies.load(self.dir.warmup_model if warmed else self.policies.source)
-            return self.examiner.pass_rates(model, rows, curriculum.samples, self.progress.track("pass rates"))
+            return self.examiner.pass_rates(model, rows, curriculum.samples, self._tracked("pass rates"))
 
-        kept = ordered(rows, self.dir.pass_rates_file, measure)
+        kept = ordered(rows, self.dir.pass_rates_file, measure, self.ranks)
         self.progress.message(f"curriculum: {len(kept)} of {len(rows)} prompts, easiest first")
         return kept
 
     def _evaluate(self, stage: str, step: int, model: Any) -> None:
-        result = self.examiner.evaluate(model, self.data.eval, self.progress.track(f"eval {stage}"))
+        result = self.examiner.evaluate(model, self.data.eval, self._tracked(f"eval {stage}"))
         self.dir.evaluation(result.record(stage, step), result.rows)
         low, high = result.ci95
         self.progress.message(
             f"{stage}, step {step}: pass@1 {result.pass_at_1:.1%} (95 % interval {low:.1%} to {high:.1%}, "
             f"n = {len(result.passed)})"
         )
+
+    def _tracked(self, label: str) -> Callable[[int, int], None]:
+        """Shows an evaluation, and gives it up between two of its batches when a stop is asked for."""
+        show = self.progress.track(label)
+
+        def report(done: int, total: int) -> None:
+            show(done, total)
+            if done < total:
+                self.stop.check()
+
+        return report
 
     @cached_property  # both stages train on them
     def _demonstrations(self) -> Dataset:
@@ -365,27 +491,41 @@ class _Run:
             template_kwargs=self.recipe.hybrid.template_kwargs,
         )
 
-    def _common(self, folder: Path) -> dict[str, Any]:
+    def _common(self, stage: str) -> dict[str, Any]:
         run_section = self.recipe.run
         return {
-            "output_dir": str(folder),
+            "output_dir": str(self.dir.checkpoints(stage)),
             "seed": run_section.seed,
             "report_to": run_section.report_to,
             "disable_tqdm": True,
             "use_cpu": not self.on_gpu,
+            "trust_remote_code": self.recipe.model.trust_remote_code,
         }
 
     def _defaults(self) -> dict[str, Any]:
         """Where TRL's defaults suit a GPU only; a recipe's `args` override them."""
-        return {} if self.on_gpu else {"bf16": False, "gradient_checkpointing": False}
+        unused = {"ddp_find_unused_parameters": False}  # what trains is used in every step; to look costs time
+        return unused if self.on_gpu else {**unused, "bf16": False, "gradient_checkpointing": False}
 
-    def _forget_after(self, stage: str, folder: Path) -> None:
-        checkpoint = latest_checkpoint(folder)
+    def _last_checkpoint(self, stage: str) -> Path | None:
+        """What a stage goes on from; what was written of it after that is forgotten."""
+        checkpoint = self.dir.latest_checkpoint(stage)
         self.dir.truncate_steps(stage, step_of(checkpoint) if checkpoint else 0)
+        return checkpoint
 
-    def _stop_if_asked(self) -> None:
-        if self.stop.asked:
-            raise Interrupted(f"stopped as asked, and saved. To go on: {how_to_go_on()}", where=str(self.dir.path))
+
+def agreed(function: Callable[..., Any], ranks: Ranks) -> Callable[..., Any]:
+    """A reward function that every process calls at once, and that fails on all of them if it fails on one."""
+    if ranks.count == 1:
+        return function
+
+    @wraps(function)
+    def score(*args: Any, **kwargs: Any) -> Any:
+        values = ranks.together(lambda: function(*args, **kwargs))
+        score.last_outcomes = getattr(function, "last_outcomes", [])  # type: ignore[attr-defined]
+        return values
+
+    return score
 
 
 def _stages(recipe: Recipe) -> list[tuple[str, int]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from posttrain.config import Recipe
 from posttrain.config_errors import raise_all
-from posttrain.errors import ConfigError
+from posttrain.errors import ConfigError, ResumeError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +128,53 @@ def demonstration_batch_size(recipe: Recipe) -> int:
     if warmup.steps and per_step % hybrid.gradient_accumulation_steps == 0:
         return per_step // hybrid.gradient_accumulation_steps
     return hybrid.per_device_train_batch_size
+
+
+def for_processes(recipe: Recipe, before: int, now: int) -> Recipe:
+    """The recipe of a run that was started on `before` processes, for going on with it on `now`.
+
+    Every step takes as many rows as before: what more processes do at once, fewer do one after the other.
+
+    Raises:
+        ResumeError: The rows of a step do not divide by that number of processes.
+    """
+    if before == now:
+        return recipe
+    per_step = {
+        (name, key): value * before
+        for name in ("warmup", "hybrid")
+        for key, value in _micro_batches(recipe, name).items()
+    }
+    if any(count % now for count in per_step.values()):
+        most = math.gcd(*per_step.values())
+        fitting = [str(count) for count in range(1, most + 1) if most % count == 0]
+        sizes = ", ".join(f"{'.'.join(place)} {count // before}" for place, count in per_step.items())
+        raise ResumeError(
+            f"the run was started on {before} processes, with {sizes}, which {now} processes cannot make up for",
+            expected=f"{', '.join(fitting[:-1])} or {fitting[-1]} processes" if len(fitting) > 1 else "1 process",
+            where="the number of processes",
+            fix="start one of these numbers of processes; or begin a new run by --restart or run.dir=...",
+        )
+    changed: dict[str, Any] = {}
+    for (name, key), count in per_step.items():
+        stage = changed.get(name, getattr(recipe, name))
+        if key == "grpo.steps_per_generation":
+            grpo = stage.grpo.model_copy(update={"steps_per_generation": count // now})
+            changed[name] = stage.model_copy(update={"grpo": grpo})
+        else:
+            changed[name] = stage.model_copy(update={key: count // now})
+    return recipe.model_copy(update=changed)
+
+
+def _micro_batches(recipe: Recipe, stage: str) -> dict[str, int]:
+    """The keys of a stage that count micro-batches of one process, and their values; none of a stage without steps."""
+    section = getattr(recipe, stage)
+    if not section.steps:
+        return {}
+    counts = {"gradient_accumulation_steps": section.gradient_accumulation_steps}
+    if stage == "hybrid" and section.grpo.steps_per_generation:
+        counts["grpo.steps_per_generation"] = section.grpo.steps_per_generation
+    return counts
 
 
 def nearest_multiples(value: int, others: int, divisor: int) -> list[int]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import DistributedType
 from peft import LoraConfig, PeftModel, get_peft_model
 
 from posttrain.checkpoints import staged
@@ -14,8 +15,9 @@ from posttrain.config import Recipe
 from posttrain.gguf_files import gguf_file
 from posttrain.inputs import hub_options, loading
 from posttrain.models import build_model, load_policy, load_tokenizer, train_tokenizer
+from posttrain.ranks import Ranks
 from posttrain.rollouts.policy_weights import check_weights
-from posttrain.rundir import RunDir
+from posttrain.rundir import Layout
 from posttrain.tasks import TaskData
 
 
@@ -27,6 +29,7 @@ class Policies:
         data: The task's rows, on whose texts a model from scratch gets its tokenizer.
         run_dir: Where a model from scratch or from a GGUF file is written, once.
         say: Takes a line for the user.
+        ranks: The processes of the run, of which the main one writes.
 
     Attributes:
         source: The base model, a hub id or a folder.
@@ -34,11 +37,13 @@ class Policies:
         on_gpu: Whether the run computes on a GPU.
     """
 
-    def __init__(self, recipe: Recipe, data: TaskData, run_dir: RunDir, say: Callable[[str], None]):
-        self._recipe, self._dir, self._say = recipe, run_dir, say
+    def __init__(
+        self, recipe: Recipe, data: TaskData, run_dir: Layout, say: Callable[[str], None], ranks: Ranks | None = None
+    ):
+        self._recipe, self._dir, self._say, self._ranks = recipe, run_dir, say, ranks or Ranks()
         self.on_gpu = torch.cuda.is_available() and recipe.run.device != "cpu"
-        self.source: str | Path = self._base_model(data)
-        self.tokenizer = load_tokenizer(self.source, **hub_options(recipe))
+        self.source: str | Path = self._ranks.decided(lambda: self._base_model(data))
+        self.tokenizer = self._ranks.together(lambda: load_tokenizer(self.source, **hub_options(recipe)))
 
     def _base_model(self, data: TaskData) -> str | Path:
         """The recipe's model, written once into the run directory if it is a file or to be made from scratch."""
@@ -63,7 +68,10 @@ class Policies:
         return folder.resolve()
 
     def load(self, source: str | Path) -> Any:
-        """The policy of a folder or hub id, an adapter included."""
+        """The policy of a folder or hub id, an adapter included; on all processes or on none."""
+        return self._ranks.together(lambda: self._load(source))
+
+    def _load(self, source: str | Path) -> Any:
         dtype = self._recipe.model.dtype
         if dtype == "auto":
             # Weights that train stay in float32 (TRL computes in bf16): a step of 1e-6 would round to nothing in bf16
@@ -84,10 +92,39 @@ class Policies:
         return adapted
 
 
-def save_whole(folder: Path, model: Any, tokenizer: Any) -> None:
-    """Save model and tokenizer so that `folder` is there whole or not at all."""
-    with staged(folder.parent, folder.name) as staging:
-        # Of an adapter the one that trained, without TRL's frozen reference copy
-        only = {"selected_adapters": ["default"]} if isinstance(model, PeftModel) else {}
-        model.save_pretrained(staging / folder.name, **only)
-        tokenizer.save_pretrained(staging / folder.name)
+def save_whole(
+    folder: Path, model: Any, tokenizer: Any, *, ranks: Ranks | None = None, state_dict: dict[str, Any] | None = None
+) -> None:
+    """Save model and tokenizer so that `folder` is there whole or not at all.
+
+    Args:
+        folder: Where.
+        model: A policy, or one with an adapter, of which the adapter alone is saved.
+        tokenizer: Its tokenizer.
+        ranks: The processes that call this; the main one writes, and what it fails by is raised on all.
+        state_dict: The whole weights of a model that is sharded (`whole_state`), on the main process.
+    """
+
+    def write() -> None:
+        with staged(folder.parent, folder.name) as staging:
+            # Of an adapter the one that trained, without TRL's frozen reference copy
+            only: dict[str, Any] = {"selected_adapters": ["default"]} if isinstance(model, PeftModel) else {}
+            if state_dict is not None:
+                # Gathered, tied weights are copies, which save_pretrained would take for weights of their own
+                tied = getattr(model, "all_tied_weights_keys", None) or {}
+                only["state_dict"] = {name: value for name, value in state_dict.items() if name not in tied}
+            model.save_pretrained(staging / folder.name, **only)
+            tokenizer.save_pretrained(staging / folder.name)
+
+    (ranks or Ranks()).decided(write)
+
+
+def whole_state(trainer: Any) -> dict[str, Any] | None:
+    """The whole weights of a trainer's model where it is sharded, on the main process; every process must ask.
+
+    `None` where each process has the model whole.
+    """
+    accelerator = trainer.accelerator
+    if accelerator.distributed_type not in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+        return None
+    return accelerator.get_state_dict(trainer.model_wrapped)

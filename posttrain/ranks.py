@@ -6,6 +6,7 @@ for it: what may fail on one process alone runs in `decided` or `together`, whic
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -48,7 +49,14 @@ class Ranks:
         if count == 1:
             return cls()
         PartialState(cpu=on_cpu, timeout=timedelta(seconds=time_limit_s))
-        local_count = int(os.environ.get("LOCAL_WORLD_SIZE", str(count)))
+        return cls.joined()
+
+    @classmethod
+    def joined(cls) -> Ranks:
+        """The processes that this one has joined; alone if none."""
+        if not dist.is_initialized():
+            return cls()
+        local_count = int(os.environ.get("LOCAL_WORLD_SIZE", str(dist.get_world_size())))
         return cls(dist.get_rank(), dist.get_world_size(), local_count)
 
     @classmethod
@@ -94,7 +102,11 @@ class Ranks:
         return outcome[0]
 
     def together(self, work: Callable[[], T]) -> T:
-        """Each process's own result of `work`; an error on any process is raised on all of them."""
+        """Each process's own result of `work`; an error on any process is raised on all of them.
+
+        `work` may hold such calls itself: what they raise is known to all already. So where every process makes them
+        equally often, a process that fails between two of them meets the others in their next one.
+        """
         if self.count == 1:
             return work()
         result: Any = None
@@ -102,9 +114,13 @@ class Ranks:
         try:
             result = work()
         except Exception as raised:
+            if getattr(raised, "shared", False):
+                raise
             error = raised
         errors = self.gathered(None if error is None else _shareable(error, self.number))
         first = next((each for each in errors if each is not None), None)
+        if first is not None and None in errors:
+            first.rank = errors.index(first)
         self._raise(error if self.is_main or errors[0] is None else None, first)
         return result
 
@@ -119,6 +135,9 @@ class Ranks:
             TrainingError: On every process, with each name whose values differ and what they are.
         """
         if self.count == 1:
+            return
+        digest = hashlib.blake2b(repr(sorted(facts.items())).encode(), digest_size=8).digest()
+        if len(set(self.gathered(digest))) == 1:
             return
         everyone = self.gathered(dict(facts))
         names = list(dict.fromkeys(name for each in everyone for name in each))
@@ -145,8 +164,7 @@ class Ranks:
 
     def _raise(self, own: BaseException | None, shared: PosttrainError | None) -> None:
         if own is not None:
-            if isinstance(own, PosttrainError):
-                own.shared = True
+            own.shared = True  # type: ignore[attr-defined]
             raise own
         if shared is not None:
             raise shared

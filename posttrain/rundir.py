@@ -1,11 +1,12 @@
 """What a run leaves behind, and the guard that keeps two different runs out of one directory.
 
-    recipe.yaml  environment.json  state.json  steps.jsonl  eval.jsonl  errors.jsonl (failures of rewards)  report.html
-    pass_rates.jsonl (of a curriculum)
+    recipe.yaml  environment.json  data.json (hashes of the rows)  state.json
+    steps.jsonl  eval.jsonl  errors.jsonl (failures of rewards)  report.html  pass_rates.jsonl (of a curriculum)
     completions/step-000010.parquet  completions/eval-hybrid-000050.parquet
     checkpoints/{warmup,hybrid}/checkpoint-N/  warmup/ (the warmed-up model)  model/ (the final one)
 
-Only the main process of a distributed run opens the directory; it holds a lock until it closes it or dies.
+Only the main process of a distributed run opens the directory (see `shared_dir`); it holds a lock until it closes it
+or dies.
 """
 
 from __future__ import annotations
@@ -17,36 +18,38 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
+from ruamel.yaml import YAML, YAMLError
 
 from posttrain import environment, files
-from posttrain.errors import ResumeError
+from posttrain.checkpoints import put_aside_torn, why_torn
+from posttrain.data_changes import Contents, data_changes
+from posttrain.errors import CheckpointError, ResumeError
 from posttrain.lock import Lock
+from posttrain.masking import without_secrets
 from posttrain.rollouts import records
+from posttrain.step_sizes import same_size_keys
 
 STAGES = ("start", "warmup", "hybrid", "final")
 
 # Keys that say where a run writes, when it saves and looks, and on what it computes, not what it learns.
 HARMLESS = re.compile(
-    r"(run\.(?!seed\b)|evaluate\.(every|batch_size|at_start)$|(warmup|hybrid)\.save_steps$|scoring\."
-    r"|rollout\.(gpu_memory_utilization|server_base_url|weights_folder|enable_sleep_mode|time_limit_s|probe_every)$)"
+    r"(run\.(?!seed\b)|evaluate\.(every|batch_size|at_start)$|(warmup|hybrid)\.(save_steps|max_skipped_steps)$|scoring\."
+    r"|hybrid\.kl\.offload$"
+    r"|(warmup|hybrid)\.args\.gradient_checkpointing(_kwargs)?$"
+    r"|rollout\.(gpu_memory_utilization|server_base_url|weights_folder|weights_transfer|overlap|enable_sleep_mode"
+    r"|time_limit_s|probe_every)$)"
 )
 
 
-class RunDir:
-    """One run's directory, open for writing and locked. Use `RunDir.open`; close it, or use it in `with`.
+class Layout:
+    """Where everything is in a run's directory.
 
     Attributes:
         path: The directory.
-        resumed: Whether it held a run of this recipe already.
-        changes: Accepted or harmless differences to the recipe, data and rewards it was started with, one a line.
     """
 
-    def __init__(self, path: Path, lock: Lock, *, resumed: bool = False, changes: list[str] | None = None):
-        self.path, self.resumed, self.changes = path, resumed, changes or []
-        self._lock = lock
-
-    # -- layout ------------------------------------------------------------------------------------------------
+    def __init__(self, path: Path):
+        self.path = path
 
     @property
     def recipe_file(self) -> Path:
@@ -57,6 +60,11 @@ class RunDir:
     def environment_file(self) -> Path:
         """Versions, code and machine of every session, and the fingerprints of data and rewards."""
         return self.path / "environment.json"
+
+    @property
+    def data_file(self) -> Path:
+        """Hashes of the rows, by which a changed data set is told in words (see `data_changes`)."""
+        return self.path / "data.json"
 
     @property
     def state_file(self) -> Path:
@@ -77,6 +85,11 @@ class RunDir:
     def completions_folder(self) -> Path:
         """The parquet files of completions."""
         return self.path / "completions"
+
+    @property
+    def errors_file(self) -> Path:
+        """One line a completion that a reward failed on."""
+        return self.path / "errors.jsonl"
 
     @property
     def pass_rates_file(self) -> Path:
@@ -110,6 +123,22 @@ class RunDir:
         """The parquet file of an evaluation's completions."""
         return self.completions_folder / f"eval-{stage}-{step:06d}.parquet"
 
+
+class RunDir(Layout):
+    """One run's directory, open for writing and locked. Use `RunDir.open`; close it, or use it in `with`.
+
+    Attributes:
+        path: The directory.
+        resumed: Whether it held a run of this recipe already.
+        changes: Accepted or harmless differences to the recipe, data and rewards it was started with, one a line; and
+            torn checkpoints, which were put aside.
+    """
+
+    def __init__(self, path: Path, lock: Lock, *, resumed: bool = False, changes: list[str] | None = None):
+        super().__init__(path)
+        self.resumed, self.changes = resumed, changes or []
+        self._lock = lock
+
     # -- opening -----------------------------------------------------------------------------------------------
 
     @classmethod
@@ -121,12 +150,16 @@ class RunDir:
         resume: bool | None = None,
         accept_changes: bool = False,
         restart: bool = False,
+        processes: int = 1,
+        data: Contents | None = None,
     ) -> RunDir:
         """Create the directory of a run, or go on with the run of the same recipe that it holds.
 
         `fingerprints` are hashes by name of what the recipe only points to: data sets and reward sources.
         `resume` True demands a run to go on with, False demands that there is none, None takes what is there.
-        `restart` moves an old run aside to NAME.1, NAME.2 and so on; nothing is ever deleted.
+        `restart` moves an old run aside to NAME.1, NAME.2 and so on; nothing is ever deleted. `processes` is how many
+        a run that begins here is on, which is remembered (`processes_of`). `data` is what `data_changes.contents` says
+        of the rows, so that a changed data set is told in words.
 
         A recipe that differs only in `HARMLESS` keys is the same recipe. All others count, `hybrid.steps` among
         them: the learning rate's schedule depends on the number of steps, so that a longer run is not the shorter
@@ -136,14 +169,24 @@ class RunDir:
         Raises:
             ResumeError: recipe, data or rewards changed (the message shows each as was -> is); there is no run to
                 resume, or one where none should be; the folder is not a run's; another process is at work in it.
+            CheckpointError: no checkpoint of a stage that is not done is whole, or a model that a later stage needs is
+                torn; or nothing can be written here.
         """
         path = Path(path)
-        if restart:
-            _move_aside(path)
-        path.resolve().mkdir(parents=True, exist_ok=True)
-        lock = Lock(path)
         try:
-            return cls._open_locked(path, lock, recipe, fingerprints, resume, accept_changes)
+            if restart:
+                _move_aside(path)
+            path.resolve().mkdir(parents=True, exist_ok=True)
+            lock = Lock(path)
+        except OSError as error:
+            raise CheckpointError(
+                f"the run directory cannot be written: {error}",
+                expected="a folder on a file system that can be written, with room for checkpoints",
+                where=str(path),
+                fix="name another folder by run.dir=..., or make this one writable",
+            ) from error
+        try:
+            return cls._open_locked(path, lock, recipe, fingerprints, resume, accept_changes, processes, data)
         except BaseException:
             lock.release()
             raise
@@ -157,8 +200,10 @@ class RunDir:
         fingerprints: Mapping[str, str],
         resume: bool | None,
         accept_changes: bool,
+        processes: int,
+        data: Contents | None,
     ) -> RunDir:
-        recipe, run = files.plain(recipe), cls(path, lock)
+        recipe, run = without_secrets(files.plain(recipe)), cls(path, lock)
         run.resumed = run.recipe_file.exists()
         if run.resumed and resume is False:
             raise ResumeError(
@@ -179,16 +224,24 @@ class RunDir:
         sessions: list[dict[str, Any]] = []
         if run.resumed:
             before = _read_environment(run.environment_file)
-            sessions = before.get("sessions", [])
+            sessions, processes = before.get("sessions", []), before.get("processes", 1)
             was = {**flatten(read_recipe(run.recipe_file)), **_named(before.get("fingerprints", {}))}
-            run._compare(was, {**flatten(recipe), **_named(fingerprints)}, accept_changes)
+            run._compare(was, {**flatten(recipe), **_named(fingerprints)}, accept_changes, data)
             run._tidy()
+            run._pass_over_torn()
         described = environment.describe()
         session = {"started": environment.now(), **{key: described[key] for key in ("command", "versions", "git")}}
         files.write_json(
             run.environment_file,
-            {**described, "fingerprints": dict(fingerprints), "sessions": [*sessions, session]},
+            {
+                **described,
+                "processes": processes,
+                "fingerprints": dict(fingerprints),
+                "sessions": [*sessions, session],
+            },
         )
+        if data is not None and run._data_before() != data:
+            files.write_text(run.data_file, json.dumps(data) + "\n")
         _write_recipe(run.recipe_file, recipe)  # last: the directory is a run's from here on
         return run
 
@@ -200,10 +253,47 @@ class RunDir:
             for leftover in folder.glob(".*.tmp"):
                 leftover.unlink()
 
-    def _compare(self, was: dict[str, Any], now: dict[str, Any], accept_changes: bool) -> None:
+    def _pass_over_torn(self) -> None:
+        """Put torn checkpoints aside, and refuse to go on from a model that is not as it was written."""
+        if self.done("final"):
+            return
+        for stage in ("warmup", "hybrid"):
+            if self.done(stage) is None:
+                self.changes += [f"{stage}: {line}" for line in put_aside_torn(self.checkpoints(stage))]
+        needed = [self.path / "init", self.path / "base"]
+        needed += [self.warmup_model] if self.done("warmup") else []
+        needed += [self.model] if self.done("hybrid") else []
+        for folder in needed:
+            reason = why_torn(folder, contents=True) if folder.is_dir() else None
+            if reason:
+                raise CheckpointError(
+                    f"the model that was saved here is torn: {reason}",
+                    expected="the files as they were written",
+                    where=str(folder),
+                    fix=f"bring them back from a copy; or start over by --restart (moves the old run to "
+                    f"{_aside(self.path).name})",
+                )
+
+    def _data_before(self) -> Contents | None:
+        try:
+            return json.loads(self.data_file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+
+    def _compare(
+        self, was: dict[str, Any], now: dict[str, Any], accept_changes: bool, data: Contents | None = None
+    ) -> None:
         """Refuse a run that would not be the one in the directory, or take up what accepted changes concern."""
-        serious = difference(was, now, ignore=HARMLESS)
-        self.changes = difference(was, now)
+        before = self._data_before()
+        told = data_changes(before, data) if before and data else []
+
+        def in_words(lines: list[str]) -> list[str]:
+            parts = [told if told and line.startswith("fingerprint of data:") else [line] for line in lines]
+            return [line for part in parts for line in part]
+
+        same_size = same_size_keys(was, now)
+        serious = in_words(difference(_without(was, same_size), _without(now, same_size), ignore=HARMLESS))
+        self.changes = in_words(difference(was, now))
         if not serious:
             return
         other_model = [line for line in serious if line.startswith(("model.", "fingerprint of model"))]
@@ -244,15 +334,26 @@ class RunDir:
     def _state(self) -> dict[str, Any]:
         if not self.state_file.exists():
             return {}
-        return json.loads(self.state_file.read_text(encoding="utf-8"))["done"]
+        return _read_whole(self.state_file, json.loads)["done"]
 
     def _write_state(self, done: dict[str, Any]) -> None:
         files.write_json(self.state_file, {"done": done})
+
+    def evaluated(self, stage: str, step: int) -> bool:
+        """Whether eval.jsonl has an evaluation of that stage and step."""
+        return any((line["stage"], line["step"]) == (stage, step) for line in files.read_lines(self.eval_file))
 
     # -- lines -------------------------------------------------------------------------------------------------
 
     def step(self, record: Mapping[str, Any]) -> None:
         """Keep one line of steps.jsonl."""
+        if self._lock.is_lost():
+            raise CheckpointError(
+                "the run directory was removed or moved away while the run was at work in it",
+                expected="the directory that this process has locked",
+                where=str(self.path),
+                fix="put it back, then resume: its last checkpoint is from before; what is here now was written since",
+            )
         files.append_line(self.steps_file, record)
 
     def completions(self, step: int, rows: list[dict[str, Any]]) -> None:
@@ -306,6 +407,11 @@ def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def _without(facts: Mapping[str, Any], keys: set[str]) -> dict[str, Any]:
+    """Without some keys, and without sections in which there is nothing: a key in one of them is what differs."""
+    return {key: value for key, value in facts.items() if key not in keys and value != {}}
+
+
 def difference(was: dict[str, Any], now: dict[str, Any], ignore: re.Pattern[str] | None = None) -> list[str]:
     """`key: was -> is` for each dotted key that differs, in order; keys that match `ignore` are left out."""
     absent = object()
@@ -323,7 +429,14 @@ def difference(was: dict[str, Any], now: dict[str, Any], ignore: re.Pattern[str]
 
 def read_recipe(file: Path) -> dict[str, Any]:
     """A run's recipe.yaml as plain Python values."""
-    return YAML(typ="safe", pure=True).load(file.read_text(encoding="utf-8")) or {}
+    return _read_whole(file, YAML(typ="safe", pure=True).load)
+
+
+def processes_of(path: Path) -> int | None:
+    """The number of processes that the run in a directory was started on; None where there is no run."""
+    if not (path / "recipe.yaml").exists():
+        return None
+    return _read_environment(path / "environment.json").get("processes", 1)
 
 
 def _write_recipe(file: Path, recipe: Mapping[str, Any]) -> None:
@@ -341,12 +454,30 @@ def _named(fingerprints: Mapping[str, str]) -> dict[str, str]:
 
 
 def _read_environment(file: Path) -> dict[str, Any]:
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    return _read_whole(file, json.loads) if file.exists() else {}
+
+
+def _read_whole(file: Path, load: Callable[[str], Any]) -> dict[str, Any]:
+    """A file that was written whole, so that what cannot be read was torn by a disk or by hand."""
+    try:
+        value = load(file.read_text(encoding="utf-8"))
+        if isinstance(value, dict):
+            return value
+        reason = f"it holds a {type(value).__name__}"
+    except (OSError, ValueError, YAMLError) as error:
+        reason = " ".join(str(error).split())
+    raise CheckpointError(
+        f"cannot be read: {reason}",
+        expected="the file as the run wrote it",
+        where=str(file),
+        fix="bring it back from a copy; or start over by --restart, which keeps this run aside",
+    )
 
 
 def _refuse_foreign_folder(path: Path) -> None:
     names = sorted(entry.name for entry in path.iterdir() if not entry.name.startswith("."))
-    names = [name for name in names if name != "environment.json"]  # a run killed while it was created
+    created_first = {"environment.json", "data.json"}  # by a run that was killed while it was created
+    names = [name for name in names if name not in created_first]
     if names:
         raise ResumeError(
             f"the folder has no recipe.yaml but other files, {', '.join(names[:3])} among them",

@@ -67,7 +67,8 @@ class RewardConfig(Section):
 class StageSection(Section):
     """What both stages say about their optimizer; names and meaning as in `transformers.TrainingArguments`.
 
-    `save_steps` null saves at the end of the stage only. `args` takes any other field of the stage's TRL config.
+    `save_steps` null saves at the end of the stage only. `max_skipped_steps` is how many steps in a row may be skipped
+    for a gradient that is not finite before the run stops. `args` takes any other field of the stage's TRL config.
     """
 
     steps: Count = 100
@@ -79,11 +80,12 @@ class StageSection(Section):
     max_grad_norm: NotNegative = 1.0
     weight_decay: NotNegative = 0.0
     save_steps: Size | None = 100
+    max_skipped_steps: Count = 5
     args: dict[str, Any] = {}
 
     def common_kwargs(self) -> dict[str, Any]:
         """The arguments that both TRL configs share."""
-        same = set(StageSection.model_fields) - {"steps", "save_steps", "args"}
+        same = set(StageSection.model_fields) - {"steps", "save_steps", "max_skipped_steps", "args"}
         saving = {"save_strategy": "no"} if self.save_steps is None else {"save_steps": self.save_steps}
         return {"max_steps": self.steps, **self.model_dump(include=same), **saving}
 
@@ -143,9 +145,15 @@ class GRPOSection(Section):
 
 
 class KLSection(Section):
-    """The KL of the policy to the warm-up snapshot: `sample` is the share of rollouts it is measured on, 0 never."""
+    """The KL of the policy to the warm-up snapshot.
+
+    Args:
+        sample: Share of the rollouts it is measured on; 0 never measures it.
+        offload: Keep the snapshot in host memory and bring it to the device for each measurement only.
+    """
 
     sample: Share = 0.25
+    offload: bool = False
 
 
 class CurriculumSection(Section):
@@ -221,8 +229,11 @@ class RolloutSection(Section):
         engine: `auto` takes vLLM where it is installed, else transformers.
         mode: vLLM in the training process (`colocate`), or a server of its own (`server`).
         server_base_url: Where the server listens, such as http://localhost:8000; `posttrain serve` starts one.
-        weights_folder: A folder that the run and the server see under the same path, for weights on their way to it;
-            null is memory where the server is on this machine.
+        weights_transfer: How weights travel to a server: `files`; `nccl`, from GPU to GPU, where it was started with
+            `posttrain serve MODEL --weights-transfer nccl`; `auto` is nccl where that is so and the run has CUDA.
+        weights_folder: For files: a folder that the run and the server see under the same path; null is memory where
+            the server is on this machine.
+        overlap: In a step of both losses a server samples while the SFT half is at work; the rollouts are the same.
         gpu_memory_utilization: Share of the GPU that a colocated vLLM may take, weights and cache.
         max_model_length: Longest prompt and completion together, in tokens; null takes what the task's longest prompt
             and a completion need.
@@ -235,7 +246,9 @@ class RolloutSection(Section):
     engine: Literal["auto", "transformers", "vllm"] = "auto"
     mode: Literal["colocate", "server"] = "colocate"
     server_base_url: str | None = None
+    weights_transfer: Literal["auto", "files", "nccl"] = "auto"
     weights_folder: str | None = None
+    overlap: bool = True
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.3
     max_model_length: Size | None = None
     enable_sleep_mode: bool = False
@@ -315,6 +328,9 @@ class RunSection(Section):
         threads: CPU threads of torch; null leaves its choice.
         log_every: Hybrid steps between entries sent to `report_to`; steps.jsonl has every step.
         save_completions_every: Hybrid steps between recorded rollouts; 0 records none.
+        process_timeout_s: Of a run on several processes: seconds that one waits for another before it gives up.
+        compare_ranks_every: Hybrid steps between comparisons of what the processes hold (controller, cursors, recipe,
+            data); 0 never compares.
     """
 
     dir: str | None = None
@@ -324,6 +340,8 @@ class RunSection(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     log_every: Size = 1
     save_completions_every: Count = 10
+    process_timeout_s: Positive = 1800
+    compare_ranks_every: Count = 10
 
     @field_validator("report_to", mode="before")
     @classmethod

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import multiprocessing
 import os
 import resource
@@ -90,23 +91,35 @@ def command(folder: Path, *arguments: str) -> Ended:
     return Ended(done.returncode, done.stdout + done.stderr)
 
 
-def forked(folder: Path, *arguments: str, fault: Callable[[], None] | None = None) -> Ended:
-    """`posttrain ARGUMENTS` in a process forked ready for it, in which `fault` was called first."""
+def forked(
+    folder: Path,
+    *arguments: str,
+    fault: Callable[[], Any] | None = None,
+    meanwhile: Callable[[multiprocessing.process.BaseProcess], None] | None = None,
+    log_name: str = "log.txt",
+) -> Ended:
+    """`posttrain ARGUMENTS` in a process forked ready for it.
+
+    `fault` is called there first, and what it returns, if anything, at the end; `meanwhile` is called here.
+    """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["posttrain.cli", "posttrain.pipeline", "tests.pipeline.runs"])
-    log = folder / "log.txt"
+    log = folder / log_name
     process = context.Process(target=_child, args=(folder, arguments, log, fault))
+    log.unlink(missing_ok=True)
     process.start()
+    if meanwhile:
+        meanwhile(process)
     process.join()
-    return Ended(process.exitcode or 0, log.read_text())
+    return Ended(process.exitcode or 0, log.read_text() if log.exists() else "")
 
 
-def train(folder: Path, *overrides: str, fault: Callable[[], None] | None = None) -> Ended:
-    """`posttrain run recipe.yaml OVERRIDES`, forked."""
-    return forked(folder, "run", "recipe.yaml", *overrides, fault=fault)
+def train(folder: Path, *overrides: str, **how: Any) -> Ended:
+    """`posttrain run recipe.yaml OVERRIDES`, forked; `how` as for `forked`."""
+    return forked(folder, "run", "recipe.yaml", *overrides, **how)
 
 
-def _child(folder: Path, arguments: Sequence[str], log: Path, fault: Callable[[], None] | None) -> None:
+def _child(folder: Path, arguments: Sequence[str], log: Path, fault: Callable[[], Any] | None) -> None:
     gc.freeze()  # what the server imported is garbage to nobody; the trainers collect often
     os.chdir(folder)
     os.environ.update(ONE_THREAD)
@@ -116,9 +129,10 @@ def _child(folder: Path, arguments: Sequence[str], log: Path, fault: Callable[[]
     sys.argv = ["posttrain", *arguments]
     from posttrain.cli import main
 
-    if fault:
-        fault()
+    after = fault() if fault else None
     code = main(arguments)
+    if after:
+        after()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
@@ -156,6 +170,65 @@ def _at_step(stage: str, step: int, action: Callable[[], None]) -> None:
             action()
 
     RunDir.step = record  # type: ignore[method-assign, assignment]
+
+
+def both(*faults: Callable[[], Any]) -> Callable[[], Any]:
+    """Several faults in one run; the last of them may return what is to be done after the run."""
+    return partial(_both, faults)
+
+
+def _both(faults: Sequence[Callable[[], Any]]) -> Any:
+    return [fault() for fault in faults][-1]
+
+
+def nan_gradient(stage: str, *steps: int) -> Callable[[], None]:
+    """In these steps a parameter's gradient is NaN, by a hook of torch's."""
+    return partial(_in_steps, stage, steps, _NaNGradient)
+
+
+def infinite_weight(stage: str, *steps: int) -> Callable[[], None]:
+    """During these steps a weight is infinite; after each it is what it was."""
+    return partial(_in_steps, stage, steps, _InfiniteWeight)
+
+
+def _in_steps(stage: str, steps: Sequence[int], kind: type) -> None:
+    from transformers import Trainer, TrainerCallback
+
+    class During(TrainerCallback):
+        ends: Callable[[], None] | None = None
+
+        def on_step_begin(self, args, state, control, model=None, **kwargs):
+            if state.global_step + 1 in steps:
+                self.ends = kind(next(p for p in model.parameters() if p.requires_grad)).end
+
+        def on_step_end(self, args, state, control, **kwargs):
+            if self.ends:
+                self.ends()
+            self.ends = None
+
+    original = Trainer.__init__
+
+    def init(self: Trainer, *args: Any, **kwargs: Any) -> None:
+        original(self, *args, **kwargs)
+        if (type(self).__name__ == "HybridTrainer") == (stage == "hybrid"):
+            self.add_callback(During())
+
+    Trainer.__init__ = init  # type: ignore[method-assign, assignment]
+
+
+class _NaNGradient:
+    def __init__(self, parameter: Any):
+        self.end = parameter.register_hook(lambda gradient: gradient * math.nan).remove
+
+
+class _InfiniteWeight:
+    def __init__(self, parameter: Any):
+        self._weights = parameter.data
+        self._was = self._weights.clone()
+        self._weights[:] = math.inf
+
+    def end(self) -> None:
+        self._weights.copy_(self._was)
 
 
 def in_evaluation(stage: str, action: Callable[[], None] = kill) -> Callable[[], None]:

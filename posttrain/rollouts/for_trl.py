@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import time
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
 from trl.trainer.utils import pad
 
 from posttrain.errors import ConfigError
-from posttrain.rollouts.engines import Engine
+from posttrain.ranks import Ranks
+from posttrain.rollouts.engines import ALONE, Engine
 from posttrain.rollouts.probe import TOKENS, bounds_for, probe
 from posttrain.rollouts.sampling import Sampled, Sampling, request_seed
 
@@ -29,12 +32,26 @@ class Place(NamedTuple):
     first_row: int
 
 
+@dataclass(frozen=True)
+class _Begun:
+    """Sampling that is under way: for which rows, since when, and the function that waits for them."""
+
+    place: Place
+    prompts: list[TokenIds]
+    group: int
+    began: float
+    collect: Callable[[], list[Sampled]]
+
+
 class EngineRollouts:
     """Takes the place of a trainer's `vllm_generation`.
 
     One request per prompt asks for its whole group, with a seed made of the run's seed, the window and the prompt: what
     is sampled depends neither on the order of the requests nor on the processes that share them, and a run that resumes
     samples what it would have sampled.
+
+    Several processes call `sync_weights`, `begin` and `generate` equally often; each samples its own rows, and an error
+    of one is raised on all of them.
 
     Args:
         engine: What samples.
@@ -45,6 +62,10 @@ class EngineRollouts:
         probe_every: Loads of weights between probes; 0 probes after the first only.
         trainer_logps: The trainer's own log-probabilities of completions, per token, for the probe.
         trainer_dtype: What the trainer computes them in.
+        ranks: The processes that share the rows.
+
+    Attributes:
+        overlapped: Seconds that the latest sampling was under way before it was waited for; 0 where none was begun.
     """
 
     def __init__(
@@ -58,17 +79,35 @@ class EngineRollouts:
         probe_every: int,
         trainer_logps: Callable[[list[TokenIds], list[TokenIds]], list[list[float]]],
         trainer_dtype: torch.dtype,
+        ranks: Ranks = ALONE,
     ):
         self.engine, self.sampling, self.policy, self.place = engine, sampling, policy, place
         self.run_seed, self.probe_every = run_seed, probe_every
-        self.trainer_logps, self.trainer_dtype = trainer_logps, trainer_dtype
+        self.trainer_logps, self.trainer_dtype, self.ranks = trainer_logps, trainer_dtype, ranks
         self.loads = 0
+        self.overlapped = 0.0
         self._probed_at: int | None = None
+        self._begun: _Begun | None = None
 
     def sync_weights(self) -> None:
         """Push the policy's weights to the engine. The trainer calls this when they changed and rollouts are due."""
-        self.engine.load(self.policy)
+        self._begun = None
+        self.ranks.together(lambda: self.engine.load(self.policy))
         self.loads += 1
+
+    def begin(self, prompts: Sequence[TokenIds], num_generations: int) -> None:
+        """Start what `generate` of the same prompts will wait for. The weights must be there already.
+
+        Args:
+            prompts, num_generations: As for `generate`.
+
+        Raises:
+            TrainingError: As `generate`, where it is known already.
+        """
+        place = self.place(len(prompts))
+        began = time.perf_counter()
+        collect = self.ranks.together(lambda: self._ask(place, list(prompts), num_generations))
+        self._begun = _Begun(place, [list(ids) for ids in prompts], num_generations, began, collect)
 
     def generate(
         self,
@@ -77,7 +116,7 @@ class EngineRollouts:
         num_generations: int,
         profiler: AbstractContextManager[Any] | None = None,
     ) -> tuple[list[TokenIds], list[TokenIds], list[list[list[float]]], None]:
-        """Sample a completion for each row.
+        """Sample a completion for each row, or wait for those that `begin` asked for.
 
         Args:
             prompts: Token ids of each row's prompt, each prompt `num_generations` rows in a row.
@@ -94,7 +133,7 @@ class EngineRollouts:
         if images is not None:
             raise ConfigError("images in the prompts", expected="text", where="rollout.engine", fix="set transformers")
         with profiler or nullcontext():
-            sampled = self._sample(list(prompts), num_generations)
+            sampled = self.ranks.together(lambda: self._sample(list(prompts), num_generations))
         if self._probe_due():
             few = [list(ids) for ids in dict.fromkeys(map(tuple, prompts))][:PROBED]
             probe(
@@ -105,20 +144,36 @@ class EngineRollouts:
                 bounds=bounds_for(self.engine.dtype, self.trainer_dtype),
                 run_seed=self.run_seed,
                 tokens=min(TOKENS, len(few) * self.sampling.max_tokens),  # what a rollout's length leaves room for
+                ranks=self.ranks,
             )
             self._probed_at = self.loads
         self.engine.sleep(level=1)  # with its weights: rollouts may be due again before they change
         return list(prompts), [row.token_ids for row in sampled], [[[p] for p in row.logprobs] for row in sampled], None
 
     def _sample(self, prompts: list[TokenIds], group: int) -> list[Sampled]:
-        window, first = self.place(len(prompts))
+        place = self.place(len(prompts))
+        begun, self._begun, self.overlapped = self._begun, None, 0.0
+        if begun is None:
+            return self._ask(place, prompts, group)()
+        if (begun.place, begun.prompts, begun.group) != (place, prompts, group):
+            # The weights are those of this step, so that nothing is wrong but the time
+            warnings.warn("rollouts were begun for other prompts than are due now; sampling again", stacklevel=2)
+            begun.collect()  # while these run, no weights could be sent
+            return self._ask(place, prompts, group)()
+        self.overlapped = time.perf_counter() - begun.began
+        return begun.collect()
+
+    def _ask(self, place: Place, prompts: list[TokenIds], group: int) -> Callable[[], list[Sampled]]:
+        """Have the engine begin; the function that is returned waits for a completion of each row."""
+        window, first = place
         rows = range(first, first + len(prompts))
         if first % group or len(prompts) % group:  # a group that is split between processes: its rows one by one
             seeds = [request_seed(self.run_seed, window, row // group) + row % group for row in rows]
-            return [one for (one,) in self.engine.sample(prompts, seeds, replace(self.sampling, n=1))]
-        seeds = [request_seed(self.run_seed, window, row // group) for row in rows[::group]]
-        groups = self.engine.sample(prompts[::group], seeds, replace(self.sampling, n=group))
-        return [one for some in groups for one in some]
+            collect = self.engine.begin(prompts, seeds, replace(self.sampling, n=1))
+        else:
+            seeds = [request_seed(self.run_seed, window, row // group) for row in rows[::group]]
+            collect = self.engine.begin(prompts[::group], seeds, replace(self.sampling, n=group))
+        return lambda: [one for some in collect() for one in some]
 
     def _probe_due(self) -> bool:
         if self._probed_at is None:
@@ -134,8 +189,8 @@ def sampling_of(args: Any) -> Sampling:
 
 def engine_settings(args: Any) -> dict[str, Any]:
     """The arguments of `open_engine` in a `HybridConfig`."""
-    own = ("mode", "server_base_url", "weights_folder", "gpu_memory_utilization", "max_model_length")
-    names = (*own, "enable_sleep_mode", "time_limit_s")
+    of_servers = ("mode", "server_base_url", "weights_transfer", "weights_folder")
+    names = (*of_servers, "gpu_memory_utilization", "max_model_length", "enable_sleep_mode", "time_limit_s")
     settings = {name: getattr(args, f"vllm_{name}") for name in names}
     return {**settings, "dtype": str(training_dtype(args)).removeprefix("torch."), "seed": args.seed}
 

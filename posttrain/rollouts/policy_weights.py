@@ -2,20 +2,29 @@
 
 Nothing is changed in the policy and no second copy of it is made. A LoRA adapter is added to its layer's weight one
 tensor at a time, aside: merging in place and unmerging again would not give back the same bits.
+
+Weights that FSDP2 shards are gathered one unit (a decoder layer, the LM head) at a time and come as they are computed
+with, in the dtype of mixed precision. Gathering is collective: every process walks at the same time, to the end.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 
 from posttrain.errors import ConfigError
 
 REFERENCE = "ref"
 """The name of the adapter that TRL keeps as the reference of a KL penalty; never part of the policy."""
+
+TRANSPARENT = ("_checkpoint_wrapped_module", "_orig_mod")
+"""Children that gradient checkpointing and `torch.compile` put around a module, and that checkpoints do not name."""
 
 
 def base_model(model: nn.Module) -> Any:
@@ -32,18 +41,39 @@ def is_tied(model: nn.Module) -> bool:
     return embedding.weight is head.weight
 
 
+def is_sharded(model: nn.Module) -> bool:
+    """Whether FSDP2 spreads the weights over the processes, so that walking them is collective."""
+    return any(isinstance(module, FSDPModule) for module in model.modules())
+
+
 def named_weights(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     """Every weight of the policy with its active adapter added, layer by layer; a tied LM head only as embedding.
 
-    A weight without an adapter is the parameter's own memory: use it before the next training step.
+    A weight without an adapter is the parameter's own memory: use it before the next training step. One that was
+    gathered is a copy, since its unit is sharded again while an engine may still wait for the rest of a layer.
 
     Raises:
         ConfigError: an adapter that is no plain LoRA, or weights that are quantised.
     """
     base = base_model(model)
     tied_head = base.get_output_embeddings() if is_tied(model) else None
-    with torch.no_grad():
-        yield from _walk(base, "", tied_head)
+    with torch.no_grad(), _whole(*[model] if model is not base else []):  # what FSDP2 wraps is PEFT's model
+        yield from _walk(base, "", tied_head, gathered=isinstance(model, FSDPModule))
+
+
+@contextmanager
+def walked_to_the_end(weights: Iterable[tuple[str, torch.Tensor]]) -> Iterator[Iterable[tuple[str, torch.Tensor]]]:
+    """Run the block with the weights; where it fails halfway, go through the rest for the processes that walk along.
+
+    A gathering that one process leaves out would hang all the others.
+    """
+    stream = iter(weights)
+    try:
+        yield stream
+    except Exception:
+        with suppress(Exception):  # the block's own error is the one to tell
+            deque(stream, maxlen=0)
+        raise
 
 
 def check_weights(model: nn.Module) -> None:
@@ -55,17 +85,36 @@ def check_weights(model: nn.Module) -> None:
             _check_adapter(module, prefix)
 
 
-def _walk(module: nn.Module, prefix: str, tied_head: nn.Module | None) -> Iterator[tuple[str, torch.Tensor]]:
-    if _is_wrapped(module):
-        yield from _adapted(module, prefix, tied_head)
-        return
-    for name, parameter in module.named_parameters(recurse=False):
-        if module is tied_head and name == "weight":
-            continue
-        _check_parameter(prefix + name, parameter)
-        yield prefix + name, parameter.detach()
-    for name, child in module.named_children():
-        yield from _walk(child, f"{prefix}{name}.", tied_head)
+def _walk(
+    module: nn.Module, prefix: str, tied_head: nn.Module | None, *, gathered: bool = False
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """The weights of a module and what is in it; `gathered` where the module belongs to a unit that is whole now."""
+    gathered = gathered or isinstance(module, FSDPModule)
+    with _whole(module):
+        if _is_wrapped(module):
+            yield from _adapted(module, prefix, tied_head, gathered=gathered)
+            return
+        for name, parameter in module.named_parameters(recurse=False):
+            if module is tied_head and name == "weight":
+                continue
+            _check_parameter(prefix + name, parameter)
+            yield prefix + name, parameter.detach().clone() if gathered else parameter.detach()
+        for name, child in module.named_children():
+            inner = prefix if name in TRANSPARENT else f"{prefix}{name}."
+            yield from _walk(child, inner, tied_head, gathered=gathered)
+
+
+@contextmanager
+def _whole(*modules: nn.Module) -> Iterator[None]:
+    """Run the block with the weights of these units gathered; units inside them keep theirs sharded."""
+    units = [module for module in modules if isinstance(module, FSDPModule)]
+    for unit in units:
+        unit.unshard()
+    try:
+        yield
+    finally:
+        for unit in units:
+            unit.reshard()
 
 
 def _is_wrapped(module: nn.Module) -> bool:
@@ -73,16 +122,18 @@ def _is_wrapped(module: nn.Module) -> bool:
     return hasattr(module, "base_layer") or hasattr(module, "original_module")
 
 
-def _adapted(layer: Any, prefix: str, tied_head: nn.Module | None) -> Iterator[tuple[str, torch.Tensor]]:
+def _adapted(
+    layer: Any, prefix: str, tied_head: nn.Module | None, *, gathered: bool
+) -> Iterator[tuple[str, torch.Tensor]]:
     """The weights of what PEFT has wrapped: a layer with LoRA, or a module that trains as a whole."""
     _check_adapter(layer, prefix)
     if hasattr(layer, "original_module"):
         active = [name for name in layer.active_adapters if name in layer.modules_to_save and name != REFERENCE]
         trained = layer.modules_to_save[active[0]] if active and not layer.disable_adapters else layer.original_module
-        yield from _walk(trained, prefix, tied_head)
+        yield from _walk(trained, prefix, tied_head, gathered=gathered)
         return
     adapters = _adapters_to_add(layer)
-    for name, weight in _walk(layer.base_layer, prefix, tied_head):
+    for name, weight in _walk(layer.base_layer, prefix, tied_head, gathered=gathered):
         yield name, _plus_adapters(layer, weight, adapters) if name == f"{prefix}weight" else weight
 
 
@@ -98,8 +149,10 @@ def _plus_adapters(layer: Any, weight: torch.Tensor, adapters: list[str]) -> tor
     if not adapters:
         return weight
     merged = weight.to(torch.float32, copy=True)
-    for name in adapters:
-        merged += layer.get_delta_weight(name)
+    inside = [module for name, module in layer.named_modules() if name and not name.startswith("base_layer")]
+    with _whole(*inside):  # where an adapter is a unit of its own
+        for name in adapters:
+            merged += layer.get_delta_weight(name)
     return merged.to(weight.dtype)
 
 

@@ -14,6 +14,8 @@ from typing import Protocol
 import torch
 
 from posttrain.errors import TrainingError
+from posttrain.ranks import Ranks
+from posttrain.rollouts.engines import ALONE
 from posttrain.rollouts.sampling import Sampled, Sampling, request_seed
 
 TOKENS = 64
@@ -77,8 +79,11 @@ def probe(
     bounds: Bounds,
     run_seed: int = 0,
     tokens: int = TOKENS,
+    ranks: Ranks = ALONE,
 ) -> ProbeResult:
     """Sample a few tokens after each prompt and compare their log-probabilities with the trainer's.
+
+    Several processes probe at the same time, each its own prompts: the trainer's forward pass may be collective.
 
     Args:
         engine: What samples.
@@ -89,16 +94,17 @@ def probe(
         bounds: See `BOUNDS`.
         run_seed: The seed of the run.
         tokens: About how many tokens to sample.
+        ranks: The processes that probe.
 
     Raises:
-        TrainingError: the two differ by more than `bounds`.
+        TrainingError: the two differ by more than `bounds`, here or on another process.
     """
     prompts = [list(ids) for ids in prompt_ids]
     sampling = Sampling(max_tokens=max(1, tokens // len(prompts)), temperature=temperature)
     seeds = [request_seed(run_seed, WINDOW, place) for place in range(len(prompts))]
-    sampled = [group[0] for group in engine.sample(prompts, seeds, sampling)]
+    sampled = [group[0] for group in ranks.together(lambda: engine.sample(prompts, seeds, sampling))]
     scored = trainer_logprobs(prompts, [one.token_ids for one in sampled])
-    return compare([one.logprobs for one in sampled], scored, bounds=bounds)
+    return ranks.together(lambda: compare([one.logprobs for one in sampled], scored, bounds=bounds))
 
 
 def compare(engine: Sequence[Sequence[float]], trainer: Sequence[Sequence[float]], *, bounds: Bounds) -> ProbeResult:

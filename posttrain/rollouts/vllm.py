@@ -16,14 +16,14 @@ import dataclasses
 import gc
 import itertools
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
 from posttrain.errors import ConfigError, PosttrainError, TrainingError
-from posttrain.rollouts.policy_weights import is_tied, named_weights
+from posttrain.rollouts.policy_weights import is_tied, named_weights, walked_to_the_end
 from posttrain.rollouts.process_state import untouched_generators, untouched_process
 from posttrain.rollouts.sampling import Sampled, Sampling, check_lengths, request_seed
 from posttrain.rollouts.time_limit import time_limit
@@ -68,6 +68,8 @@ class InProcessEngine:
     Raises:
         ConfigError: vLLM is not installed or cannot run this model, or the arguments don't fit the machine.
     """
+
+    samples_aside = False
 
     def __init__(
         self,
@@ -122,7 +124,7 @@ class InProcessEngine:
     # ---- weights ----
 
     def load(self, model: nn.Module | Iterable[tuple[str, torch.Tensor]]) -> None:
-        """Take over the policy's weights, all of them.
+        """Take over the policy's weights, all of them. Sharded ones are gathered: every process calls it then.
 
         Args:
             model: The policy as it was at construction, with other values; or its weights as (checkpoint name, whole
@@ -132,8 +134,11 @@ class InProcessEngine:
             ConfigError: an adapter that cannot be added to its layer's weight.
             TrainingError: the engine takes other weights than these, or could not take them.
         """
+        with walked_to_the_end(self._stream(model)) as weights:
+            self._load(weights)
+
+    def _load(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
         self._check_usable()
-        weights = self._stream(model)
         self.wake()
         with self._guarded("loading the policy's weights into the sampling engine"):
             self._llm.collective_rpc("posttrain_start")
@@ -189,6 +194,12 @@ class InProcessEngine:
         if sampling.temperature == 0.0:  # vLLM takes one completion a prompt then; the others are the same
             return [group * sampling.n for group in self._run(prompt_ids, seeds, dataclasses.replace(sampling, n=1))]
         return self._run(prompt_ids, seeds, sampling)
+
+    def begin(
+        self, prompt_ids: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling
+    ) -> Callable[[], list[list[Sampled]]]:
+        """Nothing is gained by asking early: the engine computes where the trainer does. Samples when called."""
+        return lambda: self.sample(prompt_ids, seeds, sampling)
 
     def _run(
         self, prompt_ids: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 
 from posttrain.errors import ConfigError
 from posttrain.rollouts.policy_weights import base_model, check_weights, is_tied
@@ -142,11 +143,16 @@ def engine_config(model: Any) -> Any:
     check_weights(model)
     base = base_model(model)
     config = copy.deepcopy(base.config)
-    config.architectures = [type(base).__name__]
+    config.architectures = [architecture(base)]
     config.tie_word_embeddings = is_tied(model)
     if hasattr(config, "quantization_config"):
         del config.quantization_config  # such as a GGUF file's, whose weights were dequantised
     return config
+
+
+def architecture(model: nn.Module) -> str:
+    """The name of the model's class, without what FSDP2 makes of it."""
+    return next(kind.__name__ for kind in type(model).__mro__ if not issubclass(kind, FSDPModule))
 
 
 def engine_dtype(name: str, model: Any, config: Any, on_cpu: bool) -> torch.dtype:

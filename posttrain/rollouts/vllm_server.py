@@ -2,20 +2,25 @@
 
 The server is vLLM's own; posttrain has to be installed beside it and its command must be that of `serve_command`, which
 makes vLLM listen to token ids and take weights from `posttrain.rollouts.weight_sync`. Weights travel through files in a
-folder that both sides see: in memory (/dev/shm) where the server runs on the same machine.
+folder that both sides see, in memory (/dev/shm) where the server runs on the same machine; or from GPU to GPU over NCCL
+(`posttrain.rollouts.vllm_nccl`).
+
+Several training processes share one server: the main one sends the weights, and each asks for its own rows. On GPU
+nodes the server has GPUs of its own, on the trainer's node or another:
+
+    CUDA_VISIBLE_DEVICES=6,7 posttrain serve MODEL --weights-transfer nccl --tensor-parallel-size 2 --max-model-len 4096
+    CUDA_VISIBLE_DEVICES=0,1,2,3,4,5 posttrain launch RECIPE --gpus 6 rollout.engine=vllm rollout.mode=server \\
+        rollout.server_base_url=http://localhost:8000
+
+On another node than the trainer's main process, start the server with `--host 0.0.0.0` (in a network that you trust:
+whoever reaches it can use it) and name it in rollout.server_base_url.
 """
 
 from __future__ import annotations
 
-import http.client
-import json
-import shlex
-import sys
 import tempfile
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -26,22 +31,15 @@ from safetensors.torch import save_file
 from torch import nn
 
 from posttrain.errors import ConfigError, TrainingError
-from posttrain.rollouts.policy_weights import check_weights, named_weights
+from posttrain.ranks import Ranks
+from posttrain.rollouts.engines import ALONE
+from posttrain.rollouts.policy_weights import check_weights, is_sharded, named_weights, walked_to_the_end
 from posttrain.rollouts.sampling import Sampled, Sampling, check_lengths
-from posttrain.rollouts.vllm_build import WORKER_EXTENSION, check_version
+from posttrain.rollouts.vllm_command import SERVER_ENVIRONMENT, chosen_transfer, serve_command
+from posttrain.rollouts.vllm_http import ServerAPI
+from posttrain.rollouts.vllm_nccl import Metadata, NcclSender, metadata_of, takes_nccl
 
-SERVER_ENVIRONMENT = {"VLLM_SERVER_DEV_MODE": "1"}
-"""What the server's environment needs: without it vLLM lets nobody reach its workers."""
-
-FLAGS = {
-    "--worker-extension-cls": WORKER_EXTENSION,
-    "--logprobs-mode": "processed_logprobs",
-    "--generation-config": "vllm",
-    "--load-format": "dummy",
-}
-"""What the server's command needs, besides the model and two switches."""
-
-SWITCHES = ("--tokens-only", "--skip-tokenizer-init")
+__all__ = ["SERVER_ENVIRONMENT", "ServerEngine", "serve_command"]
 
 PART = 1 << 30
 """Bytes of weights in one file: what the shared folder has to have room for."""
@@ -53,20 +51,6 @@ REQUESTS = 64
 """Requests that wait for an answer at the same time."""
 
 
-def serve_command(model: str | Path, *, port: int = 8000, more: Sequence[str] = ()) -> list[str]:
-    """The command that starts a server for `ServerEngine`; its environment needs `SERVER_ENVIRONMENT` too.
-
-    Args:
-        model: A hub id, or a folder with the model's config.json; weights are not read, the trainer sends them.
-        port: Where to listen.
-        more: Arguments for vLLM, such as `--dtype bfloat16`, `--max-model-len 4096` and `--tensor-parallel-size 2`.
-    """
-    flags = [part for pair in FLAGS.items() for part in pair]
-    # Not `vllm serve`: vLLM's CPU build is packaged under another name, which that command cannot bear
-    module = ["-m", "vllm.entrypoints.openai.api_server"]
-    return [sys.executable, *module, "--model", str(model), "--port", str(port), *flags, *SWITCHES, *more]
-
-
 class ServerEngine:
     """A vLLM server as the sampling engine; used like `InProcessEngine`.
 
@@ -75,14 +59,21 @@ class ServerEngine:
         eos_token_ids: Tokens that end a completion.
         model: The policy, to find out early what the server could not take.
         max_model_length: Most tokens of prompt and completion; None takes the server's own bound.
-        weights_folder: A folder that this process and the server see under the same path. None is memory where the
-            server is on this machine, and an error where it is not.
+        transfer: How weights travel: `files`; `nccl`, from GPU to GPU; `auto` is `nccl` where the trainer has CUDA and
+            the server was started for it, else `files`.
+        weights_folder: For `files`: a folder that this process and the server see under the same path. None is memory
+            where the server is on this machine, and an error where it is not.
         time_limit_s: Most seconds for one call of `sample` or `load`.
+        ranks: The processes that share the server; all of them make their engine at the same time and call `load`
+            together.
 
     Raises:
-        ConfigError: the server lacks something that `serve_command` gives it, or would not fit the policy.
+        ConfigError: the server lacks something that `serve_command` gives it, or would not fit the policy. On all
+            processes, as every error here.
         TrainingError: the server does not answer.
     """
+
+    samples_aside = True
 
     def __init__(
         self,
@@ -91,17 +82,31 @@ class ServerEngine:
         eos_token_ids: Sequence[int],
         model: nn.Module | None = None,
         max_model_length: int | None = None,
+        transfer: str = "auto",
         weights_folder: str | Path | None = None,
         time_limit_s: float = 600.0,
+        ranks: Ranks = ALONE,
     ):
-        self.base_url = base_url.rstrip("/")
-        self.time_limit_s = time_limit_s
+        self.api, self._ranks = ServerAPI(base_url, time_limit_s=time_limit_s), ranks
         self._stop_token_ids = list(eos_token_ids)
-        self._folder = Path(weights_folder) if weights_folder else _memory_folder(self.base_url)
         self._loaded = False
         self._threads = ThreadPoolExecutor(REQUESTS, thread_name_prefix="vllm-server")
-        deadline = time.monotonic() + time_limit_s
-        settings = self._settings(deadline)
+        self._nccl: NcclSender | None = None
+        self._metadata: Metadata | None = None
+        ranks.together(lambda: self._connect(transfer, weights_folder, max_model_length, model))
+
+    def _connect(
+        self, transfer: str, weights_folder: str | Path | None, max_model_length: int | None, model: nn.Module | None
+    ) -> None:
+        on_cuda = torch.cuda.is_available()
+
+        def chosen(server_takes_nccl: bool) -> str:
+            return chosen_transfer(transfer, on_cuda=on_cuda, server_takes_nccl=server_takes_nccl)
+
+        if chosen(True) == "files":  # whatever the server can do; said before it is asked
+            self._folder = Path(weights_folder) if weights_folder else _memory_folder(self.api.base_url)
+        config = self.api.configuration()
+        settings = config["model_config"]
         self.dtype: torch.dtype = getattr(torch, str(settings["dtype"]).removeprefix("torch."))
         own_bound = int(settings["max_model_len"])
         if max_model_length is not None and max_model_length > own_bound:
@@ -113,9 +118,17 @@ class ServerEngine:
         self.max_model_length = max_model_length or own_bound
         if model is not None:
             check_weights(model)
+        self.transfer = chosen(takes_nccl(config))
+        if self.transfer == "files":
+            self._folder = Path(weights_folder) if weights_folder else _memory_folder(self.api.base_url)
+        elif self._ranks.is_main:
+            device = torch.device("cuda", torch.cuda.current_device()) if on_cuda else "cpu"
+            self._nccl = NcclSender(self.api.base_url, device=device, time_limit_s=self.api.time_limit_s)
 
     def load(self, model: nn.Module | Iterable[tuple[str, torch.Tensor]]) -> None:
-        """Send the policy's weights, all of them, in parts that are deleted when the server has read them.
+        """Send the policy's weights, all of them; as files in parts that are deleted when the server has read them.
+
+        All processes call it together. The main one sends; the others help to gather what is sharded.
 
         Args:
             model: As for `InProcessEngine.load`.
@@ -124,21 +137,42 @@ class ServerEngine:
             ConfigError: an adapter that cannot be added to its layer's weight.
             TrainingError: the server takes other weights than these, failed, or took longer than the time limit.
         """
-        deadline = time.monotonic() + self.time_limit_s
-        weights = named_weights(model) if isinstance(model, nn.Module) else model
         self._loaded = False
-        self._call_workers("posttrain_start", [], deadline)
+        self._ranks.together(lambda: self._load(model))
+        self._loaded = True
+
+    def _load(self, model: nn.Module | Iterable[tuple[str, torch.Tensor]]) -> None:
+        if not isinstance(model, nn.Module):
+            model = list(model)
+        sharded = isinstance(model, nn.Module) and is_sharded(model)
+
+        def stream() -> Iterable[tuple[str, torch.Tensor]]:
+            return named_weights(model) if isinstance(model, nn.Module) else model
+
+        if self.transfer == "nccl" and self._metadata is None and (sharded or self._ranks.is_main):
+            self._metadata = metadata_of(stream())
+        if self._ranks.is_main:
+            with walked_to_the_end(stream()) as weights:
+                self._send(weights)
+        elif sharded:
+            deque(stream(), maxlen=0)
+
+    def _send(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
+        if self._nccl is not None:
+            self._nccl.send(self._metadata or [], weights)
+            return
+        deadline = self.api.deadline()
+        self.api.call_workers("posttrain_start", [], deadline)
         with tempfile.TemporaryDirectory(prefix="posttrain-weights-", dir=self._folder) as folder:
             for part in _parts(weights):
                 path = Path(folder) / "part.safetensors"
                 save_file(part, path)
                 del part
-                self._call_workers("posttrain_load_file", [str(path)], deadline)
+                self.api.call_workers("posttrain_load_file", [str(path)], deadline)
                 path.unlink()
-        self._call_workers("posttrain_finish", [], deadline)
-        if self._post("/reset_prefix_cache", {}, deadline).get("success") is False:
-            raise self._failed("/reset_prefix_cache", "requests of somebody else are running")
-        self._loaded = True
+        self.api.call_workers("posttrain_finish", [], deadline)
+        if self.api.ask("/reset_prefix_cache", {}, deadline).get("success") is False:
+            raise self.api.failed("/reset_prefix_cache", "requests of somebody else are running")
 
     def fits(self, model: nn.Module) -> bool:
         """Always: what the server was started with is not ours to say, and `load` finds out."""
@@ -153,21 +187,38 @@ class ServerEngine:
             DataError: a prompt does not fit `max_model_length` together with its completion.
             TrainingError: no weights were sent yet; or the server failed, or took longer than the time limit.
         """
+        return self.begin(prompt_ids, seeds, sampling)()
+
+    def begin(
+        self, prompt_ids: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling
+    ) -> Callable[[], list[list[Sampled]]]:
+        """Send the requests of `sample` and return at once; the completions come from the function that is returned.
+
+        The time limit counts from here. The function may be called once, or not at all.
+
+        Raises:
+            DataError: As `sample`, and at once.
+            TrainingError: No weights were sent yet. What the server does wrong is raised by the function.
+        """
         check_lengths(prompt_ids, sampling.max_tokens, self.max_model_length)
         if not self._loaded:
             raise TrainingError("the server has no weights of ours", expected="a call of load() before sample()")
-        deadline = time.monotonic() + self.time_limit_s
+        deadline = self.api.deadline()
         bodies = [
             {"token_ids": list(ids), "sampling_params": self._parameters(sampling, seed)}
             for ids, seed in zip(prompt_ids, seeds, strict=True)
         ]
-        waiting = [self._threads.submit(self._post, "/inference/v1/generate", body, deadline) for body in bodies]
-        try:
-            groups = [[_sampled(choice) for choice in _in_order(answer.result())] for answer in waiting]
-        finally:
-            for answer in waiting:
-                answer.cancel()
-        return [group * sampling.n for group in groups] if sampling.temperature == 0.0 else groups
+        waiting = [self._threads.submit(self.api.ask, "/inference/v1/generate", body, deadline) for body in bodies]
+
+        def collect() -> list[list[Sampled]]:
+            try:
+                groups = [[_sampled(choice) for choice in _in_order(answer.result())] for answer in waiting]
+            finally:
+                for answer in waiting:
+                    answer.cancel()
+            return [group * sampling.n for group in groups] if sampling.temperature == 0.0 else groups
+
+        return collect
 
     def sleep(self, level: int = 2) -> None:
         """Nothing: the server's GPU is its own."""
@@ -177,6 +228,8 @@ class ServerEngine:
 
     def close(self) -> None:
         """Let go of the server, which goes on running."""
+        if self._nccl is not None:
+            self._nccl.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def __enter__(self):
@@ -200,72 +253,6 @@ class ServerEngine:
             "detokenize": False,
             "output_kind": FINAL_ONLY,
         }
-
-    # ---- asking the server ----
-
-    def _settings(self, deadline: float) -> Mapping[str, Any]:
-        """The server's model settings, once it is known that it was started as we need it."""
-        check_version(
-            self._ask("/version", None, deadline)["version"],
-            where="rollout.server_base_url",
-            fix="install another vLLM on the server",
-        )
-        info = self._ask("/server_info?config_format=json", None, deadline)["vllm_config"]
-        extension = info["parallel_config"]["worker_extension_cls"]
-        wrong = None
-        if extension != WORKER_EXTENSION:
-            wrong = f"its worker extension is {extension!r}"
-        elif info["model_config"]["logprobs_mode"] != FLAGS["--logprobs-mode"]:
-            wrong = f"its log-probabilities are {info['model_config']['logprobs_mode']}"
-        if wrong:
-            raise self._misconfigured(wrong)
-        return info["model_config"]
-
-    def _misconfigured(self, seen: str) -> ConfigError:
-        command = shlex.join(serve_command("MODEL")[1:])
-        environment = " ".join(f"{name}={value}" for name, value in SERVER_ENVIRONMENT.items())
-        return ConfigError(
-            f"the server at {self.base_url} was not started for posttrain: {seen}",
-            where="rollout.server_base_url",
-            fix=f"install posttrain beside it and start it with: {environment} python {command}",
-        )
-
-    def _call_workers(self, method: str, args: Sequence[str], deadline: float) -> None:
-        self._post("/collective_rpc", {"method": method, "args": list(args)}, deadline)
-
-    def _post(self, path: str, body: Mapping[str, Any], deadline: float) -> Any:
-        return self._ask(path, body, deadline)
-
-    def _ask(self, path: str, body: Mapping[str, Any] | None, deadline: float) -> Any:
-        """The answer to one request as JSON, an empty one as nothing in it. The server has until the deadline."""
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.base_url + path, data, {"Content-Type": "application/json"})
-        left = deadline - time.monotonic()
-        try:
-            if left <= 0:
-                raise TimeoutError
-            with urllib.request.urlopen(request, timeout=left) as answer:
-                return json.loads(answer.read() or b"{}")
-        except urllib.error.HTTPError as error:
-            said = error.read().decode(errors="replace")[:2000]
-            if error.code == 404:
-                raise self._misconfigured(f"it does not know {path}") from None
-            raise self._failed(path, f"HTTP {error.code}: {said}") from None
-        except TimeoutError:
-            raise self._failed(path, f"no answer within {self.time_limit_s:g} s") from None
-        except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: an answer that is no JSON
-            reason = getattr(error, "reason", error)
-            if isinstance(reason, TimeoutError):
-                reason = f"no answer within {self.time_limit_s:g} s"
-            raise self._failed(path, str(reason)) from error
-
-    def _failed(self, path: str, why: str) -> TrainingError:
-        return TrainingError(
-            f"the vLLM server at {self.base_url} failed ({path}): {why}",
-            where="rollout.server_base_url",
-            fix="look at the server's log, start it again and then this run: the last checkpoint is whole; if it is "
-            "only slow, raise rollout.time_limit_s",
-        )
 
 
 def _memory_folder(base_url: str) -> Path:

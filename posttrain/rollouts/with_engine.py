@@ -26,6 +26,7 @@ def generate(
     seed: int = 0,
     template_kwargs: Mapping[str, Any] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
+    places: Sequence[int] | None = None,
 ) -> list[list[Completion]]:
     """Sample `num_samples` completions of each prompt; temperature 0 takes the likeliest token each time.
 
@@ -34,8 +35,9 @@ def generate(
         tokenizer: The model's.
         prompts, max_new_tokens, temperature, top_p, num_samples, template_kwargs: As for
             `rollouts.transformers.generate`.
-        seed: A sample is a function of it, of the place of its prompt in `prompts` and of its own number.
+        seed: A sample is a function of it, of the number of its prompt and of its own number.
         on_progress: Called with (completions done, completions in all) now and then.
+        places: The prompts' numbers, where these are one process's share of them; None is 0, 1, 2, ...
 
     Returns:
         One list of `num_samples` completions per prompt, in the order of `prompts`.
@@ -46,7 +48,9 @@ def generate(
     """
     prompt_ids = tokenize_prompts(tokenizer, prompts, template_kwargs)
     sampling = Sampling(n=num_samples, max_tokens=max_new_tokens, temperature=temperature, top_p=top_p)
-    seeds = [request_seed(seed, EVALUATIONS, place) for place in range(len(prompt_ids))]
+    seeds = [request_seed(seed, EVALUATIONS, place) for place in (range(len(prompt_ids)) if places is None else places)]
+    if len(seeds) != len(prompt_ids):
+        raise ValueError(f"{len(prompt_ids)} prompts and {len(seeds)} places")
     groups: list[list[Completion]] = []
     at_once = max(1, AT_ONCE // num_samples)
     for start in range(0, len(prompt_ids), at_once):

@@ -6,6 +6,8 @@ import os
 import random
 import signal
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,8 +17,10 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import AutoModelForCausalLM, Qwen2Config
 
+from posttrain.models import build_model
 from posttrain.rollouts.vllm import InProcessEngine
 from tests.training.conftest import demonstrations, prompts, tokenizer  # noqa: F401 - fixtures
+from tests.vllm.servers import Server
 
 ENDS = list(range(6))
 PROMPTS = [[50 + place, 60, 70 + place % 3] for place in range(6)]
@@ -87,3 +91,36 @@ def tied_engine(built) -> InProcessEngine:
 @pytest.fixture
 def untied_engine(built) -> InProcessEngine:
     return built[0][False]
+
+
+@pytest.fixture(scope="session")
+def model_folder(tokenizer, tmp_path_factory) -> Path:  # noqa: F811 - the fixture
+    """A policy for the addition table whose LM head is its embedding; heads of 32, the smallest that vLLM takes."""
+    folder = tmp_path_factory.mktemp("model")
+    build_model(tokenizer, hidden_size=64, layers=2, heads=2, max_position_embeddings=64).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def untied_folder(tokenizer, tmp_path_factory) -> Path:  # noqa: F811 - the fixture
+    """The same with an LM head of its own."""
+    folder = tmp_path_factory.mktemp("untied")
+    ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    tiny(tied=False, vocab_size=len(tokenizer), max_position_embeddings=64, **ends).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def one_server(model_folder, tmp_path_factory) -> Iterator[Server]:
+    server = Server(model_folder, tmp_path_factory.mktemp("server") / "log")
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def server(one_server) -> Server:
+    """A running server of the policy in `model_folder`; a test may kill it, as the next starts it again."""
+    one_server.start()
+    return one_server

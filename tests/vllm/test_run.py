@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from posttrain.config import load_recipe
-from posttrain.errors import ConfigError
 from posttrain.pipeline import _settled
+from tests.distributed.runs import ONE_EQUALS_TWO, assert_equal_run, on_ranks
 from tests.pipeline.runs import assert_same_run, at_step, lines, train, write_recipe
 
 # The smallest heads that vLLM's CPU attention takes; a mix in which both kinds of step are sure to happen
@@ -48,18 +48,26 @@ def test_an_adapter_with_a_reference(tmp_path: Path, modules: str) -> None:
     assert ended.code == 0, ended.text
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("lora", "fsdp"), [((), False), (("lora.r=4",), True)], ids=["full-ddp", "lora-fsdp2"])
+def test_a_run_on_two_processes_equals_the_run_on_one(tmp_path: Path, lora: tuple[str, ...], fsdp: bool) -> None:
+    """An engine in each process, for rollouts and evaluations."""
+    blend = ("hybrid.controller={name: static, mode: blend, sft_share: 0.4, match_norms: true}",)
+    few = ("hybrid.steps=4", "warmup.steps=3", "evaluate.at_start=false", "evaluate.every=0")
+    settings = (*VLLM[:4], *blend, *lora, *few)
+    one, two = write_recipe(tmp_path / "one"), write_recipe(tmp_path / "two")
+    on_ranks(one, *settings, *ONE_EQUALS_TWO, count=1)
+    on_ranks(two, *settings, fsdp=fsdp)
+    assert_equal_run(one / "run", two / "run")
+    assert [line["stage"] for line in lines(two / "run", "eval.jsonl")][-1] == "final"
+
+
 def test_a_run_is_not_resumed_on_another_engine(tmp_path: Path) -> None:
     folder = write_recipe(tmp_path)
     recipe = load_recipe(folder / "recipe.yaml", ["rollout.engine=auto"])
     settled = _settled(recipe)
     assert settled.rollout.engine == "vllm"  # it is installed
     assert _settled(load_recipe(folder / "recipe.yaml")).rollout.engine == "transformers"
-
-
-def test_several_processes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "8")
-    with pytest.raises(ConfigError, match="8 processes"):
-        _settled(load_recipe(write_recipe(tmp_path) / "recipe.yaml"))
 
 
 def test_an_adapter_that_cannot_be_sent_is_refused_before_it_is_trained(tmp_path: Path) -> None:

@@ -12,46 +12,17 @@ from transformers import AutoModelForCausalLM, set_seed
 from posttrain.controllers import Alternate, GRPOOnly
 from posttrain.errors import TrainingError
 from posttrain.files import read_lines
-from posttrain.models import build_model
 from posttrain.rollouts.engines import open_engine
 from posttrain.rollouts.for_trl import engine_settings
 from posttrain.rollouts.sampling import request_seed
 from posttrain.trainer import HybridTrainer
 from tests.training.conftest import hybrid_args, reward
 from tests.training.test_resume import StopAt
+from tests.vllm.training import Watched
 
 STEPS = 6
 FLOAT32 = 1e-4
 """How far apart two implementations of the same float32 model may be, per token, as a log-probability."""
-
-
-class Watched:
-    """An engine that counts what it is asked for."""
-
-    def __init__(self, engine):
-        self.engine, self.dtype, self.loads = engine, engine.dtype, 0
-        self.requests, self.sleeps = [], []
-
-    def load(self, model):
-        self.loads += 1
-        self.engine.load(model)
-
-    def sleep(self, level):
-        self.sleeps.append(level)
-
-    def sample(self, prompt_ids, seeds, sampling):
-        sampled = self.engine.sample(prompt_ids, seeds, sampling)
-        self.requests.append((prompt_ids, seeds, sampling, sampled))
-        return sampled
-
-
-@pytest.fixture(scope="module")
-def model_folder(tokenizer, tmp_path_factory) -> Path:
-    """Heads of 32, the smallest that vLLM's CPU attention takes."""
-    folder = tmp_path_factory.mktemp("model")
-    build_model(tokenizer, hidden_size=64, layers=2, heads=2, max_position_embeddings=64).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

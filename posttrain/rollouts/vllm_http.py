@@ -1,0 +1,101 @@
+"""What is asked of a vLLM server over HTTP, with a time limit on each answer and an error that says what to do."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import shlex
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from posttrain.errors import ConfigError, TrainingError
+from posttrain.rollouts.vllm_build import WORKER_EXTENSION, check_version
+from posttrain.rollouts.vllm_command import FLAGS, SERVER_ENVIRONMENT, serve_command
+
+
+class ServerAPI:
+    """A server's HTTP interface.
+
+    Args:
+        base_url: Where it listens.
+        time_limit_s: For what has one `deadline`.
+    """
+
+    def __init__(self, base_url: str, *, time_limit_s: float):
+        self.base_url, self.time_limit_s = base_url.rstrip("/"), time_limit_s
+
+    def deadline(self) -> float:
+        """When the time limit is over that begins now, by `time.monotonic`."""
+        return time.monotonic() + self.time_limit_s
+
+    def configuration(self) -> Mapping[str, Any]:
+        """The server's settings, once it is known that it was started as we need it.
+
+        Raises:
+            ConfigError: It was not.
+            TrainingError: It does not answer.
+        """
+        deadline = self.deadline()
+        check_version(
+            self.ask("/version", None, deadline)["version"],
+            where="rollout.server_base_url",
+            fix="install another vLLM on the server",
+        )
+        info = self.ask("/server_info?config_format=json", None, deadline)["vllm_config"]
+        extension = info["parallel_config"]["worker_extension_cls"]
+        wrong = None
+        if extension != WORKER_EXTENSION:
+            wrong = f"its worker extension is {extension!r}"
+        elif info["model_config"]["logprobs_mode"] != FLAGS["--logprobs-mode"]:
+            wrong = f"its log-probabilities are {info['model_config']['logprobs_mode']}"
+        if wrong:
+            raise self._misconfigured(wrong)
+        return info
+
+    def _misconfigured(self, seen: str) -> ConfigError:
+        command = shlex.join(serve_command("MODEL")[1:])
+        environment = " ".join(f"{name}={value}" for name, value in SERVER_ENVIRONMENT.items())
+        return ConfigError(
+            f"the server at {self.base_url} was not started for posttrain: {seen}",
+            where="rollout.server_base_url",
+            fix=f"install posttrain beside it and start it with: {environment} python {command}",
+        )
+
+    def call_workers(self, method: str, args: Sequence[str], deadline: float) -> None:
+        """Call a method of `weight_sync.WeightReceiver` in every worker."""
+        self.ask("/collective_rpc", {"method": method, "args": list(args)}, deadline)
+
+    def ask(self, path: str, body: Mapping[str, Any] | None, deadline: float) -> Any:
+        """The answer to one request as JSON, an empty one as nothing in it. The server has until the deadline."""
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.base_url + path, data, {"Content-Type": "application/json"})
+        left = deadline - time.monotonic()
+        try:
+            if left <= 0:
+                raise TimeoutError
+            with urllib.request.urlopen(request, timeout=left) as answer:
+                return json.loads(answer.read() or b"{}")
+        except urllib.error.HTTPError as error:
+            said = error.read().decode(errors="replace")[:2000]
+            if error.code == 404:
+                raise self._misconfigured(f"it does not know {path}") from None
+            raise self.failed(path, f"HTTP {error.code}: {said}") from None
+        except TimeoutError:
+            raise self.failed(path, f"no answer within {self.time_limit_s:g} s") from None
+        except (OSError, http.client.HTTPException, ValueError) as error:  # ValueError: an answer that is no JSON
+            reason = getattr(error, "reason", error)
+            if isinstance(reason, TimeoutError):
+                reason = f"no answer within {self.time_limit_s:g} s"
+            raise self.failed(path, str(reason)) from error
+
+    def failed(self, path: str, why: str) -> TrainingError:
+        """The error of a request that failed."""
+        return TrainingError(
+            f"the vLLM server at {self.base_url} failed ({path}): {why}",
+            where="rollout.server_base_url",
+            fix="look at the server's log, start it again and then this run: the last checkpoint is whole; if it is "
+            "only slow, raise rollout.time_limit_s",
+        )

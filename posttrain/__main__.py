@@ -5,6 +5,9 @@ from __future__ import annotations
 import sys
 
 from posttrain.cli import main
+from posttrain.launch_end import leave_code
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    leave_code(status)
+    sys.exit(status)

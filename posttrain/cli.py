@@ -6,10 +6,13 @@ import argparse
 import logging
 import os
 import shlex
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, get_args
 
 from posttrain.errors import ConfigError, DataError, Interrupted, PosttrainError
@@ -19,6 +22,8 @@ EXAMPLES = """examples:
   posttrain run recipes/quickstart.yaml
   posttrain run recipes/quickstart.yaml hybrid.steps=100 hybrid.controller.gamma=0.5
   posttrain run recipes/quickstart.yaml --resume
+  posttrain launch recipes/gsm8k-qwen2.5-1.5b-8gpu.yaml --gpus 8
+  posttrain doctor
   posttrain eval runs/quickstart/model --task knights_knaves task.people=[2,3] --k 1 8 --samples 8
   posttrain data knights_knaves --people 2-4 --count 1000 --out puzzles.jsonl
   posttrain data json_structure --difficulty 1-5 --count 1000 --out texts.jsonl
@@ -30,25 +35,29 @@ EXAMPLES = """examples:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status.
 
-    0: done. 1: the run failed. 2: the recipe, an argument or the data is wrong. 130: stopped as asked.
+    0: done, or stopped by SIGTERM and saved. 1: the run failed. 2: the recipe, an argument or the data is wrong.
+    130: stopped by Ctrl-C. Of several processes the main one says what all of them know.
     """
     logging.getLogger("vllm.triton_utils").setLevel(logging.ERROR)  # its CPU build warns in every process
     args = parse(argv)
     try:
-        args.command(args)
+        status: int | None = args.command(args)
     except Interrupted as stop:
-        print(stop, file=sys.stderr)
-        return 130
+        if _speaks(stop):
+            print(stop, file=sys.stderr)
+        _leave(stop)
+        return 0 if stop.signal == signal.SIGTERM else 130
     except PosttrainError as error:
         if args.traceback:
             traceback.print_exc()
-        else:
-            print(f"error{_rank()}: {error}", file=sys.stderr)
+        elif _speaks(error):
+            print(f"error{_source(error)}: {error}", file=sys.stderr)
+        _leave(error)
         return 2 if isinstance(error, ConfigError | DataError) else 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    return 0
+    return status or 0
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -76,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"posttrain {_version()}")
     commands = parser.add_subparsers(dest="name", required=True, metavar="COMMAND")
-    for add in (_add_run, _add_eval, _add_serve, _add_data, add_rewards):
+    for add in (_add_run, _add_launch, _add_eval, _add_serve, _add_data, add_rewards, _add_doctor):
         command = add(commands)
         command.add_argument("--traceback", action="store_true", help="show where an error was raised")
     return parser
@@ -86,13 +95,59 @@ def _add_run(commands: Any) -> argparse.ArgumentParser:
     parser = commands.add_parser("run", help="train a model by a recipe", allow_abbrev=False)
     parser.add_argument("recipe", metavar="RECIPE", help="a YAML file")
     parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help="recipe keys, such as hybrid.steps=100")
+    _add_resume(parser)
+    parser.set_defaults(command=_run)
+    return parser
+
+
+def _add_resume(parser: argparse.ArgumentParser) -> None:
     fresh = parser.add_mutually_exclusive_group()
     fresh.add_argument("--resume", action="store_true", help="go on with the run; an error if there is none")
     fresh.add_argument("--restart", action="store_true", help="start anew; an old run is moved aside")
     parser.add_argument(
         "--accept-changes", action="store_true", help="go on although the recipe, data or rewards have changed"
     )
-    parser.set_defaults(command=_run)
+
+
+def _add_launch(commands: Any) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        "launch",
+        help="run a recipe on several GPUs or nodes",
+        description="Print the `accelerate launch` command for a recipe, and run it. SIGTERM reaches every process; "
+        "they have 120 s (TORCH_ELASTIC_SHUTDOWN_TIMEOUT) to save, and if all of them did, the exit code is 0. "
+        "Otherwise it is that of the process that failed first.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("recipe", metavar="RECIPE", help="a YAML file")
+    parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help="recipe keys, such as hybrid.steps=100")
+    parser.add_argument("--gpus", type=int, metavar="N", help="GPUs on each node (default: all that are visible)")
+    parser.add_argument(
+        "--config",
+        metavar="NAME",
+        help="single, ddp, fsdp2, zero2, zero3 or an accelerate file (default: ddp; single for one process)",
+    )
+    parser.add_argument("--nodes", type=int, metavar="N", help="machines (default: Slurm's, or 1)")
+    parser.add_argument("--node-rank", type=int, metavar="R", help="which of them this is, from 0")
+    parser.add_argument("--main-address", metavar="HOST", help="node 0, as the others reach it")
+    parser.add_argument("--main-port", type=int, metavar="P", help="a free port on node 0")
+    parser.add_argument("--cpu", action="store_true", help="compute on CPUs, in float32")
+    parser.add_argument("--processes", type=int, metavar="N", help="with --cpu: how many (default: 1)")
+    parser.add_argument("--dry-run", action="store_true", help="check and print, run nothing")
+    _add_resume(parser)
+    parser.set_defaults(command=_launch)
+    return parser
+
+
+def _add_doctor(commands: Any) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        "doctor",
+        help="check that this machine can run recipes",
+        description="Check versions, GPUs, vLLM, disk and hub. Exit code 0: no problem (there may be warnings). 1: a "
+        "problem.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--json", action="store_true", help="print the checks as JSON")
+    parser.set_defaults(command=_doctor)
     return parser
 
 
@@ -108,6 +163,7 @@ def _add_eval(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument("--batch-size", type=int, default=64, help="completions at a time (default: %(default)s)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--seed", type=int, default=0, help="of the task's rows and the samples")
+    parser.add_argument("--trust-remote-code", action="store_true", help="run code that comes with the model")
     parser.add_argument("--out", metavar="FILE", help="write the result as JSON")
     parser.set_defaults(command=_eval)
     return parser
@@ -118,6 +174,10 @@ def _add_serve(commands: Any) -> argparse.ArgumentParser:
         "serve",
         help="start a vLLM server for rollout.mode: server",
         description="Start a vLLM server that takes its weights from a run. All other arguments are vLLM's.",
+        epilog="On a node with 8 GPUs: CUDA_VISIBLE_DEVICES=6,7 posttrain serve MODEL --weights-transfer nccl "
+        "--tensor-parallel-size 2, and beside it CUDA_VISIBLE_DEVICES=0,1,2,3,4,5 posttrain launch RECIPE --gpus 6 "
+        "rollout.mode=server rollout.server_base_url=http://localhost:8000. A server on another node needs "
+        "--host 0.0.0.0, in a network that you trust.",
         allow_abbrev=False,
     )
     parser.add_argument(
@@ -125,6 +185,12 @@ def _add_serve(commands: Any) -> argparse.ArgumentParser:
     )
     parser.add_argument("--host", default="127.0.0.1", help="default: %(default)s, since whoever reaches it can use it")
     parser.add_argument("--port", type=int, default=8000, help="default: %(default)s")
+    parser.add_argument(
+        "--weights-transfer",
+        choices=("files", "nccl"),
+        default="files",
+        help="how the run's weights come: through files, or from its GPU over NCCL (default: %(default)s)",
+    )
     parser.set_defaults(command=_serve)
     return parser
 
@@ -167,11 +233,26 @@ def _add_json_structure(tasks: Any) -> argparse.ArgumentParser:
 
 
 def _run(args: argparse.Namespace) -> None:
-    from posttrain.config import load_recipe
-    from posttrain.plan import check
+    from posttrain.config import Recipe, load_recipe
+    from posttrain.plan import check, for_processes
+    from posttrain.rundir import processes_of
+    from posttrain.zero import check_recipe, stage_of_launch
 
-    recipe = load_recipe(args.recipe, args.overrides)
-    check(recipe, num_processes=int(os.environ.get("WORLD_SIZE", "1")))
+    def load() -> Recipe:
+        recipe = load_recipe(args.recipe, args.overrides)
+        if (stage := stage_of_launch(os.environ)) is not None:
+            check_recipe(recipe, stage)
+        return recipe
+
+    if _processes() > 1:
+        from posttrain.pipeline import join
+
+        _, recipe = join(load)
+    else:
+        recipe = load()
+        # Before torch is loaded; the run checks it, too
+        started_on = None if args.restart else processes_of(Path(recipe.run.dir or "runs/run"))
+        check(for_processes(recipe, started_on or 1, 1))
 
     from posttrain.pipeline import run
 
@@ -181,6 +262,22 @@ def _run(args: argparse.Namespace) -> None:
         accept_changes=args.accept_changes,
         restart=args.restart,
     )
+    if _processes() > 1:
+        from torch.distributed import destroy_process_group
+
+        destroy_process_group()  # NCCL complains of one that is left to the interpreter's end
+
+
+def _launch(args: argparse.Namespace) -> int:
+    from posttrain.launch import launch
+
+    return launch(args)
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from posttrain.doctor import doctor
+
+    return doctor(as_json=args.json)
 
 
 def _eval(args: argparse.Namespace) -> None:
@@ -211,11 +308,10 @@ def _eval(args: argparse.Namespace) -> None:
         batch_size=args.batch_size,
         seed=args.seed,
         device=args.device,
+        trust_remote_code=args.trust_remote_code,
     )
     print("\n".join(_evaluation_lines(record)))
     if args.out:
-        from pathlib import Path
-
         write_json(Path(args.out), record)
         print(f"wrote {args.out}")
 
@@ -223,7 +319,9 @@ def _eval(args: argparse.Namespace) -> None:
 def _serve(args: argparse.Namespace) -> None:
     from posttrain.rollouts.vllm_server import SERVER_ENVIRONMENT, serve_command
 
-    command = serve_command(args.model, port=args.port, more=["--host", args.host, *args.more])
+    command = serve_command(
+        args.model, port=args.port, transfer=args.weights_transfer, more=["--host", args.host, *args.more]
+    )
     print(" ".join(f"{name}={value}" for name, value in SERVER_ENVIRONMENT.items()), shlex.join(command), flush=True)
     os.execvpe(command[0], command, {**os.environ, **SERVER_ENVIRONMENT})
 
@@ -260,6 +358,36 @@ def _version() -> str:
         return "(not installed)"
 
 
-def _rank() -> str:
-    """Which process speaks, where there are several."""
-    return f" (rank {os.environ['RANK']})" if int(os.environ.get("WORLD_SIZE", "1")) > 1 else ""
+def _processes() -> int:
+    """How many processes a launcher started; 1 without one."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def _source(error: PosttrainError) -> str:
+    """Which process an error is from, where there are several and not all have it of their own."""
+    if _processes() == 1:
+        return ""
+    rank = error.rank if error.shared else os.environ["RANK"]
+    return "" if rank is None else f" (rank {rank})"
+
+
+def _speaks(error: PosttrainError) -> bool:
+    """Whether this process is to print an error: its own, or, on the main process, one that all of them raise."""
+    return not error.shared or _processes() == 1 or os.environ["RANK"] == "0"
+
+
+def _leave(error: PosttrainError) -> None:
+    """Part with the other processes of the run, if there are any.
+
+    A launcher ends all processes as soon as one has failed, so those that know of an error wait until the main one has
+    said it. Where others are gone already, this process ends at once: to close what it shared with them could hang.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if error.lost_connection:
+        os._exit(1)
+    if error.shared and _processes() > 1:
+        from posttrain.ranks import Ranks
+
+        with suppress(Exception):  # there is nobody to wait for, then
+            Ranks.joined().wait()

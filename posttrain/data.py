@@ -1,10 +1,8 @@
-"""From a task's rows to what the trainers eat: chat wrapping, tokenised demonstrations, fingerprints."""
+"""From a task's rows to what the trainers eat: chat wrapping, tokenised demonstrations."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from datasets import Dataset
@@ -99,13 +97,3 @@ def _tokenize(
     start = next((i for i, (a, b) in enumerate(zip(prompt_ids, ids, strict=False)) if a != b), len(prompt_ids))
     labels = [IGNORED] * start + ids[start:]
     return {"input_ids": ids[:max_length], "labels": labels[:max_length]}
-
-
-def fingerprint(*parts: Sequence[Row]) -> str:
-    """A hash of rows in order, to notice a data set that changed under a resume."""
-    digest = hashlib.blake2b(digest_size=16)
-    for rows in parts:
-        for row in rows:
-            digest.update(json.dumps(row, sort_keys=True, default=str).encode())
-        digest.update(b"\0")
-    return digest.hexdigest()

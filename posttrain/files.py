@@ -11,6 +11,7 @@ import errno
 import json
 import math
 import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,47 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FREE_SPACE = "free some disk space, then run the same command again: what was there before is whole"
 
 
+def free_space(path: Path) -> int:
+    """Bytes free on the file system that `path` is on, or will be on."""
+    path = Path(path).absolute()
+    return shutil.disk_usage(next(place for place in (path, *path.parents) if place.exists())).free
+
+
+def size_in_words(count: int) -> str:
+    """A number of bytes as people say it: 512 bytes, 3.2 MiB."""
+    if count < 1024:
+        return f"{count} bytes"
+    unit = min(int(math.log2(count)) // 10, 4)
+    return f"{count / 1024**unit:.1f} {('KiB', 'MiB', 'GiB', 'TiB')[unit - 1]}"
+
+
+def _not_written(path: Path, error: OSError, size: int | None, written: int = 0) -> CheckpointError:
+    if error.errno not in FULL:
+        return CheckpointError(f"could not be written: {error}", where=str(path), fix=_other_fix(path, error))
+    needed = f"more than {size_in_words(written)}" if size is None else size_in_words(size)
+    return CheckpointError(
+        f"could not be written: {error}",
+        expected=f"{needed} of room; {size_in_words(free_space(path))} are free",
+        where=str(path),
+        fix=FREE_SPACE,
+    )
+
+
+def _other_fix(path: Path, error: OSError) -> str | None:
+    if error.errno == errno.ENOENT:
+        return f"something removed {path.parent} while this ran"
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return f"make {path.parent} writable for this user"
+    return None
+
+
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, size: int | None = None) -> Iterator[Path]:
     """Yield a temporary path in the folder of `path`; on success its file takes the place of `path`, synced to disk.
+
+    Args:
+        path: The file.
+        size: Bytes that it will have, if known: an error about a full disk says so.
 
     Raises:
         CheckpointError: the file could not be written (disk full, no permission). `path` is as it was before.
@@ -42,15 +81,18 @@ def replacing(path: Path) -> Iterator[Path]:
             os.close(descriptor)
         temporary.replace(path)
     except OSError as error:
-        fix = FREE_SPACE if error.errno in FULL else None
-        raise CheckpointError(f"could not be written: {error}", where=str(path), fix=fix) from error
+        written = 0
+        with contextlib.suppress(OSError):
+            written = temporary.stat().st_size
+            temporary.unlink()  # before the free room is looked at
+        raise _not_written(path, error, size, written) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make a rename outlive a power cut, where the file system can."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
@@ -62,8 +104,9 @@ def _sync_folder(folder: Path) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Replace `path` by `text` (UTF-8), whole or not at all; raises CheckpointError as `replacing` does."""
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    content = text.encode()
+    with replacing(path, len(content)) as temporary:
+        temporary.write_bytes(content)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -110,16 +153,16 @@ def append_line(path: Path, record: Mapping[str, Any]) -> None:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     except OSError as error:
-        raise CheckpointError(f"could not be opened: {error}", where=str(path)) from error
+        raise _not_written(path, error, len(line)) from error
     try:
         size = os.fstat(descriptor).st_size
         try:
             written = os.write(descriptor, line)
             if written != len(line):
-                raise OSError(f"only {written} of {len(line)} bytes fitted")
+                raise OSError(errno.ENOSPC, f"only {written} of {len(line)} bytes fitted")
         except OSError as error:
             os.ftruncate(descriptor, size)
-            raise CheckpointError(f"could not be written: {error}", where=str(path), fix=FREE_SPACE) from error
+            raise _not_written(path, error, len(line)) from error
     finally:
         os.close(descriptor)
 
@@ -155,7 +198,7 @@ def keep_lines(path: Path, keep: Callable[[dict[str, Any]], bool]) -> None:
 
 
 def _replace_bytes(path: Path, content: bytes) -> None:
-    with replacing(path) as temporary:
+    with replacing(path, len(content)) as temporary:
         temporary.write_bytes(content)
 
 

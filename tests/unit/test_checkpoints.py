@@ -3,15 +3,38 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 
 import pytest
 import torch
 
-from posttrain.checkpoints import MANIFEST, STAGING, is_whole, latest_checkpoint, seal, staged, step_of
+from posttrain import checkpoints
+from posttrain.checkpoints import (
+    MANIFEST,
+    STAGING,
+    checksum,
+    is_whole,
+    latest_checkpoint,
+    put_aside_torn,
+    seal,
+    staged,
+    step_of,
+    torn_checkpoints,
+    why_torn,
+)
 from posttrain.errors import CheckpointError, ResumeError
-from posttrain.resume_state import load_state, load_window, save_state, save_window
+from posttrain.resume_state import (
+    FORMAT,
+    STATE,
+    Cut,
+    describe_window,
+    load_state,
+    load_window,
+    save_state,
+    save_window,
+)
 
 
 def write(folder, step, content=b"weights"):
@@ -37,7 +60,8 @@ def test_a_checkpoint_appears_when_it_is_complete(tmp_path):
         assert not (tmp_path / "run" / "checkpoint-4").exists()
     assert names(tmp_path / "run") == ["checkpoint-4"]
     assert is_whole(tmp_path / "run" / "checkpoint-4")
-    assert json.loads((tmp_path / "run" / "checkpoint-4" / MANIFEST).read_text()) == {"model.bin": 5}
+    manifest = json.loads((tmp_path / "run" / "checkpoint-4" / MANIFEST).read_text())
+    assert manifest == {"model.bin": [5, checksum(tmp_path / "run" / "checkpoint-4" / "model.bin")]}
 
 
 def test_writing_a_step_again_replaces_it_whole(tmp_path):
@@ -112,35 +136,106 @@ except CheckpointError as error:
     ids=["torch", "safetensors"],
 )
 def test_a_disk_that_is_really_full_leaves_the_previous_checkpoint_and_says_so(tmp_path, save):
-    previous = write(tmp_path, 8)
+    previous = write(tmp_path, 8, bytes(150_000))
     code = FULL_DISK.replace("{save}", save)
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
     assert "checkpoint-9 could not be written" in done.stdout
-    assert "MiB are free" in done.stdout
+    assert re.search(r"expected: about 146\.6 KiB of room; [\d.]+ .iB are free", done.stdout), done.stdout
     assert "resume: checkpoint-8 is whole" in done.stdout
     assert names(tmp_path) == ["checkpoint-8"]
     assert is_whole(previous)
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda c: (c / "model.bin").write_bytes(b"weight"),
-        lambda c: (c / "model.bin").write_bytes(b""),
-        lambda c: (c / "optimizer" / "state.bin").unlink(),
-        lambda c: (c / MANIFEST).unlink(),
-        lambda c: (c / MANIFEST).write_text(""),
-        lambda c: (c / MANIFEST).write_text('{"model.bin": 7'),
-        lambda c: (c / MANIFEST).write_text("[]"),
-    ],
-    ids=["truncated", "emptied", "missing", "no-manifest", "empty-manifest", "torn-manifest", "other-json"],
-)
-def test_a_damaged_checkpoint_is_not_whole_and_is_passed_over(tmp_path, damage):
+DAMAGES = [
+    (lambda c: (c / "model.bin").write_bytes(b"weight"), "model.bin has 6 bytes, 7 expected"),
+    (lambda c: (c / "model.bin").write_bytes(b""), "model.bin has 0 bytes, 7 expected"),
+    (lambda c: (c / "optimizer" / "state.bin").unlink(), "optimizer/state.bin is missing, 7 bytes expected"),
+    (lambda c: (c / MANIFEST).unlink(), "it has no manifest.json, which is written last"),
+    (lambda c: (c / MANIFEST).write_text(""), "manifest.json cannot be read: Expecting value"),
+    (lambda c: (c / MANIFEST).write_text('{"model.bin": 7'), "manifest.json cannot be read: Expecting ','"),
+    (lambda c: (c / MANIFEST).write_bytes(b"\xff{}"), "manifest.json cannot be read: 'utf-8' codec"),
+    (lambda c: (c / MANIFEST).write_text("[]"), "manifest.json is not a list of files"),
+    (lambda c: (c / MANIFEST).write_text('{"model.bin": [7]}'), "manifest.json is not a list of files"),
+]
+
+
+@pytest.mark.parametrize(("damage", "said"), DAMAGES, ids=[said[:20] for _, said in DAMAGES])
+def test_a_damaged_checkpoint_is_not_whole_passed_over_and_explained(tmp_path, damage, said):
     good, torn = write(tmp_path, 2), write(tmp_path, 10)
     assert latest_checkpoint(tmp_path) == torn
+    assert torn_checkpoints(tmp_path) == []
     damage(torn)
     assert not is_whole(torn)
     assert latest_checkpoint(tmp_path) == good
+    (reason,) = torn_checkpoints(tmp_path)
+    assert reason.startswith(f"checkpoint-10: {said}")
+
+
+def flip(file, place=3):
+    content = bytearray(file.read_bytes())
+    content[place] ^= 1
+    file.write_bytes(content)
+
+
+def test_a_flipped_bit_is_found_by_the_checksum_alone(tmp_path):
+    torn = write(tmp_path, 2)
+    flip(torn / "optimizer" / "state.bin")
+    assert is_whole(torn), "sizes are all that is looked at when a checkpoint is chosen"
+    assert "optimizer/state.bin has the 7 bytes expected, but other contents" in (why_torn(torn, contents=True) or "")
+
+
+def test_the_checksum_sees_every_piece_and_their_order(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "PIECE", 16)
+    file = tmp_path / "model.bin"
+    file.write_bytes(bytes(range(100)))
+    whole = checksum(file)
+    for place in range(100):
+        flip(file, place)
+        assert checksum(file) != whole
+        flip(file, place)
+    assert checksum(file) == whole
+    file.write_bytes(bytes([*range(16, 32), *range(16), *range(32, 100)]))
+    assert checksum(file) != whole
+    file.write_bytes(b"")
+    assert checksum(file) == "00000000"
+
+
+def test_torn_checkpoints_are_put_aside_and_the_one_used_is_named(tmp_path):
+    for step in (2, 4, 6, 8):
+        write(tmp_path, step)
+    (tmp_path / "checkpoint-2" / "model.bin").unlink()
+    flip(tmp_path / "checkpoint-6" / "model.bin")
+    (tmp_path / "checkpoint-8" / MANIFEST).unlink()
+    (tmp_path / "torn-checkpoint-8").mkdir()
+    (tmp_path / "torn-checkpoint-8" / "of-an-earlier-time").touch()
+    lines = put_aside_torn(tmp_path)
+    assert [line.partition(" is torn")[0] for line in lines] == ["checkpoint-8", "checkpoint-6", "checkpoint-2"]
+    assert all("now called torn-checkpoint-" in line for line in lines)
+    assert [line.partition("; ")[2] for line in lines] == ["going on from checkpoint-4"] * 2 + [""]
+    assert names(tmp_path) == ["checkpoint-4", "torn-checkpoint-2", "torn-checkpoint-6", "torn-checkpoint-8"]
+    assert not (tmp_path / "torn-checkpoint-8" / "of-an-earlier-time").exists()
+    assert latest_checkpoint(tmp_path) == tmp_path / "checkpoint-4"
+    assert put_aside_torn(tmp_path) == []
+    assert put_aside_torn(tmp_path / "nowhere") == []
+
+
+def test_when_all_are_torn_nothing_is_touched_and_a_person_decides(tmp_path):
+    for step in (2, 4):
+        (write(tmp_path, step) / "model.bin").write_bytes(b"")
+    with pytest.raises(CheckpointError) as caught:
+        put_aside_torn(tmp_path)
+    for piece in ("checkpoint-4: model.bin has 0 bytes, 7 expected", "checkpoint-2: ", "from a copy", "beginning"):
+        assert piece in str(caught.value)
+    assert names(tmp_path) == ["checkpoint-2", "checkpoint-4"]
+
+
+def test_a_manifest_from_before_there_were_checksums_counts(tmp_path):
+    checkpoint = write(tmp_path, 2)
+    manifest = json.loads((checkpoint / MANIFEST).read_text())
+    (checkpoint / MANIFEST).write_text(json.dumps({name: size for name, (size, _) in manifest.items()}))
+    assert why_torn(checkpoint, contents=True) is None
+    (checkpoint / "model.bin").write_bytes(b"x")
+    assert why_torn(checkpoint) == "model.bin has 1 bytes, 7 expected"
 
 
 def test_the_latest_is_by_number_among_names_that_are_checkpoints(tmp_path):
@@ -166,31 +261,39 @@ def test_sealing_again_keeps_a_checkpoint_whole(tmp_path):
 # ---- the state beside the model ----
 
 
-def test_state_comes_back_and_another_trainers_checkpoint_is_refused(tmp_path):
+def test_state_comes_back_and_a_checkpoint_of_another_trainer_or_time_is_refused(tmp_path):
     state = {"controller": {"g_last": 0.1 + 0.2, "kl": None, "step": 3}, "prompts": 17, "window": None}
     save_state(tmp_path, state)
-    assert load_state(tmp_path) == state
+    assert load_state(tmp_path) == {**state, "format": FORMAT}
     with pytest.raises(ResumeError, match="HybridTrainer wrote"):
         load_state(tmp_path / "nowhere")
+    (tmp_path / STATE).write_text(json.dumps(state))
+    with pytest.raises(ResumeError, match="has the format 1"):
+        load_state(tmp_path)
 
 
-def test_a_window_comes_back_bit_for_bit_in_its_order(tmp_path):
+def test_a_window_comes_back_bit_for_bit_in_its_order_or_is_missed(tmp_path):
+    cut = Cut(rows=24, micro_batches=12, steps=4, iterations=1)
     batches = [
         {
-            "ids": torch.arange(6).reshape(2, 3) + number,
+            "completion_ids": torch.arange(6).reshape(2, 3) + number,
             "mask": torch.tensor([True, False]),
             "advantages.raw": torch.tensor([0.1, torch.nan]) * number,
-            "num_items_in_batch": torch.tensor(number),
-            "bf16": torch.tensor([[1.5, 2.5], [3.5, 4.5]], dtype=torch.bfloat16).T,
+            "num_items_in_batch": torch.tensor(7),
+            "bf16": torch.tensor([[1.5, 2.5], [3.5, 4.5]], dtype=torch.bfloat16).T * number,
         }
         for number in range(12)
     ]
-    save_window(tmp_path, 1, batches)
-    loaded = load_window(tmp_path, 1, torch.device("cpu"))
+    save_window(tmp_path, 0, batches, cut)
+    saved, here = describe_window(cut, 1), {"rank": 0, "world_size": 1, "device": torch.device("cpu")}
+    loaded = load_window(tmp_path, saved, cut, **here)
     assert len(loaded) == 12
     for before, after in zip(batches, loaded, strict=True):
         assert before.keys() == after.keys()
         for key, value in before.items():
             torch.testing.assert_close(after[key], value, rtol=0, atol=0, equal_nan=True)
-    with pytest.raises(ResumeError, match="no rollouts for process 0"):
-        load_window(tmp_path, 0, torch.device("cpu"))
+    with pytest.raises(ResumeError, match="now a window has 48 for 4, 1 times"):
+        load_window(tmp_path, saved, cut._replace(rows=48), **here)
+    (tmp_path / "rollouts-rank0.safetensors").write_bytes(b"torn")
+    with pytest.raises(ResumeError, match=r"rollouts of the window .* cannot be read"):
+        load_window(tmp_path, saved, cut, **here)

@@ -8,6 +8,7 @@ written at. What only makes sense in view of another section (batch sizes that d
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -104,19 +105,20 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     """Read a recipe file over the files it `extends`, with `key.path=value` overrides on top.
 
     Relative paths of rewards, a GGUF model and the task's files start at the folder of the file that names them (on the
-    command line: the working directory) and are absolute in the result. `run.dir` left out is `runs/` and the
-    recipe's name.
+    command line: the working directory) and are absolute in the result. A reward is code: a relative path to one must
+    not lead out of that folder. `run.dir` left out is `runs/` and the recipe's name.
 
     Raises:
         ConfigError: With file, line, key, what was expected and the nearest legal key, for every problem found.
     """
     path = Path(path)
-    layer = load_layers(path, prepare=_write_out, kinds=KINDS)
+    strays: dict[str, str] = {}
+    layer = load_layers(path, prepare=partial(_write_out, strays=strays), kinds=KINDS)
     typed = overrides_layer(overrides)
-    _write_out(typed.data, Path())
+    _write_out(typed.data, Path(), strays)
     layer = merge(layer, typed, KINDS)
     _complete(layer, path)
-    problems = list(_absent_reward_files(layer))
+    problems = list(_reward_files(layer, strays))
     try:
         recipe = Recipe.model_validate(layer.data)
     except ValidationError as error:
@@ -152,8 +154,11 @@ def load_task(name: str, overrides: Iterable[str] = ()) -> Task:
         raise AssertionError("a validation error without a problem") from error
 
 
-def _write_out(data: dict[str, Any], folder: Path) -> None:
-    """Write out shorthands (a name alone for a section of that name) and make paths absolute, in place."""
+def _write_out(data: dict[str, Any], folder: Path, strays: dict[str, str] | None = None) -> None:
+    """Write out shorthands (a name alone for a section of that name) and make paths absolute, in place.
+
+    `strays` takes the rewards' relative paths that lead out of `folder`: absolute -> as written.
+    """
     hybrid = data.get("hybrid")
     if isinstance(data.get("task"), list):
         parts = [{"name": part} if isinstance(part, str) else part for part in data["task"]]
@@ -171,7 +176,9 @@ def _write_out(data: dict[str, Any], folder: Path) -> None:
         rewards[:] = [{"name": one} if isinstance(one, str) else one for one in rewards]
     for reward in rewards.values() if isinstance(rewards, dict) else rewards or []:
         if isinstance(reward, dict) and isinstance(reward.get("path"), str):
-            reward["path"] = _absolute(reward["path"], folder)
+            written, reward["path"] = reward["path"], _absolute(reward["path"], folder)
+            if strays is not None and _leads_out(written, folder):
+                strays[reward["path"]] = written
     task = data.get("task")
     tasks = task.get("tasks") if isinstance(task, dict) else None
     for part in [task, *tasks] if isinstance(tasks, list) else [task]:
@@ -190,6 +197,17 @@ def _absolute(path: str, folder: Path) -> str:
     return str((folder / Path(path).expanduser()).absolute().resolve())
 
 
+def _leads_out(path: str, folder: Path) -> bool:
+    """Whether a relative path of a reward ends outside a folder, by `..` or by a link."""
+    file = _reward_file(path).expanduser()
+    return not file.is_absolute() and not (folder / file).resolve().is_relative_to(folder.resolve())
+
+
+def _reward_file(path: str) -> Path:
+    head, _, function = path.rpartition(":")
+    return Path(head if head and function.isidentifier() else path)
+
+
 def _complete(layer: Layer, path: Path) -> None:
     """Defaults that depend on more than their own section: the controller's kind and the run's directory."""
     hybrid, run = (layer.data.setdefault(section, {}) for section in ("hybrid", "run"))
@@ -201,16 +219,22 @@ def _complete(layer: Layer, path: Path) -> None:
         layer.origins[("run", "dir")] = DEFAULT
 
 
-def _absent_reward_files(layer: Layer) -> Iterable[ConfigError]:
+def _reward_files(layer: Layer, strays: Mapping[str, str]) -> Iterable[ConfigError]:
+    """What is wrong with the files of the rewards."""
     rewards = layer.data.get("rewards")
     for index, reward in enumerate(rewards if isinstance(rewards, list) else []):
         path = reward.get("path") if isinstance(reward, dict) else None
         if not isinstance(path, str):
             continue
-        head, _, function = path.rpartition(":")
-        file = Path(head if head and function.isidentifier() else path)
-        if not file.is_file():
-            where = where_in(layer, ("rewards", index, "path"))
+        file, where = _reward_file(path), where_in(layer, ("rewards", index, "path"))
+        if path in strays:
+            yield ConfigError(
+                f"{strays[path]!r} leads out of the folder of the recipe, to {file.resolve()}",
+                expected="a file in that folder, or an absolute path: a reward is code that runs",
+                where=where,
+                fix=f"write {path}, if that is the file you mean",
+            )
+        elif not file.is_file():
             yield ConfigError(f"{display(file)} does not exist", where=where, fix=nearest_files(file))
 
 

@@ -12,6 +12,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from posttrain.masking import command_without_secrets
+
 PACKAGES = ("posttrain", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers", "vllm")
 
 
@@ -24,10 +26,11 @@ def describe() -> dict[str, Any]:
     """Versions, git state of the working folder, platform, CPUs and GPUs, and the command line, as plain JSON.
 
     `git` is None outside a repository; `dirty` counts untracked files too. `gpus` lists what the driver shows, of
-    which CUDA_VISIBLE_DEVICES may have left the run fewer.
+    which CUDA_VISIBLE_DEVICES may have left the run fewer. Passwords and tokens in the command are hidden; of the
+    environment's variables there are no others.
     """
     return {
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "command": [Path(sys.argv[0]).name, *command_without_secrets(sys.argv[1:])],
         "versions": {"python": platform.python_version(), **_versions()},
         "git": _git(Path.cwd()),
         "platform": platform.platform(),

@@ -100,7 +100,7 @@ def gguf_policy(file: Path, *, dtype: str = "float32", where: str = "model", **o
         )  # fmt: skip
     with redirect_stderr(io.StringIO()):  # a progress bar that cannot be switched off
         model, loaded = AutoModelForCausalLM.from_pretrained(
-            file.parent, gguf_file=file.name, dtype=dtype, output_loading_info=True, **options
+            file.parent, gguf_file=file.name, dtype=dtype, output_loading_info=True, trust_remote_code=False, **options
         )
     missing = sorted(loaded["missing_keys"])
     if missing:  # transformers makes them up, with a warning

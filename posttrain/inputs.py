@@ -87,7 +87,7 @@ def _routed(reward: RewardConfig, task: Task) -> RewardConfig:
 
 
 def check_model(recipe: Recipe) -> dict[str, str]:
-    """Make sure that there is such a model, by its tokenizer.
+    """Make sure that there is such a model, by its tokenizer and configuration.
 
     Returns:
         The fingerprint of a model that is a file, by name, as `RunDir.open` takes them; else nothing.
@@ -95,7 +95,10 @@ def check_model(recipe: Recipe) -> dict[str, str]:
     Raises:
         ConfigError: There is no such model, or it cannot be read.
     """
-    from posttrain.models import load_tokenizer  # loads transformers and torch, which rows and rewards do without
+    from posttrain.models import (
+        check_model_files,
+        load_tokenizer,
+    )  # loads transformers and torch, which rows and rewards do without
 
     name, where = recipe.model.gguf or recipe.model.name, recipe.where("model")
     if not name:
@@ -110,6 +113,8 @@ def check_model(recipe: Recipe) -> dict[str, str]:
         )
     with loading(file or name, where):
         load_tokenizer(file or name, **hub_options(recipe))
+        if file is None:
+            check_model_files(name, **hub_options(recipe))
     return {"model": file_sha256(file)} if file else {}
 
 
@@ -143,6 +148,13 @@ def loading(source: str | Path, where: str) -> Iterator[None]:
     except PosttrainError:
         raise
     except (OSError, ValueError) as error:
+        if "trust_remote_code" in str(error):
+            raise ConfigError(
+                f"the model {str(source)!r} brings code of its own, which has not been run",
+                expected="a model that transformers can run by itself",
+                where=where,
+                fix="read that code, then set model.trust_remote_code: true (posttrain eval: --trust-remote-code)",
+            ) from error
         raise ConfigError(
             f"the model {str(source)!r} cannot be loaded: {(str(error).strip() or repr(error)).splitlines()[0]}",
             expected="a hub id that can be reached, or a folder with config.json, weights and tokenizer",

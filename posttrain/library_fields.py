@@ -31,17 +31,24 @@ SOURCES: dict[str, tuple[tuple[str, str, str], ...]] = {
 """Config class -> where it and its bases are defined: package, file, class."""
 
 DECIDED_ELSEWHERE = {
+    "accelerator_config": "accelerate launch --config_file",
+    "auto_find_batch_size": "per_device_train_batch_size: another batch would be another recipe",
+    "chat_template_path": "the model, whose tokenizer brings its template",
     "data_seed": "run.seed",
+    "deepspeed": "accelerate launch --config_file",
     "disable_tqdm": "the toolkit itself",
     "do_eval": "evaluate.every",
     "eval_steps": "evaluate.every",
     "eval_strategy": "evaluate.every",
+    "fsdp": "accelerate launch --config_file",
+    "fsdp_config": "accelerate launch --config_file",
     "generation_batch_size": "hybrid.grpo.steps_per_generation",
     "logging_steps": "run.log_every",
     "max_steps": "steps, outside args",
     "model_init_kwargs": "model",
     "num_train_epochs": "steps, outside args",
     "output_dir": "run.dir",
+    "parallelism_config": "accelerate launch --config_file",
     "report_to": "run.report_to",
     "resume_from_checkpoint": "the --resume flag",
     "reward_weights": "the weight of each of rewards",
@@ -56,6 +63,36 @@ DECIDED_ELSEWHERE = {
     },
 }
 """Fields of the TRL configs that a recipe decides under another name."""
+
+SENDS = "it would send what the run makes to another machine, and a recipe is only read"
+RUNS_CODE = "it names code to import or a pickle to load, and a recipe is only read"
+REFUSED = {
+    **dict.fromkeys(
+        (
+            "hub_always_push", "hub_model_id", "hub_private_repo", "hub_revision", "hub_strategy", "hub_token",
+            "log_completions_hub_repo", "push_to_hub", "trackio_bucket_id", "trackio_space_id",
+            "trackio_static_space_id",
+        ),
+        SENDS,
+    ),
+    **dict.fromkeys(
+        (
+            "arrow_config", "auto_mapping", "corda_config", "eva_config", "lora_ga_config", "megatron_config",
+            "megatron_core",
+        ),
+        RUNS_CODE,
+    ),
+}  # fmt: skip
+"""Fields of the configs that do more than describe a run, and what they do."""
+
+LORA_ELSEWHERE = {
+    "base_model_name_or_path": "model",
+    "inference_mode": "the toolkit itself",
+    "peft_type": "the toolkit itself",
+    "revision": "model.revision",
+    "task_type": "the toolkit itself",
+}
+"""Fields of `peft.LoraConfig` that a recipe decides under another name."""
 
 
 @functools.cache
@@ -85,11 +122,14 @@ def _class_fields(package: str, file: str, name: str) -> set[str]:
 
 
 def check_args(args: dict[str, Any], config: str, own: set[str], elsewhere: dict[str, str]) -> dict[str, Any]:
-    """Refuse what `config` has no field for, and what the recipe already says in a key of its own."""
+    """Refuse what `config` has no field for, what the recipe says in a key of its own, and what does more than say."""
     if not args:
         return args
     known = library_fields(config)
     for name in args:
+        if name in REFUSED:
+            instead = "upload the finished model yourself" if REFUSED[name] == SENDS else "leave it out"
+            raise ConfigError(f"{name} in args: {REFUSED[name]}", where=name, fix=instead)
         if name in own or name in elsewhere:
             place = elsewhere.get(name, f"{name}, outside args")
             raise ConfigError(f"{name} in args", where=name, fix=f"it is decided by {place}")

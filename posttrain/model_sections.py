@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from posttrain.errors import ConfigError
-from posttrain.library_fields import check_args
+from posttrain.library_fields import LORA_ELSEWHERE, check_args
 from posttrain.section import Positive, Section, Share, Size
 
 
@@ -52,6 +52,7 @@ class ModelSection(Section):
             names it. `model: FILE.gguf` is short.
         init: A small model built from scratch.
         revision: Of a hub id, as the next three keys are transformers'.
+        trust_remote_code: Run code that comes with the model: its own classes, a tokenizer's, kernels of the hub.
     """
 
     name: str | None = None
@@ -77,6 +78,16 @@ class ModelSection(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _kernel_is_code(self) -> ModelSection:
+        if self.attn_implementation and "/" in self.attn_implementation and not self.trust_remote_code:
+            raise ConfigError(
+                f"attn_implementation {self.attn_implementation!r} is a kernel of the hub: code that is downloaded",
+                expected="one that transformers brings, such as sdpa, eager or flash_attention_2",
+                fix="set model.trust_remote_code: true if you trust its owner",
+            )
+        return self
+
 
 class LoraSection(Section):
     """A low-rank adapter instead of full fine-tuning; names and meaning as in `peft.LoraConfig`.
@@ -95,7 +106,7 @@ class LoraSection(Section):
     @field_validator("args")
     @classmethod
     def _known(cls, args: dict[str, Any]) -> dict[str, Any]:
-        return check_args(args, "peft.LoraConfig", set(cls.model_fields), {"task_type": "the toolkit itself"})
+        return check_args(args, "peft.LoraConfig", set(cls.model_fields), LORA_ELSEWHERE)
 
     def peft_kwargs(self) -> dict[str, Any]:
         """The arguments of `peft.LoraConfig`."""

@@ -23,7 +23,7 @@ from typing import IO, Any
 from posttrain.errors import RewardError
 from posttrain.reward import FILE_MODULE, Outcome, Reward, score_completion
 from posttrain.reward_process import Job, WorkerProcess
-from posttrain.reward_worker import FAILED, READY, Setup, score_from
+from posttrain.reward_worker import FAILED, READY, Setup, answers_from, score_from
 from posttrain.score import describe
 
 _MOST_WORKERS = 8
@@ -202,7 +202,7 @@ class RewardPool:
 
     def _take(self, index: int, worker: WorkerProcess, message: bytes) -> int:
         try:
-            answers = [Outcome(score_from(plain), error, seconds) for plain, error, seconds in pickle.loads(message)]
+            answers = [Outcome(score_from(plain), error, seconds) for plain, error, seconds in answers_from(message)]
             mean = sum(answer.seconds for answer in answers) / len(answers)
         except Exception:  # whatever a reward wrote there
             worker.garbled = True

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import io
 import mmap
 import os
 import pickle
@@ -152,6 +153,20 @@ def _plain_score(outcome: Outcome) -> tuple[Any, ...] | None:
 def score_from(plain: tuple[Any, ...] | None) -> Score | None:
     """The score that `_answer` took apart."""
     return None if plain is None else Score(*plain)
+
+
+def answers_from(message: bytes) -> Any:
+    """What a worker sent, as plain data: the training process runs nothing for what a reward may have written there.
+
+    Raises:
+        pickle.UnpicklingError: The message names a class or a function, or is no pickle.
+    """
+    return _PlainData(io.BytesIO(message)).load()
+
+
+class _PlainData(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        raise pickle.UnpicklingError(f"{module}.{name} is not plain data")
 
 
 def _is_plain(value: Any, depth: int = _PLAIN_DEPTH) -> bool:

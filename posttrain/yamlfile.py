@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import copy
 import difflib
+import itertools
 import os
-from collections.abc import Callable, Iterable, Mapping
+import stat
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,13 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.scalarbool import ScalarBoolean
+from ruamel.yaml.tokens import (
+    FlowMappingEndToken,
+    FlowMappingStartToken,
+    FlowSequenceEndToken,
+    FlowSequenceStartToken,
+    TagToken,
+)
 
 from posttrain.errors import ConfigError
 
@@ -30,6 +39,12 @@ Kinds = Mapping[Key, tuple[str, ...]]
 
 COMMAND_LINE = "command line"
 DEFAULT = "default"
+
+LONGEST_FILE = 1 << 20
+"""Bytes. No recipe comes near it; a device or a data set that `extends` names by mistake does."""
+DEEPEST = 50
+MOST_VALUES = 20_000
+"""Values of one file with its aliases written out. A few lines of aliases of aliases can stand for billions."""
 
 
 @dataclass
@@ -101,6 +116,7 @@ def read_layer(path: Path, named_at: str | None = None) -> Layer:
     text = _read_text(path, named_at)
     where = display(path)
     try:
+        _check_tokens(text, where)
         document = YAML().load(text)
     except DuplicateKeyError as error:
         mark = error.problem_mark
@@ -113,14 +129,39 @@ def read_layer(path: Path, named_at: str | None = None) -> Layer:
         raise ConfigError(f"not valid YAML: {problem}", where=at, fix=_source_hint(text, mark)) from error
     except YAMLError as error:
         raise ConfigError(f"not valid YAML: {str(error).splitlines()[0]}", where=where) from error
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"not a recipe: {_as_said(error)}", where=where) from error  # a date 2001-99-99, say
     if document is None:
         raise ConfigError("the file is empty", expected="a mapping of keys to values", where=where)
     if not isinstance(document, CommentedMap):
         kind = "list" if isinstance(document, CommentedSeq) else type(document).__name__
         raise ConfigError(f"the file holds a {kind}", expected="a mapping of keys to values", where=f"{where}:1")
     origins: dict[Key, str] = {(): where}
-    data = _plain(document, (), where, origins)
+    try:
+        data = _plain(document, (), where, origins, itertools.count(1))
+    except RecursionError as error:
+        raise ConfigError(f"not a recipe: {_as_said(error)}", where=where, fix="write the aliases out") from error
     return Layer(data, origins)
+
+
+def _check_tokens(text: str, where: str) -> None:
+    """Refuse what no recipe needs, before anything is built from it: tags, and brackets without end."""
+    depth = 0
+    for token in YAML().scan(text):
+        at = f"{where}:{token.start_mark.line + 1}"
+        if isinstance(token, TagToken):  # asks a YAML reader for other things than data
+            tag = "".join(part or "" for part in token.value)
+            raise ConfigError(f"the tag {tag}", expected="plain YAML: a recipe is data", where=at, fix="remove it")
+        opened = isinstance(token, FlowSequenceStartToken | FlowMappingStartToken)
+        depth += opened - isinstance(token, FlowSequenceEndToken | FlowMappingEndToken)
+        if depth > DEEPEST:
+            raise ConfigError(f"more than {DEEPEST} brackets one in another", expected="a recipe", where=at)
+
+
+def _as_said(error: Exception) -> str:
+    return "its values are nested too deep" if isinstance(error, RecursionError) else str(error).splitlines()[0]
 
 
 def overrides_layer(overrides: Iterable[str]) -> Layer:
@@ -165,6 +206,9 @@ def parse_value(value: str, text: str | None = None) -> Any:
         raise ConfigError(
             f"{text or value!r}: the value is not valid YAML: {problem}", where=COMMAND_LINE, fix="quote it"
         ) from error
+    except (ValueError, RecursionError) as error:
+        seen = f"the value of {(text or value)[:60]!r}: {_as_said(error)}"
+        raise ConfigError(seen, where=COMMAND_LINE, fix="quote it") from error
 
 
 def merge(under: Layer, over: Layer, kinds: Kinds | None = None) -> Layer:
@@ -224,6 +268,10 @@ def _read_text(path: Path, named_at: str | None) -> str:
     if path.is_dir():
         raise ConfigError(f"{display(path)} is a folder", expected="a YAML file", where=where)
     try:
+        details = path.stat()
+        if not stat.S_ISREG(details.st_mode) or details.st_size > LONGEST_FILE:
+            seen = f"{details.st_size:,} bytes" if stat.S_ISREG(details.st_mode) else "no file but a device or a pipe"
+            raise ConfigError(f"{display(path)} is {seen}", expected="a YAML file of at most 1 MiB", where=where)
         return path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise ConfigError(f"{display(path)} does not exist", where=where, fix=nearest_files(path)) from error
@@ -265,20 +313,23 @@ def _source_hint(text: str, mark: Any) -> str | None:
     return f"look at: {line.strip()}" + (" (YAML wants spaces, not tabs)" if "\t" in line else "")
 
 
-def _plain(node: Any, at: Key, file: str, origins: dict[Key, str]) -> Any:
+def _plain(node: Any, at: Key, file: str, origins: dict[Key, str], values: Iterator[int]) -> Any:
     """ruamel's round-trip types as plain Python ones, noting on the way where each stands."""
+    if next(values) > MOST_VALUES:
+        fix = "write out what its aliases (*name) stand for, or put rows into a file of data"
+        raise ConfigError(f"more than {MOST_VALUES:,} values", expected="a recipe", where=file, fix=fix)
     if isinstance(node, CommentedMap):
         result: dict[str, Any] = {}
         for name, value in node.items():
             key = (*at, str(name))
             if name in (node.lc.data or {}):  # not so for keys that a `<<` merge brought in
                 origins[key] = f"{file}:{node.lc.key(name)[0] + 1}"
-            result[str(name)] = _plain(value, key, file, origins)
+            result[str(name)] = _plain(value, key, file, origins, values)
         return result
     if isinstance(node, CommentedSeq):
         for index in range(len(node)):
             origins[(*at, index)] = f"{file}:{node.lc.item(index)[0] + 1}"
-        return [_plain(item, (*at, index), file, origins) for index, item in enumerate(node)]
+        return [_plain(item, (*at, index), file, origins, values) for index, item in enumerate(node)]
     if isinstance(node, ScalarBoolean):  # an int to Python, as bool cannot be subclassed
         return bool(node)
     for plain in (bool, int, float, str):

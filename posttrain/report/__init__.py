@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -62,11 +63,24 @@ def write_report(run_dir: str | Path) -> Path:
 
 
 def _jinja() -> Environment:
-    jinja = Environment(loader=PackageLoader("posttrain.report", "."), autoescape=True, undefined=StrictUndefined)
+    jinja = Environment(
+        loader=PackageLoader("posttrain.report", "."), autoescape=True, undefined=StrictUndefined, finalize=_visible
+    )
     jinja.filters["percent"] = lambda share: "\N{EN DASH}" if share is None else f"{100 * share:.1f} %"
     jinja.filters["points"] = lambda change: f"{100 * change:+.1f}".replace("-", "\N{MINUS SIGN}")
     jinja.trim_blocks = jinja.lstrip_blocks = True
     return jinja
+
+
+# Characters that turn the direction of the text around them, those that nothing shows, and halves of characters
+_HIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def _visible(value: Any) -> Any:
+    """What a model wrote, with characters that could make it look like something else written as their numbers."""
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    return _HIDDEN.sub(lambda found: f"<U+{ord(found[0]):04X}>", value)
 
 
 def _json(file: Path) -> dict[str, Any]:

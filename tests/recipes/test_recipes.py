@@ -41,8 +41,12 @@ def test_header_says_how_to_run_it(path: Path) -> None:
     lines = path.read_text().splitlines()
     header = lines[: next(number for number, line in enumerate(lines) if not line.startswith("#"))]
     assert 3 <= len(header) <= 14
-    launch = "accelerate launch --num_processes 8 -m " if processes(path) > 1 else ""
-    assert f"#   {launch}posttrain run recipes/{path.relative_to(RECIPES)}" in "\n".join(header)
+    said, recipe = "\n".join(header), f"recipes/{path.relative_to(RECIPES)}"
+    if processes(path) == 1:
+        assert f"#   posttrain run {recipe}" in said
+        return
+    assert f"#   posttrain launch {recipe} --gpus 8\n" in said
+    assert f"#   accelerate launch --config_file recipes/accelerate/ddp.yaml -m posttrain run {recipe}" in said
 
 
 @pytest.mark.parametrize("path", [path for path in FILES if processes(path) > 1], ids=lambda path: path.name)

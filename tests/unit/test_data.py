@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from datasets import Dataset
 
-from posttrain.data import fingerprint, fit_to_model, to_chat, tokenize_demonstrations
+from posttrain.data import fit_to_model, to_chat, tokenize_demonstrations
 from posttrain.errors import DataError
 from posttrain.leaks import check_disjoint, content_key
 from posttrain.losses import IGNORED
@@ -119,16 +119,3 @@ def test_a_leak_is_found_in_spite_of_space_case_and_wrapping(seen, chat):
 def test_other_rows_are_not_a_leak():
     check_disjoint([{"prompt": "Is Ann a knight?"}], [{"prompt": "Is Ann a knave?"}, {"prompt": "IsAnn a knight?"}], [])
     assert content_key({"prompt": "a b"}) != content_key({"prompt": "ab"})
-
-
-def test_the_fingerprint_sees_order_values_and_which_part_a_row_is_in():
-    a, b = {"prompt": "a", "n": 1}, {"prompt": "b", "n": 2}
-    prints = [
-        fingerprint([a, b], []),
-        fingerprint([b, a], []),
-        fingerprint([a], [b]),
-        fingerprint([a, {**b, "n": 3}], []),
-        fingerprint([a, {"prompt": "b"}], []),
-    ]
-    assert len(set(prints)) == 5
-    assert fingerprint([{"n": 1, "prompt": "a"}, dict(b)], []) == prints[0]  # the order of columns means nothing

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import pytest
+from peft import LoraConfig, get_peft_model
 
 from posttrain.config import load_recipe
 from posttrain.errors import ConfigError
 from posttrain.inputs import check_model
+from posttrain.models import build_model, load_policy
 
 
 @pytest.fixture
 def adapter(tmp_path, tiny_tokenizer):
+    build_model(tiny_tokenizer, hidden_size=8, layers=1, heads=2).save_pretrained(tmp_path / "base")
+    base = load_policy(tmp_path / "base")
+    get_peft_model(base, LoraConfig(r=2, task_type="CAUSAL_LM")).save_pretrained(tmp_path / "adapter")
     tiny_tokenizer.save_pretrained(tmp_path / "adapter")
-    (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
     recipe = tmp_path / "r.yaml"
     recipe.write_text(f"model: {tmp_path / 'adapter'}\ntask: knights_knaves\nlora: {{r: 2}}\n")
     return recipe

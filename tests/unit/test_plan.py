@@ -6,12 +6,13 @@ from typing import Any
 import pytest
 
 from posttrain.config import Recipe, load_recipe
-from posttrain.errors import ConfigError
+from posttrain.errors import ConfigError, ResumeError
 from posttrain.plan import (
     batch_plan,
     check,
     contradictions,
     describe,
+    for_processes,
     generation_batch_size,
     nearest_divisors,
     nearest_multiples,
@@ -188,6 +189,35 @@ def test_contradictions(sections: dict[str, Any], key: str, said: str) -> None:
 )
 def test_no_contradictions(sections: dict[str, Any]) -> None:
     check(recipe(**sections))
+
+
+def test_another_number_of_processes_takes_the_same_rows() -> None:
+    started = recipe(
+        warmup={"gradient_accumulation_steps": 6},
+        hybrid={"gradient_accumulation_steps": 2, "grpo": {"steps_per_generation": 4}},
+    )
+    for now, warmup, hybrid, window in ((2, 9, 3, 6), (1, 18, 6, 12), (6, 3, 1, 2), (3, 6, 2, 4)):
+        here = for_processes(started, 3, now)
+        assert here.warmup.gradient_accumulation_steps == warmup
+        assert here.hybrid.gradient_accumulation_steps == hybrid
+        assert here.hybrid.grpo.steps_per_generation == window
+        plans = [batch_plan(one, count, prompts=10, demonstrations=10) for one, count in ((started, 3), (here, now))]
+        sizes = [
+            (plan.generation_batch, plan.completions_per_step, plan.demonstrations_per_step, plan.warmup_rows_per_step)
+            for plan in plans
+        ]
+        assert sizes[0] == sizes[1]
+    assert for_processes(started, 3, 3) is started
+
+
+def test_a_number_of_processes_that_does_not_divide_a_step() -> None:
+    started = recipe(warmup={"gradient_accumulation_steps": 2}, hybrid={"gradient_accumulation_steps": 3})
+    with pytest.raises(ResumeError) as failed:
+        for_processes(started, 4, 3)
+    assert "warmup.gradient_accumulation_steps 2, hybrid.gradient_accumulation_steps 3" in str(failed.value)
+    assert "expected: 1, 2 or 4 processes\n" in str(failed.value)
+    alone = recipe(warmup={"steps": 0}, hybrid={"gradient_accumulation_steps": 3})
+    assert for_processes(alone, 4, 3).hybrid.gradient_accumulation_steps == 4
 
 
 def test_contradictions_say_where_they_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import signal
@@ -17,7 +18,7 @@ import pytest
 from posttrain import files
 from posttrain.errors import CheckpointError, DataError, ResumeError
 from posttrain.rollouts.records import read_completions
-from posttrain.rundir import RunDir, difference, flatten, read_recipe
+from posttrain.rundir import RunDir, difference, flatten, processes_of, read_recipe
 
 RECIPE = {
     "model": {"name": "tiny", "init": None},
@@ -103,6 +104,15 @@ def test_keys_that_do_not_matter_do_not_stop_a_run(tmp_path):
     with RunDir.open(tmp_path / "kk", harmless, PRINTS) as run:
         assert run.resumed
         assert 'run.dir: "runs/kk" -> "elsewhere"' in run.changes
+
+
+def test_the_number_of_processes_that_began_it_is_remembered(tmp_path):
+    assert processes_of(tmp_path / "kk") is None
+    start(tmp_path / "kk", processes=4).close()
+    start(tmp_path / "kk", processes=2).close()
+    assert processes_of(tmp_path / "kk") == 4
+    start(tmp_path / "kk", processes=2, restart=True).close()
+    assert processes_of(tmp_path / "kk") == 2
 
 
 def test_accepted_changes_reopen_the_hybrid_stage_only(tmp_path):
@@ -202,6 +212,42 @@ def test_one_process_cannot_open_it_twice(tmp_path):
     with start(tmp_path / "kk"), pytest.raises(ResumeError, match="at work in this directory"):
         start(tmp_path / "kk")
     start(tmp_path / "kk").close()
+
+
+def test_a_directory_that_moves_away_between_opening_and_locking_is_not_locked(tmp_path, monkeypatch):
+    start(tmp_path / "kk").close()
+    lockf = fcntl.lockf
+
+    def moved_first(*args):
+        (tmp_path / "kk").rename(tmp_path / "kk.1")
+        lockf(*args)
+
+    monkeypatch.setattr(fcntl, "lockf", moved_first)
+    with pytest.raises(ResumeError, match="another process"):
+        start(tmp_path / "kk")
+    monkeypatch.undo()
+    start(tmp_path / "kk.1").close()
+
+
+def test_a_step_is_not_written_into_a_directory_that_took_the_place_of_the_run(tmp_path):
+    with start(tmp_path / "kk") as run:
+        run.step({"stage": "warmup", "step": 1})
+        (tmp_path / "kk").rename(tmp_path / "kk.1")
+        (tmp_path / "kk").mkdir()
+        with pytest.raises(CheckpointError, match="removed or moved away"):
+            run.step({"stage": "warmup", "step": 2})
+    assert list((tmp_path / "kk").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["state.json", "environment.json", "recipe.yaml"])
+@pytest.mark.parametrize("content", [b'{"done": {', b"\xff\xfe", b"[]", b""])
+def test_a_torn_file_of_the_run_is_named(tmp_path, name, content):
+    with start(tmp_path / "kk") as run:
+        run.mark_done("warmup")
+    (tmp_path / "kk" / name).write_bytes(content)
+    with pytest.raises(CheckpointError, match=rf"{name}: cannot be read: .*[\s\S]*--restart"):
+        start(tmp_path / "kk")
+    assert (tmp_path / "kk" / name).read_bytes() == content
 
 
 def test_a_refused_run_does_not_keep_the_lock(tmp_path):

@@ -22,7 +22,6 @@ from torch.distributed.tensor import DTensor
 
 from posttrain.rollouts.transformers import inference
 
-
 PIECE = 1 << 22
 """Numbers that change places at once."""
 

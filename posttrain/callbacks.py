@@ -117,15 +117,13 @@ class StopWhenAsked(TrainerCallback):
 
     Args:
         request: Who asked.
-        run_dir: What the main process could not write in a step ends it, too: on all processes, by the error.
     """
 
-    def __init__(self, request: StopRequest, run_dir: SharedRunDir):
-        self._request, self._dir = request, run_dir
+    def __init__(self, request: StopRequest, run_dir: SharedRunDir | None = None):
+        self._request = request
 
     def on_step_end(self, args, state, control, **kwargs):
         """Save and stop."""
-        self._dir.settle()
         if self._request.agreed():
             control.should_save = control.should_training_stop = True
 

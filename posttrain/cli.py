@@ -235,7 +235,7 @@ def _add_json_structure(tasks: Any) -> argparse.ArgumentParser:
 def _run(args: argparse.Namespace) -> None:
     from posttrain.config import Recipe, load_recipe
     from posttrain.plan import check, for_processes
-    from posttrain.rundir import processes_of
+    from posttrain.run_facts import processes_of
     from posttrain.zero import check_recipe, stage_of_launch
 
     def load() -> Recipe:

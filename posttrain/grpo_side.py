@@ -223,5 +223,4 @@ class GRPOSide(GRPOTrainer):
             return
         self._recorded_at = step
         notes, truncated = gather_object(self._reward_notes), gather_object(self._truncated)
-        if self.accelerator.is_main_process:
-            self._recorder.completions(step, rollout_rows(step, self._logs, notes, truncated))
+        self.ranks.decided(lambda: self._recorder.completions(step, rollout_rows(step, self._logs, notes, truncated)))

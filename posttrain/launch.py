@@ -127,7 +127,7 @@ def launch(args: Any) -> int:
     """
     from posttrain.config import load_recipe
     from posttrain.plan import check, for_processes
-    from posttrain.rundir import processes_of
+    from posttrain.run_facts import processes_of
     from posttrain.zero import check_recipe
 
     recipe = load_recipe(args.recipe, args.overrides)

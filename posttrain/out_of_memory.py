@@ -43,7 +43,7 @@ PLACES: tuple[tuple[str, str, Part], ...] = (
     ("posttrain/examiner.py", "_examine", "evaluation"),
     ("posttrain/models.py", "load_policy", "loading"),
     ("posttrain/policies.py", "load", "loading"),
-    ("posttrain/pipeline.py", "_trainer", "loading"),
+    ("posttrain/stages.py", "_trainer", "loading"),
     ("posttrain/warmup.py", "warm_up", "warmup"),
 )
 """Part of a file's path, function ("" is any) and the part of a run that it is; the innermost call decides."""

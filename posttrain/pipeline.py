@@ -11,55 +11,31 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, fields
-from functools import cached_property, wraps
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
-from transformers import PrinterCallback, set_seed
-from trl import SFTConfig
 
 from posttrain import out_of_memory
-from posttrain.callbacks import (
-    AroundHybrid,
-    RewardFailures,
-    SettingsOfRecipe,
-    ShowWarmup,
-    StopRequest,
-    StopWhenAsked,
-    count_failures,
-)
-from posttrain.checkpoints import MANIFEST, latest_checkpoint, staged, step_of
+from posttrain.checkpoints import latest_checkpoint
 from posttrain.config import Recipe, load_recipe
 from posttrain.connection import explained
-from posttrain.curriculum import ordered
-from posttrain.data import fit_to_model, tokenize_demonstrations
 from posttrain.data_changes import Contents, contents
-from posttrain.errors import ConfigError, PosttrainError, RewardError
-from posttrain.examiner import Examiner
-from posttrain.hybrid_config import HybridConfig
+from posttrain.errors import ConfigError, PosttrainError
 from posttrain.inputs import check_model, load_data, load_rewards
-from posttrain.plan import check, demonstration_batch_size, for_processes
-from posttrain.policies import Policies, save_whole, whole_state
+from posttrain.plan import check, for_processes
 from posttrain.progress import Progress
 from posttrain.quiet import quiet_libraries
 from posttrain.ranks import Ranks
-from posttrain.report import write_report
-from posttrain.reward import Reward, Scorer, trl_reward_functions
+from posttrain.reward import Reward
 from posttrain.rollouts.vllm_build import check_installed
-from posttrain.rundir import flatten, processes_of
+from posttrain.run_facts import flatten, processes_of
 from posttrain.sections import RunSection
 from posttrain.shared_dir import SharedRunDir
-from posttrain.skipped import skipped_in_words
+from posttrain.stages import Stages, stages_of
 from posttrain.tasks import TaskData
-from posttrain.trainer import HybridTrainer
-from posttrain.warmup import Warmup, warm_up
 
 
 @dataclass(frozen=True)
@@ -187,7 +163,7 @@ def _run(
             restart=restart,
             data=described,
         ) as run_dir,
-        Progress(_stages(here), plain=plain, enabled=ranks.is_main) as progress,
+        Progress(stages_of(here), plain=plain, enabled=ranks.is_main) as progress,
     ):
         for change in run_dir.changes:
             progress.message(f"changed since the last start: {change}")
@@ -199,14 +175,15 @@ def _run(
                 f"started on {started_on} processes, going on with {ranks.count}: the same rows a step, by "
                 "gradient_accumulation_steps "
                 + " and ".join(
-                    f"{getattr(here, name).gradient_accumulation_steps} ({name})" for name, _ in _stages(here)
+                    f"{getattr(here, name).gradient_accumulation_steps} ({name})" for name, _ in stages_of(here)
                 )
             )
         rank = ranks.number if ranks.count > 1 else None
         with out_of_memory.explained(
             settled, processes=started_on, rank=rank, last_checkpoint=lambda: _last_checkpoint(path)
         ):
-            return _Run(here, data, loaded, run_dir, progress, ranks, _hashes(facts)).carry_out()
+            Stages(here, data, loaded, run_dir, progress, ranks, _hashes(facts)).carry_out()
+            return RunResult(run_dir.path, run_dir.evaluations())
 
 
 def _hashes(facts: dict[str, Any]) -> dict[str, str]:
@@ -240,299 +217,3 @@ def _settled(recipe: Recipe) -> Recipe:
         else:
             check_installed()
     return recipe.model_copy(update={"rollout": section.model_copy(update={"engine": engine})})
-
-
-class _Run:
-    """One session of a run: the stages, and what they share."""
-
-    def __init__(
-        self,
-        recipe: Recipe,
-        data: TaskData,
-        rewards: list[Reward],
-        run_dir: SharedRunDir,
-        progress: Progress,
-        ranks: Ranks,
-        agreement: dict[str, str],
-    ):
-        self.recipe, self.data, self.rewards, self.dir, self.progress = recipe, data, rewards, run_dir, progress
-        self.ranks, self.agreement = ranks, agreement
-        self.stop = StopRequest(ranks, run_dir.path)
-        # The recipe says what is computed in, on one process as on several; a launcher's settings would take its place
-        os.environ.pop("ACCELERATE_MIXED_PRECISION", None)
-        if recipe.run.threads:
-            torch.set_num_threads(recipe.run.threads)
-        self.policies = Policies(recipe, data, run_dir, progress.message, ranks)
-        self.tokenizer, self.on_gpu = self.policies.tokenizer, self.policies.on_gpu
-        self.examiner = Examiner(recipe, data, rewards, self.tokenizer, on_gpu=self.on_gpu, ranks=ranks)
-
-    def carry_out(self) -> RunResult:
-        """Every stage that is not done yet."""
-        self.progress.message(f"{self._opening()}, sampling with {self.recipe.rollout.engine}")
-        for note in self.data.notes:
-            self.progress.message(note)
-        with self.stop.listening(self.progress.message), self.examiner:
-            try:
-                if self.recipe.evaluate.at_start:
-                    self._evaluate_once("start", 0, lambda: self.policies.load(self.policies.source))
-                    self.stop.check()
-                self._warm_up()
-                self._hybrid()
-            except BaseException:
-                with suppress(Exception):  # the page must not hide why the run stopped
-                    self._report()
-                raise
-            self.ranks.decided(self._report)
-        failures = self.ranks.decided(lambda: count_failures(self.dir.errors_file))
-        if failures:
-            self.progress.message(f"rewards failed {failures} times in this run: see {self.dir.errors_file}")
-        for note in self.ranks.decided(lambda: skipped_in_words(self.dir.steps_file)):
-            self.progress.message(note)
-        self.progress.message(f"done: model in {self.dir.model}, report in {self.dir.report_file}")
-        return RunResult(self.dir.path, self.dir.evaluations())
-
-    def _report(self) -> None:
-        if self.ranks.is_main and self.dir.recipe_file.exists():  # else the directory was removed under the run
-            write_report(self.dir.path)
-
-    def _opening(self) -> str:
-        if not self.dir.resumed:
-            return f"starting {self.dir.path}"
-        for stage, steps in _stages(self.recipe):
-            if self.dir.done(stage) is None:
-                checkpoint = self.dir.latest_checkpoint(stage)
-                at = f"after step {step_of(checkpoint)} of {steps}" if checkpoint else "from its beginning"
-                return f"resuming {self.dir.path}: {stage} {at}"
-        return f"resuming {self.dir.path}: only the final evaluation is left"
-
-    # ---- stages ----
-
-    def _warm_up(self) -> None:
-        section = self.recipe.warmup
-        if section.steps == 0:
-            return
-        if self.dir.done("warmup") is None:
-            checkpoint = self._last_checkpoint("warmup")
-            set_seed(self.recipe.run.seed)
-            model = self.policies.with_adapter(self.policies.load(self.policies.source))
-            args = SFTConfig(**self._common("warmup"), **{**self._defaults(), **section.trl_kwargs()})
-            result = warm_up(
-                model,
-                self.tokenizer,
-                self._demonstrations,
-                args,
-                norm_window=section.window(),
-                recorder=self.dir,
-                callbacks=[SettingsOfRecipe(), StopWhenAsked(self.stop, self.dir), ShowWarmup(self.progress)],
-                checkpoint=checkpoint,
-                on_end=self._save_warmup,
-                max_skipped_steps=section.max_skipped_steps,
-            )
-            self.dir.mark_done("warmup", vars(result))
-        self.progress.finish("warmup")
-        steps = (self.dir.done("warmup") or {})["steps"]
-        self._evaluate_once("warmup", steps, lambda: self.policies.load(self.dir.warmup_model))
-        self.stop.check()
-
-    def _save_warmup(self, trainer: Any) -> None:
-        if trainer.state.global_step < self.recipe.warmup.steps:  # else nothing is left to go on with: keep it
-            self.stop.check()
-        policy = trainer.accelerator.unwrap_model(trainer.model)
-        save_whole(self.dir.warmup_model, policy, self.tokenizer, ranks=self.ranks, state_dict=whole_state(trainer))
-
-    def _hybrid(self) -> None:
-        if self.dir.done("hybrid") is None:
-            steps = self._train_hybrid() if self.recipe.hybrid.steps else self._hand_on_warmup()
-            self.dir.mark_done("hybrid", {"steps": steps})
-            self.stop.check()
-        steps = (self.dir.done("hybrid") or {})["steps"]
-        if steps < self.recipe.hybrid.steps:
-            self.progress.message(
-                f"hybrid ended after step {steps} of {self.recipe.hybrid.steps}: hybrid.time_limit_s is spent"
-            )
-        elif steps:
-            self.progress.finish("hybrid")
-        self._evaluate_once("final", steps, lambda: self.policies.load(self.dir.model))
-        self.dir.mark_done("final")
-
-    def _train_hybrid(self) -> int:
-        checkpoint, warmed = self._last_checkpoint("hybrid"), self.dir.done("warmup")
-        set_seed(self.recipe.run.seed)
-        policy = self.policies.load(self.dir.warmup_model if warmed else self.policies.source)
-        model = policy if warmed else self.policies.with_adapter(policy)
-        trainer, failures = self._trainer(model, checkpoint, Warmup(**_only(Warmup, warmed)) if warmed else None)
-        try:
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-        except RewardError:
-            failures.write(trainer.state.global_step + 1)
-            raise
-        if trainer.state.global_step < trainer.state.max_steps:
-            self.stop.check()
-        policy = trainer.accelerator.unwrap_model(trainer.model)
-        save_whole(self.dir.model, policy, self.tokenizer, ranks=self.ranks, state_dict=whole_state(trainer))
-        return trainer.state.global_step
-
-    def _hand_on_warmup(self) -> int:
-        """Without a hybrid stage the warmed-up model is the final one."""
-
-        def copy() -> None:
-            name = self.dir.model.name
-            with staged(self.dir.path, name) as staging:
-                shutil.copytree(self.dir.warmup_model, staging / name, ignore=shutil.ignore_patterns(MANIFEST))
-
-        self.ranks.decided(copy)
-        return 0
-
-    def _trainer(
-        self, model: Any, checkpoint: Path | None, warmed: Warmup | None
-    ) -> tuple[HybridTrainer, RewardFailures]:
-        recipe, section = self.recipe, self.recipe.hybrid
-        last_step = step_of(checkpoint) if checkpoint else 0
-        spent_s = self.dir.seconds_of("hybrid")
-        scorer = Scorer(self.rewards, max_error_rate=recipe.scoring.max_error_rate, pool=self.examiner.pool)
-        args = HybridConfig(
-            **self._common("hybrid"),
-            **{**self._defaults(), "logging_steps": recipe.run.log_every, **section.trl_kwargs()},
-            **recipe.rollout.trl_kwargs(),
-            reward_weights=scorer.weights,
-            demonstration_batch_size=demonstration_batch_size(recipe),
-            kl_sample=section.kl.sample,
-            max_skipped_steps=section.max_skipped_steps,
-            kl_offload=section.kl.offload,
-            completions_every=recipe.run.save_completions_every,
-            compare_ranks_every=recipe.run.compare_ranks_every,
-        )
-        if section.time_limit_s and checkpoint and spent_s >= section.time_limit_s:
-            args.max_steps = last_step  # stopped or killed at its end: load the checkpoint, and no step more
-        trainer = HybridTrainer(
-            model,
-            [agreed(function, self.ranks) for function in trl_reward_functions(scorer)],
-            args,
-            Dataset.from_list(fit_to_model(self._prompts(), self.tokenizer)),
-            processing_class=self.tokenizer,
-            demonstrations=self._demonstrations if section.controller.shares()[0] else None,
-            controller=section.controller,
-            g_warmup=warmed.g_warmup if warmed else None,
-            recorder=self.dir,
-            engine=self.examiner.engine(model),
-            agreement=self.agreement,
-            callbacks=[SettingsOfRecipe(), StopWhenAsked(self.stop, self.dir)],
-        )
-        if trainer.sft and warmed:
-            trainer.sft.stream.cursor = warmed.demonstration_cursor
-        trainer.remove_callback(PrinterCallback)
-        failures = RewardFailures(
-            scorer, self.dir.errors_file, last_step=last_step, say=self.progress.message, ranks=self.ranks
-        )
-        trainer.add_callback(failures)
-        policy = trainer.accelerator.unwrap_model(trainer.model)
-        trainer.add_callback(
-            AroundHybrid(
-                trainer,
-                self.progress,
-                lambda step: self._evaluate_once("hybrid", step, lambda: policy),
-                every=recipe.evaluate.every,
-                time_limit_s=section.time_limit_s,
-                spent_s=spent_s,
-                ranks=self.ranks,
-            )
-        )
-        return trainer, failures
-
-    # ---- parts of stages ----
-
-    def _evaluate_once(self, stage: str, step: int, model: Callable[[], Any]) -> None:
-        if not self.dir.evaluated(stage, step):
-            self._evaluate(stage, step, model())
-
-    def _prompts(self) -> list[Any]:
-        """What the rollouts are drawn from: the task's prompts, or those of a curriculum in its order."""
-        # A controller that never samples may come without prompts, GRPOTrainer may not
-        rows, curriculum = self.data.train or self.data.demonstrations, self.recipe.hybrid.curriculum
-        if curriculum is None:
-            return rows
-        warmed = curriculum.model == "warmup" and self.dir.done("warmup")
-
-        def measure() -> list[float]:
-            model = self.policies.load(self.dir.warmup_model if warmed else self.policies.source)
-            return self.examiner.pass_rates(model, rows, curriculum.samples, self._tracked("pass rates"))
-
-        kept = ordered(rows, self.dir.pass_rates_file, measure, self.ranks)
-        self.progress.message(f"curriculum: {len(kept)} of {len(rows)} prompts, easiest first")
-        return kept
-
-    def _evaluate(self, stage: str, step: int, model: Any) -> None:
-        result = self.examiner.evaluate(model, self.data.eval, self._tracked(f"eval {stage}"))
-        self.dir.evaluation(result.record(stage, step), result.rows)
-        low, high = result.ci95
-        self.progress.message(
-            f"{stage}, step {step}: pass@1 {result.pass_at_1:.1%} (95 % interval {low:.1%} to {high:.1%}, "
-            f"n = {len(result.passed)})"
-        )
-
-    def _tracked(self, label: str) -> Callable[[int, int], None]:
-        """Shows an evaluation, and gives it up between two of its batches when a stop is asked for."""
-        show = self.progress.track(label)
-
-        def report(done: int, total: int) -> None:
-            show(done, total)
-            if done < total:
-                self.stop.check()
-
-        return report
-
-    @cached_property  # both stages train on them
-    def _demonstrations(self) -> Dataset:
-        rows = fit_to_model(self.data.demonstrations, self.tokenizer)
-        return tokenize_demonstrations(
-            rows,
-            self.tokenizer,
-            max_length=self.recipe.warmup.max_length,
-            template_kwargs=self.recipe.hybrid.template_kwargs,
-        )
-
-    def _common(self, stage: str) -> dict[str, Any]:
-        run_section = self.recipe.run
-        return {
-            "output_dir": str(self.dir.checkpoints(stage)),
-            "seed": run_section.seed,
-            "report_to": run_section.report_to,
-            "disable_tqdm": True,
-            "use_cpu": not self.on_gpu,
-            "trust_remote_code": self.recipe.model.trust_remote_code,
-        }
-
-    def _defaults(self) -> dict[str, Any]:
-        """Where TRL's defaults suit a GPU only; a recipe's `args` override them."""
-        unused = {"ddp_find_unused_parameters": False}  # what trains is used in every step; to look costs time
-        return unused if self.on_gpu else {**unused, "bf16": False, "gradient_checkpointing": False}
-
-    def _last_checkpoint(self, stage: str) -> Path | None:
-        """What a stage goes on from; what was written of it after that is forgotten."""
-        checkpoint = self.dir.latest_checkpoint(stage)
-        self.dir.truncate_steps(stage, step_of(checkpoint) if checkpoint else 0)
-        return checkpoint
-
-
-def agreed(function: Callable[..., Any], ranks: Ranks) -> Callable[..., Any]:
-    """A reward function that every process calls at once, and that fails on all of them if it fails on one."""
-    if ranks.count == 1:
-        return function
-
-    @wraps(function)
-    def score(*args: Any, **kwargs: Any) -> Any:
-        values = ranks.together(lambda: function(*args, **kwargs))
-        score.last_outcomes = getattr(function, "last_outcomes", [])  # type: ignore[attr-defined]
-        return values
-
-    return score
-
-
-def _stages(recipe: Recipe) -> list[tuple[str, int]]:
-    """Name and steps of each stage that the recipe has."""
-    stages = (("warmup", recipe.warmup.steps), ("hybrid", recipe.hybrid.steps))
-    return [(name, steps) for name, steps in stages if steps]
-
-
-def _only(kind: type, values: dict[str, Any]) -> dict[str, Any]:
-    return {each.name: values[each.name] for each in fields(kind)}

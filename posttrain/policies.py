@@ -14,10 +14,10 @@ from posttrain.checkpoints import staged
 from posttrain.config import Recipe
 from posttrain.gguf_files import gguf_file
 from posttrain.inputs import hub_options, loading
+from posttrain.layout import Layout
 from posttrain.models import build_model, load_policy, load_tokenizer, train_tokenizer
 from posttrain.ranks import Ranks
 from posttrain.rollouts.policy_weights import check_weights
-from posttrain.rundir import Layout
 from posttrain.tasks import TaskData
 
 

@@ -2,6 +2,10 @@
 
 A collective that one process leaves out hangs all the others. So a process that fails says so before the others wait
 for it: what may fail on one process alone runs in `decided` or `together`, which raise everywhere or nowhere.
+
+All that is agreed on here goes over a gloo group beside the one that gradients and shards go over. On GPUs that one is
+NCCL's, where a process that is gone is not noticed before the time limit, and where every message waits for the GPU.
+And a process that failed in the middle of a forward pass can't take the others' shards for answers.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import torch.distributed as dist
 from accelerate import Accelerator, PartialState
@@ -19,6 +24,9 @@ from accelerate import Accelerator, PartialState
 from posttrain.errors import PosttrainError, TrainingError
 
 T = TypeVar("T")
+
+_BESIDE: WeakKeyDictionary[dist.ProcessGroup, dist.ProcessGroup] = WeakKeyDictionary()
+"""The group to agree over, by the default group that it has the processes of; it ends with that one."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +56,9 @@ class Ranks:
         count = int(os.environ.get("WORLD_SIZE", "1"))
         if count == 1:
             return cls()
-        PartialState(cpu=on_cpu, timeout=timedelta(seconds=time_limit_s))
+        limit = timedelta(seconds=time_limit_s)
+        PartialState(cpu=on_cpu, timeout=limit)
+        _beside(limit)
         return cls.joined()
 
     @classmethod
@@ -61,8 +71,10 @@ class Ranks:
 
     @classmethod
     def of(cls, accelerator: Accelerator) -> Ranks:
-        """The processes of a trainer."""
+        """The processes of a trainer; all of them must ask at once."""
         count = accelerator.num_processes
+        if count > 1:
+            _beside(_limit(accelerator))
         return cls(accelerator.process_index, count, int(os.environ.get("LOCAL_WORLD_SIZE", str(count))))
 
     @property
@@ -75,7 +87,7 @@ class Ranks:
         if self.count == 1:
             return [value]
         values: list[Any] = [None] * self.count
-        dist.all_gather_object(values, value)
+        dist.all_gather_object(values, value, group=_beside())
         return values
 
     def wait(self) -> None:
@@ -97,7 +109,7 @@ class Ranks:
                 outcome[0] = decide()
             except Exception as raised:
                 error, outcome[1] = raised, _shareable(raised, self.number)
-        dist.broadcast_object_list(outcome, src=0)
+        dist.broadcast_object_list(outcome, src=0, group=_beside())
         self._raise(error, outcome[1])
         return outcome[0]
 
@@ -168,6 +180,22 @@ class Ranks:
             raise own
         if shared is not None:
             raise shared
+
+
+def _beside(limit: timedelta | None = None) -> dist.ProcessGroup:
+    """The group to agree over, made by all processes at once where there is none yet for the default group."""
+    default = dist.group.WORLD
+    assert default is not None
+    if default not in _BESIDE:
+        _BESIDE[default] = dist.new_group(backend="gloo", timeout=limit)
+    return _BESIDE[default]
+
+
+def _limit(accelerator: Accelerator) -> timedelta | None:
+    """How long a process of a trainer waits for the others; gloo's default where its backend doesn't tell."""
+    default = dist.group.WORLD
+    assert default is not None
+    return getattr(default._get_backend(accelerator.device).options, "_timeout", None)
 
 
 def _shareable(error: BaseException, rank: int) -> PosttrainError:

@@ -11,117 +11,31 @@ or dies.
 
 from __future__ import annotations
 
-import io
 import json
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
-
-from ruamel.yaml import YAML, YAMLError
 
 from posttrain import environment, files
 from posttrain.checkpoints import put_aside_torn, why_torn
 from posttrain.data_changes import Contents, data_changes
 from posttrain.errors import CheckpointError, ResumeError
+from posttrain.layout import STAGES, Layout
 from posttrain.lock import Lock
 from posttrain.masking import without_secrets
 from posttrain.rollouts import records
-from posttrain.step_sizes import same_size_keys
-
-STAGES = ("start", "warmup", "hybrid", "final")
-
-# Keys that say where a run writes, when it saves and looks, and on what it computes, not what it learns.
-HARMLESS = re.compile(
-    r"(run\.(?!seed\b)|evaluate\.(every|batch_size|at_start)$|(warmup|hybrid)\.(save_steps|max_skipped_steps)$|scoring\."
-    r"|hybrid\.kl\.offload$"
-    r"|(warmup|hybrid)\.args\.gradient_checkpointing(_kwargs)?$"
-    r"|rollout\.(gpu_memory_utilization|server_base_url|weights_folder|weights_transfer|overlap|enable_sleep_mode"
-    r"|time_limit_s|probe_every)$)"
+from posttrain.run_facts import (
+    HARMLESS,
+    difference,
+    flatten,
+    named,
+    read_environment,
+    read_recipe,
+    read_whole,
+    without,
+    write_recipe,
 )
-
-
-class Layout:
-    """Where everything is in a run's directory.
-
-    Attributes:
-        path: The directory.
-    """
-
-    def __init__(self, path: Path):
-        self.path = path
-
-    @property
-    def recipe_file(self) -> Path:
-        """The recipe as resolved: defaults, parents and command line applied."""
-        return self.path / "recipe.yaml"
-
-    @property
-    def environment_file(self) -> Path:
-        """Versions, code and machine of every session, and the fingerprints of data and rewards."""
-        return self.path / "environment.json"
-
-    @property
-    def data_file(self) -> Path:
-        """Hashes of the rows, by which a changed data set is told in words (see `data_changes`)."""
-        return self.path / "data.json"
-
-    @property
-    def state_file(self) -> Path:
-        """Which stages are done."""
-        return self.path / "state.json"
-
-    @property
-    def steps_file(self) -> Path:
-        """One line an optimizer step."""
-        return self.path / "steps.jsonl"
-
-    @property
-    def eval_file(self) -> Path:
-        """One line an evaluation."""
-        return self.path / "eval.jsonl"
-
-    @property
-    def completions_folder(self) -> Path:
-        """The parquet files of completions."""
-        return self.path / "completions"
-
-    @property
-    def errors_file(self) -> Path:
-        """One line a completion that a reward failed on."""
-        return self.path / "errors.jsonl"
-
-    @property
-    def pass_rates_file(self) -> Path:
-        """Each prompt of a curriculum and how often it was solved before the hybrid stage."""
-        return self.path / "pass_rates.jsonl"
-
-    @property
-    def warmup_model(self) -> Path:
-        """The model at the end of the warm-up: the reference of the KL, and where other methods can start."""
-        return self.path / "warmup"
-
-    @property
-    def model(self) -> Path:
-        """The final model."""
-        return self.path / "model"
-
-    @property
-    def report_file(self) -> Path:
-        """The report, one self-contained page."""
-        return self.path / "report.html"
-
-    def checkpoints(self, stage: str) -> Path:
-        """The folder of the checkpoint-N folders of a stage, "warmup" or "hybrid"."""
-        return self.path / "checkpoints" / stage
-
-    def rollouts_file(self, step: int) -> Path:
-        """The parquet file of the rollouts of a step of the hybrid stage."""
-        return self.completions_folder / f"step-{step:06d}.parquet"
-
-    def eval_completions_file(self, stage: str, step: int) -> Path:
-        """The parquet file of an evaluation's completions."""
-        return self.completions_folder / f"eval-{stage}-{step:06d}.parquet"
+from posttrain.step_sizes import same_size_keys
 
 
 class RunDir(Layout):
@@ -223,10 +137,10 @@ class RunDir(Layout):
             _refuse_foreign_folder(path)
         sessions: list[dict[str, Any]] = []
         if run.resumed:
-            before = _read_environment(run.environment_file)
+            before = read_environment(run.environment_file)
             sessions, processes = before.get("sessions", []), before.get("processes", 1)
-            was = {**flatten(read_recipe(run.recipe_file)), **_named(before.get("fingerprints", {}))}
-            run._compare(was, {**flatten(recipe), **_named(fingerprints)}, accept_changes, data)
+            was = {**flatten(read_recipe(run.recipe_file)), **named(before.get("fingerprints", {}))}
+            run._compare(was, {**flatten(recipe), **named(fingerprints)}, accept_changes, data)
             run._tidy()
             run._pass_over_torn()
         described = environment.describe()
@@ -242,7 +156,7 @@ class RunDir(Layout):
         )
         if data is not None and run._data_before() != data:
             files.write_text(run.data_file, json.dumps(data) + "\n")
-        _write_recipe(run.recipe_file, recipe)  # last: the directory is a run's from here on
+        write_recipe(run.recipe_file, recipe)  # last: the directory is a run's from here on
         return run
 
     def _tidy(self) -> None:
@@ -292,7 +206,7 @@ class RunDir(Layout):
             return [line for part in parts for line in part]
 
         same_size = same_size_keys(was, now)
-        serious = in_words(difference(_without(was, same_size), _without(now, same_size), ignore=HARMLESS))
+        serious = in_words(difference(without(was, same_size), without(now, same_size), ignore=HARMLESS))
         self.changes = in_words(difference(was, now))
         if not serious:
             return
@@ -334,7 +248,7 @@ class RunDir(Layout):
     def _state(self) -> dict[str, Any]:
         if not self.state_file.exists():
             return {}
-        return _read_whole(self.state_file, json.loads)["done"]
+        return read_whole(self.state_file, json.loads)["done"]
 
     def _write_state(self, done: dict[str, Any]) -> None:
         files.write_json(self.state_file, {"done": done})
@@ -394,84 +308,6 @@ class RunDir(Layout):
 
     def __exit__(self, *exc: object) -> None:
         self.close()
-
-
-def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A nested mapping as dotted keys; lists stay whole, since an element's place is rarely what changed."""
-    flat: dict[str, Any] = {}
-    for key, item in value.items():
-        if isinstance(item, Mapping) and item:
-            flat.update(flatten(item, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = item
-    return flat
-
-
-def _without(facts: Mapping[str, Any], keys: set[str]) -> dict[str, Any]:
-    """Without some keys, and without sections in which there is nothing: a key in one of them is what differs."""
-    return {key: value for key, value in facts.items() if key not in keys and value != {}}
-
-
-def difference(was: dict[str, Any], now: dict[str, Any], ignore: re.Pattern[str] | None = None) -> list[str]:
-    """`key: was -> is` for each dotted key that differs, in order; keys that match `ignore` are left out."""
-    absent = object()
-
-    def shown(value: Any) -> str:
-        return "(absent)" if value is absent else json.dumps(value, ensure_ascii=False)
-
-    lines = []
-    for key in dict.fromkeys([*was, *now]):
-        before, after = was.get(key, absent), now.get(key, absent)
-        if before != after and not (ignore and ignore.match(key)):
-            lines.append(f"{key}: {shown(before)} -> {shown(after)}")
-    return lines
-
-
-def read_recipe(file: Path) -> dict[str, Any]:
-    """A run's recipe.yaml as plain Python values."""
-    return _read_whole(file, YAML(typ="safe", pure=True).load)
-
-
-def processes_of(path: Path) -> int | None:
-    """The number of processes that the run in a directory was started on; None where there is no run."""
-    if not (path / "recipe.yaml").exists():
-        return None
-    return _read_environment(path / "environment.json").get("processes", 1)
-
-
-def _write_recipe(file: Path, recipe: Mapping[str, Any]) -> None:
-    yaml = YAML(typ="safe", pure=True)
-    yaml.default_flow_style = False
-    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
-    yaml.allow_unicode = True
-    text = io.StringIO()
-    yaml.dump(recipe, text)
-    files.write_text(file, text.getvalue())
-
-
-def _named(fingerprints: Mapping[str, str]) -> dict[str, str]:
-    return {f"fingerprint of {name}": value for name, value in fingerprints.items()}
-
-
-def _read_environment(file: Path) -> dict[str, Any]:
-    return _read_whole(file, json.loads) if file.exists() else {}
-
-
-def _read_whole(file: Path, load: Callable[[str], Any]) -> dict[str, Any]:
-    """A file that was written whole, so that what cannot be read was torn by a disk or by hand."""
-    try:
-        value = load(file.read_text(encoding="utf-8"))
-        if isinstance(value, dict):
-            return value
-        reason = f"it holds a {type(value).__name__}"
-    except (OSError, ValueError, YAMLError) as error:
-        reason = " ".join(str(error).split())
-    raise CheckpointError(
-        f"cannot be read: {reason}",
-        expected="the file as the run wrote it",
-        where=str(file),
-        fix="bring it back from a copy; or start over by --restart, which keeps this run aside",
-    )
 
 
 def _refuse_foreign_folder(path: Path) -> None:

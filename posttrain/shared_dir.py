@@ -16,8 +16,9 @@ from typing import Any, TypeVar
 from posttrain.checkpoints import latest_checkpoint
 from posttrain.errors import ConfigError
 from posttrain.files import read_lines
+from posttrain.layout import Layout
 from posttrain.ranks import Ranks
-from posttrain.rundir import Layout, RunDir
+from posttrain.rundir import RunDir
 
 T = TypeVar("T")
 
@@ -27,8 +28,8 @@ _SEEN_WITHIN_S = 10.0  # a network file system may show a new file late
 class SharedRunDir(Layout):
     """A `RunDir` of the main process, and a share in it for the others.
 
-    Every process calls every method at the same point of the run, but for `step` and `completions`, which are for the
-    main process: an error of those is kept, and raised on all processes by `settle`.
+    Every process calls every method at the same point of the run, but for `step` and `completions`: those are what a
+    trainer's recorder has, which the trainer calls on the main process and whose errors it shares.
 
     Attributes:
         resumed, changes: As of `RunDir`.
@@ -38,7 +39,6 @@ class SharedRunDir(Layout):
         super().__init__(path)
         self.resumed, self.changes = resumed, changes
         self._ranks, self._own = ranks, own
-        self._failure: Exception | None = None
 
     @classmethod
     def open(
@@ -150,31 +150,11 @@ class SharedRunDir(Layout):
 
     def step(self, record: Mapping[str, Any]) -> None:
         """As `RunDir.step`; the main process's only."""
-        self._keep(lambda own: own.step(record))
+        self._main().step(record)
 
     def completions(self, step: int, rows: list[dict[str, Any]]) -> None:
         """As `RunDir.completions`; the main process's only."""
-        self._keep(lambda own: own.completions(step, rows))
-
-    def _keep(self, write: Callable[[RunDir], Any]) -> None:
-        if self._own is None or self._failure is not None:
-            return
-        try:
-            write(self._own)
-        except Exception as error:
-            if self._ranks.count == 1:
-                raise
-            self._failure = error
-
-    def settle(self) -> None:
-        """Raise on all processes what the main one could not write since the last time."""
-        if self._ranks.count > 1:
-            self._ranks.together(self._raise_failure)
-
-    def _raise_failure(self) -> None:
-        failure, self._failure = self._failure, None
-        if failure is not None:
-            raise failure
+        self._main().completions(step, rows)
 
     # -- closing -----------------------------------------------------------------------------------------------
 

@@ -266,8 +266,7 @@ class HybridTrainer(HybridCheckpoints):
                 self._metrics["train"][f"hybrid/{name}"].append(record[name])
         if signals.kl is not None:
             self._metrics["train"]["hybrid/kl"].append(signals.kl)
-        if self.accelerator.is_main_process:
-            self._recorder.step(self.last_record)
+        self.ranks.decided(lambda: self._recorder.step(self.last_record))  # a full disk ends all processes, not one
         if self.args.compare_ranks_every and self.state.global_step % self.args.compare_ranks_every == 0:
             self.compare_ranks()
 
@@ -282,8 +281,8 @@ class _StepEnd(TrainerCallback):
         self._trainer._last_loaded_step = -1  # what the engine has may be from before another train()
         self._trainer._drawn_ahead = None
         recorder = self._trainer._recorder
-        if state.is_world_process_zero and isinstance(recorder, FolderRecorder):
-            recorder.forget_after(state.global_step)
+        if isinstance(recorder, FolderRecorder):
+            self._trainer.ranks.decided(lambda: recorder.forget_after(state.global_step))
         if self._trainer._start is not None:
             self._trainer._start.take(self._trainer.model)
         if self._trainer.args.compare_ranks_every:

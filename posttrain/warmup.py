@@ -154,9 +154,8 @@ class _Watch(TrainerCallback):
             )
             error.shared = args.world_size > 1  # loss and norm are over all processes
             raise error
-        if not state.is_world_process_zero:
-            return
-        self._recorder.step(
+        self._ranks.decided(
+            lambda: self._recorder.step(
             {
                 "stage": "warmup",
                 "step": state.global_step,
@@ -172,4 +171,5 @@ class _Watch(TrainerCallback):
                 "demonstration_cursor": state.global_step * self._per_step,
                 "skipped": self._was_skipped,
             }
+            )
         )

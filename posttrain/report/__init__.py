@@ -14,10 +14,10 @@ from markupsafe import Markup
 
 from posttrain import files
 from posttrain.evaluate import paired_difference
+from posttrain.layout import STAGES
 from posttrain.progress import duration
 from posttrain.report.charts import Series, line_chart, mix_strip
 from posttrain.rollouts import records
-from posttrain.rundir import STAGES
 
 Lines = list[dict[str, Any]]
 STAGE_NAMES = {"start": "Start", "warmup": "Warm-up", "hybrid": "Hybrid", "final": "Final"}

@@ -18,7 +18,7 @@ from posttrain.errors import ConfigError, TrainingError
 from posttrain.out_of_memory import PLACES, WORDS, explanation, part_of, shortage
 from posttrain.plan import batch_plan, contradictions
 from posttrain.remedies import Shortage, fewer_at_once, remedies, smaller_parts, with_settings
-from posttrain.rundir import HARMLESS, flatten
+from posttrain.run_facts import HARMLESS, flatten
 from posttrain.step_sizes import same_size_keys
 
 CUDA = (

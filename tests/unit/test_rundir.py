@@ -18,7 +18,8 @@ import pytest
 from posttrain import files
 from posttrain.errors import CheckpointError, DataError, ResumeError
 from posttrain.rollouts.records import read_completions
-from posttrain.rundir import RunDir, difference, flatten, processes_of, read_recipe
+from posttrain.run_facts import difference, flatten, processes_of, read_recipe
+from posttrain.rundir import RunDir
 
 RECIPE = {
     "model": {"name": "tiny", "init": None},

@@ -29,7 +29,8 @@ from posttrain.report import write_report
 from posttrain.reward import load_reward
 from posttrain.reward_worker import answers_from
 from posttrain.rollouts.vllm_server import serve_command
-from posttrain.rundir import RunDir, read_recipe
+from posttrain.run_facts import read_recipe
+from posttrain.rundir import RunDir
 from posttrain.sections import RewardConfig
 from posttrain.yamlfile import MOST_VALUES
 

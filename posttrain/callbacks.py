@@ -22,7 +22,6 @@ from posttrain.launch_end import COMMAND
 from posttrain.progress import Progress
 from posttrain.ranks import Ranks
 from posttrain.scorer import Scorer
-from posttrain.shared_dir import SharedRunDir
 from posttrain.trainer import HybridTrainer
 
 SKIPPED = "skipped, for its gradient was not finite; the model is as it was"
@@ -119,7 +118,7 @@ class StopWhenAsked(TrainerCallback):
         request: Who asked.
     """
 
-    def __init__(self, request: StopRequest, run_dir: SharedRunDir | None = None):
+    def __init__(self, request: StopRequest):
         self._request = request
 
     def on_step_end(self, args, state, control, **kwargs):

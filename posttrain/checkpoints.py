@@ -12,55 +12,105 @@ import json
 import os
 import re
 import shutil
+import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 from safetensors import SafetensorError
 
-from posttrain.errors import CheckpointError
+from posttrain.errors import CheckpointError, PosttrainError
 from posttrain.files import free_space, size_in_words, sync_folder
+
+if TYPE_CHECKING:  # it imports torch, which those who only look for a checkpoint need not
+    from posttrain.ranks import Ranks
 
 MANIFEST = "manifest.json"
 STAGING = ".staging"
 TORN = "torn-"
 PIECE = 2**24
+VISIBLE_WITHIN_S = 30.0
+"""How long the main process waits for what another node wrote."""
+
+Sizes: TypeAlias = dict[str, int]
+"""Of the files of a checkpoint, by name, in bytes."""
 
 
 @contextmanager
-def staged(folder: Path, name: str, *, is_main: bool = True, wait: Callable[[], None] = lambda: None) -> Iterator[Path]:
+def staged(folder: Path, name: str, *, ranks: Ranks | None = None, apart: bool = True) -> Iterator[Path]:
     """Yield a staging folder; on success `staging/name` becomes `folder/name`, on failure it vanishes.
 
     Args:
         folder: Where the checkpoints are.
         name: `checkpoint-STEP`.
-        is_main: Whether this process clears, seals and renames; every process may write into the staging folder.
-        wait: A barrier over all processes.
+        ranks: The processes that write into it, each of which calls this; the main one clears, seals and renames.
+            `None` is this process by itself.
+        apart: Whether the processes are on their own in the block, so that one that fails can tell the others at its
+            end. With collective calls in it the others may wait elsewhere, and the error is raised at once.
 
     Raises:
-        CheckpointError: The block failed to write (a full disk, say). The error says how much room a checkpoint takes,
-            how much there is, and which checkpoint is the last whole one.
+        CheckpointError: A process failed to write (a full disk, say): on all of them. The error says how much room a
+            checkpoint takes, how much there is, and which checkpoint is the last whole one.
     """
-    staging = folder / STAGING
-    try:
-        if is_main:
+    staging, is_main = folder / STAGING, ranks is None or ranks.is_main
+    failed: Exception | None = None
+    by_rank: list[Sizes] = []
+
+    def clear() -> None:
+        with explained(folder, name):
             shutil.rmtree(staging, ignore_errors=True)
             staging.mkdir(parents=True)
-        wait()
-        yield staging
-        wait()
-        if is_main:
-            _publish(staging / name, folder / name)
-        wait()
-    except (OSError, RuntimeError, SafetensorError) as error:
-        if isinstance(error, RuntimeError) and "enforce fail" not in str(error):
-            raise  # torch raises RuntimeError when it cannot write, but so does much else
-        raise _not_written(error, folder, name, is_main=is_main) from error
+
+    def ended() -> None:
+        if failed is not None:
+            raise failed
+
+    def sync() -> Sizes:
+        with explained(folder, name, is_main=is_main):
+            return _sync(staging / name)
+
+    def publish() -> None:
+        with explained(folder, name):
+            _await(staging / name, by_rank)
+            _publish(staging / name, folder / name, {file for sizes in by_rank for file in sizes})
+
+    try:
+        clear() if ranks is None else ranks.decided(clear)
+        try:
+            with explained(folder, name, is_main=is_main):
+                yield staging
+        except Exception as error:
+            if not apart:
+                raise
+            failed = error
+        if ranks is None or ranks.count == 1:
+            ended()
+            publish()
+        else:
+            ranks.together(ended)  # nobody writes from here on
+            by_rank = ranks.gathered(ranks.together(sync))
+            ranks.decided(publish)
     finally:
         if is_main:
             shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextmanager
+def explained(folder: Path, name: str, *, is_main: bool = True) -> Iterator[None]:
+    """Turn what failed to write a checkpoint into a `CheckpointError`; see `staged`."""
+    try:
+        yield
+    except PosttrainError:
+        raise
+    except (OSError, RuntimeError, SafetensorError) as error:
+        if isinstance(error, RuntimeError) and "enforce fail" not in str(error):
+            raise  # torch raises RuntimeError when it cannot write, but so does much else
+        instead = _not_written(error, folder, name, is_main=is_main)
+        instead.shared = getattr(error, "shared", False)
+        raise instead from error
 
 
 def _not_written(error: Exception, folder: Path, name: str, *, is_main: bool) -> CheckpointError:
@@ -80,21 +130,71 @@ def _not_written(error: Exception, folder: Path, name: str, *, is_main: bool) ->
 
 
 def _bytes_in(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    size = 0
+    with suppress(FileNotFoundError):  # another process may be clearing it
+        for path in folder.rglob("*"):
+            size += path.stat().st_size if path.is_file() else 0
+    return size
 
 
-def _publish(written: Path, final: Path) -> None:
-    seal(written)
+def _sync(checkpoint: Path) -> Sizes:
+    """Flush what this process wrote, and whatever else it sees, to disk: name to size in bytes."""
+    sizes = {}
+    for path in (path for path in checkpoint.rglob("*") if path.is_file()):
+        with suppress(FileNotFoundError), path.open("rb") as file:
+            os.fsync(file.fileno())
+            # Opened, for a network file system may know the size of a file that another node wrote only then
+            sizes[str(path.relative_to(checkpoint))] = os.fstat(file.fileno()).st_size
+    return sizes
+
+
+def _await(checkpoint: Path, by_rank: list[Sizes]) -> None:
+    """Wait until this process sees what every process sees, which on a network file system takes a while.
+
+    Raises:
+        CheckpointError: It did not come.
+    """
+    expected = {file: max(sizes.get(file, 0) for sizes in by_rank) for file in set().union(*by_rank)}
+    deadline = time.monotonic() + VISIBLE_WITHIN_S
+    while late := sorted(file for file, size in expected.items() if _size(checkpoint / file) != size):
+        if time.monotonic() > deadline:
+            rank = next(number for number, sizes in enumerate(by_rank) if sizes.get(late[0]) == expected[late[0]])
+            raise CheckpointError(
+                f"{checkpoint.name} could not be completed: {late[0]} with {expected[late[0]]:,} bytes, which rank "
+                f"{rank} sees, cannot be seen by the main process after {VISIBLE_WITHIN_S:g} s",
+                expected="one folder that all nodes share",
+                where=str(checkpoint.parent.parent),
+                fix="put the run directory on a file system that all nodes share, then resume",
+            )
+        time.sleep(0.1)
+
+
+def _size(path: Path) -> int | None:
+    try:
+        with path.open("rb") as file:
+            return os.fstat(file.fileno()).st_size
+    except FileNotFoundError:
+        return None
+
+
+def _publish(written: Path, final: Path, files: Iterable[str] = ()) -> None:
+    seal(written, files)
     if final.exists():  # the same step again: a kill between the two renames must not lose both
         final.replace(written.with_name(f"old-{final.name}"))
     written.replace(final)
     sync_folder(final.parent)
 
 
-def seal(checkpoint: Path) -> None:
-    """Flush every file to disk and write the manifest, last: name to size in bytes and checksum."""
+def seal(checkpoint: Path, files: Iterable[str] = ()) -> None:
+    """Flush every file to disk and write the manifest, last: name to size in bytes and checksum.
+
+    Args:
+        checkpoint: The folder.
+        files: Names that are known to be in it, which a network file system may not list yet.
+    """
     sealed = {}
-    for path in sorted(p for p in checkpoint.rglob("*") if p.is_file() and p != checkpoint / MANIFEST):
+    present = {path for path in checkpoint.rglob("*") if path.is_file()} | {checkpoint / name for name in files}
+    for path in sorted(present - {checkpoint / MANIFEST}):
         with path.open("rb") as file:
             os.fsync(file.fileno())
         sealed[str(path.relative_to(checkpoint))] = [path.stat().st_size, checksum(path)]

@@ -368,7 +368,7 @@ def _source(error: PosttrainError) -> str:
     if _processes() == 1:
         return ""
     rank = error.rank if error.shared else os.environ["RANK"]
-    return "" if rank is None else f" (rank {rank})"
+    return "" if rank is None or error.where == f"rank {rank}" else f" (rank {rank})"
 
 
 def _speaks(error: PosttrainError) -> bool:

@@ -232,7 +232,7 @@ def _reward_files(layer: Layer, strays: Mapping[str, str]) -> Iterable[ConfigErr
                 f"{strays[path]!r} leads out of the folder of the recipe, to {file.resolve()}",
                 expected="a file in that folder, or an absolute path: a reward is code that runs",
                 where=where,
-                fix=f"write {path}, if that is the file you mean",
+                fix=f"write {file.resolve()}{path.removeprefix(str(file))}, if that is the file you mean",
             )
         elif not file.is_file():
             yield ConfigError(f"{display(file)} does not exist", where=where, fix=nearest_files(file))

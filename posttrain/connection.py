@@ -47,11 +47,9 @@ def explained(ranks: Ranks, last_checkpoint: Callable[[], Path | None]) -> Itera
         if ranks.count == 1 or not is_lost_connection(error):
             raise
         checkpoint = last_checkpoint()
-        first = str(error).strip().splitlines() or [type(error).__name__]
         raise ConnectionLost(
-            "another process of this run has ended, or hangs: " + first[0],
+            "lost contact with another process of this run, which has ended, or hangs",
             expected=f"an answer from each of {ranks.count} processes within run.process_timeout_s",
-            where=f"rank {ranks.number}",
             fix="look for the cause in what the other processes printed, then go on by --resume: "
             + (f"{checkpoint} is whole" if checkpoint else "there is no checkpoint yet"),
         ) from error

@@ -215,13 +215,16 @@ def evaluate(
         )  # fmt: skip
         return share.answers(groups, greedy=at == 0)
 
-    def examine() -> list[dict[str, Any]]:
+    def answered() -> list[_Answer]:
         generate = _sampler(model, tokenizer, engine, batch_size, synced)
         answers = sample(generate, 0.0, 1, 0)
         if samples > 1:
             answers += sample(generate, temperature, samples, len(rows))
         if engine is not None:
             engine.sleep(level=1)
+        return answers
+
+    def scored(answers: list[_Answer]) -> list[dict[str, Any]]:
         texts = [completion.text for _, _, completion in answers]
         outcomes = _outcomes(reward, [rows[place] for place, _, _ in answers], texts, pool)
         return [
@@ -229,7 +232,12 @@ def evaluate(
             for outcome, (place, number, completion) in zip(outcomes, answers, strict=True)
         ]
 
-    everything = examine() if ranks is None else _in_order(ranks.gathered(ranks.together(examine)))
+    if ranks is None:
+        everything = scored(answered())
+    else:
+        # With shards the others wait for this process's and not for its error, which ends it and so them
+        answers = answered() if synced else ranks.together(answered)
+        everything = _in_order(ranks.gathered(ranks.together(lambda: scored(answers))))
     table = everything[: len(rows)]
     tried = [everything[start : start + samples] for start in range(len(rows), len(everything), samples)]
     failures = [line["error"] for line in everything if line["error"] is not None]

@@ -105,7 +105,10 @@ class Examiner:
         """What training computes in."""
         if not self._on_gpu:
             return torch.float32
-        return torch.float16 if self._recipe.hybrid.args.get("fp16") else torch.bfloat16
+        args = self._recipe.hybrid.args
+        if args.get("fp16"):
+            return torch.float16
+        return torch.float32 if args.get("bf16") is False else torch.bfloat16  # TRL's default is bf16
 
     def _longest(self, model: Any) -> int:
         """Tokens of the longest prompt and a completion: what a model could hold besides costs memory for nothing."""
@@ -144,7 +147,7 @@ class Examiner:
     ) -> Evaluation:
         engine = self.engine(model)
         # The arithmetic that training computes in, which wraps the policy during a stage and not after it
-        autocast = self._on_gpu and engine is None
+        autocast = self._on_gpu and engine is None and self._dtype != torch.float32
         sharded = any(isinstance(each, DTensor) or is_partitioned(each) for each in model.parameters())
         with torch.autocast("cuda", self._dtype) if autocast else nullcontext():
             return evaluate(

@@ -6,6 +6,8 @@ samples, and what is written down on the way. `PRIVATE_NAMES` lists the private 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -33,6 +35,7 @@ from posttrain.rollouts.sampling import EVALUATIONS
 from posttrain.rollouts.seeded import SeededRollouts
 from posttrain.rollouts.transformers import inference
 from posttrain.streams import Stream
+from posttrain.zero import stage_of
 
 PRIVATE_NAMES: dict[str, tuple[str, ...]] = {
     "_prepare_inputs": ("self", "generation_batch"),
@@ -173,7 +176,10 @@ class GRPOSide(GRPOTrainer):
             gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,
         ) as policy:
             place, synced = self._place(len(prompt_ids)), True if self.is_fsdp_enabled else None
-            return self._seeded.sample(policy, prompt_ids, place, group=num_generations, synced=synced), None
+            sample = partial(self._seeded.sample, policy, prompt_ids, place, group=num_generations, synced=synced)
+            if synced or stage_of(self.accelerator) == 3:
+                return sample(), None  # the others wait for this process's shards, not for its error
+            return self.ranks.together(sample), None
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
         with self._ledger.clock("score"):
@@ -223,4 +229,12 @@ class GRPOSide(GRPOTrainer):
             return
         self._recorded_at = step
         notes, truncated = gather_object(self._reward_notes), gather_object(self._truncated)
-        self.ranks.decided(lambda: self._recorder.completions(step, rollout_rows(step, self._logs, notes, truncated)))
+        self.record(lambda recorder: recorder.completions(step, rollout_rows(step, self._logs, notes, truncated)))
+
+    def record(self, write: Callable[[Recorder], Any]) -> None:
+        """Have the main process's recorder write; a disk that is full ends all processes by its error."""
+
+        def act() -> None:
+            write(self._recorder)
+
+        self.ranks.decided(act)

@@ -41,6 +41,7 @@ class HybridCheckpoints(WholeCheckpoints, GRPOSide):
 
     def save_more(self, checkpoint: Path) -> None:
         """The controller's state and the streams' cursors, and rollouts that are not used up."""
+        checkpoint.mkdir(parents=True, exist_ok=True)  # no process waits for another one to make it
         if self.accelerator.is_main_process:
             save_state(checkpoint, self._resume_state())
         if self._window_open():

@@ -106,6 +106,13 @@ def check_arguments(args: Any, train_dataset: Any, demonstrations: Any, controll
             where="train_dataset",
             fix="materialise an iterable data set, or pass Dataset.from_list(rows)",
         )
+    if args.save_only_model:
+        raise ConfigError(
+            "save_only_model: resuming would start the optimizer and the learning rate's schedule anew",
+            expected="checkpoints that training can go on from",
+            where="save_only_model",
+            fix="leave it out; to save a model alone, call save_model",
+        )
     wants_sft, wants_grpo = controller.shares()
     if wants_sft and demonstrations is None:
         raise ConfigError(

@@ -7,6 +7,7 @@ The launcher runs in this process, not in a child, so that a scheduler's signal 
 - `accelerate launch` ends with 1 whatever its workers end with, and so it does where all of them saved after a SIGTERM
   and ended with 0. Here each process leaves its exit code in a file, and the launcher ends with that of its workers.
 - One process is not launched but run: accelerate keeps a signal to itself there, and its child runs on alone.
+- `python -m` would take a Python file in the working folder for a library of that name; PYTHONSAFEPATH keeps it from.
 
 Loads no torch before the recipe has been checked.
 """
@@ -23,12 +24,16 @@ from pathlib import Path
 from typing import Any
 
 from posttrain.errors import ConfigError
+from posttrain.launch_dir import check_directory, last_checkpoint
 from posttrain.launch_end import COMMAND, run_accelerate
 from posttrain.launch_nodes import Nodes, nodes_of, slurm_host_names
 from posttrain.nearest import did_you_mean
 
 NAMES = ("single", "ddp", "fsdp2", "zero2", "zero3")
 """The configurations that ship, by the name of their file in recipes/accelerate/."""
+
+ACCELERATE = (sys.executable, "-m", "accelerate.commands.launch")
+"""`accelerate launch` of this environment, which need not be the one on PATH."""
 
 SHUTDOWN_S = 120
 """Seconds that workers have to save and end when they are told to; then they are killed."""
@@ -77,7 +82,7 @@ def _data(file: Path) -> dict[str, Any]:
 
 
 def arguments(file: Path, kind: str, per_node: int, nodes: Nodes, run: Sequence[str], *, cpu: bool) -> list[str]:
-    """What follows `accelerate launch`.
+    """What follows `ACCELERATE`.
 
     Args:
         file: accelerate's configuration.
@@ -99,7 +104,9 @@ def arguments(file: Path, kind: str, per_node: int, nodes: Nodes, run: Sequence[
 
 def environment(per_node: int, environ: Mapping[str, str], *, cpu: bool) -> dict[str, str]:
     """Variables that the processes need and the user has not set."""
-    added = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": str(SHUTDOWN_S)} if per_node else {}
+    added = {"PYTHONSAFEPATH": "1"}
+    if per_node:
+        added["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = str(SHUTDOWN_S)
     if cpu:
         # Not --cpu: with it accelerate starts one process, whatever --num_processes says
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -136,14 +143,25 @@ def launch(args: Any) -> int:
     file = config_file(args.config or ("single" if per_node * nodes.count == 1 else "ddp"))
     kind = kind_of(file)
     _check_kind(kind, file, per_node * nodes.count, cpu=args.cpu)
-    started_on = None if args.restart else processes_of(Path(recipe.run.dir or "runs/run"))
+    if kind == "DEEPSPEED" and find_spec("deepspeed") is None:
+        fix = "pip install deepspeed, or --config fsdp2, which does the same without it"
+        _refuse(
+            ConfigError(f"{file.name} needs DeepSpeed, which is not installed", where="--config", fix=fix), args.dry_run
+        )
+    path = Path(recipe.run.dir or "runs/run")
+    if nodes.rank == 0:  # on other nodes the first one's processes may be at work in it already
+        check_directory(
+            path, recipe, resume=args.resume, restart=args.restart, accept_changes=args.accept_changes,
+            starting=not args.dry_run,
+        )  # fmt: skip
+    started_on = None if args.restart else processes_of(path)
     total = per_node * nodes.count
     check(for_processes(recipe, started_on or total, total), total)
     if kind == "DEEPSPEED" and (stage := _data(file).get("deepspeed_config", {}).get("zero_stage")):
         check_recipe(recipe, int(stage))
-    if not args.cpu:
-        _check_gpus(per_node, visible_gpus())
-    if recipe.rollout.mode == "server" and not answers(str(recipe.rollout.server_base_url)):
+    if not args.cpu and per_node > (visible := visible_gpus()):
+        _refuse(_too_few_gpus(per_node, visible), args.dry_run)
+    if recipe.rollout.mode == "server" and not args.dry_run and not answers(str(recipe.rollout.server_base_url)):
         print(f"warning: {recipe.rollout.server_base_url} does not answer (yet?); start it with `posttrain serve`")
 
     flags = [f"--{name.replace('_', '-')}" for name in ("resume", "restart", "accept_changes", "traceback")
@@ -156,7 +174,7 @@ def launch(args: Any) -> int:
     commands = [
         [sys.executable, "-m", "posttrain", *run]
         if one
-        else ["accelerate", "launch", *arguments(file, kind, per_node, replace(nodes, rank=rank), run, cpu=args.cpu)]
+        else [*ACCELERATE, *arguments(file, kind, per_node, replace(nodes, rank=rank), run, cpu=args.cpu)]
         for rank in range(nodes.count)
     ]
     if nodes.count > 1:
@@ -171,7 +189,15 @@ def launch(args: Any) -> int:
     os.environ.update(added, **{COMMAND: _again(sys.argv)})
     if one:
         os.execve(sys.executable, commands[0], os.environ)
-    return run_accelerate(commands[nodes.rank][2:], per_node)
+    given = commands[nodes.rank][len(ACCELERATE) :]
+    return run_accelerate(given, per_node, lambda: last_checkpoint(path), all_logs=args.traceback)
+
+
+def _refuse(error: ConfigError, dry_run: bool) -> None:
+    """Raise what this machine lacks; where nothing is to run here, which may be a login node, say it only."""
+    if not dry_run:
+        raise error
+    print(f"warning: {error.where}: {error.seen}")
 
 
 def _processes(args: Any) -> int:
@@ -185,7 +211,8 @@ def _processes(args: Any) -> int:
     if count < 1:
         where = "--processes" if args.cpu else "--gpus"
         seen = "no GPU is visible" if asked is None else str(asked)
-        raise ConfigError(seen, expected="at least 1", where=where, fix="--cpu --processes N runs on CPUs")
+        fix = "--gpus N says how many, --cpu --processes N runs on CPUs"
+        raise ConfigError(seen, expected="at least 1", where=where, fix=fix)
     return count
 
 
@@ -196,19 +223,15 @@ def _check_kind(kind: str, file: Path, processes: int, *, cpu: bool) -> None:
     if cpu and kind not in ("NO", "MULTI_GPU"):
         fix = "--config ddp: accelerate shards on GPUs only"
         raise ConfigError(f"--cpu with {file.name} ({kind})", where="--config", fix=fix)
-    if kind == "DEEPSPEED" and find_spec("deepspeed") is None:
-        fix = "pip install deepspeed, or --config fsdp2, which does the same without it"
-        raise ConfigError(f"{file.name} needs DeepSpeed, which is not installed", where="--config", fix=fix)
 
 
-def _check_gpus(asked: int, visible: int) -> None:
-    if asked > visible:
-        raise ConfigError(
-            f"{asked} GPUs, but {visible} are visible here",
-            expected=f"at most {visible}" if visible else "a GPU",
-            where="--gpus",
-            fix="ask for fewer, change CUDA_VISIBLE_DEVICES, or run on CPUs: --cpu --processes N",
-        )
+def _too_few_gpus(asked: int, visible: int) -> ConfigError:
+    return ConfigError(
+        f"{asked} GPUs, but {visible} are visible here",
+        expected=f"at most {visible}" if visible else "a GPU",
+        where="--gpus",
+        fix="ask for fewer, change CUDA_VISIBLE_DEVICES, or run on CPUs: --cpu --processes N",
+    )
 
 
 def visible_gpus() -> int:

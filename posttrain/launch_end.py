@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
+import ctypes
+import logging
 import os
 import signal
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 EXIT_CODES = "POSTTRAIN_EXIT_CODES"
 """Names the folder that a launched process leaves its exit code in."""
 
+LAUNCHER = "POSTTRAIN_LAUNCHER"
+"""Holds the process id of the launcher, in the processes that it starts."""
+
 COMMAND = "POSTTRAIN_LAUNCHED_BY"
 """Holds the command that goes on with a launched run."""
 
 
-def run_accelerate(given: list[str], workers: int) -> int:
+_PR_SET_PDEATHSIG = 1  # of linux/prctl.h
+
+
+def run_accelerate(
+    given: list[str], workers: int, last_checkpoint: Callable[[], Path | None], *, all_logs: bool = False
+) -> int:
     """Run `accelerate launch` in this process.
 
     Args:
         given: What follows `accelerate launch`.
         workers: Processes that it starts here.
+        last_checkpoint: Finds the one that the run goes on from.
+        all_logs: Whether torch's launcher logs what it does beside what is said here.
 
     Returns:
         The exit code.
@@ -30,20 +42,46 @@ def run_accelerate(given: list[str], workers: int) -> int:
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
+    if not all_logs:
+        _quiet_elastic()
     with tempfile.TemporaryDirectory(prefix="posttrain-launch-") as folder:
-        os.environ[EXIT_CODES] = folder
+        os.environ |= {EXIT_CODES: folder, LAUNCHER: str(os.getpid())}
         try:
             launch_command(launch_command_parser().parse_args(given))
         except ChildFailedError as failed:
-            rank, first = failed.get_first_failure()
-            code = exit_code([first.exitcode])
-            print(f"error: process {rank} was the first to fail, {in_words(first.exitcode)}", file=sys.stderr)
-            return code
+            killed = [found for found in failed.failures.items() if found[1].exitcode == -signal.SIGKILL]
+            rank, first = killed[0] if killed else failed.get_first_failure()
+            end = how_it_ended(first.exitcode, last_checkpoint() if first.exitcode < 0 else None)
+            print(f"error: process {rank} was the first to fail, {end}", file=sys.stderr)
+            return exit_code([first.exitcode])
         except SignalException as stop:
             return exit_code(left_codes(Path(folder), workers), stopped_by=stop.sigval)
         finally:
-            os.environ.pop(EXIT_CODES, None)
+            for name in (EXIT_CODES, LAUNCHER):
+                os.environ.pop(name, None)
     return 0
+
+
+def _quiet_elastic() -> None:
+    """Errors of torch's launcher reach us as exceptions; its log would tell of every stop as of a failure."""
+    import torch.distributed.launcher.api  # noqa: F401  (it makes the loggers, each with a level of its own)
+
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith("torch.distributed.elastic"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def follow_launcher() -> None:
+    """Have this process stopped, so that it saves and ends, when the launcher that started it dies; Linux only.
+
+    Without one that `posttrain launch` names, nothing happens. SIGTERM is what a launcher that ends in time sends.
+    """
+    launcher = os.environ.pop(LAUNCHER, "")  # what this process starts follows nobody
+    if not launcher or sys.platform != "linux":
+        return
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != int(launcher):  # dead already
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def exit_code(codes: Sequence[int | None], stopped_by: int | None = None) -> int:
@@ -62,6 +100,14 @@ def exit_code(codes: Sequence[int | None], stopped_by: int | None = None) -> int
         if code:
             return 128 - code if code < 0 else code
     return 0
+
+
+def how_it_ended(code: int, checkpoint: Path | None) -> str:
+    """How a process ended, why that may be, and what the run goes on from."""
+    why = " (often the kernel's, out of memory: see dmesg)" if code == -signal.SIGKILL else ""
+    fresh = " without --restart" if "--restart" in sys.argv else ""
+    on = f"; the same command{fresh} goes on from {checkpoint}" if checkpoint else ""
+    return in_words(code) + why + on
 
 
 def in_words(code: int) -> str:

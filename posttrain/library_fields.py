@@ -38,6 +38,7 @@ DECIDED_ELSEWHERE = {
     "deepspeed": "accelerate launch --config_file",
     "disable_tqdm": "the toolkit itself",
     "do_eval": "evaluate.every",
+    "enable_jit_checkpoint": "the toolkit itself: a stop saves",
     "eval_steps": "evaluate.every",
     "eval_strategy": "evaluate.every",
     "fsdp": "accelerate launch --config_file",
@@ -67,6 +68,7 @@ DECIDED_ELSEWHERE = {
 SENDS = "it would send what the run makes to another machine, and a recipe is only read"
 RUNS_CODE = "it names code to import or a pickle to load, and a recipe is only read"
 REFUSED = {
+    "save_only_model": "a run that is resumed would start the optimizer and the learning rate's schedule anew",
     **dict.fromkeys(
         (
             "hub_always_push", "hub_model_id", "hub_private_repo", "hub_revision", "hub_strategy", "hub_token",
@@ -83,7 +85,7 @@ REFUSED = {
         RUNS_CODE,
     ),
 }  # fmt: skip
-"""Fields of the configs that do more than describe a run, and what they do."""
+"""Fields of the configs that do more than describe a run, or make it one that cannot go on, and what they do."""
 
 LORA_ELSEWHERE = {
     "base_model_name_or_path": "model",

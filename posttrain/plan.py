@@ -148,12 +148,15 @@ def for_processes(recipe: Recipe, before: int, now: int) -> Recipe:
     if any(count % now for count in per_step.values()):
         most = math.gcd(*per_step.values())
         fitting = [str(count) for count in range(1, most + 1) if most % count == 0]
+        counts = sorted(set(per_step.values()))
         sizes = ", ".join(f"{'.'.join(place)} {count // before}" for place, count in per_step.items())
         raise ResumeError(
             f"the run was started on {before} processes, with {sizes}, which {now} processes cannot make up for",
             expected=f"{', '.join(fitting[:-1])} or {fitting[-1]} processes" if len(fitting) > 1 else "1 process",
             where="the number of processes",
-            fix="start one of these numbers of processes; or begin a new run by --restart or run.dir=...",
+            fix=f"start one of these numbers of processes, which divide {' and '.join(map(str, counts))} ({before} "
+            "processes x each of those settings), so that more than before are possible only where these settings are "
+            "above 1; or begin a new run by --restart or run.dir=...",
         )
     changed: dict[str, Any] = {}
     for (name, key), count in per_step.items():

@@ -56,9 +56,8 @@ class Ranks:
         count = int(os.environ.get("WORLD_SIZE", "1"))
         if count == 1:
             return cls()
-        limit = timedelta(seconds=time_limit_s)
-        PartialState(cpu=on_cpu, timeout=limit)
-        _beside(limit)
+        PartialState(cpu=on_cpu, timeout=timedelta(seconds=time_limit_s))
+        _beside()
         return cls.joined()
 
     @classmethod
@@ -74,7 +73,7 @@ class Ranks:
         """The processes of a trainer; all of them must ask at once."""
         count = accelerator.num_processes
         if count > 1:
-            _beside(_limit(accelerator))
+            _beside()
         return cls(accelerator.process_index, count, int(os.environ.get("LOCAL_WORLD_SIZE", str(count))))
 
     @property
@@ -182,20 +181,20 @@ class Ranks:
             raise shared
 
 
-def _beside(limit: timedelta | None = None) -> dist.ProcessGroup:
-    """The group to agree over, made by all processes at once where there is none yet for the default group."""
+def _beside() -> dist.ProcessGroup:
+    """The group to agree over, with the time limit of the default group.
+
+    All processes make it at once, the first time that they need it, for each default group.
+    """
     default = dist.group.WORLD
     assert default is not None
     if default not in _BESIDE:
+        try:
+            limit = default._get_backend(default._device_types[0]).options._timeout
+        except (AttributeError, RuntimeError):  # a backend that doesn't tell; then gloo's own limit
+            limit = None
         _BESIDE[default] = dist.new_group(backend="gloo", timeout=limit)
     return _BESIDE[default]
-
-
-def _limit(accelerator: Accelerator) -> timedelta | None:
-    """How long a process of a trainer waits for the others; gloo's default where its backend doesn't tell."""
-    default = dist.group.WORLD
-    assert default is not None
-    return getattr(default._get_backend(accelerator.device).options, "_timeout", None)
 
 
 def _shareable(error: BaseException, rank: int) -> PosttrainError:

@@ -205,8 +205,7 @@ class RunDir(Layout):
             parts = [told if told and line.startswith("fingerprint of data:") else [line] for line in lines]
             return [line for part in parts for line in part]
 
-        same_size = same_size_keys(was, now)
-        serious = in_words(difference(without(was, same_size), without(now, same_size), ignore=HARMLESS))
+        serious = in_words(serious_differences(was, now))
         self.changes = in_words(difference(was, now))
         if not serious:
             return
@@ -219,13 +218,7 @@ class RunDir(Layout):
                 fix="start over by --restart, or train elsewhere by run.dir=...",
             )
         if not accept_changes:
-            shown = "".join(f"\n    {line}" for line in serious)
-            raise ResumeError(
-                f"the run in this directory was started differently (was -> is):{shown}",
-                where=str(self.path),
-                fix="go on under the new values by --accept-changes; start over by --restart (moves the old run to "
-                f"{_aside(self.path).name}); or train elsewhere by run.dir=...",
-            )
+            raise started_differently(self.path, serious)
         for stage in ("hybrid", "final"):
             self._unmark(stage)
         self._drop(lambda stage, step: stage == "final")
@@ -308,6 +301,23 @@ class RunDir(Layout):
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+def serious_differences(was: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """`key: was -> is` for each fact by which the run that was started and the one at hand are not the same run."""
+    same_size = same_size_keys(was, now)
+    return difference(without(was, same_size), without(now, same_size), ignore=HARMLESS)
+
+
+def started_differently(path: Path, serious: list[str]) -> ResumeError:
+    """The error of a run directory that holds another run, by what differs."""
+    shown = "".join(f"\n    {line}" for line in serious)
+    return ResumeError(
+        f"the run in this directory was started differently (was -> is):{shown}",
+        where=str(path),
+        fix="go on under the new values by --accept-changes; start over by --restart (moves the old run to "
+        f"{_aside(path).name}); or train elsewhere by run.dir=...",
+    )
 
 
 def _refuse_foreign_folder(path: Path) -> None:

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from posttrain.errors import RewardError
 from posttrain.score import TRL_EXTRAS, Outcome, Reward, score_batch, score_completion
 
 if TYPE_CHECKING:
     from posttrain.pool import RewardPool
+    from posttrain.ranks import Ranks
+
+T = TypeVar("T")
 
 _KEPT_ERRORS = 200
 _KEPT_TEXT = 4000  # characters of a completion kept with its error
@@ -32,6 +35,8 @@ class Scorer:
         window: How many of the latest completions the share is taken over.
         min_seen: No share is taken of fewer completions than this.
         pool: Worker processes that have these rewards, to score in; TRL-style functions stay in this process.
+        ranks: The processes that score a batch together, each its share, in the order of their numbers. Failures are
+            counted over all of them, so that several stop after as many completions as one would, and all at once.
 
     Attributes:
         errors: The latest failures, oldest first, at most 200: dicts of `reward`, `prompt`, `completion`, `error`.
@@ -48,9 +53,10 @@ class Scorer:
         window: int = 200,
         min_seen: int = 20,
         pool: RewardPool | None = None,
+        ranks: Ranks | None = None,
     ):
         self.rewards = list(rewards)
-        self.pool = pool
+        self.pool, self._ranks = pool, ranks
         self.names = _unique_names([reward.name for reward in self.rewards])
         self.weights = [reward.weight for reward in self.rewards]
         self.max_error_rate, self.min_seen = max_error_rate, min_seen
@@ -101,22 +107,32 @@ class Scorer:
         reward = self.rewards[index]
         texts = [message_text(completion) for completion in completions]
         prompt_texts = [message_text(prompt) for prompt in prompts]
-        if reward.style == "trl":
-            outcomes = score_batch(
-                reward, prompts, completions, columns, {"completion_ids": completion_ids, **(extras or {})}
-            )
-        else:
+
+        def score() -> list[Outcome]:
+            if reward.style == "trl":
+                return score_batch(
+                    reward, prompts, completions, columns, {"completion_ids": completion_ids, **(extras or {})}
+                )
             rows = [
                 {"prompt": prompt} | {key: values[i] for key, values in columns.items() if key != "prompt"}
                 for i, prompt in enumerate(prompt_texts)
             ]
-            outcomes = score_rows(reward, texts, rows, self.pool)
+            return score_rows(reward, texts, rows, self.pool)
+
+        outcomes = score() if self._ranks is None else self._ranks.together(score)
         self._count(index, prompt_texts, texts, outcomes)
         return outcomes
 
+    def _gathered(self, values: list[T]) -> list[T]:
+        """The values of all processes, in the order of the batch."""
+        if self._ranks is None:
+            return values
+        return [value for share in self._ranks.gathered(values) for value in share]
+
     def _count(self, index: int, prompts: Sequence[str], texts: Sequence[str], outcomes: Sequence[Outcome]) -> None:
+        failed = self._failed[index]
+        failed.extend(self._gathered([outcome.error is not None for outcome in outcomes]))
         for prompt, text, outcome in zip(prompts, texts, outcomes, strict=True):
-            self._failed[index].append(outcome.error is not None)
             if outcome.error is None:
                 continue
             self.error_count += 1
@@ -129,15 +145,16 @@ class Scorer:
             self._latest[index].append(entry)
             self.errors.append(entry)
         del self.errors[:-_KEPT_ERRORS]
-        failed = self._failed[index]
         if len(failed) >= self.min_seen and sum(failed) > self.max_error_rate * len(failed):
-            raise RewardError(
+            error = RewardError(
                 f"{sum(failed)} of the last {len(failed)} completions could not be scored\n"
-                + _worst(self._latest[index]),
+                + _worst(self._gathered(list(self._latest[index]))),
                 expected=f"at most {self.max_error_rate:.0%} failures",
                 where=f"reward {self.names[index]!r}",
                 fix="repair the reward for such completions, or raise max_error_rate",
             )
+            error.shared = self._ranks is not None and self._ranks.count > 1
+            raise error
 
 
 def score_rows(

@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import fields
-from functools import cached_property, wraps
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +33,13 @@ from posttrain.checkpoints import MANIFEST, staged, step_of
 from posttrain.config import Recipe
 from posttrain.curriculum import ordered
 from posttrain.data import fit_to_model, tokenize_demonstrations
-from posttrain.errors import RewardError
+from posttrain.errors import RewardError, TrainingError
 from posttrain.examiner import Examiner
 from posttrain.hybrid_config import HybridConfig
 from posttrain.plan import demonstration_batch_size
 from posttrain.policies import Policies, save_whole, whole_state
 from posttrain.progress import Progress
+from posttrain.quiet import quiet_about_tied
 from posttrain.ranks import Ranks
 from posttrain.report import write_report
 from posttrain.reward import Reward, Scorer, trl_reward_functions
@@ -121,6 +122,7 @@ class Stages:
             checkpoint = self._last_checkpoint("warmup")
             set_seed(self.recipe.run.seed)
             model = self.policies.with_adapter(self.policies.load(self.policies.source))
+            quiet_about_tied(model)
             args = SFTConfig(**self._common("warmup"), **{**self._defaults(), **section.trl_kwargs()})
             result = warm_up(
                 model,
@@ -129,7 +131,7 @@ class Stages:
                 args,
                 norm_window=section.window(),
                 recorder=self.dir,
-                callbacks=[SettingsOfRecipe(), StopWhenAsked(self.stop, self.dir), ShowWarmup(self.progress)],
+                callbacks=[SettingsOfRecipe(), StopWhenAsked(self.stop), ShowWarmup(self.progress)],
                 checkpoint=checkpoint,
                 on_end=self._save_warmup,
                 max_skipped_steps=section.max_skipped_steps,
@@ -143,6 +145,7 @@ class Stages:
     def _save_warmup(self, trainer: Any) -> None:
         if trainer.state.global_step < self.recipe.warmup.steps:  # else nothing is left to go on with: keep it
             self.stop.check()
+            raise ended_early("warmup", trainer.state.global_step, self.recipe.warmup.steps)
         policy = trainer.accelerator.unwrap_model(trainer.model)
         save_whole(self.dir.warmup_model, policy, self.tokenizer, ranks=self.ranks, state_dict=whole_state(trainer))
 
@@ -153,9 +156,8 @@ class Stages:
             self.stop.check()
         steps = (self.dir.done("hybrid") or {})["steps"]
         if steps < self.recipe.hybrid.steps:
-            self.progress.message(
-                f"hybrid ended after step {steps} of {self.recipe.hybrid.steps}: hybrid.time_limit_s is spent"
-            )
+            why = ": hybrid.time_limit_s is spent" if self.recipe.hybrid.time_limit_s is not None else ""
+            self.progress.message(f"hybrid ended after step {steps} of {self.recipe.hybrid.steps}{why}")
         elif steps:
             self.progress.finish("hybrid")
         self._evaluate_once("final", steps, lambda: self.policies.load(self.dir.model))
@@ -165,6 +167,7 @@ class Stages:
         checkpoint, warmed = self._last_checkpoint("hybrid"), self.dir.done("warmup")
         set_seed(self.recipe.run.seed)
         policy = self.policies.load(self.dir.warmup_model if warmed else self.policies.source)
+        quiet_about_tied(policy)
         model = policy if warmed else self.policies.with_adapter(policy)
         trainer, failures = self._trainer(model, checkpoint, Warmup(**_only(Warmup, warmed)) if warmed else None)
         try:
@@ -174,6 +177,8 @@ class Stages:
             raise
         if trainer.state.global_step < trainer.state.max_steps:
             self.stop.check()
+        if trainer.state.global_step < self.recipe.hybrid.steps and not self._time_is_up():
+            raise ended_early("hybrid", trainer.state.global_step, self.recipe.hybrid.steps)
         policy = trainer.accelerator.unwrap_model(trainer.model)
         save_whole(self.dir.model, policy, self.tokenizer, ranks=self.ranks, state_dict=whole_state(trainer))
         return trainer.state.global_step
@@ -195,7 +200,12 @@ class Stages:
         recipe, section = self.recipe, self.recipe.hybrid
         last_step = step_of(checkpoint) if checkpoint else 0
         spent_s = self.dir.seconds_of("hybrid")
-        scorer = Scorer(self.rewards, max_error_rate=recipe.scoring.max_error_rate, pool=self.examiner.pool)
+        scorer = Scorer(
+            self.rewards,
+            max_error_rate=recipe.scoring.max_error_rate,
+            pool=self.examiner.pool,
+            ranks=self.ranks,
+        )
         args = HybridConfig(
             **self._common("hybrid"),
             **{**self._defaults(), "logging_steps": recipe.run.log_every, **section.trl_kwargs()},
@@ -208,11 +218,11 @@ class Stages:
             completions_every=recipe.run.save_completions_every,
             compare_ranks_every=recipe.run.compare_ranks_every,
         )
-        if section.time_limit_s and checkpoint and spent_s >= section.time_limit_s:
+        if checkpoint and self._time_is_up():
             args.max_steps = last_step  # stopped or killed at its end: load the checkpoint, and no step more
         trainer = HybridTrainer(
             model,
-            [agreed(function, self.ranks) for function in trl_reward_functions(scorer)],
+            trl_reward_functions(scorer),
             args,
             Dataset.from_list(fit_to_model(self._prompts(), self.tokenizer)),
             processing_class=self.tokenizer,
@@ -222,7 +232,7 @@ class Stages:
             recorder=self.dir,
             engine=self.examiner.engine(model),
             agreement=self.agreement,
-            callbacks=[SettingsOfRecipe(), StopWhenAsked(self.stop, self.dir)],
+            callbacks=[SettingsOfRecipe(), StopWhenAsked(self.stop)],
         )
         if trainer.sft and warmed:
             trainer.sft.stream.cursor = warmed.demonstration_cursor
@@ -246,6 +256,11 @@ class Stages:
         return trainer, failures
 
     # ---- parts of stages ----
+
+    def _time_is_up(self) -> bool:
+        """Whether the recorded steps of the hybrid stage took its time limit."""
+        limit = self.recipe.hybrid.time_limit_s
+        return limit is not None and self.dir.seconds_of("hybrid") >= limit
 
     def _evaluate_once(self, stage: str, step: int, model: Callable[[], Any]) -> None:
         if not self.dir.evaluated(stage, step):
@@ -320,18 +335,16 @@ class Stages:
         return checkpoint
 
 
-def agreed(function: Callable[..., Any], ranks: Ranks) -> Callable[..., Any]:
-    """A reward function that every process calls at once, and that fails on all of them if it fails on one."""
-    if ranks.count == 1:
-        return function
-
-    @wraps(function)
-    def score(*args: Any, **kwargs: Any) -> Any:
-        values = ranks.together(lambda: function(*args, **kwargs))
-        score.last_outcomes = getattr(function, "last_outcomes", [])  # type: ignore[attr-defined]
-        return values
-
-    return score
+def ended_early(stage: str, step: int, steps: int) -> TrainingError:
+    """The error of a stage that its trainer ended although nobody asked for it."""
+    error = TrainingError(
+        f"the {stage} stage ended after step {step}, and it was not asked to",
+        expected=f"{steps} steps",
+        where=f"{stage}.steps",
+        fix=f"look for what ends the training (a setting in {stage}.args?), then go on by --resume",
+    )
+    error.shared = True
+    return error
 
 
 def stages_of(recipe: Recipe) -> list[tuple[str, int]]:

@@ -266,7 +266,7 @@ class HybridTrainer(HybridCheckpoints):
                 self._metrics["train"][f"hybrid/{name}"].append(record[name])
         if signals.kl is not None:
             self._metrics["train"]["hybrid/kl"].append(signals.kl)
-        self.ranks.decided(lambda: self._recorder.step(self.last_record))  # a full disk ends all processes, not one
+        self.record(lambda recorder: recorder.step(self.last_record))
         if self.args.compare_ranks_every and self.state.global_step % self.args.compare_ranks_every == 0:
             self.compare_ranks()
 

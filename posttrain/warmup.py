@@ -16,6 +16,7 @@ from trl import SFTConfig, SFTTrainer
 from posttrain.errors import TrainingError
 from posttrain.gradnorm import total_norm
 from posttrain.ledger import Recorder
+from posttrain.ranks import Ranks
 from posttrain.skipped import SaveLater, SkippedSteps, too_many
 from posttrain.streams import Stream
 from posttrain.whole_checkpoints import WholeCheckpoints
@@ -154,22 +155,23 @@ class _Watch(TrainerCallback):
             )
             error.shared = args.world_size > 1  # loss and norm are over all processes
             raise error
-        self._ranks.decided(
-            lambda: self._recorder.step(
-            {
-                "stage": "warmup",
-                "step": state.global_step,
-                "mix": {"sft": 1.0, "grpo": 0.0},
-                "p": None,
-                "reason": "warm-up",
-                "sft_loss": loss,
-                "sft_norm": None if self._was_skipped else norm,
-                "grad_norm": norm,
-                "entropy": logs.get("entropy"),
-                "learning_rate": logs.get("learning_rate"),
-                "seconds": {"total": round(time.perf_counter() - self._started, 4)},
-                "demonstration_cursor": state.global_step * self._per_step,
-                "skipped": self._was_skipped,
-            }
-            )
-        )
+        record = {
+            "stage": "warmup",
+            "step": state.global_step,
+            "mix": {"sft": 1.0, "grpo": 0.0},
+            "p": None,
+            "reason": "warm-up",
+            "sft_loss": loss,
+            "sft_norm": None if self._was_skipped else norm,
+            "grad_norm": norm,
+            "entropy": logs.get("entropy"),
+            "learning_rate": logs.get("learning_rate"),
+            "seconds": {"total": round(time.perf_counter() - self._started, 4)},
+            "demonstration_cursor": state.global_step * self._per_step,
+            "skipped": self._was_skipped,
+        }
+
+        def act() -> None:
+            self._recorder.step(record)
+
+        Ranks.joined().decided(act)  # a full disk ends all processes, not one

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import pickle
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import PeftModel
+from torch.distributed.checkpoint.api import CheckpointException
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import rotate_checkpoints
 
-from posttrain.checkpoints import staged, usable_checkpoint
+from posttrain.checkpoints import explained, staged, usable_checkpoint
 from posttrain.errors import ResumeError
 from posttrain.pickles import check_checkpoint, not_plain
+from posttrain.ranks import Ranks
+from posttrain.resumable import check_resumable
 
 REFERENCE_ADAPTER = "ref"
 """What TRL calls the copy of an adapter that a KL penalty is taken against."""
@@ -50,24 +54,15 @@ class WholeCheckpoints:
         """Train, or go on from a checkpoint: a folder, or `True` for the last whole one in `args.output_dir`.
 
         Raises:
-            ResumeError: There is no whole checkpoint to go on from, or it could run code when it is read.
+            ResumeError: There is no whole checkpoint to go on from; or it is sharded in another way than this start,
+                would start the optimizer anew, or could run code when it is read. On every process.
         """
-        if resume_from_checkpoint is True:
-            folder = Path(self.args.output_dir)  # type: ignore[attr-defined]
-            found, torn = usable_checkpoint(folder)
-            if found is None:
-                raise ResumeError(
-                    "there is no whole checkpoint to resume from" + "".join(f"\n    {reason}" for reason in torn),
-                    expected="a folder checkpoint-STEP with a manifest",
-                    where=str(folder),
-                    fix="train without resume_from_checkpoint",
-                )
-            for reason in torn:
-                warnings.warn(f"{folder}: a torn checkpoint was passed over, {reason}", stacklevel=2)
-            resume_from_checkpoint = str(found)
         if not resume_from_checkpoint:
             return super().train(resume_from_checkpoint=resume_from_checkpoint, **kwargs)  # type: ignore[misc]
-        check_checkpoint(Path(resume_from_checkpoint))
+        ranks = Ranks.of(self.accelerator)  # type: ignore[attr-defined]
+        checkpoint = ranks.decided(partial(self._checkpoint_to_resume, resume_from_checkpoint))
+        ranks.together(lambda: check_checkpoint(checkpoint))
+        resume_from_checkpoint = str(checkpoint)
         if self.args.device.type == "cpu":  # type: ignore[attr-defined]
             # Of several processes each has a numbered one, onto which torch cannot load an optimizer's state
             setattr(self.args, CACHED_DEVICE, torch.device("cpu"))  # type: ignore[attr-defined]
@@ -76,20 +71,44 @@ class WholeCheckpoints:
         except pickle.UnpicklingError as error:
             raise not_plain(resume_from_checkpoint, error) from error
 
+    def _checkpoint_to_resume(self, asked: str | bool) -> Path:
+        """The folder that was asked for or the last whole one, looked at (main process)."""
+        checkpoint = self._last_whole() if asked is True else Path(str(asked))
+        check_resumable(checkpoint, fsdp=self.is_fsdp_enabled, deepspeed=self.is_deepspeed_enabled)  # type: ignore[attr-defined]
+        return checkpoint
+
+    def _last_whole(self) -> Path:
+        folder = Path(self.args.output_dir)  # type: ignore[attr-defined]
+        found, torn = usable_checkpoint(folder)
+        if found is None:
+            raise ResumeError(
+                "there is no whole checkpoint to resume from" + "".join(f"\n    {reason}" for reason in torn),
+                expected="a folder checkpoint-STEP with a manifest",
+                where=str(folder),
+                fix="train without resume_from_checkpoint",
+            )
+        for reason in torn:
+            warnings.warn(f"{folder}: a torn checkpoint was passed over, {reason}", stacklevel=5)  # train's caller
+        return found
+
     def _get_output_dir(self, trial: Any) -> str:
         return str(self._staging) if self._staging else super()._get_output_dir(trial)  # type: ignore[misc]
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         accelerator, args, state = self.accelerator, self.args, self.state  # type: ignore[attr-defined]
         folder, name = Path(self._get_output_dir(trial)), f"checkpoint-{state.global_step}"
-        with staged(folder, name, is_main=accelerator.is_main_process, wait=accelerator.wait_for_everyone) as staging:
+        ranks = Ranks.of(accelerator)
+        sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled  # type: ignore[attr-defined]
+        # What is sharded is saved by all together; with a best step transformers waits for all amid the saving
+        with staged(folder, name, ranks=ranks, apart=not (sharded or state.best_global_step)) as staging:
             self._staging = staging
             try:
                 super()._save_checkpoint(model, trial)  # type: ignore[misc]
-                self._correct_best(staging, folder / name)
-                self.save_more(staging / name)
+            except CheckpointException as error:  # of torch's sharded saving, and no Exception; all processes have it
+                raise _failed_shard(error) from error
             finally:
                 self._staging = None
+            ranks.together(lambda: self._complete(staging, folder / name, is_main=ranks.is_main))
         if args.should_save:
             rotate_checkpoints(
                 output_dir=str(folder),
@@ -97,6 +116,11 @@ class WholeCheckpoints:
                 best_model_checkpoint=state.best_model_checkpoint,
                 use_mtime=False,  # a clock that was set back must not make the newest the oldest
             )
+
+    def _complete(self, staging: Path, final: Path, *, is_main: bool) -> None:
+        with explained(final.parent, final.name, is_main=is_main):
+            self._correct_best(staging, final)
+            self.save_more(staging / final.name)
 
     def _correct_best(self, staging: Path, final: Path) -> None:
         """The best checkpoint so far is remembered by where it will be, not by where it is being written."""
@@ -115,3 +139,10 @@ class WholeCheckpoints:
         if isinstance(policy, PeftModel) and REFERENCE_ADAPTER in policy.peft_config:
             policy.load_adapter(resume_from_checkpoint, "default", is_trainable=True)
             policy.set_adapter("default")
+
+
+def _failed_shard(error: CheckpointException) -> OSError:
+    rank, (reason, _) = next(iter(error.failures.items()))
+    failed = OSError(f"{type(reason).__name__}: {reason} (rank {rank})")
+    failed.shared = True  # type: ignore[attr-defined]
+    return failed

@@ -39,18 +39,24 @@ class ServerAPI:
             TrainingError: It does not answer.
         """
         deadline = self.deadline()
-        check_version(
-            self.ask("/version", None, deadline)["version"],
-            where="rollout.server_base_url",
-            fix="install another vLLM on the server",
-        )
-        info = self.ask("/server_info?config_format=json", None, deadline)["vllm_config"]
-        extension = info["parallel_config"]["worker_extension_cls"]
+        path, answer = "/version", self.ask("/version", None, deadline)
+        try:
+            version = str(answer["version"])
+            check_version(version, where="rollout.server_base_url", fix="install another vLLM on the server")
+            path = "/server_info?config_format=json"
+            answer = self.ask(path, None, deadline)
+            info = answer["vllm_config"]
+            extension = info["parallel_config"]["worker_extension_cls"]
+            logprobs_mode = info["model_config"]["logprobs_mode"]
+        except (KeyError, TypeError, AttributeError):
+            said = json.dumps(answer)
+            said = said if len(said) <= 100 else f"{said[:100]}..."
+            raise self._misconfigured(f"it answers {path} with {said}, which vLLM does not") from None
         wrong = None
         if extension != WORKER_EXTENSION:
             wrong = f"its worker extension is {extension!r}"
-        elif info["model_config"]["logprobs_mode"] != FLAGS["--logprobs-mode"]:
-            wrong = f"its log-probabilities are {info['model_config']['logprobs_mode']}"
+        elif logprobs_mode != FLAGS["--logprobs-mode"]:
+            wrong = f"its log-probabilities are {logprobs_mode}"
         if wrong:
             raise self._misconfigured(wrong)
         return info

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ import pytest
 from tests.pipeline.runs import ONE_THREAD, write_recipe
 
 SHORT = ("evaluate.every=0", "evaluate.at_start=false", "task.eval=2", "hybrid.kl.sample=0", "hybrid.controller=static")
-LAUNCH = [sys.executable, "-m", "posttrain", "launch", "recipe.yaml", "--cpu", "--processes"]
+LAUNCH = [sys.executable, "-P", "-m", "posttrain", "launch", "recipe.yaml", "--cpu", "--processes"]
 
 
 @pytest.fixture
@@ -25,8 +26,7 @@ def folder(tmp_path) -> Path:
 
 
 def environment() -> dict[str, str]:
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # where accelerate is
-    return {**os.environ, **ONE_THREAD, "PATH": path}
+    return {**os.environ, **ONE_THREAD, "PATH": "/usr/bin:/bin"}  # without accelerate: the printed command needs none
 
 
 def start(folder: Path, *command: str) -> subprocess.Popen:
@@ -42,15 +42,26 @@ def stopped(folder: Path, processes: int, *overrides: str) -> tuple[int, str]:
     """The exit code of a launch that gets SIGTERM in the middle of the hybrid stage, and what was said."""
     process = start(folder, *LAUNCH, str(processes), *overrides)
     try:
-        deadline, steps = time.monotonic() + 200, folder / "run" / "steps.jsonl"
-        while not (steps.exists() and '"stage":"hybrid"' in steps.read_text().replace(" ", "")):
-            assert process.poll() is None, (folder / "said.txt").read_text()
-            assert time.monotonic() < deadline, (folder / "said.txt").read_text()
-            time.sleep(0.1)
+        in_the_hybrid_stage(folder, process)
         process.send_signal(signal.SIGTERM)
         return process.wait(100), (folder / "said.txt").read_text()
     finally:
         process.kill()
+
+
+def in_the_hybrid_stage(folder: Path, process: subprocess.Popen) -> None:
+    """Wait until a run has done a step of it."""
+    deadline, steps = time.monotonic() + 200, folder / "run" / "steps.jsonl"
+    while not (steps.exists() and '"stage":"hybrid"' in steps.read_text().replace(" ", "")):
+        assert process.poll() is None, (folder / "said.txt").read_text()
+        assert time.monotonic() < deadline, (folder / "said.txt").read_text()
+        time.sleep(0.1)
+
+
+def children(process: subprocess.Popen) -> list[int]:
+    """The workers of a launcher."""
+    found = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    return [int(pid) for pid in found if b"posttrain" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 def hybrid_steps(folder: Path) -> list[int]:
@@ -70,13 +81,59 @@ def test_a_scheduler_stops_two_processes_and_the_printed_command_goes_on(folder)
     assert done == list(range(1, len(done) + 1))
     assert len(done) < 300
 
+    assert "signal" not in said  # torch's launcher tells of each that it got and sent
     printed = said.splitlines()[0].replace("hybrid.steps=300", f"hybrid.steps={len(done) + 2}")
-    assert re.search(r"accelerate launch --config_file \S+ddp\.yaml --num_processes 2 ", printed)
+    assert re.search(r"-m accelerate.commands.launch --config_file \S+ddp\.yaml --num_processes 2 ", printed)
     code, said = ended(folder, "bash", "-c", f"{printed} --accept-changes")
     assert code == 0, said
+    assert "missing keys" not in said  # the head's, which are the embedding's
     assert hybrid_steps(folder) == list(range(1, len(done) + 3))
     assert said.count("done: model in run/model") == 1  # two processes of one run, not two runs
     assert json.loads((folder / "run" / "environment.json").read_text())["processes"] == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process of its parent's end")
+def test_killed_ranks_and_launchers(folder):
+    """A killed rank: the launcher says what that often is, and what to go on from. A killed launcher: the ranks, which
+    nobody looks after any more, save and end."""
+    given = (*LAUNCH, "2", *SHORT, "hybrid.steps=2000")
+    process = start(folder, *given)
+    try:
+        in_the_hybrid_stage(folder, process)
+        while not list((folder / "run" / "checkpoints" / "hybrid").glob("checkpoint-*")):
+            time.sleep(0.1)
+        os.kill(children(process)[1], signal.SIGKILL)
+        assert process.wait(100) == 137
+    finally:
+        process.kill()
+    said = (folder / "said.txt").read_text()
+    last = said.splitlines()[-1]
+    assert re.search(r"process 1 .* by SIGKILL \(often the kernel's.*goes on from run/checkpoints/hybrid/check", last)
+    assert "error (rank 0): lost contact with another process" in said
+    assert "Traceback" not in said
+    assert "failed (exitcode" not in said
+
+    before = hybrid_steps(folder)[-1]
+    process, workers = start(folder, *given), []
+    try:
+        while hybrid_steps(folder)[-1] < before + 2:
+            assert process.poll() is None, (folder / "said.txt").read_text()
+            time.sleep(0.1)
+        workers = children(process)
+        assert len(workers) == 2
+        process.kill()
+        process.wait()
+        until = time.monotonic() + 30
+        while any(Path(f"/proc/{pid}").exists() for pid in workers):
+            assert time.monotonic() < until, (folder / "said.txt").read_text()
+            time.sleep(0.1)
+    finally:
+        for pid in [process.pid, *workers]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+    said = (folder / "said.txt").read_text()
+    assert "stopped as asked, and saved" in said
+    assert (folder / "run" / "checkpoints" / "hybrid" / f"checkpoint-{hybrid_steps(folder)[-1]}").is_dir()
 
 
 def test_a_scheduler_stops_one_process(folder):
@@ -86,9 +143,15 @@ def test_a_scheduler_stops_one_process(folder):
     assert "To go on: posttrain launch recipe.yaml --cpu --processes 1 " in said
 
 
-def test_the_exit_code_is_the_workers_own(folder):
-    code, said = ended(folder, *LAUNCH, "2", *SHORT, "task={name: math, path: absent.jsonl, train: 4, eval: 2}")
+@pytest.mark.parametrize("processes", [1, 2])
+def test_the_exit_code_is_the_workers_own_and_no_file_in_the_working_folder_ran(processes, folder):
+    """A numpy.py beside a downloaded recipe is no library: not in the launcher, not in its processes."""
+    for name in ("numpy", "torch", "accelerate", "logging"):
+        (folder / f"{name}.py").write_text("open('it-ran', 'w').close()\nraise SystemExit(99)\n")
+    absent = "task={name: math, path: absent.jsonl, train: 4, eval: 2}"
+    code, said = ended(folder, *LAUNCH, str(processes), *SHORT, absent)
     assert code == 2, said
     assert "absent.jsonl" in said
-    assert re.search(r"process \d was the first to fail, with exit code 2", said)
+    assert bool(re.search(r"process \d was the first to fail, with exit code 2", said)) == (processes == 2)
     assert "Traceback" not in said
+    assert not (folder / "it-ran").exists()

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+from pathlib import Path
+
 import pytest
+import torch
+import torch.distributed as dist
 
 from posttrain.errors import ConfigError, PosttrainError, TrainingError
 from posttrain.ranks import Ranks
@@ -35,6 +40,39 @@ def everything() -> dict:
     return seen
 
 
+def beside_other_work(folder: Path) -> dict:
+    """Agreement while a collective of the default group is under way on one process, and over a second group."""
+    us, seen = joined(), {}
+    total = torch.ones(3)
+    if us.is_main:
+        work = dist.all_reduce(total, async_op=True)
+        seen["gathered"], seen["decided"] = us.gathered("a"), us.decided(lambda: "by 0")
+        work.wait()
+    else:
+        seen["gathered"], seen["decided"] = us.gathered("b"), us.decided(lambda: "by 1")
+        dist.all_reduce(total)
+    seen["total"], seen["limit"] = total.tolist(), _limit(us)
+    dist.destroy_process_group()
+    store = dist.FileStore(str(folder / "store"), 2)
+    dist.init_process_group("gloo", store=store, rank=us.number, world_size=2, timeout=timedelta(seconds=33))
+    seen["again"], seen["limit again"] = Ranks.joined().gathered(us.number), _limit(us)
+    return seen
+
+
+def _limit(us: Ranks) -> float:
+    """How long an agreement that the other process takes no part in would wait, in seconds."""
+    limits, original = [], dist.all_gather_object
+
+    def noted(values, value, group=None):
+        limits.append(group._get_backend(torch.device("cpu")).options._timeout.total_seconds())
+        return original(values, value, group=group)
+
+    dist.all_gather_object = noted
+    us.wait()
+    dist.all_gather_object = original
+    return limits[0]
+
+
 def _refuse():
     raise ConfigError("no", where="there")
 
@@ -57,6 +95,14 @@ def test_two_processes_agree_and_fail_together(tmp_path):
     assert (one["together"], two["together"]) == (0, 1)
     assert one["error bug"][:2] == ("TrainingError", "rank 1: ZeroDivisionError: division by zero")
     assert two["error bug"][0] == "ZeroDivisionError"
+
+
+def test_agreement_is_apart_from_other_collectives(tmp_path):
+    for seen in ranks(2, beside_other_work, tmp_path, folder=tmp_path, time_limit_s=90):
+        assert (seen["gathered"], seen["decided"]) == (["a", "b"], "by 0")
+        assert seen["total"] == [2.0] * 3
+        assert seen["again"] == [0, 1], "the group that is gone is not asked"
+        assert (seen["limit"], seen["limit again"]) == (60, 33), "those of the default groups"
 
 
 def test_a_process_by_itself_needs_no_group(monkeypatch):

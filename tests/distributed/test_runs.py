@@ -163,7 +163,7 @@ def test_a_killed_process_ends_the_other_and_the_run_goes_on(folder, whole_run, 
     ended = on_ranks(folder, fault=on_rank(rank, fault), codes=codes)
     assert time.monotonic() - started < 60, "process_timeout_s is 1800"
     text = ended[1 - rank].text
-    assert "another process of this run has ended, or hangs" in text
+    assert "lost contact with another process of this run, which has ended, or hangs" in text
     assert "then go on by --resume" in text
     assert "Traceback" not in text
     on_ranks(folder, "--resume")
@@ -297,13 +297,35 @@ def test_a_reward_that_fails_on_one_process_only(folder):
         file.write("\ndef on_rank_1(completion, **row):\n    import os\n    return 1 / (1 - int(os.environ['RANK']))\n")
     overrides = ("rewards=[{path: rewards.py:on_rank_1}]", "hybrid.controller={name: grpo_only}")
     ended = on_ranks(folder, *overrides, codes=[1, 1])
-    assert "completions could not be scored" in ended[0].text
+    assert "16 of the last 32 completions could not be scored" in ended[0].text
     assert "ZeroDivisionError" in ended[0].text
     assert "rewards failed" not in ended[0].text
     assert "error" not in ended[1].text.lower()
     failures = lines(folder / "run", "errors.jsonl")
-    assert {line["step"] for line in failures} == {1, 2, 3}
-    assert [line["failures_in_step"] for line in failures] == [8] * 24
+    assert {line["step"] for line in failures} == {1, 2}  # the third step's 24 of its own are 16 of 32 already
+    assert [line["failures_in_step"] for line in failures] == [8] * 16
+
+
+def test_a_sharded_evaluation_that_fails_on_one_process(folder):
+    started = time.monotonic()
+    ended = on_ranks(folder, fault=on_rank(1, sampling_fails), codes=[1, 1], fsdp=True)
+    assert time.monotonic() - started < 60, "process_timeout_s is 1800"
+    assert "RuntimeError: no room for a batch" in ended[1].text
+    assert "another process of this run" in ended[0].text
+    assert lines(folder / "run", "steps.jsonl")[-1]["step"] == 4
+
+
+def sampling_fails() -> None:
+    from posttrain.rollouts import transformers
+
+    original = transformers.generate
+
+    def generate(*args, **kwargs):
+        if kwargs["synced"]:
+            raise RuntimeError("no room for a batch")
+        return original(*args, **kwargs)
+
+    transformers.generate = generate
 
 
 def test_what_the_main_process_cannot_write_all_say(folder):

@@ -11,6 +11,7 @@ from transformers import TrainerCallback
 
 from posttrain.checkpoints import seal
 from posttrain.controllers import SASR, Mix, SFTOnly, Static
+from posttrain.ledger import FolderRecorder
 from posttrain.ranks import Ranks
 from tests.distributed.processes import ranks
 from tests.distributed.training import Case, StopAt, build, save_tiny
@@ -44,6 +45,27 @@ class Broken(Static):
         raise ZeroDivisionError("in the controller")
 
 
+class FullDisk(FolderRecorder):
+    """Can't write one of its files."""
+
+    def __init__(self, folder, file):
+        super().__init__(folder)
+        self.file = file
+
+    def forget_after(self, step):
+        self._fail("start")
+
+    def step(self, record):
+        self._fail(f"step {record['step']}")
+
+    def completions(self, step, rows):
+        self._fail(f"completions {step}")
+
+    def _fail(self, file):
+        if file == self.file:
+            raise OSError(28, "No space left on device", file)
+
+
 def run(trainer, resume=False):
     """The error that a training ends with, and whether every process knows that all of them raise it."""
     try:
@@ -58,9 +80,10 @@ def troubles(model_folder: Path, folder: Path) -> dict:
     us = Ranks.join(on_cpu=True, time_limit_s=60)
     seen: dict = {}
 
-    def make(name, controller, callbacks=None, agreement=None, **changes):
+    def make(name, controller, callbacks=None, agreement=None, recorder=None, **changes):
         case = Case(controller, {**SIZE, "max_steps": 6, **changes})
-        trainer = build(model_folder, folder / name, case, callbacks=callbacks, agreement=agreement)
+        more = {"callbacks": callbacks, "agreement": agreement, "recorder": recorder}
+        trainer = build(model_folder, folder / name, case, **more)
         for callback in callbacks or ():
             callback.trainer = trainer
         return trainer
@@ -84,6 +107,14 @@ def troubles(model_folder: Path, folder: Path) -> dict:
         trainer.sft.stream.cursor,
     )
     seen["broken"] = run(make("broken", Broken()))
+
+    for file in ("start", "step 2", "completions 2"):
+        trainer = make(file, Static(sft_share=0.0), recorder=FullDisk(folder / file, file))
+        seen[f"disk, {file}"] = run(trainer), trainer.state.global_step
+
+    trainer = make("sampling", Static(sft_share=0.0))
+    trainer._seeded.sample = _fails_on_the_second(trainer._seeded.sample, trainer)
+    seen["sampling"] = run(trainer), trainer.state.global_step
 
     def poisoned(name, steps, **changes):
         trainer = make(name, SFTOnly(), gradient_accumulation_steps=2, **changes)
@@ -111,6 +142,15 @@ def troubles(model_folder: Path, folder: Path) -> dict:
     us.wait()
     seen["window"] = run(make("window", Static(sft_share=0.0), **windows), resume=True)
     return seen
+
+
+def _fails_on_the_second(sample, trainer):
+    def failing(*args, **kwargs):
+        if trainer.state.global_step == 2 and not trainer.ranks.is_main:
+            raise torch.OutOfMemoryError("while sampling")
+        return sample(*args, **kwargs)
+
+    return failing
 
 
 class _Noted(TrainerCallback):
@@ -171,3 +211,16 @@ def test_a_file_that_one_process_cannot_read_stops_all(seen):
         kind, text, shared = of["window"]
         assert (kind, shared) == ("ResumeError", True)
         assert "rollouts-rank1.safetensors" in text
+
+
+@pytest.mark.parametrize(("file", "steps"), [("start", 0), ("step 2", 2), ("completions 2", 1)])
+def test_what_the_main_process_cannot_record_ends_all(seen, file, steps):
+    one, two = (of[f"disk, {file}"] for of in seen)
+    assert one == (("OSError", f"[Errno 28] No space left on device: '{file}'", True), steps)
+    assert two == (("TrainingError", f"rank 0: OSError: [Errno 28] No space left on device: '{file}'", True), steps)
+
+
+def test_a_process_that_cannot_sample_ends_all(seen):
+    one, two = (of["sampling"] for of in seen)
+    assert one == (("TrainingError", "rank 1: OutOfMemoryError: while sampling", True), 2)
+    assert two == (("OutOfMemoryError", "while sampling", True), 2)

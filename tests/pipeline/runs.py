@@ -277,12 +277,12 @@ def _while_saving(name: str) -> None:
 
     original = posttrain.checkpoints.seal
 
-    def seal(checkpoint: Path) -> None:
+    def seal(checkpoint: Path, *files: Any) -> None:
         if checkpoint.name == name:
             largest = max((file for file in checkpoint.iterdir()), key=lambda file: file.stat().st_size)
             os.truncate(largest, largest.stat().st_size // 2)
             kill()
-        original(checkpoint)
+        original(checkpoint, *files)
 
     posttrain.checkpoints.seal = seal
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from functools import partial
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -102,6 +104,28 @@ def test_a_time_limit_ends_the_stage(folder):
     assert "hybrid ended after step 1 of 10: hybrid.time_limit_s is spent" in said
     assert lines(folder / "run", "eval.jsonl")[-1]["step"] == 1
     assert (folder / "run/model/model.safetensors").is_file()
+
+
+@pytest.mark.parametrize(("stage_name", "step"), [("warmup", 2), ("hybrid", 3)])
+def test_a_stage_that_ends_early_unasked_is_not_done(folder, stage_name, step):
+    """As transformers' own handling of SIGTERM would end it. The run goes on where it ended."""
+    ended = train(folder, "evaluate.every=0", fault=partial(_end_early, stage_name, step))
+    assert ended.code == 1, ended.text
+    assert f"the {stage_name} stage ended after step {step}, and it was not asked to" in ended.text
+    state = folder / "run" / "state.json"
+    assert stage_name not in (json.loads(state.read_text())["done"] if state.exists() else {})
+    ended_well(folder, "evaluate.every=0")
+    assert [line["step"] for line in stage(folder, "hybrid")] == list(range(1, 11))
+
+
+def _end_early(stage_name: str, step: int) -> None:
+    from posttrain.callbacks import StopWhenAsked
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if (Path(args.output_dir).name, state.global_step) == (stage_name, step):
+            control.should_save = control.should_training_stop = True
+
+    StopWhenAsked.on_step_end = on_step_end
 
 
 def test_lora_trains_the_adapter_alone(folder, reference):

@@ -229,6 +229,8 @@ def test_lora_trains_the_adapter_alone_and_measures_kl_from_its_start(build, mod
 def test_contradictions_are_refused_before_anything_loads(model, tokenizer, prompts, tmp_path):
     with pytest.raises(ConfigError, match="no demonstrations"):
         HybridTrainer(model, reward, hybrid_args(tmp_path), prompts, processing_class=tokenizer, controller=SFTOnly())
+    with pytest.raises(ConfigError, match="save_only_model: resuming would start the optimizer"):
+        HybridTrainer(model, reward, hybrid_args(tmp_path, save_only_model=True), prompts, processing_class=tokenizer)
     with pytest.raises(ConfigError, match="KL is never measured"):
         HybridTrainer(
             model,

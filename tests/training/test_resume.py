@@ -10,12 +10,15 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, TrainerCallback, set_seed
+from trl import SFTConfig
 
 from posttrain.checkpoints import latest_checkpoint
 from posttrain.controllers import SASR, Alternate, GRPOOnly, Static
 from posttrain.errors import CheckpointError, ResumeError
+from posttrain.resume_state import STATE
 from posttrain.trainer import HybridTrainer
-from tests.training.conftest import hybrid_args, reward
+from posttrain.warmup import WarmupTrainer
+from tests.training.conftest import COMMON, hybrid_args, reward
 
 STEPS = 10  # with 4 groups of 4 a step and 25 prompts, the prompts' second epoch begins in step 7
 
@@ -147,6 +150,37 @@ def test_a_torn_checkpoint_is_passed_over_with_a_warning(model_folder, tokenizer
         train(common, tmp_path / "torn", SASR(), resume=True)
     train(common, tmp_path / "whole", SASR())
     assert lines(tmp_path / "torn") == lines(tmp_path / "whole")
+
+
+def test_a_checkpoint_without_its_optimizer_is_not_gone_on_from(
+    model_folder, tokenizer, prompts, demonstrations, tmp_path
+):
+    common = (model_folder, tokenizer, prompts, demonstrations)
+    train(common, tmp_path, SASR(), stop=2)
+    for name in ("optimizer.pt", "scheduler.pt"):
+        copy = shutil.copytree(tmp_path / "checkpoint-2", tmp_path / name / "checkpoint-2")
+        (copy / name).unlink()
+        with pytest.raises(ResumeError, match=f"checkpoint-2 lacks the .*{name}.*: training would start them anew"):
+            train(common, tmp_path / name, SASR(), resume=str(copy))
+
+
+def test_a_warmup_that_saved_the_model_alone_is_not_gone_on_from(model_folder, tokenizer, demonstrations, tmp_path):
+    settings = {**COMMON, "output_dir": str(tmp_path), "max_steps": 2, "save_steps": 1, "save_only_model": True}
+    args = SFTConfig(**{**settings, "save_strategy": "steps"})
+    trainer = WarmupTrainer(str(model_folder), args, train_dataset=demonstrations, processing_class=tokenizer)
+    trainer.train()
+    with pytest.raises(ResumeError, match=r"checkpoint-2 lacks .*optimizer.pt\) and .*scheduler.pt"):
+        trainer.train(resume_from_checkpoint=True)
+
+
+def test_what_is_added_to_a_checkpoint_waits_for_no_other_process_to_make_its_folder(
+    model, tokenizer, prompts, tmp_path
+):
+    trainer = HybridTrainer(
+        model, reward, hybrid_args(tmp_path), prompts, processing_class=tokenizer, controller=GRPOOnly()
+    )
+    trainer.save_more(tmp_path / "staging" / "checkpoint-1")
+    assert (tmp_path / "staging" / "checkpoint-1" / STATE).is_file()
 
 
 def test_resuming_without_a_checkpoint_says_so(model, tokenizer, prompts, tmp_path):

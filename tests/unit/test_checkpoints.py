@@ -25,6 +25,7 @@ from posttrain.checkpoints import (
     why_torn,
 )
 from posttrain.errors import CheckpointError, ResumeError
+from posttrain.resumable import check_resumable
 from posttrain.resume_state import (
     FORMAT,
     STATE,
@@ -96,18 +97,17 @@ def test_a_block_that_wrote_nothing_is_an_error_and_leaves_nothing(tmp_path):
     assert names(tmp_path) == []
 
 
-def test_only_the_main_process_clears_and_publishes(tmp_path):
-    (tmp_path / STAGING / "checkpoint-1").mkdir(parents=True)
-    waits = []
-    with staged(tmp_path, "checkpoint-1", is_main=False, wait=lambda: waits.append(names(tmp_path))) as staging:
-        (staging / "checkpoint-1" / "rank1.bin").write_bytes(b"x")
-    assert names(tmp_path) == [STAGING]
-    assert (tmp_path / STAGING / "checkpoint-1" / "rank1.bin").exists()
-    waits.clear()
-    with staged(tmp_path, "checkpoint-1", wait=lambda: waits.append(names(tmp_path))) as staging:
-        (staging / "checkpoint-1").mkdir()
-    # Others write only after it was cleared, and go on only after it was published
-    assert waits == [[STAGING], [STAGING], [STAGING, "checkpoint-1"]]
+def test_what_the_listing_does_not_show_is_sealed_if_it_is_named(tmp_path):
+    """A network file system may open a file of another node's before it lists it; here a link to a folder does so."""
+    checkpoint, elsewhere = tmp_path / "checkpoint-1", tmp_path / "elsewhere"
+    checkpoint.mkdir()
+    elsewhere.mkdir()
+    (checkpoint / "listed.bin").write_bytes(b"1")
+    (elsewhere / "other.bin").write_bytes(b"22")
+    (checkpoint / "link").symlink_to(elsewhere)
+    seal(checkpoint, ["listed.bin", "link/other.bin"])
+    manifest = json.loads((checkpoint / MANIFEST).read_text())
+    assert {name: size for name, (size, _) in manifest.items()} == {"link/other.bin": 2, "listed.bin": 1}
 
 
 FULL_DISK = """
@@ -256,6 +256,61 @@ def test_sealing_again_keeps_a_checkpoint_whole(tmp_path):
     (checkpoint / "more.bin").write_bytes(b"more")
     seal(checkpoint)
     assert is_whole(checkpoint)
+
+
+# ---- what can be gone on from ----
+
+WHOLE = ("model.safetensors", "optimizer.pt", "scheduler.pt")
+SHARDS = ("pytorch_model_fsdp_0/.metadata", "optimizer_0/.metadata", "scheduler.pt")
+ZERO = ("model.safetensors", "global_step2/mp_rank_00_model_states.pt", "latest")
+
+
+def checkpoint_with(folder, files):
+    for name in files:
+        (folder / "checkpoint-2" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "checkpoint-2" / name).touch()
+    return folder / "checkpoint-2"
+
+
+@pytest.mark.parametrize("start", ["whole", "fsdp", "deepspeed"])
+@pytest.mark.parametrize(
+    ("files", "readable", "said", "fix"),
+    [
+        (WHOLE, "whole", "saved whole, by one process or under DDP", "--config ddp"),
+        (SHARDS, "fsdp", "saved in shards, under FSDP", "--config fsdp2"),
+        (("pytorch_model_fsdp.bin", "optimizer.bin", "scheduler.pt"), "fsdp", "under FSDP", "--config fsdp2"),
+        (ZERO, "deepspeed", "saved under DeepSpeed", "--config zero2"),
+    ],
+)
+def test_a_checkpoint_is_read_by_a_start_that_shards_alike(tmp_path, files, readable, said, fix, start):
+    checkpoint = checkpoint_with(tmp_path, files)
+    how = {"fsdp": start == "fsdp", "deepspeed": start == "deepspeed"}
+    if start == readable:
+        check_resumable(checkpoint, **how)
+        return
+    now = {"whole": "does not shard", "fsdp": "shards with FSDP", "deepspeed": "shards with DeepSpeed"}[start]
+    with pytest.raises(ResumeError) as caught:
+        check_resumable(checkpoint, **how)
+    for piece in (said, f"this start {now}", fix, "--restart"):
+        assert piece in str(caught.value)
+
+
+@pytest.mark.parametrize("start", ["whole", "fsdp", "deepspeed"])
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        (WHOLE[:1], r"lacks the optimizer's state \(optimizer.pt\) and the schedule's state \(scheduler.pt\)"),
+        (WHOLE[:2], r"lacks the schedule's state"),
+        ((WHOLE[0], WHOLE[2]), r"lacks the optimizer's state \(optimizer.pt\): "),
+        (SHARDS[:2], r"lacks the schedule's state"),
+        ((SHARDS[0], SHARDS[2]), r"lacks the optimizer's state \(optimizer_0\): "),
+        ((), "lacks"),
+    ],
+)
+def test_a_checkpoint_without_its_optimizer_is_not_gone_on_from(tmp_path, files, said, start):
+    """However it starts: so is what save_only_model leaves under DeepSpeed or FSDP."""
+    with pytest.raises(ResumeError, match=said):
+        check_resumable(checkpoint_with(tmp_path, files), fsdp=start == "fsdp", deepspeed=start == "deepspeed")
 
 
 # ---- the state beside the model ----

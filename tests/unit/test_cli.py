@@ -1,10 +1,10 @@
 from __future__ import annotations
 
 import json
+import resource
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -44,13 +44,14 @@ def test_quick_answers_need_no_torch(arguments: list[str], status: int, said: st
     assert not imported & {"torch", "transformers", "trl", "peft", "datasets", "accelerate"}
 
 
-def test_help_answers_in_a_second(tmp_path: Path) -> None:
-    def seconds() -> float:
-        start = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "posttrain", "--help"], capture_output=True, cwd=tmp_path, check=True)
-        return time.perf_counter() - start
+def test_help_takes_half_a_second_at_most(tmp_path: Path) -> None:
+    def spent() -> float:
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return usage.ru_utime + usage.ru_stime
 
-    assert min(seconds() for _ in range(3)) < 1.0  # the best of three: other work on the machine is not ours
+    before = spent()
+    subprocess.run([sys.executable, "-m", "posttrain", "--help"], capture_output=True, cwd=tmp_path, check=True)
+    assert spent() - before < 0.5  # of the processor: what else the machine does is not ours
 
 
 def terminated() -> Interrupted:

@@ -191,6 +191,22 @@ def test_task_files_start_at_the_recipe(folder: Path) -> None:
             "it is decided by temperature, outside args",
         ),
         ("hybrid: {args: {seed: 2}}", "recipe.yaml:3: hybrid.args.seed", "seed in args", "it is decided by run.seed"),
+        (
+            "hybrid: {args: {enable_jit_checkpoint: true}}",
+            "recipe.yaml:3: hybrid.args.enable_jit_checkpoint",
+            "enable_jit_checkpoint in args",
+            "it is decided by the toolkit itself: a stop saves",
+        ),
+        *(
+            (
+                f"{stage}: {{args: {{save_only_model: true}}}}",
+                f"recipe.yaml:3: {stage}.args.save_only_model",
+                "save_only_model in args: a run that is resumed would start the optimizer and the learning rate's "
+                "schedule anew",
+                "leave it out",
+            )
+            for stage in ("warmup", "hybrid")
+        ),
         ("lora: {args: {rnk: 2}}", "recipe.yaml:3: lora.args.rnk", "peft.LoraConfig has no field 'rnk'", None),
     ],
 )

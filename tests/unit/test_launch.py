@@ -18,10 +18,13 @@ import pytest
 
 from posttrain import cli, launch
 from posttrain.callbacks import how_to_go_on
+from posttrain.config import load_recipe
 from posttrain.errors import ConfigError
 from posttrain.launch import NAMES, arguments, config_file, environment, kind_of
-from posttrain.launch_end import COMMAND, exit_code
+from posttrain.launch_end import COMMAND, exit_code, how_it_ended
 from posttrain.launch_nodes import Nodes, nodes_of, slurm_host_names
+from posttrain.lock import Lock
+from posttrain.run_facts import write_recipe
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "recipes" / "accelerate"
@@ -233,8 +236,9 @@ def dry_run(capsys, *given: str) -> list[str]:
 def test_one_node(recipe, capsys):
     (line,) = dry_run(capsys, "--gpus", "2", "hybrid.steps=7", "--accept-changes")
     assert line == (
-        f"TORCH_ELASTIC_SHUTDOWN_TIMEOUT=120 accelerate launch --config_file {config_file('ddp')} --num_processes 2 "
-        "--num_machines 1 --main_process_port 0 -m posttrain run r.yaml hybrid.steps=7 --accept-changes"
+        f"PYTHONSAFEPATH=1 TORCH_ELASTIC_SHUTDOWN_TIMEOUT=120 {sys.executable} -m accelerate.commands.launch "
+        f"--config_file {config_file('ddp')} --num_processes 2 --num_machines 1 --main_process_port 0 "
+        "-m posttrain run r.yaml hybrid.steps=7 --accept-changes"
     )
     assert "--num_processes 8" in dry_run(capsys)[0]  # all that are visible
     assert f"--config_file {config_file('fsdp2')} " in dry_run(capsys, "--config", "fsdp2")[0]
@@ -265,25 +269,25 @@ def test_slurm_tells_each_node_its_own(recipe, capsys, monkeypatch):
 def test_one_process_is_run_and_not_launched(recipe, capsys, monkeypatch):
     own = f"{sys.executable} -m posttrain run r.yaml"
     more = "hybrid.per_device_train_batch_size=8"
-    assert dry_run(capsys, "--gpus", "1", more) == [f"CUDA_VISIBLE_DEVICES=0 {own} {more}"]
+    assert dry_run(capsys, "--gpus", "1", more) == [f"PYTHONSAFEPATH=1 CUDA_VISIBLE_DEVICES=0 {own} {more}"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,6")
-    assert dry_run(capsys, "--gpus", "1", more) == [f"CUDA_VISIBLE_DEVICES=5 {own} {more}"]
+    assert dry_run(capsys, "--gpus", "1", more) == [f"PYTHONSAFEPATH=1 CUDA_VISIBLE_DEVICES=5 {own} {more}"]
     monkeypatch.setattr(launch, "visible_gpus", lambda: 1)
-    assert dry_run(capsys, more) == [f"{own} {more}"]
+    assert dry_run(capsys, more) == [f"PYTHONSAFEPATH=1 {own} {more}"]
 
 
 def test_cpus(recipe, capsys):
     (line,) = dry_run(capsys, "--cpu", "--processes", "2")
-    assert "ACCELERATE_USE_CPU=true CUDA_VISIBLE_DEVICES='' accelerate launch" in line
+    assert f"ACCELERATE_USE_CPU=true CUDA_VISIBLE_DEVICES='' {sys.executable} -m accelerate" in line
     assert "--num_processes 2 " in line
     assert "--mixed_precision no " in line
 
 
 def test_what_the_user_set_stays():
-    user = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "600", "OMP_NUM_THREADS": "3"}
+    user = {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "600", "OMP_NUM_THREADS": "3", "PYTHONSAFEPATH": ""}
     assert environment(2, user, cpu=True) == {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}
-    assert environment(2, {}, cpu=False) == {"TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "120"}
-    assert environment(0, {}, cpu=False) == {}
+    assert environment(2, {}, cpu=False) == {"PYTHONSAFEPATH": "1", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "120"}
+    assert environment(0, {}, cpu=False) == {"PYTHONSAFEPATH": "1"}
 
 
 @pytest.mark.parametrize(
@@ -302,15 +306,88 @@ def test_what_the_user_set_stays():
     ],
 )
 def test_refused_before_anything_starts(given, said, recipe, capsys, monkeypatch):
-    monkeypatch.setattr(launch, "run_accelerate", lambda *args: pytest.fail("it was launched"))
+    monkeypatch.setattr(launch, "run_accelerate", never)
     assert cli.main(["launch", *given]) == 2
     assert said in capsys.readouterr().err
 
 
+def never(*args, **how):
+    pytest.fail("it was launched")
+
+
 def test_deepspeed_must_be_there(recipe, capsys, monkeypatch):
     monkeypatch.setattr(launch, "find_spec", lambda name: None)
-    assert cli.main(["launch", "r.yaml", "--gpus", "2", "--config", "zero3", "--dry-run"]) == 2
-    assert "zero3.yaml needs DeepSpeed, which is not installed" in capsys.readouterr().err
+    monkeypatch.setattr(launch, "run_accelerate", never)
+    assert cli.main(["launch", "r.yaml", "--gpus", "2", "--config", "zero2"]) == 2
+    assert "zero2.yaml needs DeepSpeed, which is not installed" in capsys.readouterr().err
+
+
+def test_a_login_node_may_lack_what_a_dry_run_is_for(recipe, capsys, monkeypatch):
+    """No GPU, no DeepSpeed: said, and the command is printed. Nobody asks the server."""
+    monkeypatch.setattr(launch, "find_spec", lambda name: None)
+    monkeypatch.setattr(launch, "visible_gpus", lambda: 0)
+    monkeypatch.setattr(launch, "answers", never)
+    server = ("rollout.mode=server", "rollout.server_base_url=http://192.0.2.1:8000")
+    *warnings, line = dry_run(capsys, "--gpus", "2", "--config", "zero2", *server)
+    assert warnings == [
+        "warning: --config: zero2.yaml needs DeepSpeed, which is not installed",
+        "warning: --gpus: 2 GPUs, but 0 are visible here",
+    ]
+    assert "--num_processes 2 " in line
+
+
+# ---- the run directory ----
+
+
+def launched(capsys, monkeypatch, *given: str) -> str:
+    """What `posttrain launch` refuses a run directory with, before anything is started; empty if it does not."""
+    monkeypatch.setattr(launch, "run_accelerate", lambda *args, **how: 0)
+    code = cli.main(["launch", "r.yaml", "--gpus", "2", *given])
+    said = capsys.readouterr()
+    assert (code == 0) == (said.err == "")
+    return said.err
+
+
+def test_a_run_directory_in_use_is_refused_and_left_unlocked(recipe, capsys, monkeypatch):
+    folder = recipe.parent / "runs" / "r"
+    folder.mkdir(parents=True)
+    assert launched(capsys, monkeypatch) == ""
+    code = f"import sys; from posttrain.lock import Lock; lock = Lock(__import__('pathlib').Path({str(folder)!r}));"
+    code += "print('locked', flush=True); sys.stdin.read()"
+    other = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        other.stdout.readline()
+        assert f"another process (pid {other.pid}) is at work" in launched(capsys, monkeypatch)
+        assert launched(capsys, monkeypatch, "--dry-run") == ""
+    finally:
+        other.communicate()
+    for _ in range(2):
+        assert launched(capsys, monkeypatch) == ""
+    Lock(folder).release()
+
+
+def test_another_recipe_in_the_run_directory_is_told_at_once(recipe, capsys, monkeypatch):
+    assert "there is no run to resume" in launched(capsys, monkeypatch, "--resume")
+    resolved = load_recipe("r.yaml", ["hybrid.steps=9"]).resolved()
+    resolved["rollout"]["engine"] = "vllm"  # what `auto` was on the machine that trained
+    (recipe.parent / "runs" / "r").mkdir(parents=True)
+    write_recipe(recipe.parent / "runs" / "r" / "recipe.yaml", resolved)
+    (recipe.parent / "runs" / "r" / "environment.json").write_text('{"processes": 2}')
+    said = launched(capsys, monkeypatch, "hybrid.steps=8")
+    assert "was started differently" in said
+    assert "\n    hybrid.steps: 9 -> 8\n" in said
+    assert "rollout.engine" not in said
+    assert launched(capsys, monkeypatch, "hybrid.steps=9") == ""
+    assert launched(capsys, monkeypatch, "hybrid.steps=8", "--accept-changes") == ""
+    assert launched(capsys, monkeypatch, "hybrid.steps=8", "--restart") == ""
+
+
+def test_a_run_directory_that_cannot_be_written(recipe, capsys, monkeypatch):
+    (recipe.parent / "file").touch()
+    said = launched(capsys, monkeypatch, "run.dir=file/run")
+    assert f"the run directory cannot be written: {recipe.parent}/file is no folder" in said
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert f"{recipe.parent} is read-only" in launched(capsys, monkeypatch)
 
 
 def test_what_zero_lacks_is_said_before_the_warm_up(recipe, capsys, monkeypatch):
@@ -329,7 +406,13 @@ def test_a_machine_without_a_gpu(recipe, capsys, monkeypatch):
     assert "--gpus: no GPU is visible" in capsys.readouterr().err
 
 
-def test_a_server_that_is_not_there_is_a_warning(recipe, capsys):
+def test_a_server_that_is_not_there_is_a_warning(recipe, capsys, monkeypatch):
+    monkeypatch.setattr(launch, "run_accelerate", lambda *args, **how: 0)
+
+    def said(*given: str) -> list[str]:
+        assert cli.main(["launch", "r.yaml", *given]) == 0
+        return capsys.readouterr().out.splitlines()
+
     class Healthy(BaseHTTPRequestHandler):
         def do_GET(self):
             self.send_response(200)
@@ -342,9 +425,9 @@ def test_a_server_that_is_not_there_is_a_warning(recipe, capsys):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}"
         given = ("--gpus", "2", "rollout.mode=server", f"rollout.server_base_url={url}")
-        assert len(dry_run(capsys, *given)) == 1
+        assert len(said(*given)) == 1
         server.shutdown()
-    warning, _ = dry_run(capsys, *given)
+    warning, _ = said(*given)
     assert warning.startswith(f"warning: {url} does not answer")
 
 
@@ -374,6 +457,18 @@ def test_quick_errors_load_no_torch(tmp_path):
 )
 def test_exit_codes(codes, stopped_by, expected):
     assert exit_code(codes, stopped_by) == expected
+
+
+def test_how_a_process_ended(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["posttrain", "launch", "r.yaml"])
+    checkpoint = Path("run/checkpoints/hybrid/checkpoint-4")
+    assert how_it_ended(-9, checkpoint) == (
+        f"by SIGKILL (often the kernel's, out of memory: see dmesg); the same command goes on from {checkpoint}"
+    )
+    assert how_it_ended(-11, None) == "by SIGSEGV"
+    assert how_it_ended(1, None) == "with exit code 1"
+    monkeypatch.setattr(sys, "argv", ["posttrain", "launch", "r.yaml", "--restart"])
+    assert how_it_ended(-11, checkpoint) == f"by SIGSEGV; the same command without --restart goes on from {checkpoint}"
 
 
 def test_the_way_to_go_on_is_the_launch(monkeypatch):

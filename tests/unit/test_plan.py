@@ -216,6 +216,7 @@ def test_a_number_of_processes_that_does_not_divide_a_step() -> None:
         for_processes(started, 4, 3)
     assert "warmup.gradient_accumulation_steps 2, hybrid.gradient_accumulation_steps 3" in str(failed.value)
     assert "expected: 1, 2 or 4 processes\n" in str(failed.value)
+    assert "which divide 8 and 12 (4 processes x each of those settings)" in str(failed.value)
     alone = recipe(warmup={"steps": 0}, hybrid={"gradient_accumulation_steps": 3})
     assert for_processes(alone, 4, 3).hybrid.gradient_accumulation_steps == 4
 

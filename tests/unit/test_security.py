@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import shutil
 import sys
 from html.parser import HTMLParser
@@ -164,8 +165,9 @@ def test_only_the_named_file_is_imported(tmp_path, monkeypatch):
     for name in ("neighbour", "conftest", "sitecustomize", "__init__"):
         (tmp_path / f"{name}.py").write_text(f"raise SystemExit('{name} was imported')\n")
     (tmp_path / "mine.py").write_text("def score(completion, **row):\n    return 1.0\n")
+    before = set(sys.modules)
     loaded = load_recipe(recipe(tmp_path, RECIPE + "rewards: [{path: mine.py}]\n"))
-    assert not [name for name in sys.modules if "mine" in name and "posttrain_reward" in name], "reading runs nothing"
+    assert not [name for name in set(sys.modules) - before if "posttrain_reward" in name], "reading runs nothing"
     (reward,) = load_rewards(loaded, load_data(loaded))
     with RewardPool([reward], workers=1) as pool:
         assert pool.score(0, ["x"], [{}])[0].score.value == 1.0
@@ -190,8 +192,10 @@ def test_a_reward_outside_the_folder_needs_its_path_spelled_out(tmp_path, outsid
         load_recipe(recipe(tmp_path / "in", f"{RECIPE}rewards: [{{path: '{path}'}}]\n"))
     monkeypatch.chdir(tmp_path / "in")
     file = recipe(tmp_path / "in", RECIPE + "rewards: [format]\n")
-    with pytest.raises(ConfigError, match="leads out of the folder"):
+    function = ":score" if path.endswith(":score") else ""
+    with pytest.raises(ConfigError, match=f"fix: write {re.escape(str(outside))}{function}, if") as failed:
         load_recipe(file, [f"rewards=[{{path: '{path}'}}]"])
+    assert "leads out of the folder" in str(failed.value)
     spelled = load_recipe(file, [f"rewards=[{{path: '{outside}'}}]"])
     assert spelled.rewards[0].path == str(outside)
     assert load_recipe(file, [f"rewards=[{{path: {tmp_path}/in/link.py}}]"]).rewards[0].path == str(outside)

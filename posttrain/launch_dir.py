@@ -1,0 +1,76 @@
+"""What a run directory would refuse, found before any process is started. Loads no torch."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from posttrain import files
+from posttrain.checkpoints import latest_checkpoint
+from posttrain.config import Recipe
+from posttrain.errors import CheckpointError, ResumeError
+from posttrain.layout import Layout
+from posttrain.lock import Lock
+from posttrain.masking import without_secrets
+from posttrain.run_facts import flatten, read_recipe
+from posttrain.rundir import serious_differences, started_differently
+
+
+def check_directory(
+    path: Path, recipe: Recipe, *, resume: bool, restart: bool, accept_changes: bool, starting: bool
+) -> None:
+    """Refuse at once what `RunDir.open` would refuse in the processes; data and rewards are compared only there.
+
+    Args:
+        path: The run directory.
+        recipe: What is to run in it.
+        resume, restart, accept_changes: As for `RunDir.open`.
+        starting: Whether a run is about to start, so that no other may be at work. The lock is not kept.
+
+    Raises:
+        CheckpointError: Nothing can be written there.
+        ResumeError: Another process is at work in it; it holds another recipe's run; or none to resume.
+    """
+    _check_writable(path)
+    if starting and (path / ".lock").exists():
+        Lock(path).release()
+    if restart:
+        return
+    layout = Layout(path)
+    if not layout.recipe_file.exists():
+        if resume:
+            raise ResumeError(
+                "there is no run to resume",
+                expected="a directory with a recipe.yaml",
+                where=str(path),
+                fix="leave out --resume to start one, or name its directory by run.dir=...",
+            )
+        return
+    if accept_changes:
+        return
+    was, now = flatten(read_recipe(layout.recipe_file)), flatten(without_secrets(files.plain(recipe.resolved())))
+    if now.get("rollout.engine") == "auto":  # decided on the machine that trains, and written down as what it means
+        was.pop("rollout.engine", None)
+        now.pop("rollout.engine")
+    if serious := serious_differences(was, now):
+        raise started_differently(path, serious)
+
+
+def _check_writable(path: Path) -> None:
+    there = path.resolve()
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
+        return
+    raise CheckpointError(
+        f"the run directory cannot be written: {there} is {'read-only' if there.is_dir() else 'no folder'}",
+        expected="a folder on a file system that can be written, with room for checkpoints",
+        where=str(path),
+        fix="name another folder by run.dir=..., or make this one writable",
+    )
+
+
+def last_checkpoint(path: Path) -> Path | None:
+    """What the run in a directory goes on from, if there is a checkpoint."""
+    folders = (Layout(path).checkpoints(stage) for stage in ("hybrid", "warmup"))
+    return next((found for folder in folders if (found := latest_checkpoint(folder))), None)

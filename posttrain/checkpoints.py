@@ -76,6 +76,7 @@ def staged(folder: Path, name: str, *, ranks: Ranks | None = None, apart: bool =
         with explained(folder, name):
             _await(staging / name, by_rank)
             _publish(staging / name, folder / name, {file for sizes in by_rank for file in sizes})
+            shutil.rmtree(staging, ignore_errors=True)  # before the others go on
 
     try:
         clear() if ranks is None else ranks.decided(clear)

@@ -196,11 +196,11 @@ def interrupted_twice_while_saving():
 
     original = checkpoints.seal
 
-    def seal(checkpoint):
+    def seal(checkpoint, *files):
         if checkpoint.name == "checkpoint-4" and "hybrid" in str(checkpoint):
             interrupt()
             interrupt()
-        original(checkpoint)
+        original(checkpoint, *files)
 
     checkpoints.seal = seal
 

@@ -13,6 +13,7 @@ import zipfile
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import patch
 
 import pytest
 
@@ -29,6 +30,13 @@ from posttrain.run_facts import write_recipe
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "recipes" / "accelerate"
 RECIPE = "model: m\ntask: knights_knaves\nhybrid: {per_device_train_batch_size: 4, grpo: {num_generations: 8}}\n"
+
+
+@pytest.fixture(autouse=True)
+def same_environment():
+    """A launch changes the variables of its process, which ends with it."""
+    with patch.dict(os.environ):
+        yield
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import shlex
 import signal
 import sys
 import threading
@@ -18,7 +17,7 @@ from transformers import TrainerCallback
 
 from posttrain.errors import Interrupted
 from posttrain.files import append_line, keep_lines, read_lines
-from posttrain.launch_end import COMMAND
+from posttrain.launch_end import COMMAND, resuming
 from posttrain.progress import Progress
 from posttrain.ranks import Ranks
 from posttrain.scorer import Scorer
@@ -104,8 +103,7 @@ def how_to_go_on(argv: Sequence[str] | None = None) -> str:
     program, *rest = sys.argv if argv is None else argv
     if Path(program).name not in ("posttrain", "__main__.py") or rest[:1] != ["run"]:
         return "call run() again with the same recipe"
-    kept = [part for part in rest if part not in ("--restart", "--resume")]
-    command = shlex.join(["posttrain", *kept, "--resume"])
+    command = resuming(rest)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         return f"launch it as before, with --resume at the end (... {command})"
     return command

@@ -260,16 +260,11 @@ def _why_torn(path: Path, name: str, size: int, expected: str | None, contents: 
     return None
 
 
-def torn_checkpoints(folder: Path) -> list[str]:
-    """What is wrong with the checkpoints in `folder` that are not whole, in words, the newest first.
+def usable_checkpoint(folder: Path) -> tuple[Path | None, list[str]]:
+    """The newest checkpoint in `folder` whose contents are as they were written, and what is wrong with torn ones.
 
     Contents are compared with their checksums from the newest on until one is whole, sizes in all of them.
     """
-    return usable_checkpoint(folder)[1]
-
-
-def usable_checkpoint(folder: Path) -> tuple[Path | None, list[str]]:
-    """The newest checkpoint in `folder` whose contents are as they were written, and what is wrong with torn ones."""
     torn = _torn(folder)
     return _newest_but(folder, torn), [f"{checkpoint.name}: {reason}" for checkpoint, reason in torn]
 

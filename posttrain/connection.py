@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from torch.distributed import DistBackendError, DistError, DistNetworkError, DistStoreError
+from torch.distributed import DistError
 
 from posttrain.errors import PosttrainError, TrainingError
 from posttrain.ranks import Ranks
@@ -25,7 +25,7 @@ def is_lost_connection(error: BaseException) -> bool:
     """Whether an error is what torch raises when another process does not take part in a collective any more."""
     if isinstance(error, PosttrainError):
         return False
-    if isinstance(error, DistBackendError | DistNetworkError | DistStoreError | DistError):
+    if isinstance(error, DistError):  # of the backend, the network or the store
         return True
     return isinstance(error, RuntimeError) and bool(_SAID.search(str(error)))
 

@@ -127,9 +127,9 @@ class GRPOSide(GRPOTrainer):
         return [dict(self.train_dataset[row]) for row in rows[start : start + share]]
 
     def _engine_rollouts(self, engine: Engine | None) -> EngineRollouts:
-        args, ranks = self.args, Ranks.of(self.accelerator)
+        args = self.args
         return EngineRollouts(
-            engine or open_engine(self.model, self.eos_token_ids, ranks=ranks, **engine_settings(args)),
+            engine or open_engine(self.model, self.eos_token_ids, ranks=self.ranks, **engine_settings(args)),
             sampling_of(args),
             policy=self.model,
             place=self._place,
@@ -137,7 +137,7 @@ class GRPOSide(GRPOTrainer):
             probe_every=args.vllm_probe_every,
             trainer_logps=self._logps_of,
             trainer_dtype=coarser(training_dtype(args), self.model.dtype),
-            ranks=ranks,
+            ranks=self.ranks,
         )
 
     def _place(self, rows: int) -> Place:
@@ -233,8 +233,4 @@ class GRPOSide(GRPOTrainer):
 
     def record(self, write: Callable[[Recorder], Any]) -> None:
         """Have the main process's recorder write; a disk that is full ends all processes by its error."""
-
-        def act() -> None:
-            write(self._recorder)
-
-        self.ranks.decided(act)
+        self.ranks.on_main(lambda: write(self._recorder))

@@ -24,9 +24,10 @@ from pathlib import Path
 from typing import Any
 
 from posttrain.errors import ConfigError
-from posttrain.launch_dir import check_directory, last_checkpoint
-from posttrain.launch_end import COMMAND, run_accelerate
+from posttrain.launch_dir import check_directory
+from posttrain.launch_end import COMMAND, resuming, run_accelerate
 from posttrain.launch_nodes import Nodes, nodes_of, slurm_host_names
+from posttrain.layout import Layout
 from posttrain.nearest import did_you_mean
 
 NAMES = ("single", "ddp", "fsdp2", "zero2", "zero3")
@@ -186,11 +187,11 @@ def launch(args: Any) -> int:
                 print(f"# on node {rank}\n{shown(added, commands[rank])}", flush=True)
     if args.dry_run:
         return 0
-    os.environ.update(added, **{COMMAND: _again(sys.argv)})
+    os.environ.update(added, **{COMMAND: resuming(sys.argv[1:])})
     if one:
         os.execve(sys.executable, commands[0], os.environ)
     given = commands[nodes.rank][len(ACCELERATE) :]
-    return run_accelerate(given, per_node, lambda: last_checkpoint(path), all_logs=args.traceback)
+    return run_accelerate(given, per_node, Layout(path).last_checkpoint, all_logs=args.traceback)
 
 
 def _refuse(error: ConfigError, dry_run: bool) -> None:
@@ -260,9 +261,3 @@ def answers(url: str, time_limit_s: float = 3.0) -> bool:
     except (OSError, ValueError):
         return False
     return True
-
-
-def _again(argv: Sequence[str]) -> str:
-    """The command that goes on with what this one started."""
-    kept = [part for part in argv[1:] if part not in ("--restart", "--resume")]
-    return shlex.join(["posttrain", *kept, "--resume"])

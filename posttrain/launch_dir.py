@@ -6,14 +6,12 @@ import os
 from pathlib import Path
 
 from posttrain import files
-from posttrain.checkpoints import latest_checkpoint
 from posttrain.config import Recipe
-from posttrain.errors import CheckpointError, ResumeError
 from posttrain.layout import Layout
 from posttrain.lock import Lock
 from posttrain.masking import without_secrets
 from posttrain.run_facts import flatten, read_recipe
-from posttrain.rundir import serious_differences, started_differently
+from posttrain.rundir import cannot_be_written, nothing_to_resume, serious_differences, started_differently
 
 
 def check_directory(
@@ -39,12 +37,7 @@ def check_directory(
     layout = Layout(path)
     if not layout.recipe_file.exists():
         if resume:
-            raise ResumeError(
-                "there is no run to resume",
-                expected="a directory with a recipe.yaml",
-                where=str(path),
-                fix="leave out --resume to start one, or name its directory by run.dir=...",
-            )
+            raise nothing_to_resume(path)
         return
     if accept_changes:
         return
@@ -62,15 +55,4 @@ def _check_writable(path: Path) -> None:
         there = there.parent
     if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
         return
-    raise CheckpointError(
-        f"the run directory cannot be written: {there} is {'read-only' if there.is_dir() else 'no folder'}",
-        expected="a folder on a file system that can be written, with room for checkpoints",
-        where=str(path),
-        fix="name another folder by run.dir=..., or make this one writable",
-    )
-
-
-def last_checkpoint(path: Path) -> Path | None:
-    """What the run in a directory goes on from, if there is a checkpoint."""
-    folders = (Layout(path).checkpoints(stage) for stage in ("hybrid", "warmup"))
-    return next((found for folder in folders if (found := latest_checkpoint(folder))), None)
+    raise cannot_be_written(path, f"{there} is {'read-only' if there.is_dir() else 'no folder'}")

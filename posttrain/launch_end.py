@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import shlex
 import signal
 import sys
 import tempfile
@@ -82,6 +83,12 @@ def follow_launcher() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     if os.getppid() != int(launcher):  # dead already
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+def resuming(arguments: Sequence[str]) -> str:
+    """The command that goes on with what these arguments of `posttrain` started."""
+    kept = [part for part in arguments if part not in ("--restart", "--resume")]
+    return shlex.join(["posttrain", *kept, "--resume"])
 
 
 def exit_code(codes: Sequence[int | None], stopped_by: int | None = None) -> int:

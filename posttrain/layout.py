@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from posttrain.checkpoints import latest_checkpoint
+
 STAGES = ("start", "warmup", "hybrid", "final")
 
 
@@ -80,6 +82,11 @@ class Layout:
     def checkpoints(self, stage: str) -> Path:
         """The folder of the checkpoint-N folders of a stage, "warmup" or "hybrid"."""
         return self.path / "checkpoints" / stage
+
+    def last_checkpoint(self) -> Path | None:
+        """What the run goes on from, if there is a whole checkpoint."""
+        folders = (self.checkpoints(stage) for stage in ("hybrid", "warmup"))
+        return next((found for folder in folders if (found := latest_checkpoint(folder))), None)
 
     def rollouts_file(self, step: int) -> Path:
         """The parquet file of the rollouts of a step of the hybrid stage."""

@@ -19,19 +19,19 @@ from typing import Any
 import torch
 
 from posttrain import out_of_memory
-from posttrain.checkpoints import latest_checkpoint
 from posttrain.config import Recipe, load_recipe
 from posttrain.connection import explained
 from posttrain.data_changes import Contents, contents
 from posttrain.errors import ConfigError, PosttrainError
 from posttrain.inputs import check_model, load_data, load_rewards
+from posttrain.layout import Layout
 from posttrain.plan import check, for_processes
 from posttrain.progress import Progress
 from posttrain.quiet import quiet_libraries
 from posttrain.ranks import Ranks
 from posttrain.reward import Reward
 from posttrain.rollouts.vllm_build import check_installed
-from posttrain.run_facts import flatten, processes_of
+from posttrain.run_facts import flatten, named, processes_of
 from posttrain.sections import RunSection
 from posttrain.shared_dir import SharedRunDir
 from posttrain.stages import Stages, stages_of
@@ -92,7 +92,7 @@ def run(
     """
     ranks, recipe = join(lambda: recipe if isinstance(recipe, Recipe) else load_recipe(recipe))
     path = Path(recipe.run.dir or "runs/run")
-    with explained(ranks, lambda: _last_checkpoint(path)):
+    with explained(ranks, Layout(path).last_checkpoint):
         return _run(recipe, path, ranks, rewards, resume, accept_changes, restart, plain)
 
 
@@ -139,7 +139,8 @@ def _run(
     def prepared() -> tuple[Recipe, Recipe, TaskData, Contents, list[Reward], dict[str, str]]:
         here = for_processes(recipe, started_on, ranks.count)
         check(here, ranks.count)
-        settled, here = _settled(recipe), _settled(here)
+        settled = _settled(recipe)
+        here = here.model_copy(update={"rollout": settled.rollout})
         data = load_data(recipe)
         loaded = load_rewards(recipe, data, rewards)
         described = contents(train=data.train, demonstrations=data.demonstrations, eval=data.eval)
@@ -150,7 +151,7 @@ def _run(
         return settled, here, data, described, loaded, fingerprints | check_model(recipe)
 
     settled, here, data, described, loaded, fingerprints = ranks.together(prepared)
-    facts = {**flatten(settled.resolved()), **{f"fingerprint of {name}": one for name, one in fingerprints.items()}}
+    facts = {**flatten(settled.resolved()), **named(fingerprints)}
     ranks.agree(facts, at="before the start")
     with (
         SharedRunDir.open(
@@ -180,7 +181,7 @@ def _run(
             )
         rank = ranks.number if ranks.count > 1 else None
         with out_of_memory.explained(
-            settled, processes=started_on, rank=rank, last_checkpoint=lambda: _last_checkpoint(path)
+            settled, processes=started_on, rank=rank, last_checkpoint=Layout(path).last_checkpoint
         ):
             Stages(here, data, loaded, run_dir, progress, ranks, _hashes(facts)).carry_out()
             return RunResult(run_dir.path, run_dir.evaluations())
@@ -191,11 +192,6 @@ def _hashes(facts: dict[str, Any]) -> dict[str, str]:
     prints = {key: value for key, value in facts.items() if key.startswith("fingerprint of ")}
     keys = json.dumps({key: value for key, value in facts.items() if key not in prints}, sort_keys=True, default=repr)
     return {"recipe": hashlib.sha256(keys.encode()).hexdigest()[:16], **prints}
-
-
-def _last_checkpoint(path: Path) -> Path | None:
-    folders = (path / "checkpoints" / stage for stage in ("hybrid", "warmup"))
-    return next((found for folder in folders if (found := latest_checkpoint(folder))), None)
 
 
 def _settled(recipe: Recipe) -> Recipe:

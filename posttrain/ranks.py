@@ -93,10 +93,6 @@ class Ranks:
         """Until every process is here."""
         self.gathered(None)
 
-    def any(self, flag: bool) -> bool:
-        """Whether the flag is set on any process."""
-        return any(self.gathered(flag))
-
     def decided(self, decide: Callable[[], T]) -> T:
         """What the main process decides, on every process; an error of its is raised on all of them."""
         if self.count == 1:
@@ -111,6 +107,14 @@ class Ranks:
         dist.broadcast_object_list(outcome, src=0, group=_beside())
         self._raise(error, outcome[1])
         return outcome[0]
+
+    def on_main(self, work: Callable[[], Any]) -> None:
+        """Have the main process do something while the others wait; an error of its is raised on all of them."""
+
+        def act() -> None:
+            work()  # what it returns is nobody else's, and may not travel
+
+        self.decided(act)
 
     def together(self, work: Callable[[], T]) -> T:
         """Each process's own result of `work`; an error on any process is raised on all of them.

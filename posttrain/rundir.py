@@ -93,12 +93,7 @@ class RunDir(Layout):
             path.resolve().mkdir(parents=True, exist_ok=True)
             lock = Lock(path)
         except OSError as error:
-            raise CheckpointError(
-                f"the run directory cannot be written: {error}",
-                expected="a folder on a file system that can be written, with room for checkpoints",
-                where=str(path),
-                fix="name another folder by run.dir=..., or make this one writable",
-            ) from error
+            raise cannot_be_written(path, error) from error
         try:
             return cls._open_locked(path, lock, recipe, fingerprints, resume, accept_changes, processes, data)
         except BaseException:
@@ -128,12 +123,7 @@ class RunDir(Layout):
             )
         if not run.resumed:
             if resume:
-                raise ResumeError(
-                    "there is no run to resume",
-                    expected="a directory with a recipe.yaml",
-                    where=str(path),
-                    fix="leave out --resume to start one, or name its directory by run.dir=...",
-                )
+                raise nothing_to_resume(path)
             _refuse_foreign_folder(path)
         sessions: list[dict[str, Any]] = []
         if run.resumed:
@@ -317,6 +307,26 @@ def started_differently(path: Path, serious: list[str]) -> ResumeError:
         where=str(path),
         fix="go on under the new values by --accept-changes; start over by --restart (moves the old run to "
         f"{_aside(path).name}); or train elsewhere by run.dir=...",
+    )
+
+
+def cannot_be_written(path: Path, why: object) -> CheckpointError:
+    """The error of a run directory that nothing can be written into."""
+    return CheckpointError(
+        f"the run directory cannot be written: {why}",
+        expected="a folder on a file system that can be written, with room for checkpoints",
+        where=str(path),
+        fix="name another folder by run.dir=..., or make this one writable",
+    )
+
+
+def nothing_to_resume(path: Path) -> ResumeError:
+    """The error of a start that was to go on with a run, where there is none."""
+    return ResumeError(
+        "there is no run to resume",
+        expected="a directory with a recipe.yaml",
+        where=str(path),
+        fix="leave out --resume to start one, or name its directory by run.dir=...",
     )
 
 

@@ -131,10 +131,7 @@ class SharedRunDir(Layout):
     # -- writing -----------------------------------------------------------------------------------------------
 
     def _write(self, write: Callable[[RunDir], Any]) -> None:
-        def act() -> None:
-            write(self._main())
-
-        self._ranks.decided(act)
+        self._ranks.on_main(lambda: write(self._main()))
 
     def mark_done(self, stage: str, info: Mapping[str, Any] | None = None) -> None:
         """As `RunDir.mark_done`."""

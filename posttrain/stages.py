@@ -177,7 +177,7 @@ class Stages:
             raise
         if trainer.state.global_step < trainer.state.max_steps:
             self.stop.check()
-        if trainer.state.global_step < self.recipe.hybrid.steps and not self._time_is_up():
+        if trainer.state.global_step < self.recipe.hybrid.steps and not self._time_is_up(self.dir.seconds_of("hybrid")):
             raise ended_early("hybrid", trainer.state.global_step, self.recipe.hybrid.steps)
         policy = trainer.accelerator.unwrap_model(trainer.model)
         save_whole(self.dir.model, policy, self.tokenizer, ranks=self.ranks, state_dict=whole_state(trainer))
@@ -218,7 +218,7 @@ class Stages:
             completions_every=recipe.run.save_completions_every,
             compare_ranks_every=recipe.run.compare_ranks_every,
         )
-        if checkpoint and self._time_is_up():
+        if checkpoint and self._time_is_up(spent_s):
             args.max_steps = last_step  # stopped or killed at its end: load the checkpoint, and no step more
         trainer = HybridTrainer(
             model,
@@ -257,10 +257,10 @@ class Stages:
 
     # ---- parts of stages ----
 
-    def _time_is_up(self) -> bool:
-        """Whether the recorded steps of the hybrid stage took its time limit."""
+    def _time_is_up(self, spent_s: float) -> bool:
+        """Whether the hybrid stage has taken its time limit."""
         limit = self.recipe.hybrid.time_limit_s
-        return limit is not None and self.dir.seconds_of("hybrid") >= limit
+        return limit is not None and spent_s >= limit
 
     def _evaluate_once(self, stage: str, step: int, model: Callable[[], Any]) -> None:
         if not self.dir.evaluated(stage, step):

@@ -170,8 +170,4 @@ class _Watch(TrainerCallback):
             "demonstration_cursor": state.global_step * self._per_step,
             "skipped": self._was_skipped,
         }
-
-        def act() -> None:
-            self._recorder.step(record)
-
-        Ranks.joined().decided(act)  # a full disk ends all processes, not one
+        Ranks.joined().on_main(lambda: self._recorder.step(record))  # a full disk ends all processes, not one

@@ -22,7 +22,7 @@ def everything() -> dict:
     us = joined()
     seen: dict = {"number": us.number, "count": us.count, "local": us.local_count, "main": us.is_main}
     seen["gathered"] = us.gathered(us.number * 10)
-    seen["any"] = us.any(us.number == 1), us.any(False)
+    seen["any"] = any(us.gathered(us.number == 1)), any(us.gathered(False))
     seen["decided"] = us.decided(lambda: f"by {us.number}")
     seen["together"] = us.together(lambda: us.number)
     us.agree({"p": 0.5, "cursor": 3}, at="step 1")
@@ -110,7 +110,7 @@ def test_a_process_by_itself_needs_no_group(monkeypatch):
     us = joined()
     assert us == Ranks() == Ranks(0, 1, 1)
     assert us.gathered(3) == [3]
-    assert us.any(True)
+    assert any(us.gathered(True))
     assert us.decided(lambda: 5) == us.together(lambda: 5) == 5
     us.agree({"a": 1}, at="here")
     with pytest.raises(TrainingError):

@@ -96,10 +96,9 @@ def close(resumed, whole):
         torch.testing.assert_close(resumed.weights[key], value, rtol=1e-4, atol=2e-5, msg=key)
 
 
+@pytest.mark.parametrize("two", ["ddp"], indirect=True)  # a sharded checkpoint is read by shards
 def test_two_go_on_with_what_one_left_and_one_with_what_two_left(two, tiny, folder, stopped_alone):
-    kind, results = two
-    if kind == "fsdp":
-        pytest.skip("a sharded checkpoint is read by shards")
+    _, results = two
     state = json.loads((folder / "two to one" / f"checkpoint-{OPEN}" / "posttrain.json").read_text())
     assert state["window"], "the stop must lie inside a window for this to prove much"
     close(results["from one"], stopped_alone["whole"])

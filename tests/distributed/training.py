@@ -15,7 +15,7 @@ from posttrain.controllers import Controller
 from posttrain.models import build_model, train_tokenizer
 from posttrain.ranks import Ranks
 from posttrain.trainer import HybridTrainer
-from tests.training.conftest import ROWS, hybrid_args, reward
+from tests.training.conftest import ROWS, StopAt, hybrid_args, reward
 
 NOT_COMPARED = ("seconds", "learning_rate")
 
@@ -53,15 +53,6 @@ class Kept:
 
     def completions(self, step, rows):
         self.rows[step] = rows
-
-
-class StopAt(TrainerCallback):
-    def __init__(self, step):
-        self.step = step
-
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step == self.step:
-            control.should_save = control.should_training_stop = True
 
 
 class Watch(TrainerCallback):

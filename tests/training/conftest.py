@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from datasets import Dataset
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, TrainerCallback
 
 from posttrain.hybrid_config import HybridConfig
 from posttrain.models import build_model, train_tokenizer
@@ -51,6 +51,17 @@ def prompts() -> Dataset:
 @pytest.fixture(scope="session")
 def demonstrations() -> Dataset:
     return Dataset.from_list(ROWS)
+
+
+class StopAt(TrainerCallback):
+    """Saves and stops after a step."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            control.should_save = control.should_training_stop = True
 
 
 COMMON = {

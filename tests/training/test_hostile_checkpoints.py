@@ -20,17 +20,8 @@ from posttrain.controllers import GRPOOnly
 from posttrain.errors import ResumeError
 from posttrain.pickles import check_checkpoint
 from posttrain.trainer import HybridTrainer
+from tests.attacks import Leaves
 from tests.training.conftest import hybrid_args, reward
-
-
-class Leaves:
-    """A pickle of it leaves a file when it is read."""
-
-    def __init__(self, file: Path):
-        self.file = file
-
-    def __reduce__(self):
-        return Path.touch, (self.file,)
 
 
 @pytest.fixture

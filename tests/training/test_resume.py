@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, TrainerCallback, set_seed
+from transformers import AutoModelForCausalLM, set_seed
 from trl import SFTConfig
 
 from posttrain.checkpoints import latest_checkpoint
@@ -18,18 +18,9 @@ from posttrain.errors import CheckpointError, ResumeError
 from posttrain.resume_state import STATE
 from posttrain.trainer import HybridTrainer
 from posttrain.warmup import WarmupTrainer
-from tests.training.conftest import COMMON, hybrid_args, reward
+from tests.training.conftest import COMMON, StopAt, hybrid_args, reward
 
 STEPS = 10  # with 4 groups of 4 a step and 25 prompts, the prompts' second epoch begins in step 7
-
-
-class StopAt(TrainerCallback):
-    def __init__(self, step):
-        self.step = step
-
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step == self.step:
-            control.should_save = control.should_training_stop = True
 
 
 def train(common, folder, controller, size=8, *, stop=None, resume=False, lora=False, **changes):

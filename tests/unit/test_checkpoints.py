@@ -21,7 +21,7 @@ from posttrain.checkpoints import (
     seal,
     staged,
     step_of,
-    torn_checkpoints,
+    usable_checkpoint,
     why_torn,
 )
 from posttrain.errors import CheckpointError, ResumeError
@@ -163,11 +163,11 @@ DAMAGES = [
 def test_a_damaged_checkpoint_is_not_whole_passed_over_and_explained(tmp_path, damage, said):
     good, torn = write(tmp_path, 2), write(tmp_path, 10)
     assert latest_checkpoint(tmp_path) == torn
-    assert torn_checkpoints(tmp_path) == []
+    assert usable_checkpoint(tmp_path)[1] == []
     damage(torn)
     assert not is_whole(torn)
     assert latest_checkpoint(tmp_path) == good
-    (reason,) = torn_checkpoints(tmp_path)
+    (reason,) = usable_checkpoint(tmp_path)[1]
     assert reason.startswith(f"checkpoint-10: {said}")
 
 

@@ -22,7 +22,7 @@ from posttrain.callbacks import how_to_go_on
 from posttrain.config import load_recipe
 from posttrain.errors import ConfigError
 from posttrain.launch import NAMES, arguments, config_file, environment, kind_of
-from posttrain.launch_end import COMMAND, exit_code, how_it_ended
+from posttrain.launch_end import COMMAND, exit_code, how_it_ended, resuming
 from posttrain.launch_nodes import Nodes, nodes_of, slurm_host_names
 from posttrain.lock import Lock
 from posttrain.run_facts import write_recipe
@@ -481,7 +481,7 @@ def test_how_a_process_ended(monkeypatch):
 
 def test_the_way_to_go_on_is_the_launch(monkeypatch):
     argv = ["/bin/posttrain", "launch", "r.yaml", "--gpus", "8", "--restart", "run.dir=a b"]
-    again = launch._again(argv)
+    again = resuming(argv[1:])
     assert again == "posttrain launch r.yaml --gpus 8 'run.dir=a b' --resume"
     monkeypatch.setenv(COMMAND, again)
     assert how_to_go_on() == again

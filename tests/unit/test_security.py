@@ -34,18 +34,9 @@ from posttrain.run_facts import read_recipe
 from posttrain.rundir import RunDir
 from posttrain.sections import RewardConfig
 from posttrain.yamlfile import MOST_VALUES
+from tests.attacks import Leaves
 
 RECIPE = "model: {init: {}}\ntask: {name: knights_knaves, people: [2], train: 4, eval: 2, demonstrations: 2}\n"
-
-
-class Leaves:
-    """A pickle of it leaves a file when it is read."""
-
-    def __init__(self, file: Path):
-        self.file = file
-
-    def __reduce__(self):
-        return Path.touch, (self.file,)
 
 
 @pytest.fixture

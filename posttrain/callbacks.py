@@ -44,8 +44,10 @@ class StopRequest:
 
     def agreed(self) -> bool:
         """Whether a stop was asked for on any process; all of them must ask at once."""
-        self.signal = next((each for each in self._ranks.gathered(self.signal) if each is not None), None)
-        return self.signal is not None
+        asked = next((each for each in self._ranks.gathered(self.signal) if each is not None), None)
+        if asked is not None:  # else leave it: a signal that came while we waited counts at the next asking
+            self.signal = asked
+        return asked is not None
 
     def check(self) -> None:
         """Stop on all processes if a stop was asked for on any; all of them must ask at once.

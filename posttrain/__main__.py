@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-
 from posttrain.cli import main
-from posttrain.launch_end import follow_launcher, leave_code
+from posttrain.launch_end import end, follow_launcher
 
 if __name__ == "__main__":
     follow_launcher()
-    status = main()
-    leave_code(status)
-    sys.exit(status)
+    end(main())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import logging
 import os
@@ -11,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 EXIT_CODES = "POSTTRAIN_EXIT_CODES"
 """Names the folder that a launched process leaves its exit code in."""
@@ -132,6 +134,21 @@ def leave_code(code: int) -> None:
     folder = os.environ.get(EXIT_CODES)
     if folder and Path(folder).is_dir():
         (Path(folder) / os.environ.get("LOCAL_RANK", "0")).write_text(str(code))
+
+
+def end(code: int) -> NoReturn:
+    """End this process, of several or alone, and tell the launcher with what.
+
+    Of several, gloo's threads may outlive the interpreter, which then ends by SIGABRT after all is done and saved
+    (pytorch/pytorch#190489). So what is registered for the end is run here, and nothing after it.
+    """
+    leave_code(code)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def left_codes(folder: Path, workers: int) -> list[int | None]:

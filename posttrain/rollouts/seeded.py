@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from posttrain.rollouts.for_trl import Place
@@ -28,7 +29,14 @@ class SeededRollouts:
         self.run_seed = run_seed
 
     def sample(
-        self, policy: Any, prompt_ids: list[list[int]], place: Place, *, group: int, synced: bool | None = None
+        self,
+        policy: Any,
+        prompt_ids: list[list[int]],
+        place: Place,
+        *,
+        group: int,
+        synced: bool | None = None,
+        on_row: Callable[[int, list[int]], None] | None = None,
     ) -> list[list[int]]:
         """Token ids of a completion for each row, with the end-of-sequence token if there is one.
 
@@ -38,6 +46,7 @@ class SeededRollouts:
             place: Where the rows stand in the run.
             group: Rows per prompt, G.
             synced: Every process makes the same number of forward passes; `None` leaves it to transformers.
+            on_row: Called with (the row's place in `prompt_ids`, its token ids) as soon as the row has ended.
         """
         rows = range(place.first_row, place.first_row + len(prompt_ids))
         seeds = [(request_seed(self.run_seed, place.window, row // group), row % group) for row in rows]
@@ -45,6 +54,7 @@ class SeededRollouts:
             return sample_tokens(
                 policy, prompt_ids, seeds, self.sampling,
                 tokenizer=self.tokenizer, eos_ids=self.eos_token_ids, synced=synced,
+                on_row=on_row,
             )  # fmt: skip
 
 

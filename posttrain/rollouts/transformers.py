@@ -1,4 +1,4 @@
-"""Sampling with transformers' own generate(): the engine that needs nothing installed, and the one of the evaluations.
+"""Sampling with transformers' models: the engine that needs nothing installed, and the one of the evaluations.
 
 Prompts are turned into tokens as TRL's GRPOTrainer does it, so that training and evaluation see the same ids.
 """
@@ -23,6 +23,7 @@ from transformers import (
 )
 
 from posttrain.errors import DataError, TrainingError
+from posttrain.rollouts.decode import NotPlain, OnRow, decode, why_not
 from posttrain.rollouts.records import Completion
 from posttrain.rollouts.sampling import Sampling
 
@@ -109,8 +110,9 @@ def sample_tokens(
     tokenizer: Any,
     eos_ids: list[int],
     synced: bool | None = None,
+    on_row: OnRow | None = None,
 ) -> list[list[int]]:
-    """One completion of each prompt in one call of model.generate(), as token ids with the end-of-sequence token.
+    """One completion of each prompt, all in one batch, as token ids with the end-of-sequence token.
 
     Args:
         model: In eval mode.
@@ -120,10 +122,12 @@ def sample_tokens(
         tokenizer: The model's.
         eos_ids: Tokens that end a completion.
         synced: Every process makes the same number of forward passes; `None` leaves it to transformers.
+        on_row: Called with (the row's place in `prompt_ids`, its token ids) as soon as the row has ended, and once for
+            each; where transformers' generate() samples, that is when all have.
     """
     config = _generation_config(tokenizer, eos_ids, sampling)
-    rows = _sample_batch(model, prompt_ids, config, _sampler(seeds, sampling, model.device), synced=synced)
-    return [_up_to_the_end(row, set(eos_ids))[0] for row in rows]
+    processors = _sampler(seeds, sampling, model.device)
+    return _sample_batch(model, prompt_ids, config, processors, synced=synced, on_row=on_row)
 
 
 def tokenize_prompts(
@@ -206,6 +210,32 @@ def _sample_batch(
     processors: LogitsProcessorList,
     *,
     synced: bool | None = False,
+    on_row: OnRow | None = None,
+) -> list[list[int]]:
+    """A completion of each prompt, with its end-of-sequence token: by `decode`, or by model.generate() where that
+    doesn't know the model or the settings.
+    """
+    if not synced and config.repetition_penalty == 1 and why_not(model) is None:
+        with contextlib.suppress(NotPlain):
+            return decode(
+                model, prompt_ids, _Choice(processors), max_new_tokens=config.max_new_tokens,
+                eos_ids=config.eos_token_id or (), pad_id=config.pad_token_id, on_row=on_row,
+            )  # fmt: skip
+    rows = _generate(model, prompt_ids, config, processors, synced=synced)
+    rows = [_up_to_the_end(row, set(config.eos_token_id or ()))[0] for row in rows]
+    if on_row is not None:
+        for row, token_ids in enumerate(rows):
+            on_row(row, token_ids)
+    return rows
+
+
+def _generate(
+    model: Any,
+    prompt_ids: list[list[int]],
+    config: GenerationConfig,
+    processors: LogitsProcessorList,
+    *,
+    synced: bool | None = False,
 ) -> list[list[int]]:
     """What model.generate() adds to each prompt: end-of-sequence tokens and padding are still on it."""
     width = max(len(ids) for ids in prompt_ids)
@@ -265,6 +295,24 @@ def _sampler(seeds: Sequence[tuple[int, ...]], sampling: Sampling, device: Any) 
     return processors
 
 
+class _Choice:
+    """What `_sampler` made, as `decode` asks for it."""
+
+    def __init__(self, processors: LogitsProcessorList):
+        self._warpers, self._draw = processors[:-1], processors[-1] if processors else None
+
+    def __call__(self, logits_B_V: torch.Tensor) -> torch.Tensor:
+        if self._draw is None:
+            return logits_B_V.argmax(dim=-1)
+        for warp in self._warpers:
+            logits_B_V = warp(None, logits_B_V)
+        return self._draw.choose(logits_B_V)[:, 0]
+
+    def keep(self, rows: torch.Tensor) -> None:
+        if self._draw is not None:
+            self._draw.draws_B_N = self._draw.draws_B_N.index_select(0, rows)
+
+
 class _InverseTransform(LogitsProcessor):
     """Leaves one token a row possible: the one at which the cumulative distribution passes that row's next draw."""
 
@@ -273,8 +321,12 @@ class _InverseTransform(LogitsProcessor):
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Scores [B, V] with 0 at the chosen token and -inf elsewhere."""
+        return torch.full_like(scores, -torch.inf).scatter_(1, self.choose(scores), 0.0)
+
+    def choose(self, scores: torch.Tensor) -> torch.Tensor:
+        """The chosen token [B, 1] of each row of scores."""
         exact = torch.float32 if scores.device.type == "mps" else torch.float64
-        cumulative_B_V = scores.to(exact).softmax(dim=-1).cumsum(dim=-1)
+        cumulative_B_V = scores.to(exact).softmax(dim=-1).cumsum_(dim=-1)
         total_B_1 = cumulative_B_V[:, -1:]
         if self.position == 0 and not total_B_1.isfinite().all():  # once a batch, for it waits for the device
             raise TrainingError(
@@ -289,4 +341,4 @@ class _InverseTransform(LogitsProcessor):
         draw_B_1 = torch.minimum(draw_B_1, torch.nextafter(total_B_1, torch.zeros_like(total_B_1)))
         chosen_B_1 = torch.searchsorted(cumulative_B_V, draw_B_1, right=True).clamp_(max=scores.shape[1] - 1)
         self.position += 1
-        return torch.full_like(scores, -torch.inf).scatter_(1, chosen_B_1, 0.0)
+        return chosen_B_1

@@ -13,26 +13,20 @@ import sys
 import tempfile
 import threading
 import weakref
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from multiprocessing.connection import wait
 from pathlib import Path
 from typing import IO, Any
 
 from posttrain.errors import RewardError
+from posttrain.pool_work import Work
 from posttrain.reward import FILE_MODULE, Outcome, Reward, score_completion
-from posttrain.reward_process import Job, WorkerProcess
-from posttrain.reward_worker import FAILED, READY, Setup, answers_from, score_from
+from posttrain.reward_process import Job, Payload, WorkerProcess
+from posttrain.reward_worker import Setup
 from posttrain.score import describe
 
 _MOST_WORKERS = 8
-_CHUNK_S = 0.02  # work per message: long against the cost of one, short against a batch
-_FIRST_CHUNK = 8  # completions, until it is known how long one takes
-_TICK_S = 0.02
-_START_S = 120.0  # for the imports of the rewards
-_GARBLED = "what its worker process sent is no answer (the reward may write to files that it has not opened)"
-_FRUITLESS = 3  # workers lost in a row without a single answer, or failing to start
+_CLOSE_S = 1.0  # that closing waits for a thread that is at work with the workers
 
 
 class RewardPool:
@@ -73,15 +67,18 @@ class RewardPool:
         in_workers = any(reward.style == "score" for reward in self.rewards)
         self.workers = (default_workers() if workers is None else workers) if in_workers else 0
         self._lock = threading.Lock()
-        self._mean_s: dict[int, float] = {}
-        self._fruitless = 0
+        self._closing = False
         self._processes: list[WorkerProcess] = []
+        self._work = Work(self._processes, time_limit_s)
+        self._begun: dict[tuple[int, Payload], Job] = {}
         self._close: Callable[[], Any] = lambda: None
         if self.workers:
             self._start()
 
     def score(self, index: int, completions: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[Outcome]:
         """Score completions with one reward; equal ones, with equal columns for it, are scored once.
+
+        Those that were begun before (`begin`) are taken as they are, or waited for.
 
         Args:
             index: Which of `rewards`.
@@ -98,22 +95,109 @@ class RewardPool:
         if reward.style == "trl" or not self.workers:
             return [score_completion(reward, text, row) for text, row in zip(completions, rows, strict=True)]
         outcomes = [Outcome()] * len(completions)
-        jobs: dict[bytes, Job] = {}
+        places, failures = self._payloads(reward, completions, rows)
+        for place, failure in failures.items():
+            outcomes[place] = failure
+        with self._lock:
+            self._check_open()
+            jobs = []
+            for payload in places:
+                job = self._begun.get((index, payload))
+                if job is None:
+                    self._work.add(job := Job(index, payload))
+                job.wanted = True
+                jobs.append(job)
+            try:
+                self._work.finish(jobs, first=index)
+            except BaseException:  # such as KeyboardInterrupt
+                self._drop()
+                raise
+        for job, where in zip(jobs, places.values(), strict=True):
+            for place in where:
+                outcomes[place] = job.outcome or Outcome()
+        return outcomes
+
+    def begin(self, index: int, completions: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+        """Queue completions that `score` will be asked for later, perhaps together with others. Does not wait.
+
+        Workers get them while `advance` is called, or `score`; what failed is for `score` to tell.
+
+        Args:
+            index, completions, rows: As for `score`. Of TRL-style rewards, and without workers, nothing is begun.
+        """
+        reward = self.rewards[index]
+        if reward.style == "trl" or not self._processes:
+            return
+        places, _ = self._payloads(reward, completions, rows)
+        with self._lock:
+            for payload in places:
+                if (index, payload) not in self._begun:
+                    job = self._begun[index, payload] = Job(index, payload)
+                    self._work.add(job)
+
+    def advance(self, wake: int) -> bool:
+        """Let the workers go on with what was begun, for a moment; for a thread beside the one that will `score`.
+
+        Args:
+            wake: A file descriptor; the moment ends when it is readable.
+
+        Returns:
+            Whether anything is left to do.
+
+        Raises:
+            RewardError: As `score`. What was begun is forgotten then, and scored when `score` is asked for it.
+        """
+        with self._lock:
+            if self._closing or not self._processes or not self._work.is_left():
+                return False
+            try:
+                self._work.turn(wake=wake)
+            except BaseException:
+                self._drop()
+                raise
+            return self._work.is_left()
+
+    def begun(self) -> list[Job]:
+        """What was begun and not forgotten."""
+        with self._lock:
+            return list(self._begun.values())
+
+    def forget(self) -> None:
+        """Give up what was begun and is not scored yet, and let go of the rest."""
+        with self._lock:
+            self._drop()
+
+    def _drop(self) -> None:
+        self._begun.clear()
+        self._work.drop()
+
+    def _check_open(self) -> None:
+        if not self._processes:
+            raise RewardError("the pool is closed", where="RewardPool.score")
+
+    def _payloads(
+        self, reward: Reward, completions: Sequence[str], rows: Sequence[Mapping[str, Any]]
+    ) -> tuple[dict[Payload, list[int]], dict[int, Outcome]]:
+        """What workers are sent, with the places where it stands in the batch; and what cannot be sent, by place.
+
+        Rows of tasks that are not the reward's are in neither.
+        """
+        places: dict[Payload, list[int]] = {}
+        failures: dict[int, Outcome] = {}
+        pickled: dict[Any, bytes] = {}  # by the identities of the values, which the rows of a group often share
         for place, (text, row) in enumerate(zip(completions, rows, strict=True)):
             if not reward.applies_to(row):
                 continue
+            columns = reward.columns(row)
+            same = tuple((key, id(value)) for key, value in columns.items())
             try:
-                payload = pickle.dumps((text, reward.columns(row)), pickle.HIGHEST_PROTOCOL)
+                if same not in pickled:
+                    pickled[same] = pickle.dumps(columns, pickle.HIGHEST_PROTOCOL)
             except Exception as error:
-                outcomes[place] = Outcome(error=f"a column cannot be sent to a worker: {describe(error)}")
+                failures[place] = Outcome(error=f"a column cannot be sent to a worker: {describe(error)}")
                 continue
-            jobs.setdefault(payload, Job(payload, [])).places.append(place)
-        with self._lock:
-            self._score(index, list(jobs.values()))
-        for job in jobs.values():
-            for place in job.places:
-                outcomes[place] = job.outcome or Outcome()
-        return outcomes
+            places.setdefault((str(text), pickled[same]), []).append(place)
+        return places, failures
 
     def index(self, reward: Reward) -> int:
         """Where `reward` is among the pool's rewards; a ValueError if it is not."""
@@ -121,7 +205,14 @@ class RewardPool:
 
     def close(self) -> None:
         """End the workers. The pool can't be used any more; closing it again does nothing."""
-        self._close()
+        self._closing = True
+        mine = self._lock.acquire(timeout=_CLOSE_S)
+        try:
+            self._close()
+            self._begun.clear()
+        finally:
+            if mine:
+                self._lock.release()
 
     def __enter__(self) -> RewardPool:
         return self
@@ -144,112 +235,10 @@ class RewardPool:
             for worker in self._processes:
                 worker.start()
             while not any(worker.ready for worker in self._processes):  # the others may take their time
-                self._turn(0, deque())
+                self._work.turn()
         except BaseException:
             self.close()
             raise
-
-    def _score(self, index: int, jobs: list[Job]) -> None:
-        """Get every job an outcome."""
-        if not self._processes:
-            raise RewardError("the pool is closed", where="RewardPool.score")
-        queue, left = deque(jobs), len(jobs)
-        try:
-            while left:
-                for worker in self._processes:
-                    # Only to a worker that waits for it, so that neither side ever blocks the other by writing
-                    if queue and worker.ready and not worker.pending:
-                        chunk = self._chunk(index, queue)
-                        if not worker.send(index, chunk):
-                            queue.extendleft(reversed(chunk))
-                left -= self._turn(index, queue)
-        finally:  # after an exception, such as KeyboardInterrupt: late answers must not meet the next batch
-            for worker in self._processes:
-                if worker.pending:
-                    worker.kill()
-
-    def _chunk(self, index: int, queue: deque[Job]) -> list[Job]:
-        """Take the next jobs for one worker from the queue."""
-        mean = self._mean_s.get(index)
-        wanted = _FIRST_CHUNK if mean is None else int(_CHUNK_S / max(mean, 1e-6))
-        most = min(wanted, -(-len(queue) // (2 * self.workers)))
-        chunk = [queue.popleft()]
-        while len(chunk) < most and not (chunk[0].alone or queue[0].alone):
-            chunk.append(queue.popleft())
-        return chunk
-
-    def _turn(self, index: int, queue: deque[Job]) -> int:
-        """Wait for messages, take them, and replace lost workers; the number of jobs that got an outcome."""
-        finished = 0
-        talking = {worker.connection: worker for worker in self._processes if not worker.is_dead()}
-        for connection in wait(list(talking), timeout=_TICK_S if talking else 0):
-            worker = talking[connection]  # type: ignore[index]
-            message = worker.receive()
-            if message is None:
-                continue
-            if worker.ready:
-                finished += self._take(index, worker, message)
-            elif message.startswith(FAILED):
-                raise _cannot_load(message[len(FAILED) :].decode(errors="replace"))
-            elif message == READY:
-                worker.is_ready()
-            else:
-                worker.garbled = True
-        for worker in self._processes:
-            if worker.is_dead() or worker.is_stuck(self.time_limit_s if worker.ready else _START_S):
-                finished += self._replace(worker, queue)
-        return finished
-
-    def _take(self, index: int, worker: WorkerProcess, message: bytes) -> int:
-        try:
-            answers = [Outcome(score_from(plain), error, seconds) for plain, error, seconds in answers_from(message)]
-            mean = sum(answer.seconds for answer in answers) / len(answers)
-        except Exception:  # whatever a reward wrote there
-            worker.garbled = True
-            return 0
-        if len(answers) > len(worker.pending):
-            worker.garbled = True
-            return 0
-        for answer in answers:
-            worker.answer(answer)
-        self._mean_s[index] = 0.8 * self._mean_s.get(index, mean) + 0.2 * mean
-        self._fruitless = 0
-        return len(answers)
-
-    def _replace(self, worker: WorkerProcess, queue: deque[Job]) -> int:
-        """Replace a worker that is lost: the job it was at gets an error, the others go back to the queue.
-
-        Of a worker that sent something else than answers it is not known at which of its jobs, so they are all sent
-        again, one at a time.
-        """
-        seconds, ready, culprit, jobs = worker.seconds_here(), worker.ready, worker.current(), list(worker.pending)
-        garbled = worker.garbled
-        ending = worker.kill()
-        if garbled and jobs:
-            culprit = 0 if len(jobs) == 1 else None
-            for job in jobs:
-                job.alone = True
-        elif culprit is None and (jobs or not ready):  # no completion's doing: going on as before may be for ever
-            self._fruitless += 1
-            if self._fruitless >= _FRUITLESS or (not ready and ending is None and seconds > _START_S):
-                raise RewardError(
-                    f"a worker process {'scored nothing' if ready else 'did not start'}: "
-                    + (_GARBLED if garbled else ending or f"nothing came of it in {seconds:.0f} s")
-                    + f"\n{worker.last_words()}".rstrip(),
-                    where="the reward pool",
-                    fix="set workers: 0 to score in this process, without limits",
-                )
-        worker.start()
-        if culprit is not None:
-            if garbled:
-                error = _GARBLED
-            elif ending is None:
-                error = f"took longer than {self.time_limit_s:g} s (time limit)"
-            else:
-                error = f"ended its worker process ({ending})"
-            jobs.pop(culprit).outcome = Outcome(error=error, seconds=seconds)
-        queue.extendleft(reversed(jobs))
-        return int(culprit is not None)
 
 
 def default_workers() -> int:
@@ -284,14 +273,6 @@ def _setup(rewards: Sequence[Reward], memory_limit_mb: int | None) -> Setup:
                 file = str(module.__file__)
                 files[file] = (module.__name__, file, Path(file).read_bytes())
     return Setup(tuple(pickled), tuple(files.values()), memory_limit_mb)
-
-
-def _cannot_load(said: str) -> RewardError:
-    return RewardError(
-        f"a worker process cannot load {said}",
-        where="the reward pool",
-        fix="make what the reward needs importable in a fresh process, or set workers: 0 to score in this process",
-    )
 
 
 def _temporary(content: bytes) -> IO[bytes]:

@@ -34,17 +34,25 @@ _LONGEST = 2**27  # bytes of a message: longer than answers are, shorter than an
 _LAST_WORDS = 2000  # characters of what a worker that did not start wrote to standard error
 
 
-@dataclass
+Payload = tuple[str, bytes]
+"""A completion, and its pickled columns; those that share their columns share the object, so that it is sent once."""
+
+
+@dataclass(eq=False)
 class Job:
     """A completion to score, once for all the places of the batch where it stands.
 
-    `payload` is the pickled completion and its columns. One that is `alone` is sent without others, so that it is
-    clear whose doing it is when the worker sends no answer but something else.
+    Attributes:
+        index: With which of the pool's rewards.
+        alone: It is sent without others, so that it is clear whose doing it is when the worker sends no answer but
+            something else.
+        wanted: Somebody waits for the outcome, or has it; otherwise it was begun for later.
     """
 
-    payload: bytes
-    places: list[int]
+    index: int
+    payload: Payload
     alone: bool = False
+    wanted: bool = False
     outcome: Outcome | None = None
 
 
@@ -108,11 +116,12 @@ class WorkerProcess:
         self.ready = True
         self._stderr.close()
 
-    def send(self, index: int, jobs: list[Job]) -> bool:
-        """Give it work for the reward `index`; False when it does not take any."""
+    def send(self, jobs: list[Job]) -> bool:
+        """Give it work for one reward; False when it does not take any."""
         self._since = time.monotonic()
         try:
-            self.connection.send_bytes(pickle.dumps((index, [job.payload for job in jobs]), pickle.HIGHEST_PROTOCOL))
+            message = (jobs[0].index, [job.payload for job in jobs])
+            self.connection.send_bytes(pickle.dumps(message, pickle.HIGHEST_PROTOCOL))
         except OSError:
             self._hung_up = True
             return False

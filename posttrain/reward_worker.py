@@ -130,12 +130,12 @@ def _leave_if_forked(own: int) -> None:
         os._exit(0)
 
 
-def _answer(reward: Reward, job: bytes) -> tuple[Any, ...]:
-    """Score one pickled (completion, row): the score as plain data or None, the error, the seconds."""
+def _answer(reward: Reward, job: tuple[str, bytes]) -> tuple[Any, ...]:
+    """Score one (completion, pickled row): the score as plain data or None, the error, the seconds."""
     began = time.perf_counter()
     try:
-        completion, row = pickle.loads(job)
-        outcome = score_completion(reward, completion, row)
+        completion, row = job
+        outcome = score_completion(reward, completion, pickle.loads(row))  # its own: a reward may change it
         return _plain_score(outcome), outcome.error, outcome.seconds
     except BaseException as error:  # KeyboardInterrupt raised by the reward, a `parsed` whose repr raises, ...
         failure = error.with_traceback(None)  # lets go of what the frames hold

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+#: What a row may have beside the columns that GRPOTrainer hands on; `prompt` is handed on apart from them.
+_NO_COLUMNS = frozenset({"prompt", "completion", "completion_ids"}) | TRL_EXTRAS
 _KEPT_ERRORS = 200
 _KEPT_TEXT = 4000  # characters of a completion kept with its error
 
@@ -171,6 +173,12 @@ def score_rows(
     return pool.score(pool.index(reward), completions, rows)
 
 
+def row_of(example: Mapping[str, Any]) -> dict[str, Any]:
+    """A row as rewards of one completion see it, of an example as the trainer draws it from the data set."""
+    columns = {name: value for name, value in example.items() if name not in _NO_COLUMNS}
+    return {"prompt": message_text(example["prompt"]), **columns}
+
+
 def _worst(errors: Sequence[dict[str, str]], shown: int = 3, width: int = 160) -> str:
     """The most frequent errors, each with how often and the head of its latest completion."""
     counts = Counter(entry["error"] for entry in errors)
@@ -185,7 +193,8 @@ def trl_reward_functions(scorer: Scorer) -> list[Callable[..., list[float | None
     """One function per reward, to be given to `GRPOTrainer(reward_funcs=...)` (weights: `scorer.weights`).
 
     Each is called as TRL calls reward functions, returns unweighted values, and keeps the outcomes of its last
-    batch in its attribute `last_outcomes`, which have the parts and notes that TRL has no place for.
+    batch in its attribute `last_outcomes`, which have the parts and notes that TRL has no place for. The attributes
+    `scorer` and `index` say which reward it is.
     """
     return [_trl_function(scorer, index) for index in range(len(scorer.rewards))]
 
@@ -204,6 +213,7 @@ def _trl_function(scorer: Scorer, index: int) -> Callable[..., list[float | None
 
     reward_function.__name__ = reward_function.__qualname__ = scorer.names[index]
     reward_function.last_outcomes = []  # type: ignore[attr-defined]
+    reward_function.scorer, reward_function.index = scorer, index  # type: ignore[attr-defined]
     return reward_function
 
 

@@ -14,6 +14,10 @@ ALONE = Ranks()
 """A process by itself."""
 
 
+OnPrompt = Callable[[int, list[Sampled]], None]
+"""Told of the completions of a prompt."""
+
+
 class Engine(Protocol):
     """What trainers and evaluations ask of an engine."""
 
@@ -32,9 +36,17 @@ class Engine(Protocol):
         """`sampling.n` completions of each prompt, as `InProcessEngine.sample`. Each process for itself."""
 
     def begin(
-        self, prompt_ids: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling
+        self,
+        prompt_ids: Sequence[Sequence[int]],
+        seeds: Sequence[int],
+        sampling: Sampling,
+        on_prompt: OnPrompt | None = None,
     ) -> Callable[[], list[list[Sampled]]]:
-        """Start what `sample` does; its result, or its error, from the function that is returned."""
+        """Start what `sample` does; its result, or its error, from the function that is returned.
+
+        `on_prompt` is called with a prompt's place in `prompt_ids` and its completions as soon as all of these have
+        ended, from whatever thread; it must be quick.
+        """
 
     def sleep(self, level: int = 2) -> None:
         """Free the GPU's memory until there is more to sample, where the engine can; level 1 keeps the weights."""

@@ -66,6 +66,8 @@ class EngineRollouts:
 
     Attributes:
         overlapped: Seconds that the latest sampling was under way before it was waited for; 0 where none was begun.
+        on_row: Called with a row's number and its completion's token ids when its prompt's completions have ended and
+            others are still being sampled; from whatever thread.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class EngineRollouts:
         self.trainer_logps, self.trainer_dtype, self.ranks = trainer_logps, trainer_dtype, ranks
         self.loads = 0
         self.overlapped = 0.0
+        self.on_row: Callable[[int, TokenIds], None] | None = None
         self._probed_at: int | None = None
         self._begun: _Begun | None = None
 
@@ -169,10 +172,17 @@ class EngineRollouts:
         rows = range(first, first + len(prompts))
         if first % group or len(prompts) % group:  # a group that is split between processes: its rows one by one
             seeds = [request_seed(self.run_seed, window, row // group) + row % group for row in rows]
-            collect = self.engine.begin(prompts, seeds, replace(self.sampling, n=1))
+            every, sampling = 1, replace(self.sampling, n=1)
         else:
             seeds = [request_seed(self.run_seed, window, row // group) for row in rows[::group]]
-            collect = self.engine.begin(prompts[::group], seeds, replace(self.sampling, n=group))
+            every, sampling = group, replace(self.sampling, n=group)
+        on_row = self.on_row
+
+        def on_prompt(place: int, sampled: list[Sampled]) -> None:
+            for number, one in enumerate(sampled, start=place * every):
+                on_row(number, one.token_ids)  # type: ignore[misc]
+
+        collect = self.engine.begin(prompts[::every], seeds, sampling, on_row and on_prompt)
         return lambda: [one for some in collect() for one in some]
 
     def _probe_due(self) -> bool:

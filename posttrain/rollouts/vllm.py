@@ -23,6 +23,7 @@ import torch
 from torch import nn
 
 from posttrain.errors import ConfigError, PosttrainError, TrainingError
+from posttrain.rollouts.engines import OnPrompt
 from posttrain.rollouts.policy_weights import is_tied, named_weights, walked_to_the_end
 from posttrain.rollouts.process_state import untouched_generators, untouched_process
 from posttrain.rollouts.sampling import Sampled, Sampling, check_lengths, request_seed
@@ -166,7 +167,11 @@ class InProcessEngine:
     # ---- sampling ----
 
     def sample(
-        self, prompt_ids: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling
+        self,
+        prompt_ids: Sequence[Sequence[int]],
+        seeds: Sequence[int],
+        sampling: Sampling,
+        on_prompt: OnPrompt | None = None,
     ) -> list[list[Sampled]]:
         """Draw `sampling.n` completions of each prompt.
 
@@ -177,6 +182,7 @@ class InProcessEngine:
             prompt_ids: Token ids of each prompt.
             seeds: One for each prompt, such as `request_seed` gives. Not used at temperature 0.
             sampling: How to draw.
+            on_prompt: As for `Engine.begin`.
 
         Returns:
             One list of `sampling.n` completions per prompt, in the order of the prompts.
@@ -192,28 +198,41 @@ class InProcessEngine:
             raise TrainingError("the engine has no weights", expected="a call of load() before sample()")
         self.wake()
         if sampling.temperature == 0.0:  # vLLM takes one completion a prompt then; the others are the same
-            return [group * sampling.n for group in self._run(prompt_ids, seeds, dataclasses.replace(sampling, n=1))]
-        return self._run(prompt_ids, seeds, sampling)
+            once = self._run(prompt_ids, seeds, dataclasses.replace(sampling, n=1), on_prompt, copies=sampling.n)
+            return [group * sampling.n for group in once]
+        return self._run(prompt_ids, seeds, sampling, on_prompt)
 
     def begin(
-        self, prompt_ids: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling
+        self,
+        prompt_ids: Sequence[Sequence[int]],
+        seeds: Sequence[int],
+        sampling: Sampling,
+        on_prompt: OnPrompt | None = None,
     ) -> Callable[[], list[list[Sampled]]]:
         """Nothing is gained by asking early: the engine computes where the trainer does. Samples when called."""
-        return lambda: self.sample(prompt_ids, seeds, sampling)
+        return lambda: self.sample(prompt_ids, seeds, sampling, on_prompt)
 
     def _run(
-        self, prompt_ids: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling
+        self,
+        prompt_ids: Sequence[Sequence[int]],
+        seeds: Sequence[int],
+        sampling: Sampling,
+        on_prompt: OnPrompt | None = None,
+        copies: int = 1,
     ) -> list[list[Sampled]]:
         done: dict[str, list[Sampled]] = {}
         with self._guarded(f"sampling {len(prompt_ids)} x {sampling.n} completions") as check_time:
             engine = self._llm.llm_engine
             names = [f"{next(self._numbers)}" for _ in prompt_ids]
+            places = {name: place for place, name in enumerate(names)}
             for name, ids, seed in zip(names, prompt_ids, seeds, strict=True):
                 engine.add_request(name, {"prompt_token_ids": list(ids)}, self._parameters(sampling, seed))
             while engine.has_unfinished_requests():
                 for output in engine.step():
                     if output.finished:
-                        done[output.request_id] = [_sampled(one) for one in output.outputs]
+                        group = done[output.request_id] = [_sampled(one) for one in output.outputs]
+                        if on_prompt is not None:
+                            on_prompt(places[output.request_id], group * copies)
                 check_time()
         return [done[name] for name in names]
 

@@ -32,7 +32,7 @@ from torch import nn
 
 from posttrain.errors import ConfigError, TrainingError
 from posttrain.ranks import Ranks
-from posttrain.rollouts.engines import ALONE
+from posttrain.rollouts.engines import ALONE, OnPrompt
 from posttrain.rollouts.policy_weights import check_weights, is_sharded, named_weights, walked_to_the_end
 from posttrain.rollouts.sampling import Sampled, Sampling, check_lengths
 from posttrain.rollouts.vllm_command import SERVER_ENVIRONMENT, chosen_transfer, serve_command
@@ -190,7 +190,11 @@ class ServerEngine:
         return self.begin(prompt_ids, seeds, sampling)()
 
     def begin(
-        self, prompt_ids: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling
+        self,
+        prompt_ids: Sequence[Sequence[int]],
+        seeds: Sequence[int],
+        sampling: Sampling,
+        on_prompt: OnPrompt | None = None,
     ) -> Callable[[], list[list[Sampled]]]:
         """Send the requests of `sample` and return at once; the completions come from the function that is returned.
 
@@ -208,15 +212,23 @@ class ServerEngine:
             {"token_ids": list(ids), "sampling_params": self._parameters(sampling, seed)}
             for ids, seed in zip(prompt_ids, seeds, strict=True)
         ]
-        waiting = [self._threads.submit(self.api.ask, "/inference/v1/generate", body, deadline) for body in bodies]
+        copies = sampling.n if sampling.temperature == 0.0 else 1
+
+        def ask(place: int) -> list[Sampled]:
+            answer = self.api.ask("/inference/v1/generate", bodies[place], deadline)
+            group = [_sampled(choice) for choice in _in_order(answer)] * copies
+            if on_prompt is not None:
+                on_prompt(place, group)
+            return group
+
+        waiting = [self._threads.submit(ask, place) for place in range(len(bodies))]
 
         def collect() -> list[list[Sampled]]:
             try:
-                groups = [[_sampled(choice) for choice in _in_order(answer.result())] for answer in waiting]
+                return [answer.result() for answer in waiting]
             finally:
                 for answer in waiting:
                     answer.cancel()
-            return [group * sampling.n for group in groups] if sampling.temperature == 0.0 else groups
 
         return collect
 

@@ -461,3 +461,13 @@ def test_the_pool_knows_its_rewards_by_what_they_are():
 def test_what_a_reward_prepares_costs_no_completion_its_time() -> None:
     with pool_of(slow_to_load, time_limit_s=LIMIT_S) as pool:
         assert [outcome.value for outcome in pool.score(0, ["a", "b", "c"], [{}] * 3)] == [1.0] * 3
+
+
+def test_completions_that_share_their_columns_share_no_changes_to_them() -> None:
+    def grows(completion: str, items: list[str]) -> float:
+        items.append(completion)
+        return len(items) / 10
+
+    row = {"items": ["one"]}
+    with pool_of(grows, workers=1) as pool:
+        assert [outcome.value for outcome in pool.score(0, ["a", "b", "c", "d"], [row] * 4)] == [0.2] * 4

@@ -124,3 +124,10 @@ def writes_when_loaded(completion: str) -> float:
 
 
 writes_when_loaded.prepare = lambda: troubled("garbage of zeros")  # type: ignore[attr-defined]
+
+
+def dense(completion: str, *, answer: int, prompt: str) -> Score:
+    """For a trainer's tests: most completions differ in it, and some fail."""
+    if len(completion) % 5 == 0:
+        raise ValueError(completion)
+    return Score(len(set(completion)) / 40 + 0.5 * (str(answer) in completion), note=prompt)

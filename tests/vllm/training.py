@@ -39,8 +39,8 @@ class Watched:
     def sample(self, prompt_ids, seeds, sampling):
         return self.begin(prompt_ids, seeds, sampling)()
 
-    def begin(self, prompt_ids, seeds, sampling):
-        collect = self.engine.begin(prompt_ids, seeds, sampling)
+    def begin(self, prompt_ids, seeds, sampling, on_prompt=None):
+        collect = self.engine.begin(prompt_ids, seeds, sampling, on_prompt)
 
         def collected():
             sampled = collect()

@@ -1,11 +1,12 @@
 """The GRPO half of a hybrid step: TRL's own, with prompts from a stream, seeded rollouts, and its numbers noted.
 
-`GRPOSide` is `GRPOTrainer` apart from where its prompts come from, in which order a window's rows are trained on, what
-samples, and what is written down on the way. `PRIVATE_NAMES` lists the private names of TRL that it touches.
+`GRPOSide` is `GRPOTrainer` apart from where its prompts come from, what samples, and what is written down on the way;
+`window_side` has how a window's rows are trained on. `PRIVATE_NAMES` lists the private names of TRL that it touches.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -13,14 +14,10 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 from torch import nn
-from trl import GRPOTrainer
 from trl.models.utils import unwrap_model_for_generation
 
-from posttrain import kl, window
-from posttrain.hybrid_config import HybridConfig
-from posttrain.ledger import Ledger, Recorder, reward_notes, rollout_rows
-from posttrain.ranks import Ranks
-from posttrain.resume_state import cut_of
+from posttrain import kl
+from posttrain.ledger import Recorder, reward_notes, rollout_rows
 from posttrain.rollouts.engines import Engine, open_engine
 from posttrain.rollouts.for_trl import (
     EngineRollouts,
@@ -34,7 +31,9 @@ from posttrain.rollouts.for_trl import (
 from posttrain.rollouts.sampling import EVALUATIONS
 from posttrain.rollouts.seeded import SeededRollouts
 from posttrain.rollouts.transformers import inference
+from posttrain.scoring_ahead import ScoringAhead
 from posttrain.streams import Stream
+from posttrain.window_side import WindowSide
 from posttrain.zero import stage_of
 
 PRIVATE_NAMES: dict[str, tuple[str, ...]] = {
@@ -44,41 +43,35 @@ PRIVATE_NAMES: dict[str, tuple[str, ...]] = {
     "_generate_single_turn": ("self", "prompt_ids", "images", "multimodal_fields", "num_generations"),
     "_calculate_rewards": ("self", "inputs", "prompts", "completions", "completion_ids_list"),
     "_generate_and_score_completions": ("self", "inputs"),
-    "_get_per_token_logps_and_entropies": (
-        "self", "model", "input_ids", "attention_mask", "logits_to_keep", "batch_size"
-    ),
-}  # fmt: skip
+}
 """Private methods of GRPOTrainer that are overridden or called here, and their leading parameters."""
 
 PRIVATE_ATTRIBUTES = ("_step", "_buffered_inputs", "_logs", "_tokenizer", "_is_vlm")
 """Private attributes of a constructed GRPOTrainer that are read or set here."""
 
 
-class GRPOSide(GRPOTrainer):
+class GRPOSide(WindowSide):
     """A `GRPOTrainer` for one half of a step. What is declared here the subclass sets.
 
     Attributes:
-        ranks: The processes of the run.
         prompts: The stream of row numbers of `train_dataset`.
     """
 
-    args: HybridConfig
-    ranks: Ranks
     prompts: Stream
-    _ledger: Ledger
     _recorder: Recorder
     _start: kl.DistanceFromStart | None
     _seeded: SeededRollouts | None
+    _ahead: ScoringAhead
 
     def begin_grpo(self) -> None:
         """Set what this half keeps between steps; after TRL's own constructor."""
         self._rollouts = self._recorded_at = 0
         self._evaluated = (0, 0)  # at which step, and how many rows since
-        self._policy_logps: torch.Tensor | None = None
         self._reward_notes: list[str] = []
         self._truncated: list[bool] = []
         self._last_loaded_step = -1
         self._drawn_ahead: list[dict[str, Any]] | None = None
+        self.begin_windows()
 
     def _prepare_inputs(self, generation_batch):
         if not self.model.training:
@@ -90,9 +83,7 @@ class GRPOSide(GRPOTrainer):
         if self._is_vlm:  # images don't come one to a row; TRL shuffles them along
             return super()._prepare_inputs(generation_batch)
         if due:
-            cut = cut_of(self.args)
-            rollouts = self._generate_and_score_completions(generation_batch)
-            self._buffered_inputs = window.cut(rollouts, micro_batches=cut.micro_batches, steps=cut.steps)
+            self._open_window(self._generate_and_score_completions(generation_batch), sampled=True)
         return self._buffered_inputs[self._step % self.args.steps_per_generation]
 
     def _begin_rollouts(self, model: nn.Module) -> None:
@@ -111,6 +102,8 @@ class GRPOSide(GRPOTrainer):
             if self.state.global_step != self._last_loaded_step:
                 self.vllm_generation.sync_weights()
                 self._last_loaded_step = self.state.global_step
+            self._ahead.begin(self._drawn_ahead)
+            self.vllm_generation.on_row = self._ahead.on_row
             self.vllm_generation.begin(prompt_ids, self.num_generations)
 
     def _generation_due(self) -> bool:
@@ -124,7 +117,21 @@ class GRPOSide(GRPOTrainer):
         rows = [row for row in groups for _ in range(args.num_generations)]
         share = len(rows) // self.ranks.count
         start = self.ranks.number * share
-        return [dict(self.train_dataset[row]) for row in rows[start : start + share]]
+        own = rows[start : start + share]
+        if self._is_vlm:
+            return [dict(self.train_dataset[row]) for row in own]
+        read = {row: dict(self.train_dataset[row]) for row in dict.fromkeys(own)}
+        return [copy.deepcopy(read[row]) for row in own]  # what one completion's reward does to it is its own
+
+    def _tokenize_prompts(self, prompts):
+        firsts = [place for place, prompt in enumerate(prompts) if not place or prompt != prompts[place - 1]]
+        if self._is_vlm or self.environment_factories is not None or len(firsts) == len(prompts):
+            return super()._tokenize_prompts(prompts)
+        ids, images, fields = super()._tokenize_prompts([prompts[place] for place in firsts])
+        if images is not None or fields:
+            return super()._tokenize_prompts(prompts)
+        counts = [end - start for start, end in zip(firsts, [*firsts[1:], len(prompts)], strict=True)]
+        return [list(one) for one, count in zip(ids, counts, strict=True) for _ in range(count)], None, fields
 
     def _engine_rollouts(self, engine: Engine | None) -> EngineRollouts:
         args = self.args
@@ -154,7 +161,7 @@ class GRPOSide(GRPOTrainer):
         """The policy's own log-probabilities of completions, per token, as training computes them."""
         ids, mask, width = side_by_side(prompt_ids, completion_ids, self._tokenizer.pad_token_id, self.args.device)
         with inference(self.model):
-            logps, *_ = super()._get_per_token_logps_and_entropies(self.model, ids, mask, width)
+            logps, *_ = self._get_per_token_logps_and_entropies(self.model, ids, mask, width)
         return [row[: len(sampled)].tolist() for row, sampled in zip(logps, completion_ids, strict=True)]
 
     def _generate(self, prompts):
@@ -176,13 +183,18 @@ class GRPOSide(GRPOTrainer):
             gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,
         ) as policy:
             place, synced = self._place(len(prompt_ids)), True if self.is_fsdp_enabled else None
-            sample = partial(self._seeded.sample, policy, prompt_ids, place, group=num_generations, synced=synced)
+            sample = partial(
+                self._seeded.sample, policy, prompt_ids, place, group=num_generations, synced=synced,
+                on_row=self._ahead.on_row,
+            )  # fmt: skip
             if synced or stage_of(self.accelerator) == 3:
                 return sample(), None  # the others wait for this process's shards, not for its error
             return self.ranks.together(sample), None
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
         with self._ledger.clock("score"):
+            if seconds := self._ahead.finish():
+                self._ledger.seconds["scored_ahead"] += seconds
             rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         self._reward_notes = reward_notes(self.reward_funcs, len(prompts))
         ends = {*self.eos_token_ids, self._tokenizer.pad_token_id}
@@ -190,7 +202,10 @@ class GRPOSide(GRPOTrainer):
         return rewards
 
     def _generate_and_score_completions(self, inputs):
-        output = super()._generate_and_score_completions(inputs)
+        if self.use_vllm:
+            self.vllm_generation.on_row = self._ahead.on_row
+        with self._ahead.batch(inputs):
+            output = super()._generate_and_score_completions(inputs)
         if self.model.training:
             self._rollouts += self.args.generation_batch_size
             self._record_completions()
@@ -201,26 +216,10 @@ class GRPOSide(GRPOTrainer):
         return output
 
     def _score(self, ids: torch.Tensor, mask: torch.Tensor, width: int) -> torch.Tensor:
-        logps, *_ = super()._get_per_token_logps_and_entropies(
+        logps, *_ = self._get_per_token_logps_and_entropies(
             self.model, ids, mask, width, batch_size=self.args.per_device_train_batch_size
         )
         return logps
-
-    def _get_per_token_logps_and_entropies(self, *args, **kwargs):
-        results = super()._get_per_token_logps_and_entropies(*args, **kwargs)
-        if torch.is_grad_enabled():
-            self._policy_logps = results[0].detach()
-        return results
-
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        """TRL's GRPO loss, unchanged; its value and the KL to the snapshot are noted on the way."""
-        loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        if not self.model.training:
-            return loss
-        self._ledger.add("grpo_loss", loss.item(), 1.0 / self.args.gradient_accumulation_steps)
-        if self._policy_logps is not None and (sums := kl.kl_sum(inputs, self._policy_logps)):
-            self._ledger.add("kl", *sums)
-        return loss
 
     def _record_completions(self) -> None:
         step, every = self.state.global_step + 1, self.args.completions_every

@@ -45,7 +45,7 @@ class HybridCheckpoints(WholeCheckpoints, GRPOSide):
         if self.accelerator.is_main_process:
             save_state(checkpoint, self._resume_state())
         if self._window_open():
-            save_window(checkpoint, self.ranks.number, self._buffered_inputs, cut_of(self.args))
+            save_window(checkpoint, self.ranks.number, self._whole_share())
 
     def _window_open(self) -> bool:
         return self._buffered_inputs is not None and not self._generation_due()
@@ -72,9 +72,12 @@ class HybridCheckpoints(WholeCheckpoints, GRPOSide):
     def _load_optimizer_and_scheduler(self, checkpoint):
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None:
-            self.ranks.together(lambda: self._continue_from(Path(checkpoint)))
+            share = self.ranks.together(lambda: self._continue_from(Path(checkpoint)))
+            if share is not None:
+                self._open_window(share)
 
-    def _continue_from(self, checkpoint: Path) -> None:
+    def _continue_from(self, checkpoint: Path) -> dict[str, Any] | None:
+        """Take up a checkpoint's state; this process's share of the window that it lies inside, if it does."""
         state = load_state(checkpoint)
         check_start(state["snapshot"], self._start.fingerprint if self._start else None)
         self._continue_controller(state["controller"])
@@ -84,16 +87,17 @@ class HybridCheckpoints(WholeCheckpoints, GRPOSide):
         self._rollouts, self._recorded_at = state["rollouts"], state["recorded_at"]
         self._skips.total, self._skips.in_a_row = state["skipped"], state["skipped_in_a_row"]
         self._step = 0  # in the window that is open, if one is
-        if state["window"]:
-            self._step = state["grpo_steps"] * self.args.gradient_accumulation_steps
-            self._buffered_inputs = load_window(
-                checkpoint,
-                state["window"],
-                cut_of(self.args),
-                rank=self.ranks.number,
-                world_size=self.ranks.count,
-                device=self.args.device,
-            )
+        if not state["window"]:
+            return None
+        self._step = state["grpo_steps"] * self.args.gradient_accumulation_steps
+        return load_window(
+            checkpoint,
+            state["window"],
+            cut_of(self.args),
+            rank=self.ranks.number,
+            world_size=self.ranks.count,
+            device=self.args.device,
+        )
 
     def _continue_controller(self, saved: State) -> None:
         """The saved state under this controller's settings, which an accepted change may have altered."""

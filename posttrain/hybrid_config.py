@@ -29,6 +29,13 @@ class HybridConfig(GRPOConfig):
         seeded_rollouts: Without vLLM: a completion is a function of (`seed`, generation, its prompt's place in it, its
             number in the group), so of neither the number of processes nor what else is sampled. `False` leaves TRL's
             own sampling with torch's generators.
+        packed: Score rows in one sequence without padding, each group's prompt once, where the model allows it (see
+            `tree_scores.supports`); the gradients are those of TRL's padded rows, which `False` goes back to.
+        score_ahead: Completions that have ended are scored in the rewards' worker processes while others are still
+            being sampled. The scores are the same; `False` is for measuring what that gains.
+        drop_zero_advantage: Leave out completions whose advantage is 0 where they add nothing to the loss: `beta` 0, no
+            entropy bonus, `top_entropy_quantile` 1, no router loss, a `loss_type` other than bnpo, text. The gradients
+            are those with them. With `packed` false too, micro-batches are of TRL's number of rows.
         compare_ranks_every: Steps between comparisons of what the processes hold in common: cursors, the controller's
             state, the gradient norm to the last bit. 0 never compares, as devices of different kinds need.
         max_skipped_steps: Steps in a row that may be skipped for a gradient that is not finite before training stops.
@@ -57,6 +64,15 @@ class HybridConfig(GRPOConfig):
     kl_offload: bool = field(default=False, metadata={"help": "Keep the copy of the starting policy in host memory."})
     seeded_rollouts: bool = field(
         default=True, metadata={"help": "Make a completion a function of the seed and its place, not of the processes."}
+    )
+    packed: bool = field(
+        default=True, metadata={"help": "Score rows without padding and each group's prompt once, where supported."}
+    )
+    score_ahead: bool = field(
+        default=True, metadata={"help": "Score completions that have ended while others are still being sampled."}
+    )
+    drop_zero_advantage: bool = field(
+        default=True, metadata={"help": "Leave out completions whose advantage is 0 where they add nothing."}
     )
     compare_ranks_every: int = field(
         default=10, metadata={"help": "Steps between comparisons of what the processes hold in common; 0 for none."}

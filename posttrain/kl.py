@@ -83,7 +83,7 @@ class DistanceFromStart:
         return max(len(self._rows(count, rank)) for rank in range(self._ranks.count))
 
 
-def kl_sum(inputs: dict[str, Any], policy_logps: torch.Tensor) -> tuple[float, float] | None:
+def kl_sum(inputs: dict[str, Any], policy_logps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
     """The sum of the KL over the sampled tokens of a micro-batch, and how many they are; `None` without a sample.
 
     Args:
@@ -94,4 +94,5 @@ def kl_sum(inputs: dict[str, Any], policy_logps: torch.Tensor) -> tuple[float, f
     if reference is None:
         return None
     measured = inputs["completion_mask"].bool() & ~reference.isnan()
-    return kl_k3(reference[measured], policy_logps[measured]).sum().item(), measured.sum().item()
+    kl = kl_k3(reference.masked_fill(~measured, 0.0), policy_logps.masked_fill(~measured, 0.0))
+    return kl.sum(), measured.sum()

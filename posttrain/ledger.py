@@ -34,7 +34,8 @@ class Recorder(Protocol):
 class Ledger:
     """Sums, seconds and facts of the step in progress.
 
-    A sum keeps (total, count), so that a mean over micro-batches and processes is exact.
+    A sum keeps (total, count), so that a mean over micro-batches and processes is exact. What is added as a tensor
+    stays on its device until a sum is read, so that no micro-batch waits for the device.
     """
 
     def __init__(self) -> None:
@@ -42,6 +43,7 @@ class Ledger:
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self.sums: defaultdict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
         self.facts: dict[str, Any] = {}
+        self._unread: list[tuple[str, torch.Tensor]] = []
 
     @contextmanager
     def clock(self, phase: str) -> Iterator[None]:
@@ -52,18 +54,34 @@ class Ledger:
         finally:
             self.seconds[phase] += time.perf_counter() - start
 
-    def add(self, name: str, total: float, count: float = 1.0) -> None:
-        """Add to the sum `name`."""
+    def add(self, name: str, total: float | torch.Tensor, count: float | torch.Tensor = 1.0) -> None:
+        """Add to the sum `name`; tensors have one element."""
+        if isinstance(total, torch.Tensor) or isinstance(count, torch.Tensor):
+            device = total.device if isinstance(total, torch.Tensor) else count.device  # type: ignore[union-attr]
+            pair = [torch.as_tensor(value, dtype=torch.float32, device=device).detach() for value in (total, count)]
+            self._unread.append((name, torch.stack(pair)))
+            return
         self.sums[name][0] += total
         self.sums[name][1] += count
 
+    def _read(self) -> None:
+        """Add what lies on a device."""
+        if not self._unread:
+            return
+        names, pairs = zip(*self._unread, strict=True)
+        self._unread = []
+        for name, (total, count) in zip(names, torch.stack(pairs).tolist(), strict=True):
+            self.add(name, total, count)
+
     def mean(self, name: str) -> float | None:
         """The mean of the sum `name`, or `None` if nothing was added."""
+        self._read()
         total, count = self.sums.get(name, (0.0, 0.0))
         return total / count if count else None
 
     def reduce(self, accelerator: Accelerator) -> None:
         """Add up the sums of all processes."""
+        self._read()
         if accelerator.num_processes == 1:
             return
         names = sorted({name for names in gather_object([list(self.sums)]) for name in names})
@@ -152,14 +170,21 @@ def step_record(step: int, mix: Mix, signals: Signals, ledger: Ledger, seen: Map
         },
         "reward_std": seen.get("reward_std"),
         "zero_std_share": seen.get("frac_reward_zero_std"),
-        "entropy": seen.get("entropy"),
-        "clip_ratio": seen.get("clip_ratio/region_mean"),
+        "entropy": _first(ledger.mean("entropy"), seen.get("entropy")),
+        "clip_ratio": _first(ledger.mean("clip_ratio"), seen.get("clip_ratio/region_mean")),
+        "trained_rows": ledger.mean("trained_rows"),
+        "positions": ledger.mean("positions"),
         "completion_length": seen.get("completions/mean_length"),
         "truncated_share": seen.get("completions/clipped_ratio"),
         "learning_rate": ledger.facts.get("learning_rate"),
         "tokens": {},
         "seconds": seconds,
     }
+
+
+def _first(*values: float | None) -> float | None:
+    """The first that is there."""
+    return next((value for value in values if value is not None), None)
 
 
 def rollout_rows(step: int, logs: dict[str, Any], notes: list[str], truncated: list[bool]) -> list[dict[str, Any]]:

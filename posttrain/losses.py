@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 IGNORED = -100
@@ -32,6 +34,38 @@ def kl_k3(reference_logps_BT: torch.Tensor, logps_BT: torch.Tensor) -> torch.Ten
     """
     d = reference_logps_BT - logps_BT
     return torch.exp(d) - d - 1.0
+
+
+def importance_ratio(
+    logps_BT: torch.Tensor,
+    sampling_logps_BT: torch.Tensor,
+    mask_BT: torch.Tensor,
+    *,
+    mode: str,
+    clip_min: float | None,
+    clip_max: float | None,
+) -> torch.Tensor:
+    """How much likelier the policy makes what an engine sampled than the engine did: weights that correct for it.
+
+    What `GRPOTrainer` calls `vllm_importance_sampling_ratio` (truncated and masked importance sampling), as a function.
+
+    Args:
+        logps_BT: Log-probabilities under the policy that the engine was given, detached.
+        sampling_logps_BT: What the engine gave; NaN where it gave none, which counts as no difference.
+        mask_BT: 1 on tokens that count.
+        mode: `token_` or `sequence_`, whose ratio is that of the whole completion; then `truncate`, which clips to the
+            bounds, or `mask`, which makes what is outside them 0.
+        clip_min, clip_max: The bounds; `None` is none.
+
+    Returns:
+        (B, T) for the token modes, (B, 1) for the others.
+    """
+    difference = ((logps_BT - sampling_logps_BT) * mask_BT).nan_to_num(nan=0.0)
+    ratio = torch.exp(difference.sum(dim=-1, keepdim=True) if mode.startswith("sequence") else difference)
+    if mode.endswith("truncate"):
+        return ratio if clip_min is None and clip_max is None else ratio.clamp(min=clip_min, max=clip_max)
+    least, most = (-math.inf if clip_min is None else clip_min), (math.inf if clip_max is None else clip_max)
+    return ratio.masked_fill((ratio < least) | (ratio > most), 0.0)
 
 
 def matched_sft_scale(p: float, sft_norm: float, grpo_norm: float) -> float:

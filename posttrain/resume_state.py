@@ -18,8 +18,11 @@ from posttrain import window
 from posttrain.errors import ResumeError
 
 STATE = "posttrain.json"
-FORMAT = 2
+FORMAT = 3
 """Of `STATE` and the rollouts beside it; 1 counted micro-batches and had no number."""
+
+READABLE = (2, 3)
+"""Formats that are read: 2 has the same rows, with log-probabilities of all of them."""
 
 
 class Cut(NamedTuple):
@@ -65,10 +68,10 @@ def load_state(checkpoint: Path) -> dict[str, Any]:
             fix=fix,
         )
     state = json.loads(path.read_text())
-    if state.get("format") != FORMAT:
+    if state.get("format") not in READABLE:
         raise ResumeError(
             f"{checkpoint.name} has the format {state.get('format', 1)}",
-            expected=f"the format {FORMAT}: the order of a window's rows is another one now",
+            expected=f"format {' or '.join(map(str, READABLE))}: the order of a window's rows is another one now",
             where=str(path),
             fix=f"go on with the version of posttrain that wrote it, or {fix}",
         )
@@ -80,18 +83,17 @@ def describe_window(cut: Cut, processes: int) -> dict[str, int]:
     return {"rows": cut.rows, "steps": cut.steps, "iterations": cut.iterations, "processes": processes}
 
 
-def save_window(checkpoint: Path, rank: int, micro_batches: list[dict[str, Any]], cut: Cut) -> None:
-    """Write this process's share of a window that is not used up, in the order of the rows' global numbers."""
-    batches = [{k: v for k, v in batch.items() if isinstance(v, torch.Tensor)} for batch in micro_batches]
-    share = window.join(batches, steps=cut.steps)
-    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in share.items()}
+def save_window(checkpoint: Path, rank: int, share: dict[str, Any]) -> None:
+    """Write this process's share of a window that is not used up: all rows, in the order of their global numbers."""
+    kept = {name: value for name, value in share.items() if isinstance(value, torch.Tensor)}
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in kept.items()}
     save_file(tensors, checkpoint / _window_name(rank))
 
 
 def load_window(
     checkpoint: Path, saved: dict[str, int], cut: Cut, *, rank: int, world_size: int, device: torch.device
-) -> list[dict[str, torch.Tensor]]:
-    """This process's micro-batches of a saved window, which any number of processes may have shared.
+) -> dict[str, torch.Tensor]:
+    """This process's share of a saved window, which any number of processes may have shared.
 
     Args:
         checkpoint: Where `save_window` wrote.
@@ -119,8 +121,7 @@ def load_window(
     else:
         shares = [_read(file) for file in files]
     own = window.share(shares, rank=rank, world_size=world_size)
-    batches = window.cut(own, micro_batches=cut.micro_batches, steps=cut.steps)
-    return [{name: value.to(device) for name, value in batch.items()} for batch in batches]
+    return {name: value.to(device) for name, value in own.items()}
 
 
 def check_start(saved: str | None, present: str | None) -> None:

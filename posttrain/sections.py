@@ -186,6 +186,10 @@ class HybridSection(StageSection):
         save_total_limit: Checkpoints kept; null keeps all.
         time_limit_s: Wall-clock budget of the stage in seconds, after which it ends as if its steps were done.
         curriculum: Prompts from easy to hard; null shuffles them.
+        packed: Score rows in one sequence without padding, each group's prompt once, where the model allows it; the
+            gradients are those of TRL's padded rows, which false goes back to.
+        drop_zero_advantage: Leave out completions whose advantage is 0 where they add nothing to the loss; the
+            gradients are those with them.
     """
 
     steps: Count = 200
@@ -197,6 +201,8 @@ class HybridSection(StageSection):
     grpo: GRPOSection = GRPOSection()
     kl: KLSection = KLSection()
     curriculum: CurriculumSection | None = None
+    packed: bool = True
+    drop_zero_advantage: bool = True
 
     @field_validator("args")
     @classmethod
@@ -290,12 +296,14 @@ class ScoringSection(Section):
         memory_limit_mb: What a worker may allocate; null sets no limit.
         max_error_rate: Share of one reward's latest scores that may fail (an exception, a time-out) before the run
             stops.
+        ahead: Workers score completions that have ended while others are still being sampled; the scores are the same.
     """
 
     workers: Count | None = None
     time_limit_s: Positive = 5.0
     memory_limit_mb: Size | None = 4096
     max_error_rate: Share = 0.1
+    ahead: bool = True
 
 
 class EvaluateSection(Section):

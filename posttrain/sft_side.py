@@ -21,6 +21,7 @@ from posttrain.hybrid_config import HybridConfig
 from posttrain.ledger import Ledger
 from posttrain.losses import count_labels, nll
 from posttrain.streams import Stream, micro_batches
+from posttrain.tree_scores import installed, label_scores
 
 WARMUP_NORM_BATCHES = 4
 """Batches over which G_warmup is measured when nobody recorded it; the norm of a single one is noise."""
@@ -31,7 +32,8 @@ class SFTSide:
 
     Args:
         demonstrations: Rows with `prompt` and `completion`, or tokenised ones with `input_ids` and `labels`.
-        model: The policy, already patched by TRL, not yet wrapped for several processes.
+        model: The policy, already patched by TRL, not yet wrapped for several processes. Demonstrations are packed if
+            `tree_scores.install` has prepared it.
         tokenizer: The policy's.
         args: The trainer's settings.
         accelerator: The trainer's.
@@ -46,6 +48,7 @@ class SFTSide:
         self.stream = Stream(len(self._rows), seed=args.seed, name="demonstrations")
         self.tokens = 0
         self._batches: list[dict[str, torch.Tensor]] = []
+        self._packed = args.packed and installed(model)
         add_untempered_head(model, cast_lm_head_to_fp32=args.cast_lm_head_to_fp32)
 
     def draw(self, *, advance: bool = True) -> None:
@@ -74,14 +77,20 @@ class SFTSide:
         accelerator = self._accelerator
         with ledger.clock("sft"):
             model.train()
-            with accelerator.autocast():
-                outputs = model(**self._batches[number], use_cache=False, fused_lm_head=True, untempered=True)
-                loss = nll(outputs.log_probs, self.tokens, accelerator.num_processes)
+            log_probs = self._log_probs(model, self._batches[number])
+            loss = nll(log_probs, self.tokens, accelerator.num_processes)
             deepspeed = accelerator.distributed_type == DistributedType.DEEPSPEED
             accelerator.backward(loss, **({"scale_wrt_gas": False} if deepspeed else {}))
             loss = loss.detach()
             ledger.add("sft_loss", loss.item(), 1.0 / len(self._batches))
             return loss
+
+    def _log_probs(self, model: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        autocast = self._accelerator.autocast
+        if self._packed:
+            return label_scores(model, batch["input_ids"], batch["labels"], autocast=autocast, untempered=True)
+        with autocast():
+            return model(**batch, use_cache=False, fused_lm_head=True, untempered=True).log_probs
 
     def backward_aside(self, model: nn.Module, ledger: Ledger) -> tuple[list[torch.Tensor | None], float]:
         """The gradient of the whole drawn step, taken out of `.grad`, and its norm.

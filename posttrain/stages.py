@@ -214,7 +214,10 @@ class Stages:
             demonstration_batch_size=demonstration_batch_size(recipe),
             kl_sample=section.kl.sample,
             max_skipped_steps=section.max_skipped_steps,
+            packed=section.packed,
+            drop_zero_advantage=section.drop_zero_advantage,
             kl_offload=section.kl.offload,
+            score_ahead=recipe.scoring.ahead,
             completions_every=recipe.run.save_completions_every,
             compare_ranks_every=recipe.run.compare_ranks_every,
         )

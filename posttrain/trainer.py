@@ -38,10 +38,12 @@ from posttrain.losses import matched_sft_scale
 from posttrain.ranks import Ranks
 from posttrain.rollouts.engines import Engine
 from posttrain.rollouts.seeded import seeded_rollouts
+from posttrain.scoring_ahead import ScoringAhead
 from posttrain.sft_side import SFTSide
 from posttrain.skipped import SaveLater, SkippedSteps
 from posttrain.snapshot import copy_policy
 from posttrain.streams import Stream
+from posttrain.tree_scores import install, supports
 from posttrain.zero import check_step, check_zero
 
 PRIVATE_NAMES: dict[str, tuple[str, ...]] = {"_get_grad_norm": ("self", "model", "grad_norm")}
@@ -108,6 +110,10 @@ class HybridTrainer(HybridCheckpoints):
         self._g_warmup = g_warmup
         self._agreement = dict(agreement or {})
         self._recorder = recorder or FolderRecorder(args.output_dir)
+        if args.packed and not args.torch_compile:  # compiled code would be made anew for every layout
+            for scored in (self.model, self.ref_model):
+                if scored is not None and supports(scored) is None:
+                    install(scored)
         self.sft: SFTSide | None = None
         if demonstrations is not None and self.controller.shares()[0]:
             self.sft = SFTSide(
@@ -135,6 +141,7 @@ class HybridTrainer(HybridCheckpoints):
         if uses_vllm:
             self.vllm_generation = self._engine_rollouts(engine)
         self._seeded = seeded_rollouts(self)
+        self._ahead = ScoringAhead(self.reward_funcs, self.processing_class, enabled=args.score_ahead)
         # First in line, so that every other callback sees the finished step
         self.callback_handler.callbacks.insert(0, _StepEnd(self))
         self.callback_handler.callbacks.insert(2, SaveLater(self._skips))  # behind DefaultFlowCallback
@@ -246,6 +253,8 @@ class HybridTrainer(HybridCheckpoints):
         """Tell the controller what the step showed, and record it. Called after the optimizer has stepped."""
         ledger = self._ledger
         ledger.reduce(self.accelerator)
+        for name, value in self._drift.metrics(self.accelerator).items():
+            self._metrics["train"][name].append(value)
         seen = self._new_values.means(self._metrics["train"])
         skipped = self._skips.finish_step()
         norms = (None, None) if skipped else (ledger.facts.get("sft_norm"), ledger.facts.get("grpo_norm"))

@@ -13,14 +13,19 @@ from typing import Any
 
 import torch
 
+from posttrain.window_plan import Row
+
 Rollouts = dict[str, Any]
 """Tensors by name, with one row per completion; a tensor without dimensions belongs to the window as a whole."""
 
 LEFT_PADDED = ("prompt_ids", "prompt_mask")
 """What is padded on the left; all else is padded on the right."""
 
-ABSENT = {"snapshot_logps": math.nan}
+ABSENT = {"snapshot_logps": math.nan, "importance_sampling_ratio": 1.0}
 """What padding holds where it is not 0."""
+
+EMPTY: Rollouts = {}
+"""A micro-batch without rows."""
 
 
 def optimizer_steps(steps_per_generation: int, accumulation: int) -> int:
@@ -51,18 +56,18 @@ def cut(rollouts: Rollouts, *, micro_batches: int, steps: int) -> list[Rollouts]
     count = row_count(rollouts)
     order = [row for step in range(steps) for row in range(step, count, steps)]
     size = count // micro_batches
-    return [_rows(rollouts, order[start : start + size]) for start in range(0, count, size)]
+    return [pick(rollouts, order[start : start + size]) for start in range(0, count, size)]
 
 
 def join(batches: Sequence[Rollouts], *, steps: int) -> Rollouts:
     """Undo `cut`: the share in the order of the rows' global numbers."""
-    together = _stack(batches)
+    together = stack(batches)
     count = row_count(together)
     order = [row for step in range(steps) for row in range(step, count, steps)]
     back = [0] * count
     for place, row in enumerate(order):
         back[row] = place
-    return _rows(together, back)
+    return pick(together, back)
 
 
 def share(shares: Sequence[Rollouts], *, rank: int, world_size: int) -> Rollouts:
@@ -74,14 +79,59 @@ def share(shares: Sequence[Rollouts], *, rank: int, world_size: int) -> Rollouts
     """
     if len(shares) == world_size:
         return shares[rank]  # as it was, to the last bit: no padding that was not there
-    together = _stack(shares)
+    together = stack(shares)
     size = row_count(together) // world_size
-    return _rows(together, range(rank * size, (rank + 1) * size))
+    return pick(together, range(rank * size, (rank + 1) * size))
 
 
 def row_count(rollouts: Rollouts) -> int:
     """Completions in a share or micro-batch."""
-    return len(rollouts["completion_ids"])
+    return len(rollouts["completion_ids"]) if rollouts else 0
+
+
+def loss_mask(rollouts: Rollouts) -> torch.Tensor:
+    """(B, C) which tokens a loss is made of: the completions', without those that a tool wrote."""
+    mask = rollouts["completion_mask"]
+    return mask * rollouts["tool_mask"] if "tool_mask" in rollouts else mask
+
+
+def needed(rollouts: Rollouts) -> torch.Tensor:
+    """(B,) rows that add to the loss, and those on which the KL to the starting policy is measured."""
+    adds = (rollouts["advantages"] != 0) & loss_mask(rollouts).any(dim=1)
+    if "snapshot_logps" in rollouts:
+        adds = adds | ~rollouts["snapshot_logps"].isnan().all(dim=1)
+    return adds
+
+
+def facts(rollouts: Rollouts, *, first: int, group: int, drop: bool) -> list[Row]:
+    """What a plan needs to know of a share's rows.
+
+    Args:
+        rollouts: The share.
+        first: The global number of its first row.
+        group: Rows per prompt, G.
+        drop: Whether only some rows are needed (see `needed`); otherwise all are.
+    """
+    lengths = [rollouts[name].sum(dim=1).tolist() for name in ("prompt_mask", "completion_mask")]
+    wanted = needed(rollouts).tolist() if drop else [True] * row_count(rollouts)
+    columns = zip(*lengths, wanted, strict=True)
+    return [Row(number, number // group, *of) for number, of in enumerate(columns, start=first)]
+
+
+def trimmed(rollouts: Rollouts) -> Rollouts:
+    """Without the columns that are padding in every row."""
+    prompt = max(1, int(rollouts["prompt_mask"].sum(dim=1).max()))
+    completion = max(1, int(rollouts["completion_mask"].sum(dim=1).max()))
+    width = rollouts["completion_ids"].size(1)
+
+    def trim(name: str, value: Any) -> Any:
+        if name in LEFT_PADDED:
+            return value[:, -prompt:]
+        if isinstance(value, torch.Tensor) and value.dim() == 2 and value.size(1) == width:
+            return value[:, :completion]
+        return value
+
+    return {name: trim(name, value) for name, value in rollouts.items()}
 
 
 def sampled_rows(count: int, *, steps: int, portion: float) -> list[int]:
@@ -98,7 +148,8 @@ def sampled_rows(count: int, *, steps: int, portion: float) -> list[int]:
     return sorted({place * steps + step for step in range(steps) for place in places})
 
 
-def _rows(rollouts: Rollouts, rows: Sequence[int]) -> Rollouts:
+def pick(rollouts: Rollouts, rows: Sequence[int]) -> Rollouts:
+    """Some rows, by their places in `rollouts`."""
     index = torch.tensor(list(rows))
     return {name: _picked(value, index) for name, value in rollouts.items()}
 
@@ -109,7 +160,8 @@ def _picked(value: Any, index: torch.Tensor) -> Any:
     return value if value is None else [value[row] for row in index]
 
 
-def _stack(parts: Sequence[Rollouts]) -> Rollouts:
+def stack(parts: Sequence[Rollouts]) -> Rollouts:
+    """Rows of all parts, in order; padding evens out widths."""
     first = parts[0]
     return {
         name: torch.cat(_evened([part[name] for part in parts], name)) if value.dim() else value

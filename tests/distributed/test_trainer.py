@@ -10,7 +10,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from posttrain.controllers import SASR, Alternate, Static
+from posttrain.controllers import SASR, Alternate, GRPOOnly, Static
 from tests.distributed.processes import ranks
 from tests.distributed.training import Case, save_tiny, train_all
 
@@ -24,6 +24,7 @@ CASES = {
     "sasr": Case(SASR(gamma=2.0, refresh_every=2), {"max_steps": 6, **EVALUATED}),
     "blend": Case(SASR(mode="blend", match_norms=True), {"max_steps": 3, "kl_offload": True}),
     "windows": Case(Alternate(sft_steps=1, grpo_steps=4), WINDOWS),
+    "dropping": Case(GRPOOnly(), {**WINDOWS, "max_steps": 5, "kl_sample": 0.0, "epsilon": 0.01}, sparse=True),
     "beta": Case(Static(sft_share=0.5, mode="blend"), {"max_steps": 3, "beta": 0.1}),
     "lora": Case(SASR(mode="blend"), {"max_steps": 3, "beta": 0.1, "learning_rate": 1e-2}, lora=True),
 }
@@ -111,6 +112,8 @@ def test_the_cases_show_what_they_are_for(one):
     assert refreshed, "no norm was measured aside"
     assert [record["rollouts"] for record in records["windows, rows"]][-1] == 64
     assert all(record["kl"] is not None for record in records["windows, rows"] if record["mix"]["grpo"])
-    assert all(records[f"{name}, rows"][-1]["kl"] > 1e-6 for name in CASES if name != "windows")
+    assert all(records[f"{name}, rows"][-1]["kl"] > 1e-6 for name in CASES if name not in ("windows", "dropping"))
+    assert all(0.0 < record["trained_rows"] < 0.8 for record in records["dropping, rows"])
+    assert all(0.0 < record["positions"] < 0.5 for record in records["dropping, rows"])
     first, last = records["windows, rows"][1], records["windows, rows"][-1]
     assert (first["kl"], last["kl"]) != (0.0, 0.0)

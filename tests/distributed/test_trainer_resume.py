@@ -22,7 +22,10 @@ WINDOWS = {"num_iterations": 2, "max_steps": 8}
 OPEN, END = 5, 8  # inside a window whose rollouts are partly used up
 
 CASES = {
-    "windows": (Case(Alternate(sft_steps=1, grpo_steps=4), {**TWO, **WINDOWS, "steps_per_generation": 8}), OPEN),
+    "windows": (
+        Case(Alternate(sft_steps=1, grpo_steps=4), {**TWO, **WINDOWS, "steps_per_generation": 8}, sparse=True),
+        OPEN,
+    ),
     "sasr": (Case(SASR(gamma=2.0, refresh_every=2), {**TWO, "max_steps": 4}), 2),
     "lora": (Case(SASR(mode="blend"), {**TWO, "max_steps": 4, "beta": 0.1, "learning_rate": 1e-2}, lora=True), 2),
 }

@@ -15,13 +15,13 @@ from posttrain.controllers import Controller
 from posttrain.models import build_model, train_tokenizer
 from posttrain.ranks import Ranks
 from posttrain.trainer import HybridTrainer
-from tests.training.conftest import ROWS, StopAt, hybrid_args, reward
+from tests.training.conftest import ROWS, StopAt, hybrid_args, reward, sparse_reward
 
 NOT_COMPARED = ("seconds", "learning_rate")
 
 
 class Case(NamedTuple):
-    """One training; `changes` are arguments of the trainer."""
+    """One training; `changes` are arguments of the trainer, `sparse` rewards most groups' completions alike."""
 
     controller: Controller
     changes: dict[str, Any]
@@ -29,6 +29,7 @@ class Case(NamedTuple):
     stop: int | None = None
     resume: bool = False
     folder: str = ""
+    sparse: bool = False
 
 
 class Result(NamedTuple):
@@ -88,7 +89,7 @@ def build(model_folder: Path, output: Path, case: Case, **more: Any) -> HybridTr
     changes = {"kl_sample": 0.5, "completions_every": 1, "compare_ranks_every": 2, "output_dir": output, **case.changes}
     return HybridTrainer(
         model,
-        reward,
+        sparse_reward if case.sparse else reward,
         hybrid_args(changes.pop("output_dir"), **changes),
         prompts,
         processing_class=AutoTokenizer.from_pretrained(model_folder),

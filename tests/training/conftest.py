@@ -20,6 +20,12 @@ def reward(completions, answer, **kwargs):
     return [0.1 * len(set(c)) + float(str(a) in c) for c, a in zip(completions, answer, strict=True)]
 
 
+def sparse_reward(completions, answer, **kwargs):
+    """Alike in three groups of five, so that nothing is to be learned from these."""
+    dense = reward(completions, answer)
+    return [1.0 if a % 5 in (0, 2, 3) else score for score, a in zip(dense, answer, strict=True)]
+
+
 @pytest.fixture(autouse=True, scope="session")
 def one_thread():
     torch.set_num_threads(1)

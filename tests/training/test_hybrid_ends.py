@@ -17,10 +17,10 @@ def parameters(model) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in model.parameters()])
 
 
-@pytest.mark.parametrize("accumulation", [1, 4])
+@pytest.mark.parametrize(("accumulation", "packed"), [(1, True), (4, True), (4, False)])
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
 def test_sft_only_gives_the_parameters_of_sft_trainer(
-    model, tokenizer, prompts, demonstrations, tmp_path, accumulation, temperature
+    model, tokenizer, prompts, demonstrations, tmp_path, accumulation, packed, temperature
 ):
     twin, steps, batch = copy.deepcopy(model), 5, 4
     args = hybrid_args(
@@ -29,6 +29,7 @@ def test_sft_only_gives_the_parameters_of_sft_trainer(
         gradient_accumulation_steps=accumulation,
         demonstration_batch_size=batch,
         temperature=temperature,
+        packed=packed,
     )
     hybrid = HybridTrainer(
         model, reward, args, prompts, processing_class=tokenizer, demonstrations=demonstrations, controller=SFTOnly()

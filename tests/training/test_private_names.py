@@ -9,16 +9,22 @@ import trl
 from transformers import Trainer
 from trl import GRPOTrainer
 
-from posttrain import grpo_side, hybrid_checkpoints, trainer, whole_checkpoints
+from posttrain import grpo_side, hybrid_checkpoints, trainer, whole_checkpoints, window_side
 from tests.training.conftest import hybrid_args, reward
 
 OURS = {
     trainer: trainer.HybridTrainer,
     grpo_side: grpo_side.GRPOSide,
+    window_side: window_side.WindowSide,
     hybrid_checkpoints: hybrid_checkpoints.HybridCheckpoints,
     whole_checkpoints: whole_checkpoints.WholeCheckpoints,
 }
-OF_TRL = {**trainer.PRIVATE_NAMES, **grpo_side.PRIVATE_NAMES, **hybrid_checkpoints.PRIVATE_NAMES}
+OF_TRL = {
+    **trainer.PRIVATE_NAMES,
+    **grpo_side.PRIVATE_NAMES,
+    **hybrid_checkpoints.PRIVATE_NAMES,
+    **window_side.PRIVATE_NAMES,
+}
 
 
 @pytest.mark.parametrize("name", OF_TRL)
@@ -50,7 +56,7 @@ def test_the_device_is_kept_where_it_is_set(tmp_path):
 
 def test_the_private_attributes_are_there_and_the_rollouts_have_their_keys(model, tokenizer, prompts, tmp_path):
     plain = GRPOTrainer(model, reward, hybrid_args(tmp_path, max_steps=1), prompts, processing_class=tokenizer)
-    for name in {*trainer.PRIVATE_ATTRIBUTES, *grpo_side.PRIVATE_ATTRIBUTES}:
+    for name in {*trainer.PRIVATE_ATTRIBUTES, *grpo_side.PRIVATE_ATTRIBUTES, *window_side.PRIVATE_ATTRIBUTES}:
         assert hasattr(plain, name), f"GRPOTrainer has no {name} any more"
     plain.train()
     rollouts = plain._buffered_inputs[0]

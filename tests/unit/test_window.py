@@ -112,7 +112,7 @@ CUT = Cut(rows=16, micro_batches=4, steps=2, iterations=1)
 
 def saved(folder, processes=2):
     for rank, share in enumerate(shares(processes)):
-        save_window(folder, rank, window.cut(share, micro_batches=4, steps=2), CUT)
+        save_window(folder, rank, share)
     return describe_window(CUT, processes)
 
 
@@ -122,20 +122,17 @@ def load(folder, description, cut=CUT, **where):
 
 
 def test_a_saved_window_comes_back_as_it_was(tmp_path):
-    batches = load(tmp_path, saved(tmp_path), rank=1)
-    expected = window.cut(shares(2)[1], micro_batches=4, steps=2)
-    for batch, same in zip(batches, expected, strict=True):
-        assert batch.keys() == same.keys()
-        assert all(torch.equal(batch[name], same[name]) for name in same)
+    share, same = load(tmp_path, saved(tmp_path), rank=1), shares(2)[1]
+    assert share.keys() == same.keys()
+    assert all(torch.equal(share[name], same[name]) for name in same)
 
 
 @pytest.mark.parametrize(("rank", "world_size", "micro_batches"), [(0, 1, 8), (0, 1, 4), (3, 4, 2)])
 def test_a_saved_window_is_read_by_another_number_of_processes(tmp_path, rank, world_size, micro_batches):
     description = saved(tmp_path)
     cut = CUT._replace(micro_batches=micro_batches)
-    batches = load(tmp_path, description, cut, rank=rank, world_size=world_size)
-    expected = window.cut(shares(world_size)[rank], micro_batches=micro_batches, steps=2)
-    assert [numbers(batch) for batch in batches] == [numbers(batch) for batch in expected]
+    share = load(tmp_path, description, cut, rank=rank, world_size=world_size)
+    assert numbers(share) == numbers(shares(world_size)[rank])
 
 
 @pytest.mark.parametrize("change", [{"rows": 32}, {"steps": 4}, {"iterations": 2}])
@@ -169,5 +166,5 @@ def test_masked_padding_is_not_measured():
     assert kl_sum({k: v for k, v in inputs.items() if k != NAME}, torch.zeros(2, 4)) is None
     inputs[NAME] = torch.tensor([[0.0, 0.5, 0.0, 0.0], [math.nan] * 4])
     inputs["completion_mask"][0, 2:] = 0
-    total, count = kl_sum(inputs, torch.zeros(2, 4))
+    total, count = map(float, kl_sum(inputs, torch.zeros(2, 4)))
     assert (total, count) == (pytest.approx(math.exp(0.5) - 0.5 - 1), 2)

@@ -1,0 +1,185 @@
+"""Log-probabilities of a batch in one packed forward pass: no padding, each group's prompt once, the head where needed.
+
+The pass goes through the model as it is wrapped for training (DDP, FSDP2, DeepSpeed, PEFT) and through the fused head
+that TRL has put on it. `install` prepares a model: its attention becomes `tree_attention`'s, and a hook behind the
+backbone keeps only the hidden states that are scored. Without a `tree` a prepared model does what it did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from accelerate.utils import extract_model_from_parallel
+from torch import nn
+from transformers import PreTrainedModel
+
+from posttrain import tree_attention
+from posttrain.losses import IGNORED
+from posttrain.tree import Tree, grow, lay
+
+FAMILIES = (
+    "cohere", "gemma", "gpt2", "gpt_neox", "granite", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3", "smollm3",
+    "starcoder2",
+)  # fmt: skip
+"""Values of `config.model_type` for which a test compares packed with padded gradients. Not every model hands keywords
+on to its attention: OPT, Nemotron and StableLM would silently score a row in view of its neighbours."""
+
+Autocast = Callable[[], AbstractContextManager[Any]]
+"""What opens the precision that training runs in: `accelerator.autocast`."""
+
+_MARK = "posttrain_tree"
+
+
+def supports(model: nn.Module) -> str | None:
+    """Why a model cannot score packed sequences; `None` if it can.
+
+    Args:
+        model: The policy, wrapped or not, prepared by `install` or not.
+    """
+    base = _causal_lm(model)
+    if not isinstance(base, PreTrainedModel):
+        return f"a {type(base).__name__} is not a model of transformers"
+    config = base.config
+    if config.model_type not in FAMILIES:
+        return f"model type {config.model_type}; packing has been checked for {', '.join(FAMILIES)}"
+    attention = config._attn_implementation
+    if attention not in ("sdpa", tree_attention.NAME):
+        return f"attention {attention}; packing stands in for sdpa"
+    if set(getattr(config, "layer_types", None) or ()) - {"full_attention"}:
+        return "layers other than full attention"
+    if getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True):
+        return "a sliding window"
+    if (getattr(config, "rope_parameters", None) or {}).get("rope_type") in ("dynamic", "longrope"):
+        return "rotary positions that depend on the length of the sequence"
+    if _drops_out(base):
+        return "dropout, which rows that share a prompt would share"
+    if any(each.is_prompt_learning for each in getattr(model, "peft_config", {}).values()):
+        return "an adapter that learns a prompt"
+    return None
+
+
+def install(model: nn.Module) -> None:
+    """Prepare a model that `supports` allows, after TRL has put its head on it. Doing so again changes nothing."""
+    base = _causal_lm(model)
+    backbone = base.base_model
+    if getattr(backbone, _MARK, False):
+        return
+    tree_attention.register()
+    base.set_attn_implementation(tree_attention.NAME)
+    backbone.register_forward_hook(_keep_scored, with_kwargs=True)
+    setattr(backbone, _MARK, True)
+
+
+def installed(model: nn.Module) -> bool:
+    """Whether `install` has prepared a model, wrapped or not."""
+    base = _causal_lm(model)
+    return bool(getattr(getattr(base, "base_model", None), _MARK, False))
+
+
+def row_scores(
+    model: nn.Module,
+    prompt_ids: torch.Tensor,
+    prompt_mask: torch.Tensor,
+    completion_ids: torch.Tensor,
+    completion_mask: torch.Tensor,
+    *,
+    autocast: Autocast,
+    entropy: bool,
+    **head: Any,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Log-probabilities of completions, in nats, as TRL's padded forward gives them.
+
+    Rows that follow each other with the same prompt share it. Rows that no tree can hold (an empty prompt, a mask with
+    holes) are scored in a padded pass.
+
+    Args:
+        model: Prepared by `install`, wrapped as it trains.
+        prompt_ids, prompt_mask: (B, P), padded on the left.
+        completion_ids, completion_mask: (B, C), padded on the right.
+        autocast: Entered around the forward pass.
+        entropy: Whether the entropy of each next-token distribution is wanted.
+        head: Further arguments of the model's fused head.
+
+    Returns:
+        Log-probabilities (B, C), 0 where masked, and entropies (B, C), or `None`.
+    """
+    tree = grow(prompt_ids, prompt_mask, completion_ids, completion_mask)
+    if tree is None:
+        return _padded(model, prompt_ids, prompt_mask, completion_ids, completion_mask, autocast, entropy, head)
+    outputs = _forward(model, tree, autocast, head)
+    return tree.spread(outputs.log_probs), tree.spread(outputs.entropy) if entropy else None
+
+
+def label_scores(
+    model: nn.Module, input_ids: torch.Tensor, labels: torch.Tensor, *, autocast: Autocast, **head: Any
+) -> torch.Tensor:
+    """Log-probabilities of demonstrations' labels, in nats.
+
+    Args:
+        model: Prepared by `install`, wrapped as it trains.
+        input_ids: (B, T), padded on the right.
+        labels: (B, T), -100 where nothing is learned.
+        autocast, head: As for `row_scores`.
+
+    Returns:
+        (B, T - 1): column t has the label of column t + 1; 0 where there is none.
+    """
+    tree = lay(input_ids, labels)
+    return tree.spread(_forward(model, tree, autocast, head).log_probs)
+
+
+def _forward(model: nn.Module, tree: Tree, autocast: Autocast, head: dict[str, Any]) -> Any:
+    # A mask of four dimensions is handed on as it is: transformers makes none, and `attend` looks at the tree instead
+    mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=tree.input_ids.device)
+    with autocast():
+        return model(
+            input_ids=tree.input_ids,
+            position_ids=tree.position_ids,
+            attention_mask=mask,
+            shift_labels=tree.labels,
+            tree=tree,
+            fused_lm_head=True,
+            **head,
+        )
+
+
+def _padded(
+    model: nn.Module,
+    prompt_ids: torch.Tensor,
+    prompt_mask: torch.Tensor,
+    completion_ids: torch.Tensor,
+    completion_mask: torch.Tensor,
+    autocast: Autocast,
+    entropy: bool,
+    head: dict[str, Any],
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    width = completion_ids.size(1)
+    ids = torch.cat([prompt_ids, completion_ids], dim=1)
+    mask = torch.cat([prompt_mask, completion_mask], dim=1)
+    labels = ids.masked_fill(mask == 0, IGNORED)
+    labels[:, :-width] = IGNORED
+    with autocast():
+        outputs = model(input_ids=ids, attention_mask=mask, labels=labels, fused_lm_head=True, **head)
+    return outputs.log_probs[:, -width:], outputs.entropy[:, -width:] if entropy else None
+
+
+def _keep_scored(backbone: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
+    """Behind the backbone: the hidden states (1, S, D) that are scored take the place of all (1, N, D)."""
+    tree = kwargs.get("tree")
+    if tree is not None:
+        output.last_hidden_state = output.last_hidden_state[:, tree.scored]
+    return output
+
+
+def _causal_lm(model: nn.Module) -> Any:
+    """The model of transformers inside what DDP, DeepSpeed and PEFT put around it."""
+    inner: Any = extract_model_from_parallel(model, keep_fp32_wrapper=True)
+    return inner.get_base_model() if hasattr(inner, "peft_config") else inner
+
+
+def _drops_out(model: nn.Module) -> bool:
+    in_attention = getattr(model.config, "attention_dropout", 0) > 0  # applied by a function, not by a module
+    return in_attention or any(isinstance(module, nn.Dropout) and module.p > 0 for module in model.modules())

@@ -7,11 +7,13 @@ import math
 import time
 
 import pytest
+import torch
 from accelerate import Accelerator
 
 from posttrain.controllers import SASR, Mix, Signals, replay
 from posttrain.ledger import FolderRecorder, Ledger, NewValues, reward_notes, rollout_rows, step_record
 from posttrain.rollouts.records import read_completions
+from posttrain.sampling_drift import SamplingDrift
 from posttrain.score import Outcome, Score
 
 
@@ -27,6 +29,35 @@ def test_means_weigh_by_count_and_are_absent_when_nothing_was_added():
     before = {name: list(sums) for name, sums in ledger.sums.items()}
     ledger.reduce(Accelerator(cpu=True))
     assert ledger.sums == before
+
+
+def test_what_is_added_on_a_device_is_read_once_a_step():
+    ledger, weight = Ledger(), torch.ones((), requires_grad=True)
+    ledger.add("entropy", weight * 6.0, torch.tensor(3))
+    ledger.add("entropy", 2.0, 1.0)
+    ledger.add("grpo_loss", weight * 0.5, 1 / 2)
+    assert all(not pair.requires_grad for _, pair in ledger._unread), "no graph is kept alive"
+    ledger.reduce(Accelerator(cpu=True))
+    assert ledger.sums == {"entropy": [8.0, 4.0], "grpo_loss": [0.5, 0.5]}
+    assert (ledger.mean("entropy"), ledger.mean("grpo_loss")) == (2.0, 1.0)
+
+
+def test_the_drift_of_a_step_is_over_the_tokens_that_count():
+    drift, accelerator = SamplingDrift(), Accelerator(cpu=True)
+    assert drift.metrics(accelerator) == {}
+    logps = torch.tensor([[-1.0, -2.0, -9.0], [-3.0, -9.0, -9.0]])
+    sampling = torch.tensor([[-1.5, math.nan, 0.0], [-2.0, 0.0, 0.0]])
+    mask = torch.tensor([[1, 1, 0], [1, 0, 0]])
+    drift.add(logps[:1], sampling[:1], torch.tensor([[1.5, 1.0, 7.0]]), mask[:1])
+    drift.add(logps[1:], sampling[1:], torch.tensor([[0.5, 7.0, 7.0]]), mask[1:])
+    assert drift.metrics(accelerator) == {
+        "sampling/sampling_logp_difference/mean": 0.75,
+        "sampling/sampling_logp_difference/max": 1.0,
+        "sampling/importance_sampling_ratio/min": 0.5,
+        "sampling/importance_sampling_ratio/mean": 1.0,
+        "sampling/importance_sampling_ratio/max": 1.5,
+    }
+    assert drift.metrics(accelerator) == {}, "each step anew"
 
 
 def test_parts_of_a_step_add_up_to_its_loss():

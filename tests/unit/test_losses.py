@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from posttrain.losses import IGNORED, count_labels, kl_k3, matched_sft_scale, nll
+from posttrain.losses import IGNORED, count_labels, importance_ratio, kl_k3, matched_sft_scale, nll
 
 
 @pytest.fixture
@@ -94,3 +94,22 @@ def test_a_matched_scale_makes_p_the_share_of_the_updates_norm(p, sft_norm, grpo
 @pytest.mark.parametrize(("sft_norm", "grpo_norm"), [(0.0, 1.0), (1.0, 0.0), (0.0, 0.0)])
 def test_where_a_norm_is_zero_the_plain_weight_is_used(sft_norm, grpo_norm):
     assert matched_sft_scale(0.3, sft_norm, grpo_norm) == 0.3
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"),
+    [
+        ("token_truncate", [[1.5, 0.5, 1.0, 1.0], [1.25, 1.0, 1.0, 1.0]]),
+        ("token_mask", [[0.0, 0.0, 1.0, 1.0], [1.25, 1.0, 1.0, 1.0]]),
+        ("sequence_truncate", [[0.5], [1.25]]),
+        ("sequence_mask", [[0.0], [1.25]]),
+    ],
+)
+def test_importance_ratios_by_hand(mode, expected):
+    ratios = torch.tensor([[2.0, 0.2, math.nan, 9.0], [1.25, 9.0, 9.0, 9.0]])
+    mask = torch.tensor([[1, 1, 1, 0], [1, 0, 0, 0]])
+    logps = torch.full((2, 4), -3.0)
+    seen = importance_ratio(logps, logps - ratios.log(), mask, mode=mode, clip_min=0.5, clip_max=1.5)
+    torch.testing.assert_close(seen, torch.tensor(expected))
+    free = importance_ratio(logps, logps - ratios.log(), mask, mode=mode, clip_min=None, clip_max=None)
+    assert free[0, 0] == pytest.approx(2.0 if mode.startswith("token") else 0.4)

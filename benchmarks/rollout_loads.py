@@ -29,7 +29,7 @@ class Shape:
         sampler: Completions come with the log-probabilities of a sampler that rounds differently, as from vLLM.
     """
 
-    prompts: int = 16
+    prompts: int = 15
     group: int = 8
     prompt_tokens: int = 64
     completion_tokens: int = 64

@@ -73,7 +73,7 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--more-repeats", type=int, default=3, help="of the other training rows (%(default)s)")
     parser.add_argument("--model", default="small", help="mini, tiny, small, medium or a folder (%(default)s)")
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1), help="of torch (%(default)s)")
-    parser.add_argument("--completions", type=int, default=128, help="a step (%(default)s)")
+    parser.add_argument("--completions", type=int, default=120, help="a step (%(default)s)")
     parser.add_argument("--group", type=int, default=8, help="completions a prompt (%(default)s)")
     parser.add_argument("--micro-batch", type=int, default=8, help="completions (%(default)s, TRL's own default)")
     parser.add_argument("--tokens", type=int, default=64, help="training: mean length of both texts (%(default)s)")

@@ -24,6 +24,14 @@ Span = tuple[int, int]
 """From a position of the packed sequence up to, not including, another."""
 
 
+class Run(NamedTuple):
+    """`rows` spans of `width` positions each, side by side from `start` on."""
+
+    start: int
+    rows: int
+    width: int
+
+
 class Bundle(NamedTuple):
     """Spans padded to one length.
 
@@ -67,6 +75,18 @@ class Tree:
         roots = [span for span in self.spans if not self.branches or span[0] < self.branches[0][0][0]]
         groups = [([span for span in self.spans if a <= span[0] < b], prompt) for (a, b), prompt in self.branches]
         return tuple(_bundle(rows, prompt, self.scored.device) for rows, prompt in [(roots, (0, 0)), *groups])
+
+    @cached_property
+    def runs(self) -> tuple[Run, ...]:
+        """The spans in order, those that follow each other with the same width as one."""
+        runs: list[Run] = []
+        for start, stop in self.spans:
+            width = stop - start
+            if runs and runs[-1].width == width and runs[-1].start + runs[-1].rows * width == start:
+                runs[-1] = runs[-1]._replace(rows=runs[-1].rows + 1)
+            else:
+                runs.append(Run(start, 1, width))
+        return tuple(runs)
 
     def spread(self, values_1S: torch.Tensor) -> torch.Tensor:
         """Values of the scored positions in their cells of the padded rows, 0 elsewhere; differentiable."""

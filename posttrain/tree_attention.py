@@ -21,7 +21,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from posttrain.tree import Tree
+from posttrain.tree import Run, Tree
 
 NAME = "posttrain_tree"
 """Of the attention function, as `config._attn_implementation` has it while training."""
@@ -96,10 +96,10 @@ class _Merged(torch.autograd.Function):
         keys, values = _repeated(key, query), _repeated(value, query)
         out = torch.empty_like(query.transpose(1, 2), memory_format=torch.contiguous_format).transpose(1, 2)
         sums = query.new_empty(query.shape[:-1], dtype=torch.promote_types(query.dtype, torch.float32))
-        for start, stop in tree.spans:
-            own = slice(start, stop)
-            part = _forward(query[:, :, own], keys[:, :, own], values[:, :, own], 0.0, True, scale=scale)
-            out[:, :, own], sums[:, :, own] = part
+        for run in tree.runs:
+            part = _forward(*(_rows(each, run) for each in (query, keys, values)), 0.0, True, scale=scale)
+            for whole, found in zip((out, sums), part, strict=True):
+                _rows(whole, run).copy_(found)
         for completions, prompt in tree.branches:
             own, shared = slice(*completions), slice(*prompt)
             part, part_sums = _forward(
@@ -118,19 +118,20 @@ class _Merged(torch.autograd.Function):
         query, key, value, out, sums = ctx.saved_tensors
         keys, values, grad = _repeated(key, query), _repeated(value, query), grads[0].contiguous()
         totals = tuple(torch.empty_like(each) for each in (query, keys, values))
-        parts = [(span, span, True) for span in ctx.tree.spans]
-        parts += [(completions, prompt, False) for completions, prompt in ctx.tree.branches]
-        for seeing, seen, causal in parts:
-            own, other = slice(*seeing), slice(*seen)
+        for run in ctx.tree.runs:  # these cover everything once
             found = _backward(
-                grad[:, :, own], query[:, :, own], keys[:, :, other], values[:, :, other],
-                out[:, :, own], sums[:, :, own], 0.0, causal, scale=ctx.scale,
+                *(_rows(each, run) for each in (grad, query, keys, values, out, sums)), 0.0, True, scale=ctx.scale
+            )
+            for total, part in zip(totals, found, strict=True):
+                _rows(total, run).copy_(part)
+        for completions, prompt in ctx.tree.branches:
+            own, shared = slice(*completions), slice(*prompt)
+            found = _backward(
+                grad[:, :, own], query[:, :, own], keys[:, :, shared], values[:, :, shared],
+                out[:, :, own], sums[:, :, own], 0.0, False, scale=ctx.scale,
             )  # fmt: skip
-            for total, part, place in zip(totals, found, (own, other, other), strict=True):
-                if causal:  # spans come first and cover everything once
-                    total[:, :, place] = part
-                else:
-                    total[:, :, place] += part
+            for total, part, place in zip(totals, found, (own, shared, shared), strict=True):
+                total[:, :, place] += part
         return totals[0], _folded(totals[1], key), _folded(totals[2], value), None, None
 
 
@@ -139,6 +140,11 @@ _KERNEL = "_scaled_dot_product_flash_attention_for_cpu"
 
 _forward: Any = getattr(torch.ops.aten, _KERNEL, None)
 _backward: Any = getattr(torch.ops.aten, f"{_KERNEL}_backward", None)
+
+
+def _rows(whole: torch.Tensor, run: Run) -> torch.Tensor:
+    """A view (rows, H, width, ...) of the spans of a run in (1, H, N, ...)."""
+    return whole[0, :, run.start : run.start + run.rows * run.width].unflatten(1, (run.rows, run.width)).transpose(0, 1)
 
 
 def _repeated(heads: torch.Tensor, query: torch.Tensor) -> torch.Tensor:

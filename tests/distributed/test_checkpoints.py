@@ -67,6 +67,7 @@ def stagings(folder: Path) -> dict:
     stage(folder, us, "checkpoint-1")
     us.wait()
     seen = {"published": names(folder), "whole": is_whole(folder / "checkpoint-1")}
+    us.wait()  # the other one has looked, too
     for full in ((0,), (1,), (0, 1)):
         said = told(lambda full=full: stage(folder, us, "checkpoint-2", full))
         us.wait()

@@ -24,14 +24,14 @@ def in_backward(call: int) -> partial[None]:
     return partial(_fail_at, "accelerate", "Accelerator", "backward", call)
 
 
-def in_generate(call: int) -> partial[None]:
-    """At the n-th call of transformers' generate()."""
-    return partial(_fail_at, "transformers", "GenerationMixin", "generate", call)
+def in_decoding(call: int) -> partial[None]:
+    """At the n-th batch that is sampled with transformers."""
+    return partial(_fail_at, "posttrain.rollouts.transformers", "", "decode", call)
 
 
 def in_swapped_forward() -> partial[None]:
     """At the first forward pass of the starting policy."""
-    return partial(_fail_at, "trl", "GRPOTrainer", "_get_per_token_logps_and_entropies", 1)
+    return partial(_fail_at, "posttrain.window_side", "", "row_scores", 1)
 
 
 def _fail_at(module: str, owner: str, name: str, call: int) -> None:
@@ -39,7 +39,8 @@ def _fail_at(module: str, owner: str, name: str, call: int) -> None:
 
     import torch
 
-    found = getattr(importlib.import_module(module), owner)
+    found = importlib.import_module(module)
+    found = getattr(found, owner) if owner else found
     original, calls = getattr(found, name), [0]
 
     def fails(*args, **kwargs):
@@ -92,9 +93,9 @@ def test_a_run_goes_on_under_the_two_settings(folder, reference, fault, stage, w
 @pytest.mark.parametrize(
     ("fault", "words", "settings"),
     [
-        (in_generate(1), "an evaluation", "evaluate.batch_size=4"),
+        (in_decoding(1), "an evaluation", "evaluate.batch_size=4"),
         (
-            in_generate(2), "sampling rollouts with transformers",
+            in_decoding(2), "sampling rollouts with transformers",
             f"{HALVES} hybrid.grpo.steps_per_generation=1 --accept-changes",
         ),
         (

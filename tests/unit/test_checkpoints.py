@@ -329,24 +329,19 @@ def test_state_comes_back_and_a_checkpoint_of_another_trainer_or_time_is_refused
 
 def test_a_window_comes_back_bit_for_bit_in_its_order_or_is_missed(tmp_path):
     cut = Cut(rows=24, micro_batches=12, steps=4, iterations=1)
-    batches = [
-        {
-            "completion_ids": torch.arange(6).reshape(2, 3) + number,
-            "mask": torch.tensor([True, False]),
-            "advantages.raw": torch.tensor([0.1, torch.nan]) * number,
-            "num_items_in_batch": torch.tensor(7),
-            "bf16": torch.tensor([[1.5, 2.5], [3.5, 4.5]], dtype=torch.bfloat16).T * number,
-        }
-        for number in range(12)
-    ]
-    save_window(tmp_path, 0, batches, cut)
+    share = {
+        "completion_ids": torch.arange(72).reshape(24, 3),
+        "mask": torch.tensor([True, False] * 12),
+        "advantages.raw": torch.tensor([0.1, torch.nan] * 12),
+        "num_items_in_batch": torch.tensor(7),
+        "bf16": torch.arange(48, dtype=torch.bfloat16).reshape(2, 24).T,
+    }
+    save_window(tmp_path, 0, share | {"texts": ["not a tensor"] * 24})
     saved, here = describe_window(cut, 1), {"rank": 0, "world_size": 1, "device": torch.device("cpu")}
     loaded = load_window(tmp_path, saved, cut, **here)
-    assert len(loaded) == 12
-    for before, after in zip(batches, loaded, strict=True):
-        assert before.keys() == after.keys()
-        for key, value in before.items():
-            torch.testing.assert_close(after[key], value, rtol=0, atol=0, equal_nan=True)
+    assert loaded.keys() == share.keys()
+    for key, value in share.items():
+        torch.testing.assert_close(loaded[key], value, rtol=0, atol=0, equal_nan=True)
     with pytest.raises(ResumeError, match="now a window has 48 for 4, 1 times"):
         load_window(tmp_path, saved, cut._replace(rows=48), **here)
     (tmp_path / "rollouts-rank0.safetensors").write_bytes(b"torn")

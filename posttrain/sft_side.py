@@ -20,6 +20,7 @@ from posttrain.gradnorm import reduced_now, take_gradients, total_norm
 from posttrain.hybrid_config import HybridConfig
 from posttrain.ledger import Ledger
 from posttrain.losses import count_labels, nll
+from posttrain.rollouts.policy_weights import base_model
 from posttrain.streams import Stream, micro_batches
 from posttrain.tree_scores import installed, label_scores
 
@@ -133,7 +134,7 @@ def add_untempered_head(model: nn.Module, *, cast_lm_head_to_fp32: bool = False)
     GRPO scores tokens at the sampling temperature, and TRL bakes it into the head; SFT through that head would train
     a tempered likelihood.
     """
-    base: Any = model.get_base_model() if hasattr(model, "peft_config") else model  # type: ignore[operator]
+    base: Any = base_model(model)
     tempered = base.forward
     add_fused_lm_head(base, cast_lm_head_to_fp32=cast_lm_head_to_fp32, outputs=("log_probs",))
     untempered_head = base.forward

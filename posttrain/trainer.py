@@ -43,6 +43,7 @@ from posttrain.sft_side import SFTSide
 from posttrain.skipped import SaveLater, SkippedSteps
 from posttrain.snapshot import copy_policy
 from posttrain.streams import Stream
+from posttrain.tree_checks import against_packing
 from posttrain.tree_scores import install, supports
 from posttrain.zero import check_step, check_zero
 
@@ -110,7 +111,7 @@ class HybridTrainer(HybridCheckpoints):
         self._g_warmup = g_warmup
         self._agreement = dict(agreement or {})
         self._recorder = recorder or FolderRecorder(args.output_dir)
-        if args.packed and not args.torch_compile:  # compiled code would be made anew for every layout
+        if against_packing(args) is None:
             for scored in (self.model, self.ref_model):
                 if scored is not None and supports(scored) is None:
                     install(scored)

@@ -7,6 +7,7 @@ backbone keeps only the hidden states that are scored. Without a `tree` a prepar
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -18,7 +19,9 @@ from transformers import PreTrainedModel
 
 from posttrain import tree_attention
 from posttrain.losses import IGNORED
+from posttrain.rollouts.policy_weights import base_model
 from posttrain.tree import Tree, grow, lay
+from posttrain.tree_checks import deaf, foreign
 
 FAMILIES = (
     "cohere", "gemma", "gpt2", "gpt_neox", "granite", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3", "smollm3",
@@ -45,6 +48,8 @@ def supports(model: nn.Module) -> str | None:
     config = base.config
     if config.model_type not in FAMILIES:
         return f"model type {config.model_type}; packing has been checked for {', '.join(FAMILIES)}"
+    if reason := foreign(base):
+        return reason
     attention = config._attn_implementation
     if attention not in ("sdpa", tree_attention.NAME):
         return f"attention {attention}; packing stands in for sdpa"
@@ -52,6 +57,8 @@ def supports(model: nn.Module) -> str | None:
         return "layers other than full attention"
     if getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True):
         return "a sliding window"
+    if getattr(config, "use_bidirectional_attention", None):
+        return "attention in both directions"
     if (getattr(config, "rope_parameters", None) or {}).get("rope_type") in ("dynamic", "longrope"):
         return "rotary positions that depend on the length of the sequence"
     if _drops_out(base):
@@ -62,10 +69,16 @@ def supports(model: nn.Module) -> str | None:
 
 
 def install(model: nn.Module) -> None:
-    """Prepare a model that `supports` allows, after TRL has put its head on it. Doing so again changes nothing."""
+    """Prepare a model that `supports` allows, after TRL has put its head on it. Doing so again changes nothing.
+
+    A model that turns out not to hand layouts on to its attention is left as it is, with a warning.
+    """
     base = _causal_lm(model)
     backbone = base.base_model
     if getattr(backbone, _MARK, False):
+        return
+    if reason := deaf(base):
+        warnings.warn(f"rows are scored padded, not packed: {reason}", stacklevel=2)
         return
     tree_attention.register()
     base.set_attn_implementation(tree_attention.NAME)
@@ -177,7 +190,7 @@ def _keep_scored(backbone: nn.Module, args: Any, kwargs: dict[str, Any], output:
 def _causal_lm(model: nn.Module) -> Any:
     """The model of transformers inside what DDP, DeepSpeed and PEFT put around it."""
     inner: Any = extract_model_from_parallel(model, keep_fp32_wrapper=True)
-    return inner.get_base_model() if hasattr(inner, "peft_config") else inner
+    return base_model(inner)
 
 
 def _drops_out(model: nn.Module) -> bool:

@@ -16,10 +16,17 @@ import torch
 from posttrain.window_plan import Row
 
 Rollouts = dict[str, Any]
-"""Tensors by name, with one row per completion; a tensor without dimensions belongs to the window as a whole."""
+"""Tensors and lists by name, with one row per completion; a tensor without dimensions, or `None`, belongs to the window
+as a whole."""
 
 LEFT_PADDED = ("prompt_ids", "prompt_mask")
 """What is padded on the left; all else is padded on the right."""
+
+ON_COMPLETIONS = (
+    "completion_ids", "completion_mask", "tool_mask", "advantages", "old_per_token_logps", "ref_per_token_logps",
+    "sampling_per_token_logps", "importance_sampling_ratio", "snapshot_logps",
+)  # fmt: skip
+"""What has a column per token of a completion, though some of it may have one column, or none, for all of them."""
 
 ABSENT = {"snapshot_logps": math.nan, "importance_sampling_ratio": 1.0}
 """What padding holds where it is not 0."""
@@ -95,9 +102,14 @@ def loss_mask(rollouts: Rollouts) -> torch.Tensor:
     return mask * rollouts["tool_mask"] if "tool_mask" in rollouts else mask
 
 
+def has_advantage(rollouts: Rollouts) -> torch.Tensor:
+    """(B,) rows with an advantage other than 0, at any of their tokens if each has its own."""
+    return (rollouts["advantages"] != 0).reshape(row_count(rollouts), -1).any(dim=1)
+
+
 def needed(rollouts: Rollouts) -> torch.Tensor:
     """(B,) rows that add to the loss, and those on which the KL to the starting policy is measured."""
-    adds = (rollouts["advantages"] != 0) & loss_mask(rollouts).any(dim=1)
+    adds = has_advantage(rollouts) & loss_mask(rollouts).any(dim=1)
     if "snapshot_logps" in rollouts:
         adds = adds | ~rollouts["snapshot_logps"].isnan().all(dim=1)
     return adds
@@ -118,16 +130,26 @@ def facts(rollouts: Rollouts, *, first: int, group: int, drop: bool) -> list[Row
     return [Row(number, number // group, *of) for number, of in enumerate(columns, start=first)]
 
 
-def trimmed(rollouts: Rollouts) -> Rollouts:
-    """Without the columns that are padding in every row."""
+def trimmed(rollouts: Rollouts, *, prompts: bool = True) -> Rollouts:
+    """Without the columns that are padding in every row.
+
+    Args:
+        rollouts: Returned as they are if they have a column of another name that is as wide as prompts or completions:
+            which of the two it goes with, only who made it knows.
+        prompts: Whether prompts are trimmed too. It moves all tokens to earlier columns.
+    """
+    widths = {rollouts[name].size(1) for name in ("prompt_ids", "completion_ids")}
+    others = [value for name, value in rollouts.items() if name not in (*LEFT_PADDED, *ON_COMPLETIONS)]
+    if any(isinstance(value, torch.Tensor) and value.dim() > 1 and value.size(1) in widths for value in others):
+        return rollouts
     prompt = max(1, int(rollouts["prompt_mask"].sum(dim=1).max()))
     completion = max(1, int(rollouts["completion_mask"].sum(dim=1).max()))
     width = rollouts["completion_ids"].size(1)
 
     def trim(name: str, value: Any) -> Any:
         if name in LEFT_PADDED:
-            return value[:, -prompt:]
-        if isinstance(value, torch.Tensor) and value.dim() == 2 and value.size(1) == width:
+            return value[:, -prompt:] if prompts else value
+        if name in ON_COMPLETIONS and isinstance(value, torch.Tensor) and value.dim() == 2 and value.size(1) == width:
             return value[:, :completion]
         return value
 
@@ -163,10 +185,13 @@ def _picked(value: Any, index: torch.Tensor) -> Any:
 def stack(parts: Sequence[Rollouts]) -> Rollouts:
     """Rows of all parts, in order; padding evens out widths."""
     first = parts[0]
-    return {
-        name: torch.cat(_evened([part[name] for part in parts], name)) if value.dim() else value
-        for name, value in first.items()
-    }
+    return {name: _stacked([part[name] for part in parts], name) for name in first}
+
+
+def _stacked(values: list[Any], name: str) -> Any:
+    if isinstance(values[0], torch.Tensor):
+        return torch.cat(_evened(values, name)) if values[0].dim() else values[0]
+    return values[0] if values[0] is None else [row for value in values for row in value]
 
 
 def _evened(tensors: list[torch.Tensor], name: str) -> list[torch.Tensor]:

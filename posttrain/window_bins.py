@@ -43,11 +43,16 @@ class WindowBins:
         drop: Leave out rows that no loss and no KL needs.
         packed: Whether a forward pass packs its rows.
         fill: No micro-batch may be empty.
+        by_column: Whether the model tells positions by columns, so that prompts' padding must stay. For one process
+            alone: others pad prompts to other widths.
     """
 
-    def __init__(self, cut: Cut, ranks: Ranks, *, group: int, drop: bool, packed: bool, fill: bool):
+    def __init__(
+        self, cut: Cut, ranks: Ranks, *, group: int, drop: bool, packed: bool, fill: bool, by_column: bool = False
+    ):
+        assert not by_column or ranks.count == 1
         self._cut, self._ranks, self._group = cut, ranks, group
-        self._drop, self._packed, self._fill = drop, packed, fill
+        self._drop, self._packed, self._fill, self._by_column = drop, packed, fill, by_column
 
     def plan(self, share: Rollouts) -> Planned:
         """This process's micro-batches of a window.
@@ -57,6 +62,8 @@ class WindowBins:
         """
         cut, count = self._cut, window.row_count(share)
         own = window.facts(share, first=count * self._ranks.number, group=self._group, drop=self._drop)
+        if self._by_column and not self._packed:
+            own = [row._replace(prompt=share["prompt_ids"].size(1)) for row in own]
         rows = [Row._make(row) for part in self._ranks.gathered([tuple(row) for row in own]) for row in part]
         per_step = cut.micro_batches // cut.steps
         batch = count // cut.micro_batches
@@ -67,15 +74,21 @@ class WindowBins:
         pool, place = self._brought(share, plans)
         tokens = window.loss_mask(share).sum(dim=1)
         return Planned(
-            [window.trimmed(window.pick(pool, [place[n] for n in of])) if of else window.EMPTY for of in numbers],
+            [self._batch(pool, [place[n] for n in of]) if of else window.EMPTY for of in numbers],
             numbers,
             [positions([rows[n] for n in of], packed=self._packed) for of in numbers],
             batch * (share["prompt_ids"].size(1) + share["completion_ids"].size(1)),
             [float(tokens[step :: cut.steps].sum()) / per_step for step in range(cut.steps) for _ in range(per_step)],
         )
 
+    def _batch(self, pool: Rollouts, rows: list[int]) -> Rollouts:
+        return window.trimmed(window.pick(pool, rows), prompts=not self._by_column)
+
     def brought_home(self, planned: Planned, name: str, share: Rollouts) -> torch.Tensor:
-        """A column (rows, C) of the micro-batches as one of the share; NaN in rows that are in no micro-batch."""
+        """A column (rows, C) of the micro-batches as one of the share; NaN in rows that are in no micro-batch.
+
+        Where a micro-batch is narrower than the share, its rows have 0.
+        """
         count = window.row_count(share)
         first = count * self._ranks.number
         batches = [(of, batch[name]) for of, batch in zip(planned.numbers, planned.batches, strict=True) if of]
@@ -84,7 +97,8 @@ class WindowBins:
             for numbers, values in part:
                 mine = [place for place, number in enumerate(numbers) if first <= number < first + count]
                 rows = torch.tensor([numbers[place] - first for place in mine], dtype=torch.long)
-                column[rows, : values.size(1)] = values[mine]
+                missing = column.size(1) - values.size(1)
+                column[rows] = torch.nn.functional.pad(values[mine], (0, missing))
         return column.to(share["completion_ids"].device)
 
     def _brought(self, share: Rollouts, plans: list[Plan]) -> tuple[Rollouts, dict[int, int]]:
@@ -103,18 +117,20 @@ class WindowBins:
         parcels = {rank: self._parcel(share, [n - first for n in of]) for rank, of in given.items() if of}
         device = share["completion_ids"].device
         arrived = [
-            {name: value.to(device) for name, value in parcels[me].items()}
+            {
+                name: value.to(device) if isinstance(value, torch.Tensor) else value
+                for name, value in parcels[me].items()
+            }
             for parcels in self._ranks.gathered(parcels)
             if me in parcels
         ]
         # Each process sends in the order of numbers, and processes hold numbers in the order of ranks
         place |= {number: count + row for row, number in enumerate(moves[me])}
-        return window.stack([_tensors(share), *arrived]), place
+        return window.stack([share, *arrived]), place
 
     def _parcel(self, share: Rollouts, rows: list[int]) -> Rollouts:
-        part = window.trimmed(window.pick(_tensors(share), rows))
-        return {name: value.detach().cpu().contiguous() for name, value in part.items()}
-
-
-def _tensors(rollouts: Rollouts) -> Rollouts:
-    return {name: value for name, value in rollouts.items() if isinstance(value, torch.Tensor)}
+        part = window.trimmed(window.pick(share, rows))
+        return {
+            name: value.detach().cpu().contiguous() if isinstance(value, torch.Tensor) else value
+            for name, value in part.items()
+        }

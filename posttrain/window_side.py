@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from trl import GRPOTrainer
@@ -25,7 +26,7 @@ from posttrain.losses import importance_ratio
 from posttrain.ranks import Ranks
 from posttrain.resume_state import cut_of
 from posttrain.sampling_drift import SamplingDrift
-from posttrain.tree_scores import installed, row_scores
+from posttrain.tree_scores import FAMILIES, installed, row_scores
 from posttrain.window import Rollouts
 from posttrain.window_bins import Planned, WindowBins
 from posttrain.window_plan import passes
@@ -49,6 +50,10 @@ MEANS_OVER_ROWS = ("grpo", "sapo", "dr_grpo", "luspo")
 CLIPPING = ("grpo", "dr_grpo", "dapo", "luspo")
 """Planned losses for which TRL measures how much is clipped."""
 
+BY_COLUMN = ("gpt2",)
+"""Model types among those that can be packed which learn an embedding of each absolute position. In a padded batch that
+is the column, so that padding on the left counts; the others see only how far apart tokens are."""
+
 OLD, RATIO, SAMPLING = "old_per_token_logps", "importance_sampling_ratio", "sampling_per_token_logps"
 """Columns of TRL's rollouts: log-probabilities under the policy that sampled, the weights that correct for an engine's
 own ones, and these."""
@@ -69,12 +74,16 @@ class WindowSide(GRPOTrainer):
         self._share: Rollouts | None = None
         self._planned: Planned | None = None
         self._inputs: Rollouts = {}
-        self._scored: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._scored: tuple[torch.Tensor, torch.Tensor | None] | None = None
         self._defers = False
+        self._unclipped = 0.0
         self._packs = args.packed and not self._is_vlm and not self.aux_loss_enabled and installed(self.model)
-        self._drops = args.drop_zero_advantage and self.beta == 0.0 and not self._keeps_micro_batches()
+        by_column = not _sees_distances(self.model.config)
+        # Processes pad prompts to widths of their own: a row that moves would get other columns
+        stays = self._keeps_micro_batches() or (by_column and self.ranks.count > 1)
+        self._drops = args.drop_zero_advantage and self.beta == 0.0 and not stays
         self._bins: WindowBins | None = None
-        if (self._packs or self._drops) and not self._keeps_micro_batches():
+        if (self._packs or self._drops) and not stays:
             self._bins = WindowBins(
                 cut_of(args),
                 self.ranks,
@@ -82,6 +91,7 @@ class WindowSide(GRPOTrainer):
                 drop=self._drops,
                 packed=self._packs,
                 fill=stage_of(self.accelerator) is not None,  # DeepSpeed counts backward passes
+                by_column=by_column,
             )
         # Whether all passes over a window are under the policy that sampled it
         self._one_policy = args.gradient_accumulation_steps % (args.steps_per_generation * self.num_iterations) == 0
@@ -126,9 +136,12 @@ class WindowSide(GRPOTrainer):
             sampled: Just now; otherwise it comes from a checkpoint.
         """
         if self._bins is None:
-            cut = cut_of(self.args)
+            cut, whole = cut_of(self.args), dict(share)
+            _fill_unknown(whole)
+            if self._corrects and RATIO not in whole and OLD in whole:  # from a checkpoint of planned micro-batches
+                whole[RATIO] = self._ratio(whole, whole[OLD], seen=False)
             self._share = share
-            self._buffered_inputs = window.cut(share, micro_batches=cut.micro_batches, steps=cut.steps)
+            self._buffered_inputs = window.cut(whole, micro_batches=cut.micro_batches, steps=cut.steps)
             return
         planned = self._planned = self._bins.plan(share)
         batches = [batch for batch in planned.batches if batch]
@@ -136,11 +149,11 @@ class WindowSide(GRPOTrainer):
             for batch in batches:
                 batch[OLD] = self._logps_now(batch)
             share = {**share, OLD: self._bins.brought_home(planned, OLD, share)}
+        for batch in batches:
+            _fill_unknown(batch)
         if self._takes_over and not self._one_policy and self._corrects:
             for batch in batches:
                 batch[RATIO] = self._ratio(batch, batch[OLD], seen=sampled)
-        for batch in batches:
-            _fill_unknown(batch)
         self._share, self._buffered_inputs = share, planned.batches
 
     def _whole_share(self) -> Rollouts:
@@ -203,7 +216,7 @@ class WindowSide(GRPOTrainer):
             )
         if torch.is_grad_enabled() and self.model.training:
             logps = results[0].detach()
-            self._scored = logps, results[1].detach()
+            self._scored = logps, None if results[1] is None else results[1].detach()
             if self._takes_over and self._one_policy and self._corrects:
                 self._inputs[RATIO] = self._ratio(self._inputs, logps, seen=True)
         return results
@@ -257,25 +270,34 @@ class WindowSide(GRPOTrainer):
         by_row = self.importance_sampling_level == "sequence"
         if planned:
             ledger.add("positions", planned.positions[micro_batch], planned.padded)
-            if self.loss_type in CLIPPING:  # rows that are left out would not have been clipped
-                of_step = self.args.per_device_train_batch_size if by_row else planned.tokens[micro_batch]
-                ledger.add("clip_ratio", 0.0, of_step)
+            # Rows that are left out would not have been clipped
+            self._unclipped += self.args.per_device_train_batch_size if by_row else planned.tokens[micro_batch]
         if self._scored is None or not inputs:
             return
         logps, entropies = self._scored
         mask = window.loss_mask(inputs)
-        if planned and self.loss_type in CLIPPING:
-            share = self._metrics["train"]["clip_ratio/region_mean"][-1]
-            ledger.add("clip_ratio", share * (len(mask) if by_row else mask.sum()), 0.0)
+        shares = self._metrics["train"].get("clip_ratio/region_mean")  # a subclass's loss may show none
+        if planned and self.loss_type in CLIPPING and shares:
+            # The last micro-batch of a step is never empty, so that those before it are counted with it at the latest
+            ledger.add("clip_ratio", shares[-1] * (len(mask) if by_row else mask.sum()), self._unclipped)
+            self._unclipped = 0.0
         if sums := kl.kl_sum(inputs, logps):
             ledger.add("kl", *sums)
+        if entropies is None:
+            return
         if self._drops:
             mask = mask * window.needed(inputs)[:, None]
         ledger.add("entropy", (entropies * mask).sum(), mask.sum())
 
 
-def _fill_unknown(batch: Rollouts) -> None:
-    """Log-probabilities of rows that were not needed when a checkpoint was written: any will do where nothing adds."""
-    if OLD in batch:
-        idle = (batch["advantages"] == 0)[:, None] & batch[OLD].isnan()
-        batch[OLD] = batch[OLD].masked_fill(idle, 0.0)
+def _fill_unknown(rollouts: Rollouts) -> None:
+    """Log-probabilities that were not needed when a checkpoint was written: any will do where nothing adds."""
+    if rollouts.get(OLD) is not None:
+        adds = window.loss_mask(rollouts).bool() & window.has_advantage(rollouts)[:, None]
+        rollouts[OLD] = rollouts[OLD].masked_fill(rollouts[OLD].isnan() & ~adds, 0.0)
+
+
+def _sees_distances(config: Any) -> bool:
+    """Whether a model is known to see only how far apart tokens are, so that padding on the left shifts nothing."""
+    scaled = (getattr(config, "rope_parameters", None) or {}).get("rope_type") in ("dynamic", "longrope")
+    return config.model_type in FAMILIES and config.model_type not in BY_COLUMN and not scaled

@@ -182,7 +182,9 @@ class EngineRollouts:
             for number, one in enumerate(sampled, start=place * every):
                 on_row(number, one.token_ids)  # type: ignore[misc]
 
-        collect = self.engine.begin(prompts[::every], seeds, sampling, on_row and on_prompt)
+        # An engine of before there was `on_prompt` goes on working where nobody asks for it
+        early = {} if on_row is None else {"on_prompt": on_prompt}
+        collect = self.engine.begin(prompts[::every], seeds, sampling, **early)
         return lambda: [one for some in collect() for one in some]
 
     def _probe_due(self) -> bool:

@@ -28,8 +28,8 @@ TRANSPARENT = ("_checkpoint_wrapped_module", "_orig_mod")
 
 
 def base_model(model: nn.Module) -> Any:
-    """The transformers model under a PEFT wrapper, or the model itself."""
-    return model.get_base_model() if hasattr(model, "peft_config") else model  # type: ignore[operator]
+    """The transformers model under a PEFT wrapper, or the model itself, with or without adapters of its own."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
 
 
 def is_tied(model: nn.Module) -> bool:

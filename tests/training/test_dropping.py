@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
+from datasets import Dataset
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
+from trl import GRPOTrainer
 
-from tests.training.conftest import sparse_reward
-from tests.training.twins import assert_same_gradients, both
+from posttrain.controllers import GRPOOnly
+from posttrain.rollouts.for_trl import EngineRollouts, Place
+from posttrain.rollouts.sampling import Sampling
+from posttrain.trainer import HybridTrainer
+from tests.training.conftest import StopAt, hybrid_args, reward, sparse_reward
+from tests.training.twins import Rollouts, assert_same_gradients, both, engine_double
 
 WINDOW = {"gradient_accumulation_steps": 2, "steps_per_generation": 4, "num_iterations": 2, "max_steps": 5}
 """Two optimizer steps to a window, twice, with clipping that bites."""
@@ -116,3 +123,149 @@ def test_a_step_of_which_nothing_can_be_learned_is_still_a_step(pair, packed):
 def test_truncated_completions_are_masked_as_by_trl(pair):
     ours, theirs = pair(mask_truncated_completions=True, gradient_accumulation_steps=2, loss_type="grpo")
     assert_same_gradients(ours, theirs)
+
+
+# ---- a window that was begun under another plan ----
+
+MODE = "vllm_importance_sampling_mode"
+
+
+class Cut:
+    """Trains for two windows of two steps, twice each; a checkpoint of step 2 lies inside the first one."""
+
+    def __init__(self, model_folder, tokenizer, prompts, folder):
+        self.model_folder, self.tokenizer, self.prompts, self.folder = model_folder, tokenizer, prompts, folder
+
+    def train(self, *, size=4, accumulation=4, stop=None, resume=False, rewards=sparse_reward, engine=False, **changes):
+        settings = {
+            "max_steps": 4, "per_device_train_batch_size": size, "gradient_accumulation_steps": accumulation,
+            "steps_per_generation": 2 * accumulation, "num_iterations": 2, "max_completion_length": 12,
+            "kl_sample": 0.0, "optim": "sgd", "learning_rate": 0.1, "max_grad_norm": 0.0, **changes,
+        }  # fmt: skip
+        trainer = HybridTrainer(
+            AutoModelForCausalLM.from_pretrained(self.model_folder, dtype=torch.float32),
+            rewards,
+            hybrid_args(self.folder / ("cut" if stop or resume else "whole"), **settings),
+            self.prompts,
+            processing_class=self.tokenizer,
+            controller=GRPOOnly(),
+            callbacks=[StopAt(stop)] if stop else [],
+            rollout_func=Rollouts(self.tokenizer, 12, logps=engine).record,
+        )
+        if engine:
+            trainer.use_vllm, trainer.vllm_generation = True, engine_double()
+        trainer.train(resume_from_checkpoint=resume)
+        return torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
+
+
+@pytest.mark.parametrize(
+    ("after", "always"),
+    [
+        ({"size": 16, "accumulation": 1}, {"rewards": reward, "importance_sampling_level": "sequence"}),
+        ({"size": 16, "accumulation": 1}, {"rewards": reward, "loss_type": "vespo"}),
+        ({"size": 16, "accumulation": 1}, {"packed": False, "importance_sampling_level": "sequence"}),
+        ({"packed": False, "drop_zero_advantage": False}, {}),
+        ({"packed": False, "drop_zero_advantage": False}, {"engine": True, MODE: "token_mask"}),
+        ({"drop_zero_advantage": False}, {"engine": True, MODE: "sequence_mask"}),
+    ],
+    ids=["sequence", "vespo", "padded", "nothing planned", "nothing planned, engine", "nothing dropped, engine"],
+)  # fmt: skip
+def test_a_window_goes_on_under_another_plan(model_folder, tokenizer, prompts, tmp_path, after, always):
+    run = Cut(model_folder, tokenizer, prompts, tmp_path)
+    whole = run.train(**always)
+    run.train(stop=2, **always)
+    resumed = run.train(resume=True, **always, **after)
+    torch.testing.assert_close(resumed, whole, rtol=0, atol=1e-6)
+
+
+# ---- models that tell positions by columns ----
+
+
+@pytest.fixture
+def by_column(tokenizer):
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=len(tokenizer), n_positions=64, n_embd=32, n_layer=2, n_head=2, resid_pdrop=0, embd_pdrop=0,
+        attn_pdrop=0, initializer_range=0.3, bos_token_id=0, eos_token_id=tokenizer.eos_token_id,
+    )  # fmt: skip
+    return GPT2LMHeadModel(config).float()
+
+
+@pytest.mark.parametrize("packed", [True, False], ids=["packed", "padded"])
+@pytest.mark.parametrize("several", [False, True], ids=["one step", "several steps"])
+def test_learned_positions_are_those_that_trl_trains_on(by_column, tokenizer, tmp_path, monkeypatch, packed, several):
+    rows = [{"prompt": f"{'plus ' * (2 * b)}{a} plus {b} is", "answer": a + b} for a in range(5) for b in range(5)]
+    changes = {**WINDOW, "max_steps": 3} if several else {"gradient_accumulation_steps": 4}
+    ours, theirs = both(
+        by_column, tokenizer, Dataset.from_list(rows), sparse_reward, tmp_path, monkeypatch,
+        packed=packed, per_device_train_batch_size=4, learning_rate=0.01, kl_sample=1.0 if several else 0.0, **changes,
+    )  # fmt: skip
+    assert_same_gradients(ours, theirs)
+    if several:
+        assert ours.records[0]["kl"] == pytest.approx(0.0, abs=1e-6)
+    else:
+        assert ours.positions < 0.8 * theirs.positions
+
+
+# ---- subclasses ----
+
+
+@pytest.mark.parametrize("packed", [True, False], ids=["packed", "padded"])
+@pytest.mark.parametrize("several", [False, True], ids=["one step", "several steps"])
+def test_each_token_may_have_an_advantage_of_its_own(pair, monkeypatch, packed, several):
+    scored = GRPOTrainer._generate_and_score_completions
+
+    def by_token(self, inputs):
+        output = scored(self, inputs)
+        weights = 1.0 / torch.arange(1, output["completion_ids"].size(1) + 1)
+        return {**output, "advantages": output["advantages"][:, None] * weights}
+
+    monkeypatch.setattr(GRPOTrainer, "_generate_and_score_completions", by_token)
+    ours, theirs = pair(packed=packed, **(WINDOW if several else {"gradient_accumulation_steps": 2}))
+    assert_same_gradients(ours, theirs)
+    assert all(record["trained_rows"] < 0.8 for record in ours.records)
+
+
+def test_a_loss_may_show_neither_an_entropy_nor_what_is_clipped(model, tokenizer, prompts, tmp_path):
+    class Plain(HybridTrainer):
+        def _compute_loss(self, model, inputs):
+            ids = torch.cat([inputs["prompt_ids"], inputs["completion_ids"]], dim=1)
+            mask = torch.cat([inputs["prompt_mask"], inputs["completion_mask"]], dim=1)
+            width = inputs["completion_ids"].size(1)
+            logps, entropies, _ = self._get_per_token_logps_and_entropies(model, ids, mask, width)
+            assert entropies is None
+            return -(logps * inputs["advantages"][:, None] * inputs["completion_mask"]).mean()
+
+    args = hybrid_args(tmp_path, max_steps=2, gradient_accumulation_steps=2, kl_sample=1.0, logging_steps=1)
+    rollouts = Rollouts(tokenizer)
+    trainer = Plain(
+        model, sparse_reward, args, prompts, processing_class=tokenizer, controller=GRPOOnly(),
+        rollout_func=rollouts.record,
+    )  # fmt: skip
+    records = []
+    trainer._recorder = type("Kept", (), {"step": records.append, "completions": lambda *of: None})
+    trainer.train()
+    assert [(record["entropy"], record["clip_ratio"]) for record in records] == [(None, None)] * 2
+    assert all(record["kl"] is not None for record in records)
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_an_engine_is_told_of_early_completions_only_where_someone_asks(asked):
+    seen = []
+
+    class Before:
+        """Of a time when completions came all at once."""
+
+        def begin(self, prompt_ids, seeds, sampling):
+            return lambda: [["first", "second"] for _ in prompt_ids]
+
+    rollouts = EngineRollouts(
+        Before(), Sampling(max_tokens=4), policy=None, place=lambda rows: Place(0, 0), run_seed=0, probe_every=0,
+        trainer_logps=None, trainer_dtype=torch.float32,
+    )  # fmt: skip
+    rollouts.on_row = (lambda *row: seen.append(row)) if asked else None
+    if asked:
+        with pytest.raises(TypeError, match="on_prompt"):
+            rollouts._ask(Place(0, 0), [[1], [1]], 2)
+    else:
+        assert rollouts._ask(Place(0, 0), [[1], [1]], 2)() == ["first", "second"]

@@ -10,14 +10,18 @@ from functools import partial
 import pytest
 import torch
 from peft import LoraConfig, PromptTuningConfig, get_peft_model
-from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+from transformers import CONFIG_MAPPING, AutoModelForCausalLM, LlamaForCausalLM
+from transformers.models.llama.modeling_llama import LlamaAttention
 from trl import GRPOTrainer
 from trl.trainer.utils import add_fused_lm_head
 
 from posttrain import tree_attention
+from posttrain.controllers import GRPOOnly
 from posttrain.sft_side import add_untempered_head
+from posttrain.trainer import HybridTrainer
 from posttrain.tree import grow
-from posttrain.tree_scores import FAMILIES, install, label_scores, row_scores, supports
+from posttrain.tree_scores import FAMILIES, install, installed, label_scores, row_scores, supports
+from tests.training.conftest import hybrid_args, reward
 
 VOCABULARY, P, C = 61, 12, 9
 NAMES = {"gpt2": {"hidden_size": "n_embd", "num_hidden_layers": "n_layer", "num_attention_heads": "n_head"}}
@@ -159,6 +163,28 @@ def lora(model, **changes):
     return adapted.train()
 
 
+def test_an_adapter_without_a_wrapper():
+    """`add_adapter` leaves the model what it is, and has it look like PEFT's."""
+    model = tiny()
+    model.add_adapter(LoraConfig(target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False))
+    assert supports(model) is None
+    assert_same(model, rows(BATCHES["groups of unequal sizes"]))
+
+
+def test_an_adapter_without_a_wrapper_trains_on_both_halves(model, tokenizer, prompts, demonstrations, tmp_path):
+    model.add_adapter(LoraConfig(target_modules="all-linear", task_type="CAUSAL_LM"))
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    args = hybrid_args(tmp_path, max_steps=2, demonstration_batch_size=2)
+    trainer = HybridTrainer(
+        model, reward, args, prompts, processing_class=tokenizer, demonstrations=demonstrations, g_warmup=1.0
+    )
+    assert installed(model)
+    trainer.train()
+    moved = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
+    assert moved
+    assert all("lora_" in name for name in moved)
+
+
 def test_lora():
     model = lora(tiny())
     assert supports(model) is None
@@ -240,12 +266,86 @@ def test_a_copy_of_a_prepared_model_is_prepared_once():
         (lambda: lora(tiny(), lora_dropout=0.1), "dropout"),
         (lambda: tiny("mistral", sliding_window=4), "sliding window"),
         (lambda: tiny("qwen2", use_sliding_window=True, sliding_window=4, max_window_layers=1), "full attention"),
+        (lambda: tiny("gemma", use_bidirectional_attention=True), "both directions"),
         (lambda: tiny("llama", rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}), "rotary"),
         (lambda: get_peft_model(tiny(), PromptTuningConfig("CAUSAL_LM", num_virtual_tokens=2)), "learns a prompt"),
     ],
 )
 def test_what_is_refused_and_why(model, why):
     assert why in supports(model())
+
+
+class Deaf(LlamaAttention):
+    """Like a class that came with a model's weights: it hands on only the keywords that it knows."""
+
+    def forward(self, hidden_states, position_embeddings=None, attention_mask=None, past_key_values=None, **more):
+        return super().forward(hidden_states, position_embeddings, attention_mask, past_key_values)
+
+
+class Another(LlamaForCausalLM):
+    """A model of somebody else's under the same `model_type`."""
+
+
+def with_class(kind, *, attention: bool):
+    model = tiny()
+    for module in [layer.self_attn for layer in model.model.layers] if attention else [model]:
+        module.__class__ = kind
+    return model
+
+
+class Mixer(torch.nn.Module):
+    """Not an attention by any name."""
+
+
+def with_mixer():
+    model = tiny()
+    model.model.layers[1].self_attn = Mixer()
+    return model
+
+
+def with_forward():
+    model = tiny()
+    attention = model.model.layers[1].self_attn
+    attention.forward = attention.forward
+    return model
+
+
+@pytest.mark.parametrize(
+    ("model", "why"),
+    [
+        (lambda: with_class(Deaf, attention=True), "Deaf is not transformers' own"),
+        (lambda: with_class(Another, attention=False), "Another is not transformers' own"),
+        (with_mixer, "1 attention modules for 2 layers"),
+        (with_forward, "forward of LlamaAttention has been replaced"),
+    ],
+)
+def test_code_that_is_not_transformers_own_is_refused(model, why):
+    assert why in supports(model())
+
+
+def test_a_forward_replaced_for_a_whole_class_is_refused(monkeypatch):
+    monkeypatch.setattr(LlamaAttention, "forward", Deaf.forward)
+    assert "forward of LlamaAttention has been replaced" in supports(tiny())
+
+
+def test_a_model_that_keeps_the_layout_to_itself_is_left_as_it_was():
+    model = with_class(Deaf, attention=True)
+    modes = [index % 2 == 0 for index, _ in enumerate(model.modules())]
+    for module, mode in zip(model.modules(), modes, strict=True):
+        module.training = mode
+    with pytest.warns(UserWarning, match="Deaf is not told of the layout"):
+        install(model)
+    assert not installed(model)
+    assert model.config._attn_implementation == "sdpa"
+    assert not model.base_model._forward_hooks
+    assert [module.training for module in model.modules()] == modes
+
+
+def test_continuous_batching_keeps_an_attention_that_transformers_pages(model, tokenizer, prompts, tmp_path):
+    args = hybrid_args(tmp_path, use_transformers_continuous_batching=True)
+    trainer = HybridTrainer(model, reward, args, prompts, processing_class=tokenizer, controller=GRPOOnly())
+    assert trainer.model.config._attn_implementation == "sdpa"
+    assert not installed(trainer.model)
 
 
 def test_eager_attention_is_left_alone():

@@ -12,6 +12,7 @@ from posttrain.ranks import Ranks
 from posttrain.resume_state import Cut
 from posttrain.window_bins import WindowBins
 from posttrain.window_plan import Limits, Row, passes, plan_step, positions
+from posttrain.window_side import _fill_unknown
 
 
 def rows_of(groups, *, size=4, prompt=10, completion=5, dropped=()):
@@ -154,6 +155,8 @@ def share_of(first, count, widths):
         "advantages": torch.where(numbers // 4 % 2 == 0, numbers + 1.0, 0.0),
         "old_per_token_logps": -numbers[:, None].float() * completion,
         "num_items_in_batch": torch.tensor(99),
+        "name": [f"row {number}" for number in numbers.tolist()],
+        "nothing": None,
     }
 
 
@@ -199,6 +202,8 @@ def test_rows_arrive_whole_where_they_are_trained_on(processes, packed):
             rows = torch.tensor(numbers)
             assert batch["advantages"].tolist() == torch.where(rows // 4 % 2 == 0, rows + 1.0, 0.0).tolist()
             assert batch["num_items_in_batch"] == 99
+            assert batch["name"] == [f"row {number}" for number in numbers]
+            assert batch["nothing"] is None
             for part in ("prompt", "completion"):
                 mask = batch[f"{part}_mask"]
                 assert mask.any(dim=0).all(), "no column is padding in every row"
@@ -213,6 +218,27 @@ def test_rows_arrive_whole_where_they_are_trained_on(processes, packed):
     assert set(trained) >= {number for number in range(64) if number // 4 % 2 == 0}
 
 
+def test_a_column_is_0_where_its_micro_batch_was_narrower():
+    share = share_of(0, 8, (3, 6))
+    share["completion_mask"][:, 2:] = 0
+    bins = WindowBins(Cut(8, 2, 1, 1), Ranks(), group=4, drop=True, packed=True, fill=False)
+    result = bins.plan(share)
+    home = bins.brought_home(result, "old_per_token_logps", share)
+    assert home[:4, 2:].eq(0).all()
+    assert home[4:].isnan().all()
+
+
+@pytest.mark.parametrize("per_token", [False, True])
+def test_what_is_unknown_is_0_where_nothing_adds_and_stays_unknown_elsewhere(per_token):
+    share = share_of(0, 8, (3, 6))
+    share["old_per_token_logps"] = torch.full((8, 6), float("nan"))
+    if per_token:
+        share["advantages"] = share["advantages"][:, None].expand(8, 6)
+    _fill_unknown(share)
+    assert share["old_per_token_logps"][:4].isnan().tolist() == share["completion_mask"][:4].bool().tolist()
+    assert share["old_per_token_logps"][4:].eq(0).all()
+
+
 def test_what_is_needed():
     share = share_of(0, 8, (3, 3))
     assert window.needed(share).tolist() == [True] * 4 + [False] * 4
@@ -220,3 +246,18 @@ def test_what_is_needed():
     share["snapshot_logps"] = torch.full((8, 3), float("nan"))
     share["snapshot_logps"][5] = -1.0
     assert window.needed(share).tolist() == [False, True, True, True, False, True, False, False]
+    share["advantages"] = share["advantages"][:, None] * torch.tensor([0.0, 0.0, 1.0])
+    assert window.needed(share).tolist() == [False, True, True, True, False, True, False, False]
+
+
+def test_only_padding_is_trimmed():
+    share = share_of(0, 4, (6, 6))
+    share["completion_mask"][:, 3:] = 0
+    share["importance_sampling_ratio"] = torch.ones(4, 1)
+    widths = {name: value.size(1) for name, value in window.trimmed(share).items() if name.endswith(("ids", "ratio"))}
+    assert widths == {"prompt_ids": 1, "completion_ids": 3, "importance_sampling_ratio": 1}
+    kept = window.trimmed(share, prompts=False)
+    assert torch.equal(kept["prompt_ids"], share["prompt_ids"])
+    assert kept["completion_ids"].size(1) == 3
+    share["of_prompt_tokens"] = torch.ones(4, 6)
+    assert window.trimmed(share) is share, "nobody knows which of the two it goes with"

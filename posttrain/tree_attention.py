@@ -116,7 +116,8 @@ class _Merged(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         query, key, value, out, sums = ctx.saved_tensors
-        keys, values, grad = _repeated(key, query), _repeated(value, query), grads[0].contiguous()
+        keys, values, grad = _repeated(key, query), _repeated(value, query), grads[0]
+        grad = grad if grad.stride(-1) == 1 else grad.contiguous()  # the kernel reads whole heads
         totals = tuple(torch.empty_like(each) for each in (query, keys, values))
         for run in ctx.tree.runs:  # these cover everything once
             found = _backward(

@@ -183,7 +183,7 @@ def _keep_scored(backbone: nn.Module, args: Any, kwargs: dict[str, Any], output:
     """Behind the backbone: the hidden states (1, S, D) that are scored take the place of all (1, N, D)."""
     tree = kwargs.get("tree")
     if tree is not None:
-        output.last_hidden_state = output.last_hidden_state[:, tree.scored]
+        output.last_hidden_state = output.last_hidden_state.index_select(1, tree.scored)
     return output
 
 

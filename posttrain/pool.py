@@ -287,7 +287,7 @@ def _close(owner: int, processes: list[WorkerProcess], resources: Sequence[Calla
     if os.getpid() != owner:
         return
     for worker in processes:
-        worker.kill()
+        worker.close()
     processes.clear()
     for release in resources:
         release()

@@ -79,7 +79,7 @@ class WorkerProcess:
         self.connection: Connection
         self._process: subprocess.Popen[bytes] | None = None
         self._lifeline = -1
-        self._stderr: IO[bytes]
+        self._stderr: IO[bytes] | None = None
         self._answered = self._seen = 0
         self._since = 0.0
         self._hung_up = self.garbled = False
@@ -94,7 +94,8 @@ class WorkerProcess:
             ours.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", seconds, 0))
         held, self._lifeline = os.pipe()
         self.connection = Connection(ours.detach())
-        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (closed when the worker is ready)
+        self._forget_words()  # of the one before
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (closed when the worker is ready, or by `close`)
         fds = (theirs.fileno(), held, self._setup.fileno(), self._counters.fileno())
         try:
             self._process = subprocess.Popen(
@@ -114,7 +115,7 @@ class WorkerProcess:
     def is_ready(self) -> None:
         """It has said that it can score."""
         self.ready = True
-        self._stderr.close()
+        self._forget_words()
 
     def send(self, jobs: list[Job]) -> bool:
         """Give it work for one reward; False when it does not take any."""
@@ -185,9 +186,19 @@ class WorkerProcess:
         self.pending.clear()
         return None if code is None else _ending(code)
 
+    def close(self) -> None:
+        """End it for good."""
+        self.kill()
+        self._forget_words()
+
+    def _forget_words(self) -> None:
+        if self._stderr is not None:
+            self._stderr.close()
+            self._stderr = None
+
     def last_words(self) -> str:
         """What a worker that did not start wrote to standard error."""
-        if self._stderr.closed:
+        if self._stderr is None:
             return ""
         self._stderr.seek(0)
         return self._stderr.read().decode(errors="replace").strip()[-_LAST_WORDS:]

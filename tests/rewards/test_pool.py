@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import pickle
@@ -12,6 +13,7 @@ import sys
 import textwrap
 import threading
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -471,3 +473,11 @@ def test_completions_that_share_their_columns_share_no_changes_to_them() -> None
     row = {"items": ["one"]}
     with pool_of(grows, workers=1) as pool:
         assert [outcome.value for outcome in pool.score(0, ["a", "b", "c", "d"], [row] * 4)] == [0.2] * 4
+
+
+def test_a_pool_that_is_closed_before_its_workers_are_ready_leaves_no_file_open():
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        RewardPool([Reward.from_callable(troubled)], workers=2).close()
+        gc.collect()
+    assert [warning for warning in seen if warning.category is ResourceWarning] == []

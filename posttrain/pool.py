@@ -130,6 +130,8 @@ class RewardPool:
             return
         places, _ = self._payloads(reward, completions, rows)
         with self._lock:
+            if self._closing:  # since the look above: nobody would score it
+                return
             for payload in places:
                 if (index, payload) not in self._begun:
                     job = self._begun[index, payload] = Job(index, payload)

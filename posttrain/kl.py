@@ -14,7 +14,7 @@ from posttrain.losses import kl_k3
 from posttrain.ranks import Ranks
 from posttrain.resume_state import cut_of
 from posttrain.snapshot import PolicySnapshot, fingerprint, has_fresh_adapter
-from posttrain.window import sampled_rows
+from posttrain.window import sampled_rows, sequences
 
 Score = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]
 """Token ids (B, P + C), their mask and C to the log-probabilities (B, C) under the policy as it is."""
@@ -58,9 +58,7 @@ class DistanceFromStart:
             score: With the policy's present values.
         """
         rows = self._rows(len(rollouts["completion_ids"]))
-        ids = torch.cat([rollouts["prompt_ids"], rollouts["completion_ids"]], dim=1)
-        mask = torch.cat([rollouts["prompt_mask"], rollouts["completion_mask"]], dim=1)
-        width = rollouts["completion_ids"].size(1)
+        ids, mask, width = sequences(rollouts)
         logps = torch.full(rollouts["completion_ids"].shape, math.nan, device=ids.device)
         # Each process of a sharded policy must make the same number of passes: one that has fewer rows repeats some
         passed = [*rows, *[0] * (self._most_rows(len(ids)) - len(rows))] if self._sharded else rows

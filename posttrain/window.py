@@ -91,6 +91,13 @@ def share(shares: Sequence[Rollouts], *, rank: int, world_size: int) -> Rollouts
     return pick(together, range(rank * size, (rank + 1) * size))
 
 
+def sequences(rollouts: Rollouts) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """Token ids (B, P + C) of prompts and completions together, their mask, and C."""
+    ids = torch.cat([rollouts["prompt_ids"], rollouts["completion_ids"]], dim=1)
+    mask = torch.cat([rollouts["prompt_mask"], rollouts["completion_mask"]], dim=1)
+    return ids, mask, rollouts["completion_ids"].size(1)
+
+
 def row_count(rollouts: Rollouts) -> int:
     """Completions in a share or micro-batch."""
     return len(rollouts["completion_ids"]) if rollouts else 0

@@ -165,10 +165,8 @@ class WindowSide(GRPOTrainer):
 
     def _logps_now(self, batch: Rollouts) -> torch.Tensor:
         """Log-probabilities (B, C) under the policy as it is."""
-        ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
-        mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
         with torch.no_grad(), disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs):
-            logps, *_ = self._get_per_token_logps_and_entropies(self.model, ids, mask, batch["completion_ids"].size(1))
+            logps, *_ = self._get_per_token_logps_and_entropies(self.model, *window.sequences(batch))
         return logps
 
     def _ratio(self, batch: Rollouts, logps: torch.Tensor, *, seen: bool) -> torch.Tensor:

@@ -144,19 +144,35 @@ def label_scores(
     return tree.spread(_forward(model, tree, autocast, head).log_probs)
 
 
-def _forward(model: nn.Module, tree: Tree, autocast: Autocast, head: dict[str, Any]) -> Any:
+def label_inputs(input_ids: torch.Tensor, labels: torch.Tensor, attention_mask: torch.Tensor) -> dict[str, Any]:
+    """What a trainer that calls the model by itself passes to it in place of a padded batch of demonstrations.
+
+    Args:
+        input_ids, labels: As for `label_scores`.
+        attention_mask: (B, T), 1 on tokens: the mask that is passed on has the same sum, which trainers count.
+
+    Returns:
+        Arguments of the model's forward; what its fused head returns is over the scored positions, (1, S).
+    """
+    inputs = _inputs(lay(input_ids, labels))
+    inputs["attention_mask"] = inputs["attention_mask"].expand(1, 1, 1, int(attention_mask.sum()))
+    return inputs
+
+
+def _inputs(tree: Tree) -> dict[str, Any]:
     # A mask of four dimensions is handed on as it is: transformers makes none, and `attend` looks at the tree instead
-    mask = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=tree.input_ids.device)
+    return {
+        "input_ids": tree.input_ids,
+        "position_ids": tree.position_ids,
+        "attention_mask": torch.ones(1, 1, 1, 1, dtype=torch.bool, device=tree.input_ids.device),
+        "shift_labels": tree.labels,
+        "tree": tree,
+    }
+
+
+def _forward(model: nn.Module, tree: Tree, autocast: Autocast, head: dict[str, Any]) -> Any:
     with autocast():
-        return model(
-            input_ids=tree.input_ids,
-            position_ids=tree.position_ids,
-            attention_mask=mask,
-            shift_labels=tree.labels,
-            tree=tree,
-            fused_lm_head=True,
-            **head,
-        )
+        return model(**_inputs(tree), fused_lm_head=True, **head)
 
 
 def _padded(

@@ -19,12 +19,32 @@ from posttrain.ledger import Recorder
 from posttrain.ranks import Ranks
 from posttrain.skipped import SaveLater, SkippedSteps, too_many
 from posttrain.streams import Stream
+from posttrain.tree_scores import install, installed, label_inputs, supports
 from posttrain.whole_checkpoints import WholeCheckpoints
 from posttrain.zero import check_gives_norms
 
 
 class WarmupTrainer(WholeCheckpoints, SFTTrainer):
-    """`trl.SFTTrainer` with checkpoints that are whole or absent."""
+    """`trl.SFTTrainer` with checkpoints that are whole or absent, and batches without padding.
+
+    Args:
+        packed: Hand batches to the model as one sequence without padding, with the head on labels only, where the model
+            and the arguments allow it; TRL's loss and metrics are computed from what comes back.
+    """
+
+    def __init__(self, model: Any, args: SFTConfig, *, packed: bool = True, **kwargs: Any):
+        super().__init__(model, args, **kwargs)
+        own_layout = args.padding_free or args.packing or args.use_liger_kernel or args.label_smoothing_factor
+        self._packed = packed and not own_layout and not self.aux_loss_enabled and supports(self.model) is None
+        if self._packed:
+            install(self.model)
+            self._packed = installed(self.model)
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """TRL's, on a packed batch where that is possible."""
+        if self._packed:
+            inputs = label_inputs(inputs["input_ids"], inputs["labels"], inputs["attention_mask"])
+        return super().compute_loss(model, inputs, *args, **kwargs)
 
 
 @dataclass(frozen=True)
@@ -54,6 +74,7 @@ def warm_up(
     checkpoint: Path | None = None,
     on_end: Callable[[SFTTrainer], None] | None = None,
     max_skipped_steps: int = 5,
+    packed: bool = True,
 ) -> Warmup:
     """Train the model on the demonstrations.
 
@@ -73,6 +94,7 @@ def warm_up(
         checkpoint: A whole one to go on from.
         on_end: Called with the trainer when its steps are done; every process must get there.
         max_skipped_steps: Steps in a row that may be skipped for a gradient that is not finite.
+        packed: Batches without padding where the model allows it (see `WarmupTrainer`).
 
     Raises:
         TrainingError: Too many steps in a row were skipped, or more than one at the end: what makes gradients infinite
@@ -89,6 +111,7 @@ def warm_up(
     trainer = WarmupTrainer(
         model,
         args,
+        packed=packed,
         train_dataset=demonstrations.select(order),
         processing_class=tokenizer,
         callbacks=[_Watch(recorder, per_step, skipped), SaveLater(skipped), *callbacks],

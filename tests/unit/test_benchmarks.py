@@ -130,3 +130,15 @@ def test_scoring_and_overhead_are_parts_of_a_step():
     row = overhead.hybrid_row("tiny", "grpo", seen)
     assert row["apart"]["KL"] > row["parts"]["record"] > 0  # what the inner one took is not the outer one's
     assert row["overhead"] == pytest.approx(row["parts"]["record"])
+
+
+def test_the_sft_step_compares_the_same_training(tmp_path, capsys, monkeypatch):
+    import sft_step
+
+    monkeypatch.setattr(sys, "argv", ["sft_step.py", "--models", "mini", "--steps", "3", "--repeats", "1",
+                                      "--json", str(tmp_path / "sft.json")])  # fmt: skip
+    sft_step.main()
+    (row,) = json.loads((tmp_path / "sft.json").read_text())["rows"]
+    assert row["logged_apart"] < 1e-5
+    assert min(row["trl_s"], row["ours_s"]) > 0
+    assert "| mini |" in capsys.readouterr().out

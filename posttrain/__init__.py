@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from posttrain.alarm_callback import AlarmCallback
     from posttrain.config import Recipe, load_recipe
     from posttrain.controllers import SASR, Alternate, Cosine, GRPOOnly, Mix, SFTOnly, Signals, Static
     from posttrain.hybrid_config import HybridConfig
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from posttrain.trainer import HybridTrainer
 
 _HOME = {
+    "AlarmCallback": "posttrain.alarm_callback",
     "HybridConfig": "posttrain.hybrid_config",
     "HybridTrainer": "posttrain.trainer",
     "Recipe": "posttrain.config",
@@ -30,6 +32,7 @@ _HOME = {
 
 __all__ = [
     "SASR",
+    "AlarmCallback",
     "Alternate",
     "Cosine",
     "GRPOOnly",

@@ -21,6 +21,7 @@ from posttrain.launch_end import COMMAND, resuming
 from posttrain.progress import Progress
 from posttrain.ranks import Ranks
 from posttrain.scorer import Scorer
+from posttrain.trackers import Trackers
 from posttrain.trainer import HybridTrainer
 
 SKIPPED = "skipped, for its gradient was not finite; the model is as it was"
@@ -33,14 +34,22 @@ class StopRequest:
     Args:
         ranks: The processes of the run, which stop together though the signal may reach only one of them.
         where: The run directory, for the message.
+        after_steps: Training steps after which the request makes itself; `None` for never.
 
     Attributes:
         signal: The signal that asked, on this process or on all (`agreed`); `None` while none has.
     """
 
-    def __init__(self, ranks: Ranks | None = None, where: Path | None = None) -> None:
+    def __init__(self, ranks: Ranks | None = None, where: Path | None = None, after_steps: int | None = None) -> None:
         self.signal: int | None = None
-        self._ranks, self._where = ranks or Ranks(), where
+        self._ranks, self._where, self._steps_left = ranks or Ranks(), where, after_steps
+
+    def step_done(self) -> None:
+        """Count a training step, of whichever stage."""
+        if self._steps_left is not None:
+            self._steps_left -= 1
+            if self._steps_left == 0:
+                self.signal = signal.SIGTERM
 
     def agreed(self) -> bool:
         """Whether a stop was asked for on any process; all of them must ask at once."""
@@ -123,12 +132,16 @@ class StopWhenAsked(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs):
         """Save and stop."""
-        if self._request.agreed():
-            control.should_save = control.should_training_stop = True
+        self._request.step_done()
+        self._stop(control)
 
     def on_log(self, args, state, control, **kwargs):
         """The same, when the request came after the step's end: the checkpoint is written after this."""
-        self.on_step_end(args, state, control)
+        self._stop(control)
+
+    def _stop(self, control):
+        if self._request.agreed():
+            control.should_save = control.should_training_stop = True
 
 
 class SettingsOfRecipe(TrainerCallback):
@@ -155,9 +168,27 @@ class ShowWarmup(TrainerCallback):
     def on_log(self, args, state, control, logs=None, **kwargs):
         """One update a step."""
         if logs and "grad_norm" in logs:
+            seen = {"sft_norm": logs["grad_norm"], "entropy": logs.get("entropy")}
+            step = {"stage": "warmup", "step": state.global_step, "mix": {"sft": 1.0}, "reason": "warm-up"}
+            self._progress.record(step | seen)
             self._progress.update("warmup", state.global_step, loss=logs["loss"], norm=logs["grad_norm"])
             if not math.isfinite(logs["grad_norm"]):
                 self._progress.message(f"warmup, step {state.global_step}: {SKIPPED}")
+
+
+class SendToTrackers(TrainerCallback):
+    """Has the steps since the last time sent whenever the trainer logs.
+
+    Args:
+        trackers: Of the run; they get the steps' lines from the recorder.
+    """
+
+    def __init__(self, trackers: Trackers):
+        self._trackers = trackers
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        """Send the steps, and TRL's metrics beside them; not its totals at the end of a stage."""
+        self._trackers.send({} if not logs or "train_runtime" in logs else logs)
 
 
 class RewardFailures(TrainerCallback):
@@ -234,6 +265,7 @@ class AroundHybrid(TrainerCallback):
     ):
         self._trainer, self._progress, self._evaluate, self._ranks = trainer, progress, evaluate, ranks or Ranks()
         self._every, self._limit, self.spent_s = every, time_limit_s, spent_s
+        self._rollouts = 0
 
     def on_train_begin(self, args, state, control, **kwargs):
         """Make up for an evaluation that a stop left out."""
@@ -244,6 +276,11 @@ class AroundHybrid(TrainerCallback):
         """Show the step, evaluate if it is time to, end the stage if its time is up."""
         record = self._trainer.last_record
         self.spent_s += record["seconds"]["total"]
+        if self._progress.is_live:
+            self._progress.record(record)
+            if record["rollouts"] != self._rollouts:
+                self._rollouts = record["rollouts"]
+                self._progress.completions(state.global_step, self._trainer.last_rollouts)
         self._progress.update(
             "hybrid", state.global_step, mix=record["mix"], p=record["p"], reward=record["reward"], kl=record["kl"]
         )

@@ -15,6 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, get_args
 
+from posttrain.commands import ADDERS
 from posttrain.errors import ConfigError, DataError, Interrupted, PosttrainError
 from posttrain.reward_commands import add_rewards
 
@@ -85,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"posttrain {_version()}")
     commands = parser.add_subparsers(dest="name", required=True, metavar="COMMAND")
-    for add in (_add_run, _add_launch, _add_eval, _add_serve, _add_data, add_rewards, _add_doctor):
+    for add in (_add_run, _add_launch, _add_eval, _add_serve, _add_data, add_rewards, _add_doctor, *ADDERS):
         command = add(commands)
         command.add_argument("--traceback", action="store_true", help="show where an error was raised")
     return parser
@@ -95,6 +96,9 @@ def _add_run(commands: Any) -> argparse.ArgumentParser:
     parser = commands.add_parser("run", help="train a model by a recipe", allow_abbrev=False)
     parser.add_argument("recipe", metavar="RECIPE", help="a YAML file")
     parser.add_argument("overrides", metavar="KEY=VALUE", nargs="*", help="recipe keys, such as hybrid.steps=100")
+    parser.add_argument(
+        "--smoke", action="store_true", help="try all of it in a minute on a CPU: tiny model, real data and rewards"
+    )
     _add_resume(parser)
     parser.set_defaults(command=_run)
     return parser
@@ -233,6 +237,11 @@ def _add_json_structure(tasks: Any) -> argparse.ArgumentParser:
 
 
 def _run(args: argparse.Namespace) -> None:
+    if args.smoke:
+        from posttrain.commands.smoke import smoke_command
+
+        smoke_command(args, processes=_processes())
+        return
     from posttrain.config import Recipe, load_recipe
     from posttrain.plan import check, for_processes
     from posttrain.run_facts import processes_of

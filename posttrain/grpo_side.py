@@ -17,7 +17,8 @@ from torch import nn
 from trl.models.utils import unwrap_model_for_generation
 
 from posttrain import kl
-from posttrain.ledger import Recorder, reward_notes, rollout_rows
+from posttrain.alarms.rollout_facts import rollout_facts
+from posttrain.ledger import Recorder, completion_columns, rollout_rows
 from posttrain.rollouts.engines import Engine, open_engine
 from posttrain.rollouts.for_trl import (
     EngineRollouts,
@@ -67,8 +68,7 @@ class GRPOSide(WindowSide):
         """Set what this half keeps between steps; after TRL's own constructor."""
         self._rollouts = self._recorded_at = 0
         self._evaluated = (0, 0)  # at which step, and how many rows since
-        self._reward_notes: list[str] = []
-        self._truncated: list[bool] = []
+        self._columns: list[dict[str, Any]] = []
         self._last_loaded_step = -1
         self._drawn_ahead: list[dict[str, Any]] | None = None
         self.begin_windows()
@@ -169,6 +169,8 @@ class GRPOSide(WindowSide):
             generated = super()._generate(prompts)
         if self.use_vllm and self.vllm_generation.overlapped:
             self._ledger.seconds["overlapped"] += self.vllm_generation.overlapped
+        if self.use_vllm and self.vllm_generation.probed:
+            self._ledger.facts["probe"], self.vllm_generation.probed = self.vllm_generation.probed, None
         return generated
 
     def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, has_tool_images=False):
@@ -196,9 +198,8 @@ class GRPOSide(WindowSide):
             if seconds := self._ahead.finish():
                 self._ledger.seconds["scored_ahead"] += seconds
             rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
-        self._reward_notes = reward_notes(self.reward_funcs, len(prompts))
         ends = {*self.eos_token_ids, self._tokenizer.pad_token_id}
-        self._truncated = [not ids or ids[-1] not in ends for ids in completion_ids_list]
+        self._columns = completion_columns(self.reward_funcs, completion_ids_list, ends)
         return rewards
 
     def _generate_and_score_completions(self, inputs):
@@ -222,13 +223,26 @@ class GRPOSide(WindowSide):
         return logps
 
     def _record_completions(self) -> None:
+        """Note what the generation shows, and keep its completions if it is time to."""
         step, every = self.state.global_step + 1, self.args.completions_every
         # The first generation that is due: SFT steps and long windows leave the exact step without one
-        if not every or (self._recorded_at and step // every == self._recorded_at // every):
-            return
-        self._recorded_at = step
-        notes, truncated = gather_object(self._reward_notes), gather_object(self._truncated)
-        self.record(lambda recorder: recorder.completions(step, rollout_rows(step, self._logs, notes, truncated)))
+        due = every and not (self._recorded_at and step // every == self._recorded_at // every)
+        if due:
+            self._recorded_at = step
+        columns, names = gather_object(self._columns), self.reward_func_names
+        weights = dict(zip(names, self.args.reward_weights or [1.0] * len(names), strict=True))
+
+        def write(recorder: Recorder) -> None:
+            rows = rollout_rows(step, self._logs, columns)
+            self._ledger.facts["sampled"] = rollout_facts(rows, group=self.num_generations, weights=weights)
+            if due:
+                recorder.completions(step, rows)
+
+        self.record(write)
+
+    def last_rollouts(self) -> list[dict[str, Any]]:
+        """Those of the newest rollouts that the main process scored, as `rollout_rows`; there, and on no other."""
+        return rollout_rows(self.state.global_step, self._logs, self._columns)
 
     def record(self, write: Callable[[Recorder], Any]) -> None:
         """Have the main process's recorder write; a disk that is full ends all processes by its error."""

@@ -60,6 +60,11 @@ class Layout:
         return self.path / "errors.jsonl"
 
     @property
+    def alarms_file(self) -> Path:
+        """One line an alarm (see `alarms`)."""
+        return self.path / "alarms.jsonl"
+
+    @property
     def pass_rates_file(self) -> Path:
         """Each prompt of a curriculum and how often it was solved before the hybrid stage."""
         return self.path / "pass_rates.jsonl"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,6 +17,7 @@ from accelerate.utils import gather_object
 from posttrain.controllers import Mix, Signals
 from posttrain.files import append_line, keep_lines
 from posttrain.rollouts import records
+from posttrain.rollouts.probe import ProbeResult
 
 
 class Recorder(Protocol):
@@ -176,10 +177,27 @@ def step_record(step: int, mix: Mix, signals: Signals, ledger: Ledger, seen: Map
         "positions": ledger.mean("positions"),
         "completion_length": seen.get("completions/mean_length"),
         "truncated_share": seen.get("completions/clipped_ratio"),
+        "sampled": ledger.facts.get("sampled"),
+        "sampling": sampling_gap(seen, ledger.facts.get("probe")),
         "learning_rate": ledger.facts.get("learning_rate"),
         "tokens": {},
         "seconds": seconds,
     }
+
+
+def sampling_gap(seen: Mapping[str, float], probed: ProbeResult | None = None) -> dict[str, float] | None:
+    """How far the trainer's log-probabilities are from those of the engine that sampled; `None` without an engine."""
+    names = {
+        "logp_difference": "sampling_logp_difference/mean",
+        "logp_difference_max": "sampling_logp_difference/max",
+        "ratio_min": "importance_sampling_ratio/min",
+        "ratio_mean": "importance_sampling_ratio/mean",
+        "ratio_max": "importance_sampling_ratio/max",
+    }
+    gap = {ours: seen[name] for ours, theirs in names.items() if (name := f"sampling/{theirs}") in seen}
+    if probed is not None:
+        gap |= {"probe_mean": probed.mean_abs, "probe_max": probed.max_abs}
+    return gap or None
 
 
 def _first(*values: float | None) -> float | None:
@@ -187,8 +205,8 @@ def _first(*values: float | None) -> float | None:
     return next((value for value in values if value is not None), None)
 
 
-def rollout_rows(step: int, logs: dict[str, Any], notes: list[str], truncated: list[bool]) -> list[dict[str, Any]]:
-    """The newest generation batch of TRL's logs as rows of a table."""
+def rollout_rows(step: int, logs: dict[str, Any], seen: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The newest generation batch of TRL's logs as rows of a table; `seen` is what `completion_columns` gave."""
     prompts, completions, advantages = (list(logs[name]) for name in ("prompt", "completion", "advantages"))
     rewards: dict[str, list[float]] = {name: list(values) for name, values in logs["rewards"].items()}
     return [
@@ -198,11 +216,36 @@ def rollout_rows(step: int, logs: dict[str, Any], notes: list[str], truncated: l
             "completion": completions[row],
             "advantage": advantages[row],
             **{f"reward/{name}": values[row] for name, values in rewards.items()},
-            "note": notes[row],
-            "truncated": truncated[row],
+            **seen[row],
         }
-        for row in range(len(prompts))
+        for row in range(len(seen))
     ]
+
+
+def completion_columns(
+    reward_funcs: Sequence[Any], completion_ids: Sequence[Sequence[int]], ends: Container[int]
+) -> list[dict[str, Any]]:
+    """What TRL's logs lack of each completion of the last batch.
+
+    Args:
+        reward_funcs: The trainer's, just called; those of `trl_reward_functions` have notes and parts.
+        completion_ids: The sampled tokens, an end-of-sequence token included.
+        ends: The tokens that end a completion.
+
+    Returns:
+        `note`, `truncated`, `length` (sampled tokens), and `part/REWARD.PART` for each part that a score has.
+    """
+    notes = reward_notes(reward_funcs, len(completion_ids))
+    columns: list[dict[str, Any]] = [
+        {"note": note, "truncated": not ids or ids[-1] not in ends, "length": len(ids)}
+        for note, ids in zip(notes, completion_ids, strict=True)
+    ]
+    for function in reward_funcs:
+        for row, outcome in enumerate(getattr(function, "last_outcomes", None) or []):
+            if outcome.score:
+                reward, parts = getattr(function, "__name__", "reward"), outcome.score.parts.items()
+                columns[row] |= {f"part/{reward}.{part}": value for part, value in parts}
+    return columns
 
 
 def reward_notes(reward_funcs: Sequence[Any], count: int) -> list[str]:

@@ -36,6 +36,7 @@ from posttrain.sections import RunSection
 from posttrain.shared_dir import SharedRunDir
 from posttrain.stages import Stages, stages_of
 from posttrain.tasks import TaskData
+from posttrain.trackers import check_installed as check_installed_trackers
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,8 @@ def run(
     accept_changes: bool = False,
     restart: bool = False,
     plain: bool | None = None,
+    data: TaskData | None = None,
+    stop_after: int | None = None,
 ) -> RunResult:
     """Carry out a recipe, from wherever an earlier start of it got to.
 
@@ -82,6 +85,8 @@ def run(
         accept_changes: Go on though the recipe, data or rewards are not those the run began with.
         restart: Move an old run aside and begin anew.
         plain: Plain progress lines instead of bars; `None` decides by the terminal.
+        data: Rows to take instead of those that the recipe's task would load.
+        stop_after: Training steps, of whichever stage, after which the run stops as it does at SIGTERM.
 
     Raises:
         ConfigError, DataError, RewardError: Before any model loads.
@@ -93,7 +98,7 @@ def run(
     ranks, recipe = join(lambda: recipe if isinstance(recipe, Recipe) else load_recipe(recipe))
     path = Path(recipe.run.dir or "runs/run")
     with explained(ranks, Layout(path).last_checkpoint):
-        return _run(recipe, path, ranks, rewards, resume, accept_changes, restart, plain)
+        return _run(recipe, path, ranks, rewards, resume, accept_changes, restart, plain, data, stop_after)
 
 
 def join(load: Callable[[], Recipe]) -> tuple[Ranks, Recipe]:
@@ -133,15 +138,18 @@ def _run(
     accept_changes: bool,
     restart: bool,
     plain: bool | None,
+    rows: TaskData | None,
+    stop_after: int | None,
 ) -> RunResult:
     started_on = ranks.decided(lambda: None if restart else processes_of(path)) or ranks.count
 
     def prepared() -> tuple[Recipe, Recipe, TaskData, Contents, list[Reward], dict[str, str]]:
         here = for_processes(recipe, started_on, ranks.count)
         check(here, ranks.count)
+        check_installed_trackers(recipe.run.report_to, where=recipe.where("run.report_to"))
         settled = _settled(recipe)
         here = here.model_copy(update={"rollout": settled.rollout})
-        data = load_data(recipe)
+        data = rows or load_data(recipe)
         loaded = load_rewards(recipe, data, rewards)
         described = contents(train=data.train, demonstrations=data.demonstrations, eval=data.eval)
         fingerprints = {"data": described["fingerprint"]}
@@ -183,7 +191,7 @@ def _run(
         with out_of_memory.explained(
             settled, processes=started_on, rank=rank, last_checkpoint=Layout(path).last_checkpoint
         ):
-            Stages(here, data, loaded, run_dir, progress, ranks, _hashes(facts)).carry_out()
+            Stages(here, data, loaded, run_dir, progress, ranks, _hashes(facts), stop_after).carry_out()
             return RunResult(run_dir.path, run_dir.evaluations())
 
 

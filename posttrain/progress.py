@@ -1,16 +1,16 @@
-"""What a person sees while a run trains: bars on a terminal, a line now and then anywhere else."""
+"""What a person sees while a run trains: a live view on a terminal, a line now and then anywhere else."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, TaskID, TextColumn
-from rich.progress import Progress as Bars
+
+from posttrain.live import Bar, LiveState, figure, safe
+from posttrain.live_terminal import LiveTerminal
 
 SHOWN_AS = {"pass_at_1": "pass@1"}
 
@@ -18,13 +18,14 @@ SHOWN_AS = {"pass_at_1": "pass@1"}
 class Progress:
     """Progress of a run's stages, for use in `with`.
 
-    On a terminal each stage has a bar with its latest figures and the time left, and what else is printed appears
-    above. Elsewhere there are plain lines with a clock time: one every `interval` seconds and one at a stage's end.
+    On a terminal there is a live view (see `live_view`): a bar for each stage with the time left, and where lines of
+    `steps.jsonl` and completions are handed in, their curves and texts. What else is printed appears above. Elsewhere
+    there are plain lines with a clock time: one every `interval` seconds and one at a stage's end.
 
     Args:
         stages: Name and number of steps of each stage, in order.
         console: Where to write; stderr by default, so that stdout stays for results.
-        plain: True forces lines, False bars; None looks at the console.
+        plain: True forces lines, False the live view; None looks at the console.
         enabled: False says nothing at all: for all but the main process.
         interval: Seconds between plain lines.
         clock: What tells the seconds.
@@ -46,29 +47,27 @@ class Progress:
         self._clock = clock
         self._stages = {name: _Stage(name, total) for name, total in stages}
         self._said = float("-inf")
-        self._bars: Bars | None = None
-        self._tasks: dict[str, TaskID] = {}
+        self.state = LiveState()
+        self._live: LiveTerminal | None = None
 
     def __enter__(self) -> Progress:
         if self.enabled and not self.plain:
-            self._bars = Bars(
-                TextColumn("[bold]{task.description:<8}"),
-                BarColumn(bar_width=24),
-                TextColumn("{task.completed:>5.0f}/{task.total:.0f}"),
-                TextColumn("{task.fields[detail]}"),
-                console=self.console,
-            )
-            for name, stage in self._stages.items():
-                self._tasks[name] = self._bars.add_task(name, total=stage.total, detail="")
-            self._bars.start()
+            self.state.bars = [stage.bar() for stage in self._stages.values()]
+            self._live = LiveTerminal(self.console, self.state, self._clock)
+            self._live.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._bars is not None:
-            self._bars.stop()
-            self._bars = None
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    @property
+    def is_live(self) -> bool:
+        """Whether there is a view that `record` and `completions` are drawn in."""
+        return self._live is not None
 
     def update(self, stage: str, step: int, **fields: Any) -> None:
         """Say that `step` steps of a stage are done, the ones of earlier sessions included.
@@ -86,14 +85,38 @@ class Progress:
         shown.update(shown.total, {}, self._clock())
         self._show(shown, final=True)
 
+    def record(self, record: Mapping[str, Any]) -> None:
+        """Take a line of `steps.jsonl` into the curves; the next `update` shows it."""
+        if self._live is not None:
+            self.state.add_record(record)
+
+    def start_over(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """Draw the curves anew, through the lines that a run goes on from."""
+        self.state.forget_steps()
+        for record in records:
+            self.record(record)
+
+    def completions(self, step: int, rows: Callable[[], Sequence[Mapping[str, Any]]]) -> None:
+        """Show some of a step's rollouts; `rows` gives them as `ledger.rollout_rows` does, when a frame is drawn."""
+        if self._live is not None:
+            self.state.add_completions(step, rows)
+
     def message(self, text: str) -> None:
         """Say one thing, at once; markup in it is shown as it is."""
         if not self.enabled:
             return
-        if self.plain:
+        text = safe(text)  # it may quote a completion
+        if self._live is not None:
+            self._live.say(text)
+        elif self.plain:
             self._line(text)
         else:
-            self.console.print(text, markup=False, highlight=False)
+            self.console.print(text, markup=False, highlight=False, emoji=False)
+
+    def alarm(self, text: str) -> None:
+        """Say what may have gone wrong; the live view keeps it in sight."""
+        self.message(text)
+        self.state.add_alarm(text)
 
     def track(self, label: str) -> Callable[[int, int], None]:
         """A callback (done, total) that shows work within a stage, such as an evaluation, until it is complete."""
@@ -102,29 +125,26 @@ class Progress:
         def report(done: int, total: int) -> None:
             work.total = total
             work.update(done, {}, self._clock())
-            if self._bars is None:
-                if done < total:
-                    self._show(work, final=False)
-                return
-            if label not in self._tasks:
-                self._tasks[label] = self._bars.add_task(escape(label), total=total, detail="")
-            self._show(work, final=False)
-            if done >= total:
-                self._bars.remove_task(self._tasks.pop(label))
+            if done < total:
+                self._show(work, final=False)
+            elif self._live is not None:
+                self.state.bars = [bar for bar in self.state.bars if bar.name != work.bar().name]
+                self._live.refresh(at_once=True)
 
         return report
 
     def _show(self, stage: _Stage, final: bool) -> None:
         if not self.enabled:
             return
-        details = [*stage.figures(), "done" if final else stage.time_left()]
-        detail = " · ".join(part for part in details if part)
-        if self._bars is not None:
-            # The total may have been unknown when the bar was made (an evaluation's).
-            self._bars.update(self._tasks[stage.name], completed=stage.step, total=stage.total, detail=escape(detail))
+        if self._live is not None:
+            bars, bar = self.state.bars, stage.bar(final)
+            place = next((place for place, each in enumerate(bars) if each.name == bar.name), len(bars))
+            bars[place : place + 1] = [bar]
+            self._live.refresh(at_once=final)
         elif self.plain and (final or self._clock() - self._said >= self.interval):
             self._said = self._clock()
             share = 100 * stage.step // stage.total if stage.total else 100
+            detail = " · ".join(part for part in (*stage.figures(), stage.left(final)) if part)
             self._line(f"{stage.name} {stage.step}/{stage.total} ({share} %) · {detail}".removesuffix(" · "))
 
     def _line(self, text: str) -> None:
@@ -149,7 +169,13 @@ class _Stage:
             self._first = (step, now)
 
     def figures(self) -> list[str]:
-        return [f"{SHOWN_AS.get(key, key)} {_figure(value)}" for key, value in self.fields.items()]
+        return [f"{SHOWN_AS.get(key, key)} {figure(value)}" for key, value in self.fields.items()]
+
+    def left(self, final: bool) -> str:
+        return "done" if final else self.time_left()
+
+    def bar(self, final: bool = False) -> Bar:
+        return Bar(safe(self.name, lines=False), self.step, self.total, " · ".join(self.figures()), self.left(final))
 
     def time_left(self) -> str:
         """From the pace of this session, so that the steps of an earlier one do not count as fast."""
@@ -167,11 +193,3 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60}m{whole % 60:02d}s"
     return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
-
-
-def _figure(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return " + ".join(f"{share:.2f} {name}" for name, share in value.items() if share) or "none"
-    if isinstance(value, float):
-        return f"{value:.2f}" if 0.01 <= abs(value) < 1000 or value == 0 else f"{value:.1e}"
-    return str(value)

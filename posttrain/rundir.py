@@ -1,7 +1,8 @@
 """What a run leaves behind, and the guard that keeps two different runs out of one directory.
 
     recipe.yaml  environment.json  data.json (hashes of the rows)  state.json
-    steps.jsonl  eval.jsonl  errors.jsonl (failures of rewards)  report.html  pass_rates.jsonl (of a curriculum)
+    steps.jsonl  eval.jsonl  alarms.jsonl  errors.jsonl (failures of rewards)  report.html
+    pass_rates.jsonl (of a curriculum)
     completions/step-000010.parquet  completions/eval-hybrid-000050.parquet
     checkpoints/{warmup,hybrid}/checkpoint-N/  warmup/ (the warmed-up model)  model/ (the final one)
 

@@ -96,10 +96,12 @@ class WarmupSection(StageSection):
     Args:
         max_length: Tokens kept of a demonstration, prompt and completion together; in both stages.
         norm_window: Last steps whose SFT gradient norms are averaged into G_warmup; null takes 10, or all there are.
+        packed: As `hybrid.packed`: demonstrations in one sequence without padding, where the model allows it.
     """
 
     max_length: Size | None = 1024
     norm_window: Size | None = None
+    packed: bool = True
 
     @field_validator("args")
     @classmethod

@@ -17,12 +17,15 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import PrinterCallback, set_seed
+from transformers import PrinterCallback, TrainerCallback, set_seed
 from trl import SFTConfig
 
+from posttrain import alarms
+from posttrain.alarm_callback import AlarmCallback
 from posttrain.callbacks import (
     AroundHybrid,
     RewardFailures,
+    SendToTrackers,
     SettingsOfRecipe,
     ShowWarmup,
     StopRequest,
@@ -35,6 +38,7 @@ from posttrain.curriculum import ordered
 from posttrain.data import fit_to_model, tokenize_demonstrations
 from posttrain.errors import RewardError, TrainingError
 from posttrain.examiner import Examiner
+from posttrain.files import read_lines
 from posttrain.hybrid_config import HybridConfig
 from posttrain.plan import demonstration_batch_size
 from posttrain.policies import Policies, save_whole, whole_state
@@ -46,6 +50,7 @@ from posttrain.reward import Reward, Scorer, trl_reward_functions
 from posttrain.shared_dir import SharedRunDir
 from posttrain.skipped import skipped_in_words
 from posttrain.tasks import TaskData
+from posttrain.trackers import RecordsAndSends, trackers_of
 from posttrain.trainer import HybridTrainer
 from posttrain.warmup import Warmup, warm_up
 
@@ -62,10 +67,11 @@ class Stages:
         progress: Progress,
         ranks: Ranks,
         agreement: dict[str, str],
+        stop_after: int | None = None,
     ):
         self.recipe, self.data, self.rewards, self.dir, self.progress = recipe, data, rewards, run_dir, progress
         self.ranks, self.agreement = ranks, agreement
-        self.stop = StopRequest(ranks, run_dir.path)
+        self.stop = StopRequest(ranks, run_dir.path, stop_after)
         # The recipe says what is computed in, on one process as on several; a launcher's settings would take its place
         os.environ.pop("ACCELERATE_MIXED_PRECISION", None)
         if recipe.run.threads:
@@ -73,13 +79,15 @@ class Stages:
         self.policies = Policies(recipe, data, run_dir, progress.message, ranks)
         self.tokenizer, self.on_gpu = self.policies.tokenizer, self.policies.on_gpu
         self.examiner = Examiner(recipe, data, rewards, self.tokenizer, on_gpu=self.on_gpu, ranks=ranks)
+        self.trackers = trackers_of(recipe, run_dir, progress.message, ranks, send_again=bool(run_dir.changes))
+        self.recorder = RecordsAndSends(run_dir, self.trackers)
 
     def carry_out(self) -> None:
         """Every stage that is not done yet."""
         self.progress.message(f"{self._opening()}, sampling with {self.recipe.rollout.engine}")
         for note in self.data.notes:
             self.progress.message(note)
-        with self.stop.listening(self.progress.message), self.examiner:
+        with self.stop.listening(self.progress.message), self.examiner, self.trackers:
             try:
                 if self.recipe.evaluate.at_start:
                     self._evaluate_once("start", 0, lambda: self.policies.load(self.policies.source))
@@ -88,6 +96,7 @@ class Stages:
                 self._hybrid()
             except BaseException:
                 with suppress(Exception):  # the page must not hide why the run stopped
+                    self._tell_alarms()
                     self._report()
                 raise
             self.ranks.decided(self._report)
@@ -96,7 +105,13 @@ class Stages:
             self.progress.message(f"rewards failed {failures} times in this run: see {self.dir.errors_file}")
         for note in self.ranks.decided(lambda: skipped_in_words(self.dir.steps_file)):
             self.progress.message(note)
+        self.ranks.on_main(self._tell_alarms)
         self.progress.message(f"done: model in {self.dir.model}, report in {self.dir.report_file}")
+
+    def _tell_alarms(self) -> None:
+        if self.ranks.is_main:
+            for line in alarms.summary(alarms.read(self.dir.path)):
+                self.progress.message(line)
 
     def _report(self) -> None:
         if self.ranks.is_main and self.dir.recipe_file.exists():  # else the directory was removed under the run
@@ -130,11 +145,12 @@ class Stages:
                 self._demonstrations,
                 args,
                 norm_window=section.window(),
-                recorder=self.dir,
-                callbacks=[SettingsOfRecipe(), StopWhenAsked(self.stop), ShowWarmup(self.progress)],
+                recorder=self.recorder,
+                callbacks=[*self._callbacks(), ShowWarmup(self.progress)],
                 checkpoint=checkpoint,
                 on_end=self._save_warmup,
                 max_skipped_steps=section.max_skipped_steps,
+                packed=section.packed,
             )
             self.dir.mark_done("warmup", vars(result))
         self.progress.finish("warmup")
@@ -232,10 +248,10 @@ class Stages:
             demonstrations=self._demonstrations if section.controller.shares()[0] else None,
             controller=section.controller,
             g_warmup=warmed.g_warmup if warmed else None,
-            recorder=self.dir,
+            recorder=self.recorder,
             engine=self.examiner.engine(model),
             agreement=self.agreement,
-            callbacks=[SettingsOfRecipe(), StopWhenAsked(self.stop)],
+            callbacks=self._callbacks(),
         )
         if trainer.sft and warmed:
             trainer.sft.stream.cursor = warmed.demonstration_cursor
@@ -244,6 +260,7 @@ class Stages:
             scorer, self.dir.errors_file, last_step=last_step, say=self.progress.message, ranks=self.ranks
         )
         trainer.add_callback(failures)
+        trainer.add_callback(AlarmCallback(trainer, self.dir.path, say=self.progress.alarm, recipe=True))
         policy = trainer.accelerator.unwrap_model(trainer.model)
         trainer.add_callback(
             AroundHybrid(
@@ -259,6 +276,10 @@ class Stages:
         return trainer, failures
 
     # ---- parts of stages ----
+
+    def _callbacks(self) -> list[TrainerCallback]:
+        """Those of both stages."""
+        return [SettingsOfRecipe(), StopWhenAsked(self.stop), SendToTrackers(self.trackers)]
 
     def _time_is_up(self, spent_s: float) -> bool:
         """Whether the hybrid stage has taken its time limit."""
@@ -288,6 +309,7 @@ class Stages:
     def _evaluate(self, stage: str, step: int, model: Any) -> None:
         result = self.examiner.evaluate(model, self.data.eval, self._tracked(f"eval {stage}"))
         self.dir.evaluation(result.record(stage, step), result.rows)
+        self.trackers.evaluation(result.record(stage, step))
         low, high = result.ci95
         self.progress.message(
             f"{stage}, step {step}: pass@1 {result.pass_at_1:.1%} (95 % interval {low:.1%} to {high:.1%}, "
@@ -320,7 +342,7 @@ class Stages:
         return {
             "output_dir": str(self.dir.checkpoints(stage)),
             "seed": run_section.seed,
-            "report_to": run_section.report_to,
+            "report_to": [],  # the run has trackers of its own, which go through both stages
             "disable_tqdm": True,
             "use_cpu": not self.on_gpu,
             "trust_remote_code": self.recipe.model.trust_remote_code,
@@ -335,6 +357,8 @@ class Stages:
         """What a stage goes on from; what was written of it after that is forgotten."""
         checkpoint = self.dir.latest_checkpoint(stage)
         self.dir.truncate_steps(stage, step_of(checkpoint) if checkpoint else 0)
+        if self.progress.is_live:
+            self.progress.start_over(read_lines(self.dir.steps_file))
         return checkpoint
 
 

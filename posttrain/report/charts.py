@@ -1,23 +1,25 @@
-"""Small drawings for the report, as SVG text: lines over steps, and the mix as a strip.
+"""Drawings for the pages, as SVG text with the numbers behind them: lines over steps, the mix, an interval.
 
 A drawing is 360 units wide, about what a phone shows and a third of a desktop page, so that its labels keep their size.
-Colours are CSS classes (s0, s1 for the series), so that light and dark are the page's business.
+Colours are CSS classes (s0, s1 for the series), so that light and dark are the page's business. Each drawing is one
+image with a name and a description in words; `Drawn.rows` is the same as a table.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from markupsafe import Markup, escape
 
-WIDTH, HEIGHT = 360, 170
-LEFT, RIGHT, TOP, BOTTOM = 44, 8, 10, 22
-MOST_POINTS = 360  # more than one a unit can't be seen
-SMOOTH_FROM = 60  # points from which on a running mean is drawn over the faint single values
+from posttrain.report.page import visible
+from posttrain.report.scale import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Frame, number
+from posttrain.report.thinning import MOST_POINTS, Point, extremes, means, running_mean, stretches
 
-Point = tuple[float, float]
+SMOOTH_FROM = 60  # points from which on a running mean is drawn over the faint single values
+MOST_MARKS = 40
+TIPS = 60
 
 
 @dataclass(frozen=True)
@@ -29,93 +31,131 @@ class Series:
     band: list[tuple[float, float]] | None = None
 
 
-def line_chart(
-    title: str, series: Sequence[Series], *, boundary: float | None = None, log: bool = False,
-    limits: tuple[float, float] | None = None, percent: bool = False, dots: bool = False,
-) -> Markup:  # fmt: skip
-    """Lines over steps on common axes, or nothing when no series has a finite point.
+@dataclass(frozen=True)
+class Drawn:
+    """A chart as a page shows it (`parts.chart` in parts.html.j2).
 
-    `boundary` is the step at which the warm-up ends; `limits` fixes the value axis; `log` needs positive values and
-    drops the others; `dots` marks each point.
+    Attributes:
+        title: What it shows.
+        svg: The drawing.
+        names: Its series, in the order of their colours.
+        across: What the steps are called.
+        rows: The table behind it: the steps as text, and a text for each series.
+    """
+
+    title: str
+    svg: Markup
+    names: list[str]
+    across: str
+    rows: list[list[str]] = field(default_factory=list)
+
+
+def draw(
+    title: str, series: Sequence[Series], *, unit: str = "", across: str = "optimizer step",
+    boundary: float | None = None, log: bool = False, limits: tuple[float, float] | None = None, percent: bool = False,
+    dots: bool = False, first: int = 0, marks: Sequence[tuple[float, str]] = (),
+) -> Drawn | None:  # fmt: skip
+    """Lines over steps on common axes, or None when no series has a value that can be drawn.
+
+    Args:
+        title: What the chart shows.
+        series: Up to four lines.
+        unit: What the values are counted in; shown above their axis.
+        across: What the steps are; shown below their axis.
+        boundary: The step at which the warm-up ends.
+        log: A logarithmic axis, which drops what is not positive.
+        limits: The ends of the value axis, else those of the values.
+        percent: The values are shares.
+        dots: Each point is marked.
+        first: The colour of the first line, 0 to 3; the others follow.
+        marks: (step, what happened) to point at from above.
     """
     series = [Series(one.name, *_finite(one, log)) for one in series]
     if not any(one.points for one in series):
-        return Markup("")
+        return None
     places = [x for one in series for x, _ in one.points] + ([boundary] if boundary is not None else [])
     values = [y for one in series for _, y in one.points]
     values += [edge for one in series for pair in one.band or [] for edge in pair]
-    frame = _Frame((min(places), max(places)), limits or (min(values), max(values)), log)
-    parts = [_axes(frame, percent), _boundary(frame, boundary)]
-    for index, one in enumerate(series):
-        if one.points:
-            parts.append(_line(frame, one, index, dots))
-    parts.append(_tips(frame, series, percent))
-    return _svg(title, parts, HEIGHT)
+    frame = Frame((min(places), max(places)), limits or (min(values), max(values)), log)
+    parts = [_axes(frame, percent, unit + (", logarithmic" if log else ""), across), _boundary(frame, boundary)]
+    parts += [_line(frame, one, index, dots) for index, one in enumerate(series, first) if one.points]
+    parts += [_tips(frame, series, percent), _marks(frame, marks)]
+    svg = _svg(title, _in_words(series, across, percent), parts, HEIGHT)
+    return Drawn(title, svg, [one.name for one in series], across.capitalize(), _rows(series, percent))
 
 
-def mix_strip(title: str, steps: Sequence[tuple[float, float, float]], *, boundary: float | None = None) -> Markup:
-    """The shares (step, sft, grpo) as columns over steps, SFT below and GRPO above; nothing when there are no steps.
+def mix_strip(
+    title: str, steps: Sequence[tuple[float, float, float]], *, boundary: float | None = None
+) -> Drawn | None:
+    """The shares (step, sft, grpo) as columns over steps, SFT below and GRPO above; None when there are no steps.
 
     The drawing has no labels and stretches to any shape.
     """
     if not steps:
-        return Markup("")
+        return None
     height, first, last = 40, steps[0][0], steps[-1][0]
     size = math.ceil(len(steps) / MOST_POINTS)
     bins = [steps[start : start + size] for start in range(0, len(steps), size)]
     column = WIDTH / len(bins)
-    parts = []
-    for index, group in enumerate(bins):
-        sft = sum(step[1] for step in group)
-        grpo = sum(step[2] for step in group)
-        share = sft / (sft + grpo) if sft + grpo else 0.0
-        tip = f"step {group[0][0]:g}" + (f" to {group[-1][0]:g}" if len(group) > 1 else "") + f": {share:.0%} SFT"
-        place = f'x="{index * column:.2f}" width="{column:.2f}"'
-        bars = [("f1", 0.0, height * (1 - share)), ("f0", height * (1 - share), height * share)]
-        drawn = [
-            f'<rect class="{name}" {place} y="{top:.2f}" height="{tall:.2f}"/>'
-            for name, top, tall in bars
-            if tall and sft + grpo
-        ]
-        parts.append(f"<g><title>{tip}</title>{''.join(drawn)}</g>")
+    shares = [_sft_share(group) for group in bins]
+    paths = {"f0": "", "f1": ""}
+    for index, share in enumerate(shares):
+        if share is not None:
+            edge = height * (1 - share)
+            paths["f1"] += _box(index * column, column, 0, edge)
+            paths["f0"] += _box(index * column, column, edge, height - edge)
+    parts = [f'<path class="{name}" d="{path}"/>' for name, path in paths.items() if path]
+    rows = _mix_rows(steps)
+    wide = WIDTH / len(rows)
+    parts += [
+        f'<rect class="tip" x="{index * wide:.1f}" width="{wide:.1f}" y="0" height="{height}">'
+        f"<title>step {row[0]}: {row[1]} SFT</title></rect>"
+        for index, row in enumerate(rows)
+    ]
     if boundary is not None and first < boundary < last:
-        x = WIDTH * (boundary - first) / max(last - first, 1)
+        x = WIDTH * sum(group[0][0] <= boundary for group in bins) / len(bins)
         parts.append(f'<line class="edge" x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{height}"/>')
-    return _svg(title, parts, height, 'preserveAspectRatio="none" shape-rendering="crispEdges"')
+    mean = _sft_share(steps)
+    words = f"Steps {first:.12g} to {last:.12g}: " + (
+        "no update" if mean is None else f"{number(mean, True)} SFT, {number(1 - mean, True)} GRPO"
+    )
+    svg = _svg(title, words, parts, height, 'preserveAspectRatio="none" shape-rendering="crispEdges"')
+    return Drawn(title, svg, ["SFT", "GRPO"], "Steps", rows)
 
 
-class _Frame:
-    """Where a step and a value are in the drawing."""
-
-    def __init__(self, xs: tuple[float, float], ys: tuple[float, float], log: bool):
-        self.log = log
-        self.x0, self.x1 = xs if xs[0] < xs[1] else (xs[0] - 1, xs[1] + 1)
-        low, high = (math.log10(ys[0]), math.log10(ys[1])) if log else ys
-        if high - low < 1e-9 * max(1.0, abs(high)):
-            low, high = low - max(abs(low) * 0.1, 0.05), high + max(abs(high) * 0.1, 0.05)
-        self.y0, self.y1 = low, high
-
-    def x(self, step: float) -> float:
-        return LEFT + (step - self.x0) / (self.x1 - self.x0) * (WIDTH - LEFT - RIGHT)
-
-    def y(self, value: float) -> float:
-        at = math.log10(value) if self.log else value
-        at = min(max(at, self.y0), self.y1)
-        return HEIGHT - BOTTOM - (at - self.y0) / (self.y1 - self.y0) * (HEIGHT - TOP - BOTTOM)
-
-    def ticks(self) -> list[float]:
-        if not self.log:
-            return _round_ticks(self.y0, self.y1, 4)
-        powers = [10.0**power for power in range(math.ceil(self.y0 - 1e-9), math.floor(self.y1 + 1e-9) + 1)]
-        return powers if len(powers) >= 2 else [10**self.y0, 10**self.y1]
+def whisker(value: float, lo: float, hi: float) -> Markup:
+    """A share in [0, 1] with its interval on a short line; decoration beside the numbers."""
+    at = [4 + 124 * min(max(each, 0.0), 1.0) for each in (value, lo, hi)]
+    return Markup(
+        '<svg class="whisker" viewBox="0 0 132 14" aria-hidden="true"><rect x="4" y="6" width="124" height="2"/>'
+        f'<line x1="{at[1]:.1f}" x2="{at[2]:.1f}" y1="7" y2="7"/><circle cx="{at[0]:.1f}" cy="7" r="4"/></svg>'
+    )  # numbers only
 
 
-def _round_ticks(low: float, high: float, wanted: int) -> list[float]:
-    """Multiples of 1, 2, 2.5 or 5 times a power of ten between two values, about as many as wanted."""
-    raw = (high - low) / wanted
-    power = 10.0 ** math.floor(math.log10(raw))
-    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= raw * 0.999)
-    return [index * step for index in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
+# -- the mix -----------------------------------------------------------------------------------------------------------
+
+
+def _sft_share(steps: Sequence[tuple[float, float, float]]) -> float | None:
+    sft, grpo = sum(step[1] for step in steps), sum(step[2] for step in steps)
+    return sft / (sft + grpo) if sft + grpo else None
+
+
+def _box(x: float, wide: float, y: float, tall: float) -> str:
+    return f"M{x:.2f} {y:.2f}h{wide:.2f}v{tall:.2f}h-{wide:.2f}z" if tall else ""
+
+
+def _mix_rows(steps: Sequence[tuple[float, float, float]]) -> list[list[str]]:
+    size = math.ceil(len(steps) / 20)
+    rows = []
+    for start in range(0, len(steps), size):
+        group = steps[start : start + size]
+        share = _sft_share(group)
+        cells = ["none", "none"] if share is None else [number(share, True), number(1 - share, True)]
+        rows.append([_steps(group[0][0], group[-1][0]), *cells])
+    return rows
+
+
+# -- lines -------------------------------------------------------------------------------------------------------------
 
 
 def _finite(series: Series, log: bool) -> tuple[list[Point], list[tuple[float, float]] | None]:
@@ -124,98 +164,125 @@ def _finite(series: Series, log: bool) -> tuple[list[Point], list[tuple[float, f
     return points, None if series.band is None else [series.band[index] for index in kept]
 
 
-def _axes(frame: _Frame, percent: bool) -> str:
-    parts = []
-    for tick in frame.ticks():
+def _axes(frame: Frame, percent: bool, unit: str, across: str) -> str:
+    parts = [f'<text class="unit" x="4" y="11">{_safe(unit)}</text>'] if unit else []
+    for tick in frame.values():
         y = frame.y(tick)
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(
             f'<text class="tick" x="{LEFT - 5}" y="{y + 3.5:.1f}" text-anchor="end">{number(tick, percent)}</text>'
         )
-    for tick in _round_ticks(frame.x0, frame.x1, 4):
+    for tick in frame.steps():
         x = min(max(frame.x(tick), LEFT + 4), WIDTH - RIGHT - 10)
-        parts.append(f'<text class="tick" x="{x:.1f}" y="{HEIGHT - 6}" text-anchor="middle">{tick:g}</text>')
+        parts.append(f'<text class="tick" x="{x:.1f}" y="{HEIGHT - 21}" text-anchor="middle">{tick:.12g}</text>')
+    middle = (LEFT + WIDTH - RIGHT) / 2
+    parts.append(f'<text class="unit" x="{middle:.0f}" y="{HEIGHT - 5}" text-anchor="middle">{_safe(across)}</text>')
     return "".join(parts)
 
 
-def _boundary(frame: _Frame, boundary: float | None) -> str:
+def _boundary(frame: Frame, boundary: float | None) -> str:
     if boundary is None or not frame.x0 < boundary < frame.x1:
         return ""
     x = frame.x(boundary)
     return f'<line class="edge" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>'
 
 
-def _line(frame: _Frame, series: Series, index: int, dots: bool) -> str:
-    points = _thin(series.points)
+def _line(frame: Frame, series: Series, index: int, dots: bool) -> str:
     parts = []
     if series.band:
-        upper = [(x, hi) for (x, _), (_, hi) in zip(series.points, series.band, strict=True)]
-        lower = [(x, lo) for (x, _), (lo, _) in zip(series.points, series.band, strict=True)]
+        upper = means([(x, hi) for (x, _), (_, hi) in zip(series.points, series.band, strict=True)])
+        lower = means([(x, lo) for (x, _), (lo, _) in zip(series.points, series.band, strict=True)])
         parts.append(f'<polygon class="b{index}" points="{_path(frame, [*upper, *reversed(lower)])}"/>')
+    points = extremes(series.points)
     if len(series.points) >= SMOOTH_FROM:
         parts.append(f'<polyline class="s{index} faint" points="{_path(frame, points)}"/>')
-        points = _thin(_running_mean(series.points))
+        points = means(running_mean(series.points))
     parts.append(f'<polyline class="s{index}" points="{_path(frame, points)}"/>')
-    if dots or len(points) == 1:
+    if (dots and len(points) < SMOOTH_FROM) or len(points) == 1:
         parts += [f'<circle class="d{index}" cx="{frame.x(x):.1f}" cy="{frame.y(y):.1f}" r="3"/>' for x, y in points]
     return "".join(parts)
 
 
-def _path(frame: _Frame, points: Sequence[Point]) -> str:
+def _path(frame: Frame, points: Sequence[Point]) -> str:
     return " ".join(f"{frame.x(x):.1f},{frame.y(y):.1f}" for x, y in points)
 
 
-def _thin(points: list[Point]) -> list[Point]:
-    """At most MOST_POINTS points, each the mean of its neighbours."""
-    size = math.ceil(len(points) / MOST_POINTS)
-    if size <= 1:
-        return points
-    groups = [points[start : start + size] for start in range(0, len(points), size)]
-    return [(sum(x for x, _ in group) / len(group), sum(y for _, y in group) / len(group)) for group in groups]
-
-
-def _running_mean(points: list[Point]) -> list[Point]:
-    """Each value's mean with its neighbours, over about a twentieth of the line."""
-    reach = max(1, len(points) // 40)
-    sums = [0.0]
-    for _, y in points:
-        sums.append(sums[-1] + y)
-    smooth = []
-    for index, (x, _) in enumerate(points):
-        low, high = max(0, index - reach), min(len(points), index + reach + 1)
-        smooth.append((x, (sums[high] - sums[low]) / (high - low)))
-    return smooth
-
-
-def _tips(frame: _Frame, series: Sequence[Series], percent: bool) -> str:
-    """What the pointer shows: up to 60 columns, each with the last value of every series in it."""
-    steps = sorted({x for one in series for x, _ in one.points})
-    chosen = steps[:: max(1, math.ceil(len(steps) / 60))]
-    at = [dict(one.points) for one in series]
-    half = (WIDTH - LEFT - RIGHT) / max(len(chosen), 1) / 2
+def _tips(frame: Frame, series: Sequence[Series], percent: bool) -> str:
+    """What the pointer shows: up to TIPS columns, each with the last value of every series in it."""
+    columns = stretches([one.points for one in series], TIPS)
+    half = (WIDTH - LEFT - RIGHT) / max(len(columns), 1) / 2
     parts = []
-    for step in chosen:
-        said = [
-            f"{escape(one.name)} {number(values[step], percent)}"
-            for one, values in zip(series, at, strict=True)
-            if step in values
-        ]
+    for (first, last), cells in columns:
+        said = [f"{_safe(one.name)} {_cell(cell, percent)}" for one, cell in zip(series, cells, strict=True) if cell]
         parts.append(
-            f'<rect class="tip" x="{frame.x(step) - half:.1f}" y="{TOP}" width="{2 * half:.1f}" '
-            f'height="{HEIGHT - TOP - BOTTOM}"><title>step {step:g}: {", ".join(said)}</title></rect>'
+            f'<rect class="tip" x="{frame.x((first + last) / 2) - half:.1f}" y="{TOP}" width="{2 * half:.1f}" '
+            f'height="{HEIGHT - TOP - BOTTOM}"><title>step {_steps(first, last)}: {", ".join(said)}</title></rect>'
         )
     return "".join(parts)
 
 
-def number(value: float, percent: bool = False) -> str:
-    """A value as a label: three digits at most, or a whole percentage."""
-    if percent:
-        return f"{100 * value:.0f} %"
-    if value and not 0.001 <= abs(value) < 10_000:
-        return f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e")
-    return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+def _marks(frame: Frame, marks: Sequence[tuple[float, str]]) -> str:
+    inside = [(step, said) for step, said in marks if frame.x0 <= step <= frame.x1]
+    return "".join(
+        f'<path class="mark" d="M{frame.x(step):.1f} {TOP}l-4.5 -8h9z">'
+        f"<title>step {step:.12g}: {_safe(said)}</title></path>"
+        for step, said in inside[:: math.ceil(len(inside) / MOST_MARKS) or 1]
+    )
 
 
-def _svg(title: str, parts: list[str], height: int, attributes: str = "") -> Markup:
-    head = f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(title)}" {attributes}>'
-    return Markup(f"{head}{''.join(parts)}</svg>")  # everything in it is a number or escaped here
+# -- in words and numbers ----------------------------------------------------------------------------------------------
+
+
+def _in_words(series: Sequence[Series], across: str, percent: bool) -> str:
+    said = []
+    for one in series:
+        if not one.points:
+            continue
+        (first, begin), (last, end) = one.points[0], one.points[-1]
+        values = [y for _, y in one.points]
+        text = f"{one.name}: {number(begin, percent)} at {across} {first:.12g}"
+        if len(values) > 1:
+            text += f", {number(end, percent)} at {last:.12g}, between {number(min(values), percent)} and "
+            text += number(max(values), percent)
+        said.append(text)
+    return "; ".join(said) + "."
+
+
+def _rows(series: Sequence[Series], percent: bool) -> list[list[str]]:
+    """The table behind a chart; with intervals where the series have them and no steps are put together."""
+    table = stretches([one.points for one in series])
+    bands = [dict(zip(one.points, one.band or [], strict=False)) for one in series]
+    rows = []
+    for (first, last), cells in table:
+        row = [_steps(first, last)]
+        for cell, band in zip(cells, bands, strict=True):
+            text = _cell(cell, percent, digits=4)
+            if len(cell) == 1 and (first, cell[0]) in band:
+                lo, hi = band[first, cell[0]]
+                text += f" ({number(lo, percent, 4)} to {number(hi, percent, 4)})"
+            row.append(text)
+        rows.append(row)
+    return rows
+
+
+def _cell(values: list[float], percent: bool, digits: int = 3) -> str:
+    """One value, or the mean of several with the lowest and the highest."""
+    if not values:
+        return "\N{EN DASH}"
+    mean = number(sum(values) / len(values), percent, digits)
+    if len(values) == 1:
+        return mean
+    return f"{mean} ({number(min(values), percent, digits)} to {number(max(values), percent, digits)})"
+
+
+def _steps(first: float, last: float) -> str:
+    return f"{first:.12g}" if first == last else f"{first:.12g} to {last:.12g}"
+
+
+def _safe(text: str) -> Markup:
+    return escape(visible(text))
+
+
+def _svg(title: str, words: str, parts: list[str], height: int, attributes: str = "") -> Markup:
+    head = f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{_safe(title)}" {attributes}>'
+    return Markup(f"{head}<desc>{_safe(words)}</desc>{''.join(parts)}</svg>")  # its texts are numbers or escaped here

@@ -15,7 +15,7 @@ from trl.trainer.utils import pad
 from posttrain.errors import ConfigError
 from posttrain.ranks import Ranks
 from posttrain.rollouts.engines import ALONE, Engine
-from posttrain.rollouts.probe import TOKENS, bounds_for, probe
+from posttrain.rollouts.probe import TOKENS, ProbeResult, bounds_for, probe
 from posttrain.rollouts.sampling import Sampled, Sampling, request_seed
 
 TokenIds = list[int]
@@ -66,6 +66,7 @@ class EngineRollouts:
 
     Attributes:
         overlapped: Seconds that the latest sampling was under way before it was waited for; 0 where none was begun.
+        probed: What the latest probe found, until someone takes it.
         on_row: Called with a row's number and its completion's token ids when its prompt's completions have ended and
             others are still being sampled; from whatever thread.
     """
@@ -89,6 +90,7 @@ class EngineRollouts:
         self.loads = 0
         self.overlapped = 0.0
         self.on_row: Callable[[int, TokenIds], None] | None = None
+        self.probed: ProbeResult | None = None
         self._probed_at: int | None = None
         self._begun: _Begun | None = None
 
@@ -139,7 +141,7 @@ class EngineRollouts:
             sampled = self.ranks.together(lambda: self._sample(list(prompts), num_generations))
         if self._probe_due():
             few = [list(ids) for ids in dict.fromkeys(map(tuple, prompts))][:PROBED]
-            probe(
+            self.probed = probe(
                 self.engine,
                 self.trainer_logps,
                 few,

@@ -300,6 +300,9 @@ def assert_same_run(one: Path, other: Path) -> None:
     """Bit for bit the same: models, steps (with both cursors and the controller), evaluations, completions."""
     assert lines(one, "steps.jsonl") == lines(other, "steps.jsonl")
     assert lines(one, "eval.jsonl") == lines(other, "eval.jsonl")
+    assert [(run / "alarms.jsonl").exists() for run in (one, other)] in ([True] * 2, [False] * 2)
+    if (one / "alarms.jsonl").exists():
+        assert lines(one, "alarms.jsonl") == lines(other, "alarms.jsonl")
     tables = sorted(path.name for path in (one / "completions").iterdir())
     assert tables == sorted(path.name for path in (other / "completions").iterdir())
     for name in tables:

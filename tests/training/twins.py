@@ -102,7 +102,9 @@ def watched(trainer: Any, run: Any) -> Trained:
 
 def engine_double() -> Any:
     """Stands where a vLLM engine would; the rollouts come from elsewhere."""
-    return SimpleNamespace(sync_weights=lambda: None, overlapped=0.0, engine=SimpleNamespace(samples_aside=False))
+    return SimpleNamespace(
+        sync_weights=lambda: None, overlapped=0.0, probed=None, engine=SimpleNamespace(samples_aside=False)
+    )
 
 
 def both(

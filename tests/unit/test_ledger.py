@@ -11,7 +11,15 @@ import torch
 from accelerate import Accelerator
 
 from posttrain.controllers import SASR, Mix, Signals, replay
-from posttrain.ledger import FolderRecorder, Ledger, NewValues, reward_notes, rollout_rows, step_record
+from posttrain.ledger import (
+    FolderRecorder,
+    Ledger,
+    NewValues,
+    completion_columns,
+    reward_notes,
+    rollout_rows,
+    step_record,
+)
 from posttrain.rollouts.records import read_completions
 from posttrain.sampling_drift import SamplingDrift
 from posttrain.score import Outcome, Score
@@ -144,7 +152,12 @@ def test_rollouts_reach_the_table_row_by_row(tmp_path):
         "advantages": [1.0, -1.0],
         "rewards": {"length": [0.5, 0.25], "format": [1.0, 0.0]},
     }
-    rows = rollout_rows(7, logs, ["", "no answer"], [False, True])
+    outcomes = [
+        Outcome(Score(0.5, {"words": 3.0})), Outcome(Score(0.25, {"words": 1, "cut": True}, note="no answer"))
+    ]  # fmt: skip
+    scored, plain = lambda: None, lambda: None
+    scored.__name__, scored.last_outcomes = "length", outcomes
+    rows = rollout_rows(7, logs, completion_columns([scored, plain], [[5, 6, 2], [5]], ends={2}))
     assert rows[1] == {
         "step": 7,
         "prompt": "p1",
@@ -154,13 +167,18 @@ def test_rollouts_reach_the_table_row_by_row(tmp_path):
         "reward/format": 0.0,
         "note": "no answer",
         "truncated": True,
+        "length": 1,
+        "part/length.words": 1.0,
+        "part/length.cut": 1.0,
     }
+    assert rows[0].items() >= {"note": "", "truncated": False, "length": 3, "part/length.words": 3.0}.items()
+    assert "part/length.cut" not in rows[0]
     FolderRecorder(tmp_path).completions(7, rows)
     assert [path.name for path in (tmp_path / "completions").iterdir()] == ["step-000007.parquet"]
     kept = read_completions(tmp_path / "completions" / "step-000007.parquet")
-    assert [(row["prompt"], row["reward/format"], row["note"]) for row in kept] == [
-        ("p0", 1.0, ""),
-        ("p1", 0.0, "no answer"),
+    assert [(row["prompt"], row["reward/format"], row["note"], row["part/length.cut"]) for row in kept] == [
+        ("p0", 1.0, "", None),
+        ("p1", 0.0, "no answer", 1.0),
     ]
 
 

@@ -67,7 +67,8 @@ def test_messages_keep_their_brackets():
     progress, text, _ = plain()
     with progress:
         progress.message("saved [bold]runs/[kk]")
-    assert lines(text) == ["saved [bold]runs/[kk]"]
+        progress.message("could not parse '\x1b[2J'")
+    assert lines(text) == ["saved [bold]runs/[kk]", "could not parse '␛[2J'"], "no command to a terminal either"
 
 
 def test_an_evaluation_is_tracked():
@@ -98,10 +99,10 @@ def test_bars_on_a_terminal():
         progress.update("warmup", 4, loss=0.25)
         progress.message("a [word] above")
         callback = progress.track("evaluate [final]")
+        clock.now += 3
         callback(5, 10)
-        progress._bars.refresh()
         callback(10, 10)
-        assert "evaluate [final]" not in progress._tasks
+        assert "evaluate [final]" not in [bar.name for bar in progress.state.bars]
         progress.finish("warmup")
         progress.update("hybrid", 5, mix={"sft": 1.0, "grpo": 0.0})
     shown = text.getvalue()

@@ -8,9 +8,11 @@ from html.parser import HTMLParser
 import pytest
 
 from posttrain import files
-from posttrain.evaluate import paired_difference
+from posttrain.evaluate import bootstrap_ci, paired_difference, pass_at_k
 from posttrain.report import write_report
-from posttrain.report.charts import Series, line_chart, mix_strip, number
+from posttrain.report.charts import Series, draw, mix_strip
+from posttrain.report.scale import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, number
+from posttrain.report.thinning import MOST_POINTS, extremes
 from posttrain.rundir import RunDir
 
 HOSTILE = "</pre></script><script>alert(1)</script><img src=x onerror=alert(2)>&amp;"
@@ -57,7 +59,8 @@ def evaluation(run: RunDir, stage: str, step: int, passed: list[bool]) -> None:
     record = {"stage": stage, "step": step, "n": len(passed), "pass@1": sum(passed) / len(passed), "ci95": [0.1, 0.9]}
     rows = [
         {"row": row, "sample": sample, "prompt": f"problem {row} {HOSTILE}", "completion": f"answer {HOSTILE}",
-         "passed": good and sample is None, "score": float(good), "note": HOSTILE, "error": None, "people": 2}
+         "passed": good and sample is None, "score": float(good), "note": f"{stage} {good} {HOSTILE}",
+         "error": None, "people": 2}
         for row, good in enumerate(passed)
         for sample in (None, 0)
     ]  # fmt: skip
@@ -107,17 +110,102 @@ def test_hostile_text_stays_text(finished):
     assert "script" not in page.tags
     assert "img" not in page.tags
     assert not [name for name, _ in page.attributes if name.startswith("on")]
-    assert page.text.count(f"answer {HOSTILE}") == 6
+    assert page.text.count(f"answer {HOSTILE}") == 6 + 2 * (6 + 2), "three right, three wrong, and what flipped"
 
 
 def test_the_page_asks_the_network_for_nothing(finished):
     html = write_report(finished.path).read_text()
     page = Page(html)
     links = [value for name, value in page.attributes if name in ("src", "href", "xlink:href", "action")]
-    assert links == ["data:,"]
+    assert [link for link in links if not link.startswith("#")] == ["data:,"]
     assert not re.search(r"@import|url\(", html)
     assert "default-src 'none'" in html
     assert "prefers-color-scheme: dark" in html
+
+
+def test_what_flipped(finished):
+    text = " ".join(page_of(finished.path).text.split())
+    assert "changed between warm-up and final" in text
+    right, wrong = text.split("Wrong, then right: 15 (the first 6 are shown)")[1].split("Right, then wrong: 2")
+    rows = [int(row) for row in re.findall(r"Problem (\d+) ", right)]
+    assert rows == list(range(20, 26))
+    assert [int(row) for row in re.findall(r"Problem (\d+) ", wrong)] == [0, 1]
+    first = right.split("Problem 21")[0]
+    assert first.startswith(f" Problem 20 warmup False {HOSTILE} Prompt"), "what was wrong with the wrong one"
+    assert wrong.startswith(f" Problem 0 final False {HOSTILE} Prompt")
+    assert f"Promptproblem 20 {HOSTILE}" in first
+    assert first.index("Warm-up ✗ wrong, score 0.00") < first.index("Final ✓ right, score 1.00")
+
+
+def test_flips_are_counted_from_the_start_without_a_warmup(tmp_path):
+    with RunDir.open(tmp_path / "kk", {}, {}) as run:
+        for step in (1, 2):
+            run.step({"stage": "hybrid", "step": step, "mix": {"sft": 0.0, "grpo": 1.0}})
+        evaluation(run, "start", 0, [True, False])
+        evaluation(run, "hybrid", 2, [True, True])
+    text = " ".join(page_of(tmp_path / "kk").text.split())
+    assert "changed between start and hybrid" in text
+    assert "Wrong, then right: 1" in text
+    assert "Right, then wrong: none" in text
+    assert "2 steps: 2 GRPO" in text
+    assert "Steps 1 to 2: 0 % SFT, 100 % GRPO" in text
+
+
+def test_a_run_of_a_warmup_only(tmp_path):
+    with RunDir.open(tmp_path / "kk", {}, {}) as run:
+        run.step({"stage": "warmup", "step": 1, "mix": {"sft": 1.0, "grpo": 0.0}, "sft_loss": 2.0})
+        evaluation(run, "warmup", 1, [True, False])
+    text = " ".join(page_of(tmp_path / "kk").text.split())
+    assert "Hybrid none so far" in text.replace("Hybridnone", "Hybrid none")
+    assert "1 right and 1 wrong; the first 2 are shown" in text
+    assert "What flipped" not in text
+
+
+def test_alarms_are_listed_and_pointed_at(finished):
+    for step, kind, level in (
+        (10, "kl_blow_up", "problem"),
+        (12, "dead_groups", "warning"),
+        (70, "kl_blow_up", "problem"),
+    ):
+        line = {"step": step, "kind": kind, "level": level, "change": "began" if step < 70 else "came back"}
+        line |= {"evidence": f"seen at {step} {HOSTILE}", "advice": f"try {kind}"}
+        files.append_line(finished.path / "alarms.jsonl", line)
+    page = page_of(finished.path)
+    text = " ".join(page.text.split())
+    assert "2 problems, 1 warning" in text
+    blow_up, dead = text.split("KL blow-up problem, 2 times")[1].split("Dead groups warning")
+    assert f"Step 30 (hybrid 10): seen at 10 {HOSTILE}" in blow_up
+    assert "Step 90 (hybrid 70), came back: seen at 70" in blow_up
+    assert blow_up.count("Try: try kl_blow_up") == 1
+    assert "Try: try dead_groups" in dead
+    places = [float(value[5:-1]) for name, value in page.attributes if name == "style"]
+    assert places == pytest.approx([29.5, 89.5]), "of 100 steps; two close ones share a pin"
+    labels = [value for name, value in page.attributes if name == "aria-label" and value.startswith("Step ")]
+    assert [" ".join(label.split()) for label in labels] == [
+        "Step 30: KL blow-up, Dead groups, 2 alarms", "Step 90: KL blow-up"
+    ]  # fmt: skip
+    (finished.path / "steps.jsonl").unlink()
+    assert "seen at 10" in page_of(finished.path).text
+
+
+def test_sampled_passes_have_intervals(tmp_path):
+    counts = [0, 1, 2, 4] * 10
+    with RunDir.open(tmp_path / "kk", {}, {}) as run:
+        rows = [{"row": row, "sample": sample, "prompt": f"p{row}", "passed": sample is not None and sample < count}
+                for row, count in enumerate(counts) for sample in (None, 0, 1, 2, 3)]  # fmt: skip
+        passes = [pass_at_k(4, count, 2) for count in counts]
+        record = {"stage": "final", "step": 1, "n": 40, "pass@1": 0.0, "pass@k": {"2": sum(passes) / 40, "9": 0.9}}
+        run.evaluation(record, rows)
+    lo, hi = bootstrap_ci(passes)
+    text = " ".join(page_of(tmp_path / "kk").text.split())
+    assert f"{100 * sum(passes) / 40:.1f} % {100 * lo:.1f} % to {100 * hi:.1f} %" in text
+    assert "90.0 %" in text, "nine of four samples: no interval"
+
+
+def test_a_torn_environment_does_not_stop_the_report(finished):
+    finished.environment_file.write_text('{"versions": {"post')
+    assert "unreadable" in page_of(finished.path).text
+    assert "Warm-up 40.0 %" in " ".join(page_of(finished.path).text.split())
 
 
 def test_an_empty_directory_gives_a_page(tmp_path):
@@ -159,43 +247,72 @@ def test_problems_are_paired_by_row_and_prompt(tmp_path):
 
 
 def test_lines_are_where_their_values_are():
-    svg = str(line_chart("t", [Series("a", [(0, 0.0), (10, 1.0), (5, float("nan"))])], limits=(0, 1)))
-    assert 'points="44.0,148.0 352.0,10.0"' in svg
+    drawn = draw("t", [Series("a", [(0, 0.0), (10, 1.0), (5, float("nan"))])], limits=(0, 1), unit="nats", across="lap")
+    svg = str(drawn.svg)
+    assert f'points="{LEFT:.1f},{HEIGHT - BOTTOM:.1f} {WIDTH - RIGHT:.1f},{TOP:.1f}"' in svg
     assert "nan" not in svg
+    assert ">nats</text>" in svg
+    assert ">lap</text>" in svg
+    assert "<desc>a: 0 at lap 0, 1 at 10, between 0 and 1.</desc>" in svg
+    assert drawn.rows == [["0", "0"], ["10", "1"]]
 
 
 @pytest.mark.parametrize("values", [[1.0], [0.0, 0.0], [-3e9, 4e12], [1e-12, 2e-12], [5.0] * 100, [0.5, float("inf")]])
 @pytest.mark.parametrize("log", [False, True])
 def test_any_values_can_be_drawn(values, log):
     series = [Series("a & b", [(float(step), value) for step, value in enumerate(values)])]
-    svg = str(line_chart("<t>", series, log=log, boundary=3))
-    if svg:
-        assert not re.search(r"\b(nan|inf)\b", svg)
-        page = Page(svg)
+    drawn = draw("<t>", series, log=log, boundary=3)
+    if drawn:
+        assert not re.search(r"\b(nan|inf)\b", str(drawn.svg))
+        page = Page(str(drawn.svg))
         assert ("aria-label", "<t>") in page.attributes
     else:
         assert log
         assert max(values) == 0
 
 
+def test_a_chart_marks_alarms_and_keeps_a_series_colour():
+    points = [(float(step), 1.0) for step in range(1, 11)]
+    svg = str(draw("t", [Series("GRPO", points)], first=1, marks=[(10, "KL <blow-up>"), (11, "beyond")]).svg)
+    assert 'class="s1"' in svg
+    assert 'class="s0"' not in svg
+    assert f'd="M{WIDTH - RIGHT:.1f} {TOP}' in svg
+    assert "<title>step 10: KL &lt;blow-up&gt;</title>" in svg
+    assert svg.count('class="mark"') == 1, "what is outside is not drawn"
+
+
 def test_nothing_to_draw_draws_nothing():
-    assert line_chart("t", [Series("a", []), Series("b", [(1, float("nan"))])]) == ""
-    assert line_chart("t", [Series("a", [(1, 0.0)])], log=True) == ""
-    assert mix_strip("t", []) == ""
+    assert draw("t", [Series("a", []), Series("b", [(1, float("nan"))])]) is None
+    assert draw("t", [Series("a", [(1, 0.0)])], log=True) is None
+    assert mix_strip("t", []) is None
 
 
 def test_the_mix_is_stacked():
-    svg = str(mix_strip("t", [(1, 1.0, 0.0), (2, 0.25, 0.75)]))
-    assert 'class="f0" x="0.00" width="180.00" y="0.00" height="40.00"' in svg
-    assert 'class="f1" x="180.00" width="180.00" y="0.00" height="30.00"' in svg
-    assert 'class="f0" x="180.00" width="180.00" y="30.00" height="10.00"' in svg
-    assert "step 2: 25% SFT" in svg
+    drawn = mix_strip("t", [(1, 1.0, 0.0), (2, 0.25, 0.75), (3, 0.0, 0.0)], boundary=1)
+    svg = str(drawn.svg)
+    assert 'class="f0" d="M0.00 0.00h120.00v40.00h-120.00zM120.00 30.00h120.00v10.00h-120.00z"' in svg
+    assert 'class="f1" d="M120.00 0.00h120.00v30.00h-120.00z"' in svg
+    assert 'x1="120.0"' not in svg, "a boundary at the end of the drawing says nothing"
+    assert drawn.rows == [["1", "100 %", "0 %"], ["2", "25 %", "75 %"], ["3", "none", "none"]]
+    assert "step 2: 25 % SFT" in svg
 
 
 def test_a_long_run_stays_a_small_page():
     steps = [(float(step), float(step % 2), float(1 - step % 2)) for step in range(50_000)]
-    assert len(mix_strip("t", steps)) < 100_000
-    assert len(line_chart("t", [Series("a", [(x, y) for x, y, _ in steps])])) < 30_000
+    assert len(mix_strip("t", steps).svg) < 40_000
+    drawn = draw("t", [Series("a", [(x, y) for x, y, _ in steps])])
+    assert len(drawn.svg) < 30_000
+    assert len(drawn.rows) == 20
+
+
+def test_thinning_keeps_every_spike():
+    points = [(float(step), 0.0) for step in range(20_000)]
+    points[777], points[15_001] = (777.0, 9.0), (15_001.0, -9.0)
+    thin = extremes(points)
+    assert len(thin) <= MOST_POINTS
+    assert {(777.0, 9.0), (15_001.0, -9.0)} <= set(thin)
+    assert [x for x, _ in thin] == sorted(x for x, _ in thin)
+    assert extremes(points[:300]) == points[:300]
 
 
 def test_labels_are_short():

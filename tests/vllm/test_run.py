@@ -30,7 +30,13 @@ def test_killed_and_resumed_equals_never_killed(tmp_path: Path) -> None:
     assert ended.code == 0, ended.text
     assert_same_run(whole / "run", folder / "run")
     assert [line["stage"] for line in lines(folder / "run", "eval.jsonl")][-1] == "final"
-    assert any(line["mix"]["grpo"] for line in lines(folder / "run", "steps.jsonl") if line["stage"] == "hybrid")
+    sampled = [
+        line for line in lines(folder / "run", "steps.jsonl") if line["stage"] == "hybrid" and line["mix"]["grpo"]
+    ]
+    assert sampled
+    for line in sampled:
+        assert 0.0 < line["sampling"]["logp_difference"] < 1e-3, "the engine's against the trainer's, in float32"
+        assert 0.0 < line["sampling"]["probe_mean"] <= line["sampling"]["probe_max"] < 5e-3
 
 
 @pytest.mark.slow

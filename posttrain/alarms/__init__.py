@@ -1,0 +1,10 @@
+"""Alarms: troubles of a run that its numbers show while it goes on, each with its evidence and what to try.
+
+`rollout_facts` puts what a generation shows into a line of `steps.jsonl`; `rollouts` and `policy` have one detector a
+kind, pure functions of the steps so far; `watch` decides when to say so. None imports torch.
+"""
+
+from posttrain.alarms.history import Settings
+from posttrain.alarms.watch import KINDS, Watch, in_words, read, summary
+
+__all__ = ["KINDS", "Settings", "Watch", "in_words", "read", "summary"]

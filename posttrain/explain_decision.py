@@ -1,0 +1,143 @@
+"""One decision of a controller in sentences, each with the numbers it is made of.
+
+A sentence is computed by the formula that the controller's module states, from the state that the record holds; the
+decision itself was taken again by the controller (see `decisions`), so what is said here is what it does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from posttrain.controllers import SASR, Alternate, Controller, Cosine, GRPOOnly, Mix, SFTOnly, State, Static
+from posttrain.controllers.base import draw
+from posttrain.controllers.sasr import GUARD_CEILING
+
+
+def kind_of(mix: dict[str, Any]) -> str:
+    """What a step was made of, in words: "an SFT step", "a GRPO step" or "a step of both losses"."""
+    if mix.get("sft") and mix.get("grpo"):
+        return "a step of both losses"
+    return "an SFT step" if mix.get("sft") else "a GRPO step"
+
+
+def number(value: float | None) -> str:
+    """Four digits, as the record's own reasons have them."""
+    return "nothing" if value is None else f"{value:.4g}"
+
+
+def why(controller: Controller, before: State, mix: Mix, kl_step: int | None) -> list[str]:
+    """The sentences of one decision.
+
+    Args:
+        controller: Whose.
+        before: What it knew.
+        mix: What it decided.
+        kl_step: The step that `before`'s KL was measured at.
+    """
+    told = _TELLERS.get(type(controller))
+    if told is None:
+        return [mix.reason]
+    return [*told(controller, before, mix, kl_step), *_drawn_or_blended(controller, before, mix)]
+
+
+def _sasr(controller: SASR, before: State, mix: Mix, kl_step: int | None) -> list[str]:
+    last, warm, gamma = before["g_last"], before["g_warmup"], controller.gamma
+    plain = last / (last + gamma * warm)
+    text = (
+        f"p = G_last / (G_last + gamma * G_warmup) = {number(last)} / ({number(last)} + {gamma:g} * {number(warm)}) = "
+        f"{plain:.3f}."
+    )
+    return [text, _origin(before), *_guard(controller, before, plain, mix, kl_step)]
+
+
+def _origin(before: State) -> str:
+    measured, age = before["measured_at"], before["step"] - before["measured_at"]
+    ratio = before["g_last"] / before["g_warmup"]
+    if not measured:
+        return (
+            f"No SFT gradient has been measured in this stage yet, so G_last is G_warmup, {number(before['g_last'])}."
+        )
+    when = "the step before" if not age else f"{age + 1} steps earlier"
+    return (
+        f"G_last is the SFT gradient's norm at step {measured}, {when}: {ratio:.2f} times what the warm-up ended with."
+    )
+
+
+def _guard(controller: SASR, before: State, plain: float, mix: Mix, kl_step: int | None) -> list[str]:
+    kl, target = before["kl"], controller.kl_target
+    if target is None:
+        return ["The KL guard is off (kl_target is null)."]
+    if kl is None:
+        return ["The KL guard added nothing: no KL has been measured yet."]
+    measured = f"the KL {number(kl)}" + (f", measured at step {kl_step}," if kl_step else "")
+    if kl <= target:
+        return [f"The KL guard added nothing: {measured} is not above its target {target:g}."]
+    if plain >= GUARD_CEILING:
+        return [f"The KL guard added nothing: {measured} is above its target {target:g}, but p is {plain:.3f} already."]
+    pull = controller.kappa * (kl / target - 1.0)
+    capped = f" (held at its ceiling {GUARD_CEILING})" if mix.p == GUARD_CEILING else ""
+    return [
+        f"The KL guard acted: {measured} is above its target {target:g}, so logit(p) grew by "
+        f"kappa * (KL / kl_target - 1) = {controller.kappa:g} * ({number(kl)} / {target:g} - 1) = {pull:.3g}, "
+        f"and p from {plain:.3f} to "
+        f"{mix.p:.3f}{capped}."
+    ]
+
+
+def _static(controller: Static, before: State, mix: Mix, kl_step: int | None) -> list[str]:
+    return [f"p is fixed: sft_share = {controller.sft_share:g}."]
+
+
+def _cosine(controller: Cosine, before: State, mix: Mix, kl_step: int | None) -> list[str]:
+    start, end, last = controller.start_share, controller.end_share, max(before["total_steps"] - 1, 1)
+    done = min(before["step"], last)
+    return [
+        f"p = end + (start - end) * (1 + cos(pi * {done}/{last})) / 2 = {end:g} + ({start:g} - {end:g}) * "
+        f"(1 + cos(pi * {done / last:.3f})) / 2 = {mix.p:.3f}: the schedule was {done / last:.0%} through."
+    ]
+
+
+def _alternate(controller: Alternate, before: State, mix: Mix, kl_step: int | None) -> list[str]:
+    sft, grpo = controller.sft_steps, controller.grpo_steps
+    turn = before["step"] % (sft + grpo)
+    return [
+        f"The controller alternates {sft} SFT and {grpo} GRPO; this was place {turn + 1} of {sft + grpo} in the cycle: "
+        f"{mix.reason}. Nothing is drawn."
+    ]
+
+
+def _only(controller: Controller, before: State, mix: Mix, kl_step: int | None) -> list[str]:
+    return [f"The controller is {controller.name}: every step is, whatever the signals. Nothing is drawn."]
+
+
+def _drawn_or_blended(controller: Controller, before: State, mix: Mix) -> list[str]:
+    if not hasattr(controller, "mode") or mix.p is None:
+        return []
+    if controller.mode == "blend":
+        return [
+            f"The mode is blend: both losses in the step, SFT with weight {mix.sft:.3f} and GRPO with {mix.grpo:.3f}"
+            + ("; match_norms makes the first SFT's share of the update's norm." if mix.match_norms else ".")
+        ]
+    u = draw(before)
+    digits = next((digits for digits in range(3, 17) if f"{u:.{digits}f}" != f"{mix.p:.{digits}f}"), 17)
+    sign, what = ("<", "SFT") if u < mix.p else (">=", "GRPO")
+    said = [f"The draw was {u:.{digits}f} {sign} p = {mix.p:.{digits}f}, so: {what}."]
+    if mix.measure_sft:
+        age = before["step"] - before["measured_at"]
+        every = getattr(controller, "refresh_every", 0)
+        said.append(
+            f"G_last was {age} steps old (refresh_every: {every}), so an SFT gradient was measured again without "
+            "stepping on it."
+        )
+    return said
+
+
+_TELLERS: dict[type, Callable[..., list[str]]] = {
+    SASR: _sasr,
+    Static: _static,
+    Cosine: _cosine,
+    Alternate: _alternate,
+    SFTOnly: _only,
+    GRPOOnly: _only,
+}

@@ -1,0 +1,155 @@
+"""How much a run takes of each stream: steps, demonstrations, prompts, completions, passes. Pure arithmetic.
+
+How many steps of a mix are SFT and how many GRPO a fixed schedule says in advance, for it looks at nothing but the
+step's number and the seed: its decisions are taken here as the run will take them. Of a controller that looks at
+gradients only the bounds are known, and where it begins.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from posttrain.config import Recipe
+from posttrain.controllers.base import Signals, Stateless
+from posttrain.plan import BatchPlan
+
+
+@dataclass(frozen=True)
+class Range:
+    """A number of steps.
+
+    Attributes:
+        least: At the least.
+        most: At the most.
+        begun: What it would be if the mix stayed as it begins; the number itself where it is known.
+    """
+
+    least: int
+    most: int
+    begun: float
+
+    @property
+    def known(self) -> bool:
+        """Whether there is but one."""
+        return self.least == self.most
+
+    def in_words(self) -> str:
+        """Such as `40`, or `0 to 460`."""
+        return f"{self.most:,}" if self.known else f"{self.least:,} to {self.most:,}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Amounts:
+    """What a whole run takes, over all processes.
+
+    Attributes:
+        warmup_steps: Of stage 1.
+        warmup_demonstrations: Rows that it draws.
+        warmup_passes: Over all demonstrations; None: their number is not known.
+        hybrid_steps: Of stage 2.
+        adaptive: Whether the mix depends on what training shows.
+        p_at_start: The share of SFT that the controller begins with; None where it has no share.
+        sft_steps: Hybrid steps with an SFT half.
+        grpo_steps: Hybrid steps with a GRPO half.
+        demonstrations_per_step: Of an SFT half.
+        demonstration_passes: Over all demonstrations, at the least, the most and as the mix begins; None: not known.
+        prompts_per_step: New prompts of a GRPO half, on average.
+        completions_per_step: That a GRPO half trains on.
+        sampled_per_step: Completions sampled for a GRPO half, on average.
+        prompt_passes: Over all prompts, as `demonstration_passes`.
+        sampled_tokens: Upper bound over the run.
+        evaluations: Of the held-out rows.
+        evaluation_completions: Of one evaluation.
+        curriculum_completions: Sampled to order the prompts, before stage 2.
+    """
+
+    warmup_steps: int
+    warmup_demonstrations: int
+    warmup_passes: float | None
+    hybrid_steps: int
+    adaptive: bool
+    p_at_start: float | None
+    sft_steps: Range
+    grpo_steps: Range
+    demonstrations_per_step: int
+    demonstration_passes: tuple[float, float, float] | None
+    prompts_per_step: float
+    completions_per_step: int
+    sampled_per_step: float
+    prompt_passes: tuple[float, float, float] | None
+    sampled_tokens: int
+    evaluations: int
+    evaluation_completions: int
+    curriculum_completions: int
+
+
+def amounts(
+    recipe: Recipe, plan: BatchPlan, *, prompts: int | None, demonstrations: int | None, held_out: int | None
+) -> Amounts:
+    """What a run of a recipe takes.
+
+    Args:
+        recipe: The recipe.
+        plan: Its batch arithmetic.
+        prompts: Rows of the prompt stream; None: not known.
+        demonstrations: Rows of the demonstration stream; None: not known.
+        held_out: Rows of an evaluation; None: not known.
+    """
+    hybrid, warmup = recipe.hybrid, recipe.warmup
+    adaptive, p, sft, grpo = mix_of(recipe)
+    warmup_rows = warmup.steps * plan.warmup_rows_per_step
+    sampled = plan.completions_per_step / hybrid.grpo.num_iterations
+    sampling = recipe.evaluate.samples if max(recipe.evaluate.k) > 1 else 0
+    curriculum = hybrid.curriculum.samples if hybrid.curriculum and hybrid.steps else 0
+    return Amounts(
+        warmup_steps=warmup.steps,
+        warmup_demonstrations=warmup_rows,
+        warmup_passes=warmup_rows / demonstrations if demonstrations else None,
+        hybrid_steps=hybrid.steps,
+        adaptive=adaptive,
+        p_at_start=p,
+        sft_steps=sft,
+        grpo_steps=grpo,
+        demonstrations_per_step=plan.demonstrations_per_step,
+        demonstration_passes=_passes(sft, plan.demonstrations_per_step, demonstrations),
+        prompts_per_step=plan.prompts_per_step,
+        completions_per_step=plan.completions_per_step,
+        sampled_per_step=sampled,
+        prompt_passes=_passes(grpo, plan.prompts_per_step, prompts),
+        sampled_tokens=round(grpo.most * sampled) * hybrid.grpo.max_completion_length,
+        evaluations=evaluations(recipe),
+        evaluation_completions=(held_out or 0) * (1 + sampling),
+        curriculum_completions=curriculum * (prompts or 0),
+    )
+
+
+def mix_of(recipe: Recipe) -> tuple[bool, float | None, Range, Range]:
+    """Whether the controller adapts, the SFT share it begins with, and the steps with an SFT and with a GRPO half."""
+    steps, controller = recipe.hybrid.steps, recipe.hybrid.controller
+    state = controller.start(total_steps=steps, seed=recipe.run.seed, g_warmup=1.0)
+    first = controller.decide(state)
+    if isinstance(controller, Stateless):
+        mixes = []
+        for _ in range(steps):
+            mixes.append(controller.decide(state))
+            state = controller.observe(state, Signals())
+        counts = [sum(getattr(mix, half) > 0 for mix in mixes) for half in ("sft", "grpo")]
+        sft, grpo = (Range(count, count, count) for count in counts)
+        return False, first.p, sft, grpo
+    if first.sft and first.grpo:  # a blend has both halves in every step
+        return True, first.p, Range(steps, steps, steps), Range(steps, steps, steps)
+    p = first.sft if first.p is None else first.p
+    return True, p, Range(0, steps, p * steps), Range(0, steps, (1 - p) * steps)
+
+
+def evaluations(recipe: Recipe) -> int:
+    """How often the held-out rows are evaluated: at the start, after the warm-up, in the mix, at the end."""
+    every, steps = recipe.evaluate.every, recipe.hybrid.steps
+    between = (steps - 1) // every if every and steps else 0
+    return int(recipe.evaluate.at_start) + int(recipe.warmup.steps > 0) + between + 1
+
+
+def _passes(steps: Range, rows_per_step: float, rows: int | None) -> tuple[float, float, float] | None:
+    if not rows:
+        return None
+    return (steps.least * rows_per_step / rows, steps.most * rows_per_step / rows, steps.begun * rows_per_step / rows)

@@ -1,0 +1,182 @@
+"""The numbers of a plan as lines of text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from posttrain.files import size_in_words
+from posttrain.planning import Plan
+from posttrain.planning.amounts import Range
+from posttrain.planning.lengths import room_for_prompts, shares_over
+from posttrain.planning.seconds import ACCURACY, Phase
+
+NAMES = {
+    "warmup": "a warm-up step", "sft": "an SFT step", "grpo": "a GRPO step", "both": "a step of both losses",
+    "sampling": "sampling rollouts", "evaluation": "an evaluation",
+}  # fmt: skip
+Passes = tuple[float, float, float]
+
+
+def amounts_in_words(plan: Plan) -> Iterator[str]:
+    """The batch arithmetic of the run."""
+    much, batch, recipe, counts = plan.amounts, plan.batch, plan.recipe, plan.counts
+    rows = [f"{_count(counts[key])} {name}" for key, name in
+            (("train", "prompts"), ("demonstrations", "demonstrations"), ("eval", "held-out rows"))]  # fmt: skip
+    yield ", ".join(rows) + ("" if plan.counted else " (as the recipe asks for; not counted)")
+    processes = f" over {batch.num_processes} processes" if batch.num_processes > 1 else ""
+    if much.warmup_steps:
+        passes = "" if much.warmup_passes is None else f", {much.warmup_passes:.3g} passes over them"
+        yield (
+            f"warm-up: {much.warmup_steps:,} SFT steps of {batch.warmup_rows_per_step} demonstrations{processes}: "
+            f"{much.warmup_demonstrations:,} rows{passes}{_tokens(plan, much.warmup_demonstrations)}"
+        )
+    if much.hybrid_steps:
+        yield from _hybrid(plan, processes)
+    yield (
+        f"evaluation: {much.evaluations} times, {much.evaluation_completions:,} completions each"
+        + (f" (1 greedy and {recipe.evaluate.samples} sampled a row)" if max(recipe.evaluate.k) > 1 else " (greedy)")
+    )  # fmt: skip
+    if much.curriculum_completions:
+        yield f"curriculum: {much.curriculum_completions:,} completions sampled first, to order the prompts"
+
+
+def _hybrid(plan: Plan, processes: str) -> Iterator[str]:
+    much, recipe = plan.amounts, plan.recipe
+    controller = recipe.hybrid.controller
+    if much.adaptive and not much.sft_steps.known:
+        mix = (
+            f"p begins at {much.p_at_start:.3g}"
+            + (f" (1 / (1 + gamma), gamma {getattr(controller, 'gamma', 1):g})" if controller.name == "sasr" else "")
+            + " and follows what training shows, so that only bounds are known"
+        )
+    elif much.adaptive:
+        mix = f"both losses in every step, the SFT share begins at {much.p_at_start:.3g}"
+    else:
+        mix = "a fixed schedule, so that the numbers are known"
+    yield f"hybrid: {much.hybrid_steps:,} steps under {controller.name}: {mix}"
+    if much.sft_steps.most:
+        yield (
+            f"  SFT steps: {_range(much.sft_steps)}, of {much.demonstrations_per_step} demonstrations{processes}"
+            + _passes(much.demonstration_passes, much.sft_steps, "the demonstrations")
+        )
+    if much.grpo_steps.most:
+        grpo = recipe.hybrid.grpo
+        yield (
+            f"  GRPO steps: {_range(much.grpo_steps)}, of {much.prompts_per_step:.3g} new prompts and "
+            f"{much.completions_per_step} completions ({grpo.num_generations} a prompt){processes}"
+            + _passes(much.prompt_passes, much.grpo_steps, "the prompts")
+        )
+        yield (
+            f"  sampled: at most {round(much.grpo_steps.most * much.sampled_per_step):,} completions of at most "
+            f"{grpo.max_completion_length} tokens: {much.sampled_tokens:,} tokens"
+        )
+
+
+def memory_in_words(plan: Plan) -> Iterator[str]:
+    """Bytes by part at the worst moment, and whether they are there."""
+    memory, model = plan.memory, plan.model
+    if model:
+        trains = f"{model.trained:,} of an adapter train" if model.has_adapter else "all train"
+        yield f"{model.parameters:,} parameters ({model.kind}), {trains}"
+    if memory is None:
+        yield "not known: see what is missing above"
+        return
+    for moment, parts in sorted(memory.moments.items(), key=lambda each: -sum(each[1].values())):
+        listed = ", ".join(f"{name} {size_in_words(int(size))}" for name, size in parts.items() if size)
+        yield f"{NAMES[moment]}: {size_in_words(int(sum(parts.values())))}: {listed}"
+    estimate = "an upper estimate" if plan.machine.device == "cuda" else "estimates"
+    yield f"counted: {', '.join(memory.exact)}; the rest are {estimate}, for the longest rows"
+    if plan.machine.device == "cpu":
+        yield "Python and its libraries take about 1 GiB a process beside that, workers of rewards some more"
+    if memory.fits is not None:
+        yield f"{'fits' if memory.fits else 'does NOT fit'} {memory.of} ({size_in_words(memory.available or 0)})"
+    elif plan.machine.device == "cuda":
+        yield "no GPU is visible here"
+    if plan.machine.device == "cuda":
+        beside = f", of which vLLM takes {memory.engine_share:.0%}" if memory.engine_share else ""
+        size = f"one with {memory.smallest_gpu} GB" if memory.smallest_gpu else "more than any single GPU has"
+        yield f"the GPU it needs: {size}{beside}"
+
+
+def time_in_words(plan: Plan) -> Iterator[str]:
+    """Seconds of each kind of step, and of the run."""
+    time = plan.time
+    for name, phase in time.phases.items():
+        yield f"{NAMES[name]}: {_phase(phase)}"
+    if time.begun is None:
+        yield "the whole run: not known"
+    else:
+        known = [value for value in (time.least, time.most) if value is not None]
+        bounds = f" ({_duration(known[0])} to {_duration(known[1])})" if len(known) == 2 and known[1] > known[0] else ""
+        stays = " if the mix stays as it begins" if plan.amounts.adaptive and not plan.amounts.sft_steps.known else ""
+        yield f"the whole run: about {_duration(time.begun)}{stays}{bounds}, without loading, saving and scoring"
+    if plan.past and any(phase.source == "recorded" for phase in time.phases.values()):
+        yield f"recorded: the mean of the steps in {plan.past.path}"
+    if time.machine:
+        yield f"predicted by a cost model measured on {time.machine}: {ACCURACY}, elsewhere in proportion at best"
+    if any(phase.source == "unknown" for phase in time.phases.values()):
+        if plan.model is None:
+            return
+        what = "sampling with vLLM is" if plan.machine.device == "cpu" else "this GPU is"
+        yield (
+            f"{what} not in the cost model: measure it with `python benchmarks/scaling.py --json FILE` and give "
+            "--measured FILE, or let some steps run: a run directory's own steps are used"
+        )
+
+
+def lengths_in_words(plan: Plan) -> Iterator[str]:
+    """Tokens of the rows, and what the limits cut off."""
+    texts = plan.texts
+    if texts is None:
+        yield "not known: see what is missing above"
+        return
+    chat = "rows go through the model's chat template"
+    yield chat if texts.chat else "plain text: the tokenizer has no chat template"
+    bound = room_for_prompts(plan.recipe, plan.model.positions if plan.model else None)[1]
+    limits = {
+        "prompts": f"left of {bound} beside a completion",
+        "demonstrations": "warmup.max_length, prompt included",
+        "completions": "hybrid.grpo.max_completion_length, of the demonstrations' completions",
+    }
+    for name, lengths in shares_over(texts).items():
+        some = "" if lengths.rows == lengths.of else f" (of {lengths.rows:,} of {lengths.of:,} rows)"
+        over = "" if lengths.limit is None else f"; {lengths.over:.1%} over {lengths.limit} ({limits[name]})"
+        yield f"{name}: {lengths.mean:.4g} tokens on average, {lengths.longest} at most{some}{over}"
+    if texts.dropped:
+        yield f"{texts.dropped:.1%} of the demonstrations lose their whole completion and are left out"
+
+
+def _tokens(plan: Plan, rows: int) -> str:
+    return f", about {round(rows * plan.texts.kept):,} tokens" if plan.texts and plan.texts.kept else ""
+
+
+def _range(steps: Range) -> str:
+    return steps.in_words() + ("" if steps.known else f" ({steps.begun:,.0f} if p stayed)")
+
+
+def _passes(passes: Passes | None, steps: Range, of: str) -> str:
+    if passes is None:
+        return ""
+    if steps.known:
+        return f": {passes[1]:.3g} passes over {of}"
+    return f": {passes[0]:.3g} to {passes[1]:.3g} passes over {of}"
+
+
+def _count(rows: int | None) -> str:
+    return "an unknown number of" if rows is None else f"{rows:,}"
+
+
+def _phase(phase: Phase) -> str:
+    if phase.seconds is None or phase.most is None:
+        return "not known"
+    if phase.source == "recorded":
+        return f"{phase.seconds:.3g} s (recorded, {phase.counted} times)"
+    more = f", {phase.most:.3g} s with completions at their limit" if phase.most > 1.05 * phase.seconds else ""
+    return f"{phase.seconds:.3g} s (predicted){more}"
+
+
+def _duration(seconds: float) -> str:
+    """Such as 40 s, 12 min or 3.5 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,187 @@
+"""The model of a recipe without its weights: configuration, tokenizer, and how many parameters train."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from posttrain.config import Recipe
+from posttrain.cost_counts import ModelShape
+from posttrain.errors import ConfigError
+from posttrain.gguf_files import PACKAGED, gguf_file
+from posttrain.inputs import hub_options, loading
+
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFacts:
+    """What is known of a model before its weights are loaded.
+
+    Attributes:
+        kind: `model_type` of its configuration.
+        parameters: All of them, an adapter's not counted.
+        trained: Parameters that train: all, or an adapter's.
+        weight_bytes: Of one of `parameters`.
+        trained_bytes: Of one of `trained`: adapters stay in float32.
+        positions: Longest sequence it takes; None: not said.
+        shape: For counting work; None for a model whose work is not counted (a mixture of experts).
+        uncounted: Why there is no shape.
+    """
+
+    kind: str
+    parameters: int
+    trained: int
+    weight_bytes: int
+    trained_bytes: int
+    positions: int | None
+    shape: ModelShape | None
+    uncounted: str = ""
+
+    @property
+    def has_adapter(self) -> bool:
+        """Whether less than the whole model trains."""
+        return self.trained < self.parameters
+
+
+def is_hub_id(recipe: Recipe) -> bool:
+    """Whether the recipe's model is to come from the hub."""
+    name = recipe.model.name
+    return bool(name) and not gguf_named(name) and not _is_path(str(name))
+
+
+def is_absent(recipe: Recipe, *, offline: bool) -> bool:
+    """Whether a model that cannot be read is merely not here: on the hub without a network, a folder that an earlier
+    run will write, a package that is not installed."""
+    name = recipe.model.gguf or recipe.model.name or ""
+    return name in PACKAGED or (offline if is_hub_id(recipe) else not Path(name).expanduser().exists())
+
+
+def gguf_named(name: str | None) -> bool:
+    """Whether a name stands for a GGUF file."""
+    return bool(name) and (name in PACKAGED or str(name).lower().endswith(".gguf"))
+
+
+def _is_path(name: str) -> bool:
+    return name.startswith((".", "/", "~")) or name.count("/") > 1 or Path(name).is_dir()
+
+
+def tokenizer_of(recipe: Recipe, texts: Sequence[str], *, offline: bool = False) -> Any:
+    """The model's tokenizer, as the run will have it.
+
+    Args:
+        recipe: The recipe.
+        texts: Prompts and completions, of which a model from scratch gets its tokenizer.
+        offline: Ask no hub.
+
+    Raises:
+        ConfigError: It cannot be had.
+    """
+    from posttrain.models import load_tokenizer, train_tokenizer
+
+    if recipe.model.init is not None:
+        return train_tokenizer(texts, recipe.model.init.vocab_size)
+    name, where = recipe.model.gguf or recipe.model.name or "", recipe.where("model")
+    file = gguf_file(name, where)
+    with loading(file or name, where):
+        return load_tokenizer(file or name, **hub_options(recipe), **_local(file, offline))
+
+
+def config_of(recipe: Recipe, tokenizer: Any, *, offline: bool = False) -> Any:
+    """The model's configuration: of the hub or a folder, of a GGUF file's header, or of `init`.
+
+    Raises:
+        ConfigError: It cannot be had.
+    """
+    from transformers import AutoConfig
+
+    if recipe.model.init is not None:
+        return _config_from_scratch(recipe, tokenizer)
+    name, where = recipe.model.gguf or recipe.model.name or "", recipe.where("model")
+    file = gguf_file(name, where)
+    with loading(file or name, where):
+        if file is not None:
+            return AutoConfig.from_pretrained(file.parent, gguf_file=file.name, trust_remote_code=False)
+        if (Path(name) / "adapter_config.json").is_file():
+            from peft import PeftConfig
+
+            name = PeftConfig.from_pretrained(name).base_model_name_or_path
+        return AutoConfig.from_pretrained(name, **hub_options(recipe), **_local(file, offline))
+
+
+def _local(file: Path | None, offline: bool) -> dict[str, bool]:
+    return {"local_files_only": True} if offline and file is None else {}
+
+
+def _config_from_scratch(recipe: Recipe, tokenizer: Any) -> Any:
+    from posttrain.models import build_model
+
+    init = recipe.model.init
+    assert init is not None
+    with _on_meta():
+        return build_model(tokenizer, **init.model_dump(exclude={"vocab_size"})).config
+
+
+def _on_meta() -> Any:
+    import torch
+
+    return torch.device("meta")  # not accelerate's init_empty_weights, which counts tied weights twice
+
+
+def describe_model(recipe: Recipe, config: Any, *, on_gpu: bool) -> ModelFacts:
+    """Sizes of a model of a configuration, counted on a copy of it without memory (the `meta` device).
+
+    Args:
+        recipe: Says what trains and in which dtype.
+        config: Of the model.
+        on_gpu: Whether it will compute on a GPU: there the base of an adapter is in bfloat16 (see `Policies`).
+
+    Raises:
+        ConfigError: transformers does not know the architecture, or the adapter does not fit it.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    dtype = recipe.model.dtype
+    if dtype == "auto":
+        dtype = "bfloat16" if on_gpu and recipe.lora else "float32"
+    with loading(recipe.model.name or recipe.model.gguf or "init", recipe.where("model")), _on_meta():
+        model = AutoModelForCausalLM.from_config(
+            config, dtype=getattr(torch, dtype), trust_remote_code=recipe.model.trust_remote_code
+        )
+    parameters = model.num_parameters()
+    trained, trained_bytes = parameters, BYTES[dtype]
+    if recipe.lora:
+        trained, trained_bytes = _adapter(recipe, model), 4
+    shape, uncounted = None, ""
+    try:
+        shape = ModelShape.of(config)
+    except (ConfigError, AttributeError) as error:
+        uncounted = error.seen if isinstance(error, ConfigError) else str(error)
+    text = config.get_text_config()
+    return ModelFacts(
+        kind=str(getattr(config, "model_type", "")),
+        parameters=parameters,
+        trained=trained,
+        weight_bytes=BYTES[dtype],
+        trained_bytes=trained_bytes,
+        positions=getattr(text, "max_position_embeddings", None),
+        shape=shape,
+        uncounted=uncounted,
+    )
+
+
+def _adapter(recipe: Recipe, model: Any) -> int:
+    """Parameters of the recipe's adapter on a model."""
+    from peft import LoraConfig, get_peft_model
+
+    assert recipe.lora is not None
+    try:
+        with _on_meta():
+            adapted = get_peft_model(model, LoraConfig(**recipe.lora.peft_kwargs()))
+    except ValueError as error:
+        seen = " ".join(str(error).split())[:300]
+        raise ConfigError(f"the adapter does not fit the model: {seen}", where=recipe.where("lora")) from error
+    return sum(each.numel() for each in adapted.parameters() if each.requires_grad)

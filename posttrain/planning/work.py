@@ -1,0 +1,111 @@
+"""What one process does in each moment of a run, in the terms that the cost model counts. Pure arithmetic."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from posttrain.config import Recipe
+from posttrain.cost_counts import StepWork
+from posttrain.plan import BatchPlan, demonstration_batch_size
+from posttrain.planning.lengths import Texts
+
+
+@dataclass(frozen=True)
+class Assumed:
+    """Tokens that rows are taken to have.
+
+    Attributes:
+        prompt: A prompt.
+        demonstration: A demonstration, its prompt included.
+        labels: Share of its tokens that are trained on.
+        completion: A sampled completion.
+        longest: The longest completion of a generation.
+    """
+
+    prompt: float
+    demonstration: float
+    labels: float
+    completion: float
+    longest: float
+
+    @classmethod
+    def of(cls, recipe: Recipe, texts: Texts | None, completion: float | None) -> Assumed:
+        """Rows of mean length.
+
+        Args:
+            recipe: Its limits stand in for what is not known.
+            texts: Lengths of its rows.
+            completion: Mean tokens of a completion, where anything is known of it.
+        """
+        limit = float(recipe.hybrid.grpo.max_completion_length)
+        mean = limit if completion is None else min(completion, limit)
+        at_most = cls.at_most(recipe, texts)
+        return cls(
+            prompt=texts.prompts.mean if texts and texts.prompts else at_most.prompt,
+            demonstration=texts.kept if texts and texts.kept else at_most.demonstration,
+            labels=texts.labels if texts else 1.0,
+            completion=mean,
+            longest=min(limit, max(mean, texts.completions.longest) if texts and texts.completions else limit),
+        )
+
+    @classmethod
+    def at_most(cls, recipe: Recipe, texts: Texts | None) -> Assumed:
+        """Rows as long as they can be: what memory must be there for."""
+        limit = float(recipe.hybrid.grpo.max_completion_length)
+        longest = texts.demonstrations.longest if texts and texts.demonstrations else None
+        bounds = [bound for bound in (recipe.warmup.max_length, longest) if bound]
+        return cls(
+            prompt=float(texts.prompts.longest) if texts and texts.prompts else limit,
+            demonstration=float(min(bounds)) if bounds else 1024.0,
+            labels=1.0,
+            completion=limit,
+            longest=limit,
+        )
+
+
+def works_of(
+    recipe: Recipe, plan: BatchPlan, assumed: Assumed, *, held_out: int | None, trained: int | None
+) -> dict[str, StepWork]:
+    """What one process does at once in each moment that a recipe has: warmup, sft, grpo, sampling, evaluation.
+
+    Args:
+        recipe: The recipe.
+        plan: Its batch arithmetic.
+        assumed: Lengths.
+        held_out: Rows of an evaluation; None: not known.
+        trained: Parameters that train; None: all.
+    """
+    hybrid, grpo, count = recipe.hybrid, recipe.hybrid.grpo, plan.num_processes
+    sft_half, grpo_half = hybrid.controller.shares() if hybrid.steps else (False, False)
+    works: dict[str, StepWork] = {}
+
+    def sft(rows: int, batch: int) -> StepWork:
+        return StepWork(
+            demonstrations=rows // count, demonstration=assumed.demonstration, labels=assumed.labels,
+            demonstration_batch=batch, trainable=trained,
+        )  # fmt: skip
+
+    if recipe.warmup.steps:
+        works["warmup"] = sft(plan.warmup_rows_per_step, recipe.warmup.per_device_train_batch_size)
+    if sft_half:
+        works["sft"] = sft(plan.demonstrations_per_step, demonstration_batch_size(recipe))
+    sampled = StepWork(
+        group=grpo.num_generations, prompt=assumed.prompt, completion=assumed.completion, longest=assumed.longest
+    )
+    if grpo_half:
+        rows = plan.completions_per_step // count
+        # Passes without gradients: the KL's sample, old log-probabilities where a generation serves several steps, and
+        # those of the reference
+        several = plan.generation_batch > plan.completions_per_step or grpo.num_iterations > 1
+        scored = hybrid.kl.sample + several + (grpo.beta > 0)
+        works["grpo"] = replace(
+            sampled, rows=rows, micro_batch=hybrid.per_device_train_batch_size, packed=hybrid.packed,
+            logprob_rows=rows * scored, trainable=trained,
+        )  # fmt: skip
+        works["sampling"] = replace(sampled, rows=plan.generation_batch // count)
+    limit = float(recipe.evaluate.max_completion_length or grpo.max_completion_length)
+    batch = min(recipe.evaluate.batch_size, held_out or recipe.evaluate.batch_size)
+    works["evaluation"] = replace(
+        sampled, rows=batch, group=1, completion=min(assumed.completion, limit), longest=min(assumed.longest, limit)
+    )
+    return works

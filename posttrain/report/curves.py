@@ -1,0 +1,73 @@
+"""The report's curves and the mix over the run's steps, the warm-up's first and then the hybrid stage's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from posttrain.report.charts import Drawn, Series, draw, mix_strip
+
+Lines = list[dict[str, Any]]
+
+
+def warmup_steps(steps: Lines) -> int:
+    """How many steps the warm-up took: where the hybrid stage's count begins on a common axis."""
+    return max((line["step"] for line in steps if line.get("stage") == "warmup"), default=0)
+
+
+def place(line: dict[str, Any], offset: int) -> int:
+    """A step counted from the start of the run: those of the hybrid stage follow the warm-up's."""
+    return line["step"] + (offset if line.get("stage", "hybrid") in ("hybrid", "final") else 0)
+
+
+_SHARE: dict[str, Any] = {"limits": (0, 1), "percent": True}
+_CHARTS: list[tuple[str, dict[str, str], dict[str, Any], tuple[str, ...]]] = [
+    ("Reward of the rollouts", {"reward": "reward"}, {"unit": "mean reward"}, ("parts_drift", "repetition")),
+    ("Chance of an SFT step, p", {"p": "p"}, {"limits": (0, 1), "unit": "probability"}, ()),
+    ("Gradient norms", {"SFT": "sft_norm", "GRPO": "grpo_norm"}, {"log": True, "unit": "L2 norm"}, ()),
+    ("SFT loss", {"SFT": "sft_loss"}, {"log": True, "unit": "nats a token"}, ()),
+    ("GRPO loss", {"GRPO": "grpo_loss"}, {"first": 1, "unit": "as TRL computes it"}, ()),
+    ("KL from the warm-up's end", {"KL": "kl"}, {"unit": "nats a token"}, ("kl_blow_up", "sampler_mismatch")),
+    ("Entropy", {"entropy": "entropy"}, {"log": True, "unit": "nats a token"}, ("entropy_collapse",)),
+    ("Completion length", {"length": "completion_length"}, {"unit": "tokens"}, ("length_correlation",)),
+    ("Truncated completions", {"share": "truncated_share"}, {**_SHARE, "unit": "of completions"}, ("truncation",)),
+    ("Groups without a spread", {"share": "zero_std_share"}, {**_SHARE, "unit": "of groups"}, ("dead_groups",)),
+]
+"""Of a chart: title, series and their keys in steps.jsonl, options of `charts.draw`, the alarms that it explains."""
+
+
+def curves(steps: Lines, evals: Lines, alarms: Lines, offset: int) -> list[Drawn]:
+    """The charts that have something to show, with the alarms that a chart explains marked in it.
+
+    Args:
+        steps: Lines of steps.jsonl.
+        evals: Lines of eval.jsonl.
+        alarms: The alarms as `alarms.shown` gives them, with "place", "kind" and "name".
+        offset: The warm-up's steps.
+    """
+    boundary = float(offset) if offset else None
+    options = {**_SHARE, "dots": True, "unit": "of problems"}
+    drawn = [draw("pass@1, held out", [_passes(evals, offset)], boundary=boundary, **options)]
+    for title, keys, options, kinds in _CHARTS:
+        series = [Series(name, _points(steps, offset, key)) for name, key in keys.items()]
+        marks = [(float(each["place"]), each["name"]) for each in alarms if each["kind"] in kinds]
+        drawn.append(draw(title, series, boundary=boundary, marks=marks, **options))
+    return [each for each in drawn if each is not None]
+
+
+def mix(steps: Lines, offset: int) -> Drawn | None:
+    """The share of SFT and GRPO in each step."""
+    shares = [(float(place(line, offset)), line.get("mix") or {}) for line in steps]
+    strip = [(at, float(mix.get("sft") or 0), float(mix.get("grpo") or 0)) for at, mix in shares]
+    return mix_strip("The mix by step", strip, boundary=float(offset) if offset else None)
+
+
+def _points(lines: Lines, offset: int, key: str) -> list[tuple[float, float]]:
+    return [(float(place(line, offset)), float(line[key])) for line in lines if line.get(key) is not None]
+
+
+def _passes(evals: Lines, offset: int) -> Series:
+    """pass@1 over steps, with its interval; the start is step 0."""
+    places: dict[int, dict[str, Any]] = {place(line, offset): line for line in evals if line.get("pass@1") is not None}
+    ordered = [(at, places[at]) for at in sorted(places)]
+    points = [(float(at), float(line["pass@1"])) for at, line in ordered]
+    return Series("pass@1", points, [tuple(line.get("ci95") or (line["pass@1"],) * 2) for _, line in ordered])

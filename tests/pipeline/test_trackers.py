@@ -1,0 +1,204 @@
+"""Trackers: what arrives at them from both stages, on one axis, in one run; and trackers that are not there or fail."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from posttrain.errors import ConfigError
+from posttrain.trackers import PACKAGES, check_installed, flat, means, run_arguments
+from tests.pipeline.runs import assert_same_run, at_step, command, lines, train
+
+TO_TENSORBOARD = "run.report_to=[tensorboard]"
+
+
+def scalars(run: Path) -> dict[str, list[tuple[int, float]]]:
+    """What TensorBoard shows of a run: (step, value) by name."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run / "tensorboard"), size_guidance={"scalars": 0})
+    events.Reload()
+    return {name: [(each.step, each.value) for each in events.Scalars(name)] for name in events.Tags()["scalars"]}
+
+
+def global_step(line: dict) -> int:
+    return line["step"] + (5 if line["stage"] in ("hybrid", "final") else 0)
+
+
+@pytest.fixture(scope="module")
+def resumed(tmp_path_factory) -> Path:
+    """A run that was killed at step 9 and went on from step 6, before an evaluation that it had made already."""
+    from tests.pipeline.runs import write_recipe
+
+    folder = write_recipe(tmp_path_factory.mktemp("tracked"))
+    for fault in (at_step("hybrid", 9), None):
+        ended = train(folder, TO_TENSORBOARD, "hybrid.save_steps=6", fault=fault)
+        assert ended.code == (-9 if fault else 0), ended.text
+    return folder / "run"
+
+
+def test_every_number_of_both_stages_arrives_once_and_at_its_step(resumed):
+    seen = scalars(resumed)
+    recorded = [json.loads(line) for line in (resumed / "steps.jsonl").read_text().splitlines()]
+    wanted: dict[str, list[int]] = {}
+    for line in recorded:
+        for name, _ in flat(line):
+            wanted.setdefault(f"train/{line['stage']}/{name}", []).append(global_step(line))
+    assert {"train/warmup/sft_norm", "train/hybrid/p", "train/hybrid/mix/sft", "train/hybrid/kl"} < set(wanted)
+    for name, steps in wanted.items():
+        assert [step for step, _ in seen[name]] == steps, name
+    for name in ("p", "sft_norm", "grpo_norm", "kl", "reward", "entropy"):
+        values = [line[name] for line in recorded if line["stage"] == "hybrid" and line[name] is not None]
+        assert [value for _, value in seen[f"train/hybrid/{name}"]] == pytest.approx(values, rel=1e-5), name
+    assert "train/hybrid/completions/mean_length" in seen, "what TRL logs besides"
+
+
+def test_evaluations_stand_on_the_same_axis(resumed):
+    evaluations = lines(resumed, "eval.jsonl")
+    assert [global_step(line) for line in evaluations] == [0, 5, 9, 13, 15]
+    seen = scalars(resumed)
+    assert [step for step, _ in seen["eval/pass_at_1"]] == [0, 5, 9, 13, 15]
+    assert [value for _, value in seen["eval/mean_length"]] == pytest.approx(
+        [line["mean_length"] for line in evaluations]
+    )
+    for name, points in seen.items():
+        assert all(a < b for (a, _), (b, _) in pairwise(points)), f"{name} goes back"
+
+
+def test_trackers_change_nothing_of_a_run(resumed, reference):
+    assert_same_run(resumed, reference())  # which saves more often
+
+
+def test_log_every_sends_means(folder):
+    short = ("warmup.steps=1", "hybrid.steps=5", "evaluate.every=0")
+    ended = train(folder, TO_TENSORBOARD, "run.log_every=3", "evaluate.at_start=false", *short)
+    assert ended.code == 0, ended.text
+    seen, hybrid = scalars(folder / "run"), lines(folder / "run", "steps.jsonl")[1:]
+    assert seen["train/hybrid/learning_rate"] == [
+        (4, pytest.approx(sum(line["learning_rate"] for line in hybrid[:3]) / 3)),
+        (6, pytest.approx(sum(line["learning_rate"] for line in hybrid[3:]) / 2)),
+    ], "the last ones with the end of the stage"
+    assert [value for _, value in seen["train/hybrid/step"]] == [3, 5], "what counts is not averaged"
+
+
+def _fails_on_its_third_entry() -> None:
+    from transformers.integrations import TensorBoardCallback
+
+    original, calls = TensorBoardCallback.on_log, []
+
+    def on_log(self, *args, **kwargs):
+        calls.append(0)
+        if len(calls) == 3:
+            raise OSError("no route to host")
+        return original(self, *args, **kwargs)
+
+    TensorBoardCallback.on_log = on_log
+
+
+def test_a_tracker_that_fails_does_not_end_the_run(folder):
+    ended = train(folder, TO_TENSORBOARD, "hybrid.steps=2", "warmup.steps=2", fault=_fails_on_its_third_entry)
+    assert ended.code == 0, ended.text
+    assert ended.text.count("tensorboard failed and gets no more of this run: OSError: no route to host") == 1
+    assert [step for step, _ in scalars(folder / "run")["eval/pass_at_1"]] == [0]
+
+
+def _cannot_start() -> None:
+    from transformers.integrations import TensorBoardCallback
+
+    def on_train_begin(self, *args, **kwargs):
+        raise OSError("read-only")
+
+    TensorBoardCallback.on_train_begin = on_train_begin
+
+
+def test_a_tracker_that_cannot_start_ends_the_run_at_its_beginning(folder):
+    ended = train(folder, TO_TENSORBOARD, fault=_cannot_start)
+    assert ended.code == 2, ended.text
+    assert "tensorboard could not be started: read-only" in ended.text
+    assert not (folder / "run" / "eval.jsonl").exists()
+
+
+def test_a_tracker_that_is_not_installed_is_named_before_there_is_a_run(folder):
+    ended = train(folder, "run.report_to=[tensorboard,comet_ml]")
+    assert ended.code == 2
+    assert "pip install comet-ml" in ended.text
+    assert "run.report_to" in ended.text
+    assert not (folder / "run").exists()
+
+
+def test_installed_trackers_are_found():
+    check_installed(["tensorboard"])
+    with pytest.raises(ConfigError, match="pip install azureml-sdk"):
+        check_installed(["azure_ml"])
+
+
+def test_all_trackers_of_a_recipe_are_those_of_transformers():
+    from typing import get_args
+
+    from transformers.integrations import get_reporting_integration_callbacks
+
+    from posttrain.sections import Tracker
+
+    assert len(get_reporting_integration_callbacks(list(get_args(Tracker)))) == len(get_args(Tracker))
+    assert set(PACKAGES) <= set(get_args(Tracker))
+
+
+def test_means_of_lines():
+    records = [
+        {"a": 1.0, "n": 1, "mix": {"sft": 0.5}, "skipped": True},
+        {"a": None, "n": 2, "skipped": False},
+        {"a": 3.0},
+    ]
+    assert means(records) == {"a": 2.0, "n": 2, "mix/sft": 0.5, "skipped": 0.5}
+    assert dict(flat({"ci95": [0.1, 0.2], "list": [1], "text": "x"})) == {"ci95_low": 0.1, "ci95_high": 0.2}
+
+
+def test_the_recipe_describes_the_run():
+    arguments = run_arguments({"warmup": {"steps": 3}}, {"run_name": "kk"}, {"project": "mine"})
+    assert arguments.to_dict() == {"warmup": {"steps": 3}}
+    assert json.loads(arguments.to_json_string()) == {"warmup": {"steps": 3}}
+    assert (arguments.run_name, arguments.project, arguments.push_to_hub) == ("kk", "mine", False)
+
+
+# ---- clients that are not installed with the tests: large, or at odds with a pinned version ----
+
+
+def _environment(**settings: str) -> None:
+    import os
+
+    os.environ.update(settings)
+
+
+def test_wandb_has_one_run_of_both_stages(folder):
+    pytest.importorskip("wandb", reason="62 MB; its runs are read offline where it is installed")
+    offline = {"WANDB_MODE": "offline", "WANDB_DIR": str(folder), "WANDB_SILENT": "true"}
+    for fault in (at_step("hybrid", 8), None):
+        setup = partial(_environment, **offline)
+        ended = train(folder, "run.report_to=[wandb]", fault=partial(_both, setup, fault) if fault else setup)
+        assert ended.code == (-9 if fault else 0), ended.text
+    found = list((folder / "wandb").glob("offline-run-*"))
+    assert len(found) == 2, "one a session"
+    assert len({each.name.split("-", 3)[-1] for each in found}) == 1, "of one run"
+
+
+def test_trackio_has_one_run_of_both_stages(folder, monkeypatch):
+    pytest.importorskip("trackio", reason="wants an older pillow than the tests' vLLM has")
+    monkeypatch.setenv("TRACKIO_DIR", str(folder / "trackio"))  # read when it is imported
+    ended = command(folder, "run", "recipe.yaml", "run.report_to=[trackio]", "hybrid.args.project=mine")
+    assert ended.code == 0, ended.text
+    with sqlite3.connect(folder / "trackio" / "mine.db") as database:
+        rows = database.execute("select run_name, metrics from metrics order by id").fetchall()
+    assert len({name for name, _ in rows}) == 1
+    steps = [json.loads(metrics)["train/global_step"] for _, metrics in rows]
+    assert steps == sorted(steps)
+    assert set(range(16)) <= set(steps)
+
+
+def _both(*faults) -> None:
+    for fault in faults:
+        fault()

@@ -3,9 +3,9 @@
     OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE TOKENIZERS_PARALLELISM=false \
         python benchmarks/vs_trl_target.py --seeds 1 2 3 --out runs/target --json target.json
 
-Both sides begin from the same weights and have the same demonstrations, prompts, reward and held-out puzzles (those of
-vs_trl_target.yaml); each run is a process of its own on one thread. After every `EVERY_S` seconds of training, at the
-next step's end, the policy answers the held-out puzzles greedily by `posttrain.evaluate`. A side's time is what its
+Both sides begin from the same weights and have the same demonstrations in the same order, prompts, reward and held-out
+puzzles (those of vs_trl_target.yaml); each run is a process of its own on one thread. When SFT ends, and after every
+second GRPO step, the policy answers the held-out puzzles greedily by `posttrain.evaluate`. A side's time is what its
 two stages took, trainers' construction included and evaluations left out, up to the first evaluation at or above the
 target: in seconds of the process's CPU time, which other work on the machine changes little, and in seconds of
 wall-clock time. Every run leaves its whole curve in a JSON file, so that another target can be looked up (`--target`);
@@ -28,13 +28,14 @@ from pathlib import Path
 from typing import Any
 
 RECIPE = Path(__file__).with_suffix(".yaml")
-TARGET = 0.55
-EVERY_S = 2.5
-LIMIT_S = 24.0
-STOP_AT = 0.6
+TARGET = 0.6
+EVERY = {"sft": 0, "warmup": 0, "grpo": 2, "hybrid": 2}
+"""Steps of a stage between evaluations; 0: only when it ends."""
+LIMIT_S = 900.0
+STOP_AT = 0.68
 TRL: dict[str, dict[str, Any]] = {
-    "sft": {"max_steps": 80, "learning_rate": 2e-3},
-    "grpo": {"max_steps": 400, "learning_rate": 6e-4, "beta": 0.04, "max_completion_length": 24},
+    "sft": {"max_steps": 300, "learning_rate": 2e-3},
+    "grpo": {"max_steps": 24, "learning_rate": 1e-4, "max_completion_length": 168, "temperature": 0.7},
 }
 """What was best of the settings tried for the baseline, over the defaults in `trl_side`."""
 
@@ -48,16 +49,17 @@ class Clock:
 
     Args:
         examine: Gives the accuracy of a model on the held-out puzzles.
-        every_s: CPU seconds of training between evaluations.
+        every: Steps of each stage between evaluations (see `EVERY`).
         limit_s: CPU seconds of training after which the run ends.
         stop_at: Accuracy at which the run ends.
     """
 
-    def __init__(self, examine: Any, *, every_s: float, limit_s: float, stop_at: float, spent: Sequence[float] = ()):
-        self.examine, self.every_s, self.limit_s, self.stop_at = examine, every_s, limit_s, stop_at
+    def __init__(
+        self, examine: Any, *, every: dict[str, int], limit_s: float, stop_at: float, spent: Sequence[float] = ()
+    ):
+        self.examine, self.every, self.limit_s, self.stop_at = examine, every, limit_s, stop_at
         self.curve: list[dict[str, Any]] = []
         self.cpu_s, self.wall_s = spent or (0.0, 0.0)
-        self.due_s = self.cpu_s + every_s
         self.resume()
 
     def resume(self) -> None:
@@ -77,8 +79,8 @@ class Clock:
         """
         self.pause()
         seen = self.curve and (self.curve[-1]["stage"], self.curve[-1]["step"]) == (stage, step)
-        if (always and not seen) or self.cpu_s >= self.due_s:
-            self.due_s = self.cpu_s + self.every_s
+        due = self.every[stage] and step % self.every[stage] == 0
+        if (always or due) and not seen:
             accuracy, length = self.examine(model)
             point = {"stage": stage, "step": step, "cpu_s": self.cpu_s, "wall_s": self.wall_s, "accuracy": accuracy}
             self.curve.append(point | {"length": length})
@@ -151,19 +153,25 @@ class Work:
 
 
 def trl_side(work: Work, clock: Clock, settings: dict[str, Any], folder: str) -> None:
-    """`SFTTrainer` on the demonstrations, then `GRPOTrainer` on the prompts, with nothing of ours in either."""
+    """`SFTTrainer` on the demonstrations, then `GRPOTrainer` on the prompts; of ours is only the order of the rows."""
     from transformers import PrinterCallback
     from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
+
+    from posttrain.streams import Stream
 
     clock.resume()  # imports are not training
     model = work.model
     if settings.get("sft"):
-        defaults: dict[str, Any] = {"per_device_train_batch_size": 32, "warmup_steps": 10, "weight_decay": 0.0}
+        defaults: dict[str, Any] = {
+            "per_device_train_batch_size": 32, "warmup_steps": 10, "weight_decay": 0.0, "logging_steps": 1,
+            "train_sampling_strategy": "sequential",
+        }  # fmt: skip
         args = SFTConfig(folder, **{**work.common, **defaults, **settings["sft"]})
+        order = Stream(len(work.demonstrations), seed=work.seed, name="demonstrations")
         sft = SFTTrainer(
             model,
             args,
-            train_dataset=work.demonstrations,
+            train_dataset=work.demonstrations.select(order.take(args.max_steps * args.per_device_train_batch_size)),
             processing_class=work.tokenizer,
             callbacks=[watching(clock, "sft", model)],
         )
@@ -176,7 +184,7 @@ def trl_side(work: Work, clock: Clock, settings: dict[str, Any], folder: str) ->
         model = handed_on(model, clock, folder)
     if settings.get("grpo"):
         defaults = {
-            "per_device_train_batch_size": 128, "num_generations": 8, "warmup_steps": 5, "max_completion_length": 40,
+            "per_device_train_batch_size": 128, "num_generations": 8, "warmup_steps": 2,
             "lr_scheduler_type": "constant_with_warmup", "beta": 0.0, "weight_decay": 0.0,
         }  # fmt: skip
         grpo = GRPOTrainer(
@@ -218,16 +226,21 @@ def our_side(work: Work, clock: Clock, settings: dict[str, Any], folder: str) ->
 
     clock.resume()  # imports are not training
     recipe, recorder = work.recipe, FolderRecorder(folder)
-    warmed = warm_up(
-        work.model,
-        work.tokenizer,
-        work.demonstrations,
-        SFTConfig(folder, **{**work.common, **recipe.warmup.trl_kwargs()}),
-        norm_window=recipe.warmup.window(),
-        recorder=recorder,
-        callbacks=[watching(clock, "warmup", work.model)],
+    warmed = (
+        None
+        if settings.get("start")
+        else warm_up(
+            work.model,
+            work.tokenizer,
+            work.demonstrations,
+            SFTConfig(folder, **{**work.common, **recipe.warmup.trl_kwargs()}),
+            norm_window=recipe.warmup.window(),
+            recorder=recorder,
+            callbacks=[watching(clock, "warmup", work.model)],
+        )
     )
-    clock.look(work.model, "warmup", warmed.steps, always=True)
+    if warmed:
+        clock.look(work.model, "warmup", warmed.steps, always=True)
     model, section = handed_on(work.model, clock, folder), recipe.hybrid
     own = {"demonstration_batch_size": section.demonstration_batch_size, "kl_sample": section.kl.sample}
     trainer = HybridTrainer(
@@ -238,11 +251,11 @@ def our_side(work: Work, clock: Clock, settings: dict[str, Any], folder: str) ->
         processing_class=work.tokenizer,
         demonstrations=work.demonstrations if section.controller.shares()[0] else None,
         controller=section.controller,
-        g_warmup=warmed.g_warmup,
+        g_warmup=warmed.g_warmup if warmed else None,
         recorder=recorder,
         callbacks=[watching(clock, "hybrid", model)],
     )
-    if trainer.sft is not None:
+    if trainer.sft is not None and warmed:
         trainer.sft.stream.cursor = warmed.demonstration_cursor
     trainer.remove_callback(PrinterCallback)
     trainer.train()
@@ -262,7 +275,9 @@ def one(args: argparse.Namespace) -> None:
         work.model = load_policy(settings["start"])
         spent = json.loads(Path(settings["start"], "spent.json").read_text())
     set_seed(args.seed)
-    clock = Clock(work.examine, every_s=args.every_s, limit_s=args.limit_s, stop_at=args.stop_at, spent=spent)
+    clock = Clock(
+        work.examine, every=EVERY | json.loads(args.every), limit_s=args.limit_s, stop_at=args.stop_at, spent=spent
+    )
     with tempfile.TemporaryDirectory() as folder:
         with contextlib.suppress(Reached):
             (trl_side if args.side == "trl" else our_side)(work, clock, settings, folder)
@@ -407,7 +422,7 @@ def parser() -> argparse.ArgumentParser:
     single.add_argument("--settings", default="{}", help="JSON: sft and grpo of TRL, over the defaults here")
     single.add_argument("--set", nargs="*", default=[], help="overrides of the recipe")
     single.add_argument("--json", type=Path, required=True)
-    single.add_argument("--every-s", type=float, default=EVERY_S)
+    single.add_argument("--every", default="{}", help="JSON: steps of a stage between evaluations")
     single.add_argument("--limit-s", type=float, default=LIMIT_S)
     single.add_argument("--stop-at", type=float, default=STOP_AT)
     return made

@@ -13,6 +13,7 @@ from torch import nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
+from trl import SFTConfig
 
 from posttrain.hybrid_config import HybridConfig
 from posttrain.rollouts.transformers import inference
@@ -21,13 +22,18 @@ TRIAL = "posttrain_tree_trial"
 """Of the attention function that `deaf` tries a model with."""
 
 
-def against_packing(args: HybridConfig) -> str | None:
+def against_packing(args: HybridConfig | SFTConfig) -> str | None:
     """Which of a training's settings goes with padded rows alone, and why; `None` if none does."""
-    if not args.packed:
+    if not getattr(args, "packed", True):
         return "packed: false"
     if args.torch_compile:
         return "torch_compile: compiled code would be made anew for every layout"
-    if args.use_transformers_continuous_batching:
+    if args.neftune_noise_alpha:
+        return "neftune_noise_alpha: the noise depends on how many positions a row has"
+    for name in ("padding_free", "packing", "use_liger_kernel", "label_smoothing_factor"):
+        if isinstance(args, SFTConfig) and getattr(args, name):
+            return f"{name}: TRL computes another loss, or lays rows out by itself"
+    if getattr(args, "use_transformers_continuous_batching", False):
         return "use_transformers_continuous_batching: transformers pages the attentions that it knows alone"
     return None
 

@@ -19,6 +19,7 @@ from posttrain.ledger import Recorder
 from posttrain.ranks import Ranks
 from posttrain.skipped import SaveLater, SkippedSteps, too_many
 from posttrain.streams import Stream
+from posttrain.tree_checks import against_packing
 from posttrain.tree_scores import install, installed, label_inputs, supports
 from posttrain.whole_checkpoints import WholeCheckpoints
 from posttrain.zero import check_gives_norms
@@ -34,15 +35,17 @@ class WarmupTrainer(WholeCheckpoints, SFTTrainer):
 
     def __init__(self, model: Any, args: SFTConfig, *, packed: bool = True, **kwargs: Any):
         super().__init__(model, args, **kwargs)
-        own_layout = args.padding_free or args.packing or args.use_liger_kernel or args.label_smoothing_factor
-        self._packed = packed and not own_layout and not self.aux_loss_enabled and supports(self.model) is None
+        whole_loss = self.compute_loss_func is None and not self.aux_loss_enabled  # these look at padded logits
+        whole_rows = self.accelerator.parallelism_config is None  # sequence parallelism cuts them
+        allowed = packed and whole_loss and whole_rows and against_packing(args) is None
+        self._packed = allowed and supports(self.model) is None
         if self._packed:
             install(self.model)
             self._packed = installed(self.model)
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """TRL's, on a packed batch where that is possible."""
-        if self._packed:
+        if self._packed and self.model.training:
             inputs = label_inputs(inputs["input_ids"], inputs["labels"], inputs["attention_mask"])
         return super().compute_loss(model, inputs, *args, **kwargs)
 

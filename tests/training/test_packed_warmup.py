@@ -72,8 +72,13 @@ def test_a_packed_warm_up_is_sft_trainers(lora, arguments, model_folder, rows, t
 
 @pytest.mark.parametrize(
     ("own", "arguments"),
-    [({"packed": False}, {}), ({}, {"label_smoothing_factor": 0.1})],
-    ids=["not asked for", "label smoothing"],
+    [
+        ({"packed": False}, {}),
+        ({}, {"label_smoothing_factor": 0.1}),
+        ({}, {"neftune_noise_alpha": 5.0}),
+        ({"compute_loss_func": lambda outputs, labels, num_items_in_batch=None: outputs.logits.mean()}, {}),
+    ],
+    ids=["not asked for", "label smoothing", "noise by length", "a loss of one's own"],
 )
 def test_what_packing_is_not_for_stays_trls(own, arguments, model_folder, rows, tokenizer, tmp_path):
     *_, shapes = trained(WarmupTrainer, tmp_path, load(model_folder, False), rows, tokenizer, arguments, **own)

@@ -54,7 +54,7 @@ def test_evaluations_do_not_count_as_training(target, monkeypatch):
         now[0] += 100.0
         return 0.5, 18.0
 
-    clock = target.Clock(examine, every_s=2.0, limit_s=50.0, stop_at=0.9)
+    clock = target.Clock(examine, every={"sft": 2, "grpo": 1}, limit_s=50.0, stop_at=0.9)
     for step in range(1, 5):
         now[0] += 1.0
         clock.look(None, "sft", step)
@@ -73,6 +73,8 @@ def test_the_recipe_is_one(target):
     from posttrain.config import load_recipe
 
     recipe = load_recipe(target.RECIPE)
-    assert recipe.task.demonstrations == 40
-    assert recipe.warmup.learning_rate == target.TRL["sft"]["learning_rate"]
-    assert recipe.hybrid.learning_rate == target.TRL["grpo"]["learning_rate"]
+    sft, grpo = target.TRL["sft"], target.TRL["grpo"]
+    assert (recipe.warmup.steps, recipe.warmup.learning_rate) == (sft["max_steps"], sft["learning_rate"])
+    assert (recipe.hybrid.steps, recipe.hybrid.learning_rate) == (grpo["max_steps"], grpo["learning_rate"])
+    assert recipe.hybrid.grpo.temperature == grpo["temperature"]
+    assert recipe.hybrid.grpo.max_completion_length == grpo["max_completion_length"]

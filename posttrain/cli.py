@@ -20,16 +20,19 @@ from posttrain.errors import ConfigError, DataError, Interrupted, PosttrainError
 from posttrain.reward_commands import add_rewards
 
 EXAMPLES = """examples:
-  posttrain run recipes/quickstart.yaml
+  posttrain plan recipes/quickstart.yaml
+  posttrain run recipes/quickstart.yaml --smoke
   posttrain run recipes/quickstart.yaml hybrid.steps=100 hybrid.controller.gamma=0.5
-  posttrain run recipes/quickstart.yaml --resume
   posttrain launch recipes/gsm8k-qwen2.5-1.5b-8gpu.yaml --gpus 8
-  posttrain doctor
+  posttrain explain runs/quickstart --step 100
+  posttrain replay runs/quickstart controller.gamma=2
+  posttrain view runs/quickstart --worst
+  posttrain compare runs/quickstart runs/other
+  posttrain export runs/quickstart --to exported
   posttrain eval runs/quickstart/model --task knights_knaves task.people=[2,3] --k 1 8 --samples 8
   posttrain data knights_knaves --people 2-4 --count 1000 --out puzzles.jsonl
-  posttrain data json_structure --difficulty 1-5 --count 1000 --out texts.jsonl
   posttrain rewards check recipes/quickstart.yaml
-  posttrain serve Qwen/Qwen2.5-0.5B-Instruct --dtype bfloat16 --max-model-len 2048
+  posttrain doctor
 """
 
 

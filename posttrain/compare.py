@@ -22,11 +22,13 @@ from typing import Any
 from posttrain import run_reading
 from posttrain.compare_spending import spent
 from posttrain.errors import ConfigError, DataError
-from posttrain.evaluate import bootstrap_ci, paired_difference
+from posttrain.evaluate import paired_difference, share_ci
 from posttrain.layout import STAGES, Layout
 from posttrain.run_facts import flatten
 
 Row = dict[str, Any]
+CLEAR = 0.05
+"""A change is called clear where its p is below; with few flips an interval excludes 0 too easily."""
 Problem = tuple[str, int]
 """A held-out problem: its prompt, and which of the problems with that very prompt it is, from 0."""
 
@@ -104,7 +106,8 @@ def difference(before: dict[Problem, Row], after: dict[Problem, Row], column: st
         column: Problems are also told apart by its values, such as a difficulty.
 
     Returns:
-        n, before and after (pass@1 on the shared problems), difference with lo and hi (paired, 95 %), wins and
+        n, before and after (pass@1 on the shared problems), difference with lo and hi (paired, 95 %; both are the
+        difference itself where nothing or everything flipped, which is no interval), wins and
         regressions (numbers of problems), negative_flip_rate (of all shared problems), lost_share (of those that were
         right), p (exact McNemar), by ({value: the same without p}), flips (a dict a problem that flipped). Only n,
         which is 0, where they share nothing.
@@ -242,7 +245,7 @@ def _summary(run: Examined, recipe: dict[str, Any]) -> dict[str, Any]:
         "finished": run.finished,
         "n": len(passed),
         "pass@1": sum(passed) / len(passed),
-        "ci95": list(run.line.get("ci95") or bootstrap_ci(passed)),
+        "ci95": list(run.line.get("ci95") or share_ci(passed)),
         "pass@k": run.line.get("pass@k") or {},
         "errors": run.line.get("errors") or 0,
         "since_warmup": {key: since[key] for key in since if key not in ("flips", "by", "column")} or None
@@ -303,9 +306,9 @@ def _warnings(runs: list[Examined], differences: list[Row], recipes: list[Row]) 
     for run, each in zip(runs[1:], differences, strict=True):
         left = len(runs[0].rows) - each["n"], len(run.rows) - each["n"]
         if any(left):
+            most = each["n"] + max(left)
             said.append(
-                f"{run.name} shares {each['n']} problems with {runs[0].name}; {left[0]} are in {runs[0].name} alone "
-                f"and {left[1]} in {run.name} alone. The difference is over the shared ones"
+                f"{each['n']} of {most} problems are in both {runs[0].name} and {run.name}; the rest are left out"
             )
     said += _other_scoring(runs, recipes)
     said += [

@@ -41,13 +41,14 @@ def spent(layout: Layout, recipe: dict[str, Any], lines: list[dict[str, Any]] | 
     return {
         "seconds": {stage: dict(phases) for stage, phases in seconds.items()},
         "total_seconds": sum(phases.get("total", 0.0) for phases in seconds.values()),
-        **_tokens(hybrid, _passes(recipe)),
+        **hybrid_tokens(hybrid, _passes(recipe)),
         "warmup_demonstrations": max((line.get("demonstration_cursor") or 0 for line in warmup), default=0),
         "steps": {"warmup": len(warmup), "hybrid": len(hybrid)},
     }
 
 
-def _tokens(hybrid: list[dict[str, Any]], passes: int) -> dict[str, int]:
+def hybrid_tokens(hybrid: list[dict[str, Any]], passes: int = 1) -> dict[str, int]:
+    """The tokens of the hybrid stage's lines as `spent` has them; each generation is trained on `passes` times."""
     sampled = trained = 0.0
     sft = rollouts = 0
     for line in hybrid:

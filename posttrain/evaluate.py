@@ -3,7 +3,7 @@
 A problem passes when its completion scores 1.0 under the task's reward. Greedy pass@1 is what the tables show; sampled
 pass@k (Chen et al. 2021, arXiv 2107.03374) says what more tries would give. Intervals are percentile bootstraps over
 problems: they say how the figure would vary with another draw of problems, not with another seed of training. When
-every problem passes, or none, the interval has no width, as there is nothing to resample.
+every problem passes, or none, there is nothing to resample, and the interval is the exact one (Clopper, Pearson 1934).
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def pass_at_k(n: int, c: int, k: int) -> float:
 def bootstrap_ci(
     values: Sequence[float] | np.ndarray, *, confidence: float = 0.95, resamples: int = 10_000, seed: int = 0
 ) -> tuple[float, float]:
-    """The percentile bootstrap interval of the mean of `values`, one value a problem.
+    """The percentile bootstrap interval of the mean of `values`, one value a problem; of equal values without width.
 
     Raises:
         DataError: there are no values.
@@ -68,6 +68,26 @@ def bootstrap_ci(
     return float(lo), float(hi)
 
 
+def share_ci(values: Sequence[float] | np.ndarray, *, confidence: float = 0.95, seed: int = 0) -> tuple[float, float]:
+    """The interval of a mean of passes, or of chances to pass, one value from 0 to 1 a problem.
+
+    It is `bootstrap_ci`, but where all of n values are 0 or all are 1, which no resampling can tell from a model that
+    never fails or passes. Then it is Clopper and Pearson's (1934) exact one: 0 of n come to pass with a chance of
+    (1 - p)^n, so that p is at most 1 - 0.025^(1/n); of n of n it is at least 0.025^(1/n). It holds for chances too:
+    a mean of p needs values above 0 in a share of at least p.
+
+    Raises:
+        DataError: there are no values.
+    """
+    numbers = np.asarray(values, dtype=np.float64)
+    end = ((1 - confidence) / 2) ** (1 / numbers.size) if numbers.size else 0.0
+    if numbers.size and (numbers == 0.0).all():
+        return 0.0, 1.0 - end
+    if numbers.size and (numbers == 1.0).all():
+        return end, 1.0
+    return bootstrap_ci(numbers, confidence=confidence, seed=seed)
+
+
 def paired_difference(
     before: Sequence[float],
     after: Sequence[float],
@@ -82,7 +102,8 @@ def paired_difference(
     than two separate ones suggest, and excludes 0 when the change is more than these problems' luck.
 
     Returns:
-        (difference, lo, hi).
+        (difference, lo, hi). Where no result differs there is nothing to resample: all three are 0, and lo to hi is no
+        interval.
 
     Raises:
         DataError: the two don't hold the same number of problems, or none.
@@ -102,7 +123,7 @@ class Evaluation:
 
     Attributes:
         passed: Whether the greedy completion of each problem passes, in the order of the problems.
-        ci95: The bootstrap interval of greedy pass@1.
+        ci95: The interval of greedy pass@1 (`share_ci`).
         pass_at_k: Sampled pass@k by k, empty when nothing was sampled.
         by: Greedy pass@1 by the values of a column, {column: {value: {"n", "pass@1"}}}.
         rows: One row a completion for the completions' parquet file; `sample` is None for the greedy one.
@@ -248,7 +269,7 @@ def evaluate(
     passed = [line["passed"] for line in table]
     return Evaluation(
         passed=passed,
-        ci95=bootstrap_ci(passed, seed=seed),
+        ci95=share_ci(passed, seed=seed),
         pass_at_k={each: _mean_pass_at_k(tried, each) for each in k} if tried else {},
         by=_slices(table, slice_by),
         rows=everything,

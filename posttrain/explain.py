@@ -16,6 +16,8 @@ from posttrain.layout import Layout
 
 SFT_PHASES, GRPO_PHASES = ("sft",), ("generate", "score", "kl", "grpo")
 """Phases of `seconds` by the half they serve; `scored_ahead` passes while sampling does, within `generate`."""
+CONTROLLER = "hybrid.controller"
+"""The keys of a recipe that a decision comes from."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,12 @@ def explain_step(run: Recorded, step: int) -> dict[str, Any]:
         kl_step = _last_measured(run.decisions[:place], "kl")
         sentences += why(run.controller, decision.before, decision.mix, kl_step)
     sentences += [f"This does not add up: {text}." for text in decision.differs]
+    later = run_reading.accepted_changes(run.layout, CONTROLLER) if decision.differs else []
+    sentences += [
+        f"Settings were changed later, from step {first} on: {', '.join(changed)}."
+        for first, changed in later
+        if first > step
+    ]
     sentences += _showed(record, run.recipe)
     sentences += _next(run.decisions[place + 1 : place + 2], record)
     sentences += [text for text in [seconds_in_words(record.get("seconds") or {})] if text]
@@ -130,10 +138,12 @@ def _showed(record: Mapping[str, Any], recipe: Mapping[str, Any]) -> list[str]:
         sentences.append(f"SFT: {', '.join(words)}.")
     grpo = _grpo_showed(record)
     sentences += [f"GRPO: {', '.join(grpo)}."] if grpo else []
-    if gives_nothing(record):
+    if no_spread(record):
         sentences.append(
             "In every group all completions scored the same, so every advantage is 0 and the GRPO loss with it: the "
             "step taught nothing."
+            if taught_nothing(record, recipe)
+            else "In every group all completions scored the same: no advantage came from the rewards."
         )
     limit = (recipe.get("hybrid") or {}).get("max_grad_norm")
     norm = record.get("grad_norm")
@@ -157,9 +167,19 @@ def _grpo_showed(record: Mapping[str, Any]) -> list[str]:
     return words
 
 
-def gives_nothing(record: Mapping[str, Any]) -> bool:
-    """Whether a step's rollouts had no group with a spread, so that GRPO had nothing to learn from."""
+def no_spread(record: Mapping[str, Any]) -> bool:
+    """Whether no group of a step's rollouts had a spread in its rewards, so that every advantage was 0."""
     return bool((record.get("mix") or {}).get("grpo")) and record.get("zero_std_share") == 1.0
+
+
+def taught_nothing(record: Mapping[str, Any], recipe: Mapping[str, Any]) -> bool:
+    """Whether, besides, the step's loss had no other part: no SFT, no KL penalty (beta), no entropy bonus.
+
+    Without a recipe the last two are not known, and it is not said.
+    """
+    grpo = (recipe.get("hybrid") or {}).get("grpo") or {}
+    others = ((record.get("mix") or {}).get("sft"), grpo.get("beta"), grpo.get("entropy_coef"))
+    return no_spread(record) and bool(recipe) and not any(others)
 
 
 def _next(following: Sequence[Decision], record: Mapping[str, Any]) -> list[str]:

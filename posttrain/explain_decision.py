@@ -48,10 +48,10 @@ def _sasr(controller: SASR, before: State, mix: Mix, kl_step: int | None) -> lis
         f"p = G_last / (G_last + gamma * G_warmup) = {number(last)} / ({number(last)} + {gamma:g} * {number(warm)}) = "
         f"{plain:.3f}."
     )
-    return [text, _origin(before), *_guard(controller, before, plain, mix, kl_step)]
+    return [text, _origin(controller, before), *_guard(controller, before, plain, mix, kl_step)]
 
 
-def _origin(before: State) -> str:
+def _origin(controller: SASR, before: State) -> str:
     measured, age = before["measured_at"], before["step"] - before["measured_at"]
     ratio = before["g_last"] / before["g_warmup"]
     if not measured:
@@ -59,9 +59,8 @@ def _origin(before: State) -> str:
             f"No SFT gradient has been measured in this stage yet, so G_last is G_warmup, {number(before['g_last'])}."
         )
     when = "the step before" if not age else f"{age + 1} steps earlier"
-    return (
-        f"G_last is the SFT gradient's norm at step {measured}, {when}: {ratio:.2f} times what the warm-up ended with."
-    )
+    warm = "what the warm-up ended with" if controller.g_warmup is None else "G_warmup (set by the recipe)"
+    return f"G_last is the SFT gradient's norm at step {measured}, {when}: {ratio:.2f} times {warm}."
 
 
 def _guard(controller: SASR, before: State, plain: float, mix: Mix, kl_step: int | None) -> list[str]:

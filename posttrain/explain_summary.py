@@ -13,17 +13,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from posttrain import run_reading
+from posttrain import run_reading, terminal
 from posttrain.controllers import SASR
 from posttrain.decisions import Decision
-from posttrain.explain import GRPO_PHASES, SFT_PHASES, Recorded, gives_nothing
+from posttrain.explain import CONTROLLER, GRPO_PHASES, SFT_PHASES, Recorded, no_spread, taught_nothing
 from posttrain.explain_decision import number
 from posttrain.progress import duration
 from posttrain.report.page import visible
 from posttrain.run_reading import Lines
 
 PARTS = 4
-_WIDTH = 100  # where the console is no terminal
 
 
 def explain_run(run: Recorded) -> dict[str, Any]:
@@ -39,7 +38,7 @@ def explain_run(run: Recorded) -> dict[str, Any]:
     sentences = [_stage(run, lines)]
     if lines:
         sentences += [_kinds(run, lines), *_moves(lines), *_norms(run, lines), *_guard(run), *_refreshed(run.decisions)]
-        sentences += [*_nothing(lines), *_skipped(lines), *_time(lines)]
+        sentences += [*_nothing(run, lines), *_skipped(lines), *_time(lines)]
     sentences += [*_results(run), _check(run, differs)] if lines else _results(run)
     return {
         "run": run.name,
@@ -123,12 +122,12 @@ def _norms(run: Recorded, lines: Lines) -> list[str]:
     gamma = run.controller.gamma
     text = (
         f"p is 1/2 where G_last = gamma * G_warmup = {gamma:g} * {number(warm)} = {number(gamma * warm)}. "
-        f"The SFT norms were by quarter {', '.join(ratios)} times G_warmup: alone they pulled p "
+        f"The SFT norms were by quarter {', '.join(ratios)} times G_warmup, from 1 at the start"
     )
-    means = [mean for part in quarters if (mean := _mean(part))]
-    moved = means[-1] / means[0] if means else 1.0
-    text += "down" if moved < 0.9 else "up" if moved > 1.1 else "neither up nor down"
-    return [f"{text} over the stage."]
+    # G_last is G_warmup until a norm is measured, so that is what the last ones are to be compared with
+    moved = next(mean for part in reversed(quarters) if (mean := _mean(part)) is not None) / warm
+    way = "down" if moved < 0.9 else "up" if moved > 1.1 else ""
+    return [text + (f": alone they pulled p {way} over the stage." if way else ".")]
 
 
 def _guard(run: Recorded) -> list[str]:
@@ -162,7 +161,7 @@ def _refreshed(taken: Sequence[Decision]) -> list[str]:
     return [f"G_last had gone stale and was measured without a step on it at {ranges(steps)}."] if steps else []
 
 
-def _nothing(lines: Lines) -> list[str]:
+def _nothing(run: Recorded, lines: Lines) -> list[str]:
     grpo = [line for line in lines if (line.get("mix") or {}).get("grpo")]
     if not grpo:
         return ["There was no GRPO step: no completion was sampled in training."]
@@ -170,13 +169,19 @@ def _nothing(lines: Lines) -> list[str]:
     if not any((line.get("mix") or {}).get("sft") for line in lines):
         found.append("There was no SFT step in this stage.")
     shares = [line["zero_std_share"] for line in grpo if line.get("zero_std_share") is not None]
-    dead = [line["step"] for line in grpo if gives_nothing(line)]
+    dead = [line["step"] for line in grpo if taught_nothing(line, run.recipe)]
+    other = [line["step"] for line in grpo if no_spread(line) and not taught_nothing(line, run.recipe)]
     if shares:
         found.append(f"On average {_mean(shares):.0%} of a GRPO step's groups had no spread in their rewards.")
     if dead:
         found.append(
             f"At {_count(len(dead), 'GRPO step')} ({ranges(dead)}) no group had one: every advantage was 0 and so the "
             "loss, and the step taught nothing."
+        )
+    if other:
+        found.append(
+            f"At {_count(len(other), 'GRPO step')} ({ranges(other)}) no group had one: no advantage came from the "
+            "rewards there."
         )
     return found
 
@@ -215,6 +220,13 @@ def _check(run: Recorded, differs: list[list[Any]]) -> str:
     if not differs:
         return f"All {told} decisions were taken again from the recorded numbers and are as recorded."
     steps = list(dict.fromkeys(step for step, _ in differs))
+    changes = run_reading.accepted_changes(run.layout, CONTROLLER)
+    if changes and steps[-1] < max(first for first, _ in changes):
+        named = "; ".join(
+            f"from step {first} on the run went on under changed settings ({', '.join(changed)})"
+            for first, changed in changes
+        )
+        return f"{len(steps)} earlier decisions are not what recipe.yaml's settings give ({ranges(steps)}): {named}."
     return (
         f"{len(steps)} recorded decisions do NOT follow from the recorded numbers under recipe.yaml's settings "
         f"({ranges(steps)}; at step {steps[0]}: {differs[0][1]}). The run may have gone on under changed settings "
@@ -275,9 +287,7 @@ def _times(count: int) -> str:
 
 def show(told: dict[str, Any], console: Console | None = None) -> None:
     """Print what `explain_run` or `explain_step` told: the sentences, and of a run its quarters."""
-    console = console or Console()
-    if not console.is_terminal:
-        console = Console(file=console.file, width=_WIDTH)
+    console = console or terminal.console()
     for sentence in told["sentences"]:
         console.print(Text(visible(sentence)), soft_wrap=not console.is_terminal)
     if told.get("parts"):
@@ -285,11 +295,13 @@ def show(told: dict[str, Any], console: Console | None = None) -> None:
 
 
 def _table(parts: list[dict[str, Any]]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     names = {"sft": "SFT", "grpo": "GRPO", "both": "both", "p": "p", "sft_loss": "SFT loss", "sft_norm": "SFT norm",
              "grpo_norm": "GRPO norm", "kl": "KL", "reward": "reward",
-             "zero_std_share": "no spread"}  # fmt: skip
-    shown = [key for key in names if any(part[key] not in (None, 0) for part in parts)]
+             "zero_std_share": "dead"}  # fmt: skip
+    # A loss, norm or reward that is 0 all along says something; a kind of step that there never was does not
+    nothing = {key: (None, 0) if key in ("sft", "grpo", "both") else (None,) for key in names}
+    shown = [key for key in names if any(part[key] not in nothing[key] for part in parts)]
     table.add_column("steps", no_wrap=True)
     for key in shown:
         table.add_column(names[key], justify="right")

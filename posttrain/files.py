@@ -56,6 +56,12 @@ def _other_fix(path: Path, error: OSError) -> str | None:
     return None
 
 
+def is_full_disk(error: BaseException) -> bool:
+    """Whether it is the error of a disk (or a quota, or a file's size limit) that is full."""
+    cause = error.__cause__ if isinstance(error, CheckpointError) else error
+    return isinstance(cause, OSError) and cause.errno in FULL
+
+
 @contextlib.contextmanager
 def replacing(path: Path, size: int | None = None) -> Iterator[Path]:
     """Yield a temporary path in the folder of `path`; on success its file takes the place of `path`, synced to disk.
@@ -185,6 +191,16 @@ def drop_torn_end(path: Path) -> bool:
         return False
     _replace_bytes(path, kept)
     return True
+
+
+def drop_broken_lines(path: Path) -> None:
+    """Rewrite a JSON-lines file without the lines that cannot be read, wherever they are."""
+    if not path.exists():
+        return
+    content = path.read_bytes()
+    kept = b"".join(line + b"\n" for line in content.split(b"\n") if _is_record(line))
+    if kept != content:
+        _replace_bytes(path, kept)
 
 
 def keep_lines(path: Path, keep: Callable[[dict[str, Any]], bool]) -> None:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -18,7 +19,7 @@ from trl.models.utils import unwrap_model_for_generation
 
 from posttrain import kl
 from posttrain.alarms.rollout_facts import rollout_facts
-from posttrain.ledger import Recorder, completion_columns, rollout_rows
+from posttrain.ledger import Recorder, completion_columns, rollout_rows, without_note
 from posttrain.rollouts.engines import Engine, open_engine
 from posttrain.rollouts.for_trl import (
     EngineRollouts,
@@ -69,6 +70,7 @@ class GRPOSide(WindowSide):
         self._rollouts = self._recorded_at = 0
         self._evaluated = (0, 0)  # at which step, and how many rows since
         self._columns: list[dict[str, Any]] = []
+        self._looks_at_rollouts = True
         self._last_loaded_step = -1
         self._drawn_ahead: list[dict[str, Any]] | None = None
         self.begin_windows()
@@ -229,16 +231,32 @@ class GRPOSide(WindowSide):
         due = every and not (self._recorded_at and step // every == self._recorded_at // every)
         if due:
             self._recorded_at = step
-        columns, names = gather_object(self._columns), self.reward_func_names
-        weights = dict(zip(names, self.args.reward_weights or [1.0] * len(names), strict=True))
+        own = self._columns if due else [without_note(row) for row in self._columns]  # notes may be long
+        columns = gather_object(own)
 
         def write(recorder: Recorder) -> None:
             rows = rollout_rows(step, self._logs, columns)
-            self._ledger.facts["sampled"] = rollout_facts(rows, group=self.num_generations, weights=weights)
+            self._ledger.facts["sampled"] = self._facts_of(rows)
             if due:
                 recorder.completions(step, rows)
 
         self.record(write)
+
+    def _facts_of(self, rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+        """What the alarms look at. Where that fails it is said once, and left out from then on: training goes on."""
+        names = self.reward_func_names
+        weights = dict(zip(names, self.args.reward_weights or [1.0] * len(names), strict=True))
+        if not self._looks_at_rollouts:
+            return None
+        try:
+            return rollout_facts(rows, group=self.num_generations, weights=weights)
+        except Exception as error:
+            self._looks_at_rollouts = False
+            warnings.warn(
+                f"alarms do not see the completions any more, for this failed: {type(error).__name__}: {error}",
+                stacklevel=2,
+            )
+            return None
 
     def last_rollouts(self) -> list[dict[str, Any]]:
         """Those of the newest rollouts that the main process scored, as `rollout_rows`; there, and on no other."""

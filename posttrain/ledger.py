@@ -248,6 +248,11 @@ def completion_columns(
     return columns
 
 
+def without_note(columns: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of `completion_columns` without its text: what is needed of a generation whose completions aren't kept."""
+    return {name: value for name, value in columns.items() if name != "note"}
+
+
 def reward_notes(reward_funcs: Sequence[Any], count: int) -> list[str]:
     """Why each completion of the last batch scored as it did, where the rewards say so."""
     notes: list[list[str]] = [[] for _ in range(count)]

@@ -13,8 +13,9 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TextIO
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.live import Live
+from rich.segment import Segment
 from rich.text import Text
 
 from posttrain.live import LiveState
@@ -27,13 +28,19 @@ SHARE_OF_TIME = 0.01
 class LiveTerminal:
     """The live view of a run on a terminal.
 
-    While it runs, `sys.stdout` and `sys.stderr` print above it, and so do loggers that were given those before.
+    While it runs, `sys.stdout` and `sys.stderr` print above it, and so do loggers that were given those before. A frame
+    may be drawn wherever anyone prints; so one that fails raises nothing there, and stays empty.
 
     Args:
         console: The terminal.
         state: What to draw; changed by others between two calls of `refresh`.
         clock: What tells the seconds between frames.
+
+    Attributes:
+        failed: The error of the first frame that could not be drawn.
     """
+
+    failed: Exception | None = None
 
     def __init__(self, console: Console, state: LiveState, clock: Callable[[], float] = time.monotonic):
         self._console, self._state, self._clock = console, state, clock
@@ -88,12 +95,33 @@ class LiveTerminal:
         self._console.print(text, markup=False, highlight=False, emoji=False)
 
     def _frame(self) -> RenderableType:
+        return _Guarded(self._drawn, self._note)
+
+    def _note(self, error: Exception) -> None:
+        self.failed = self.failed or error
+
+    def _drawn(self) -> RenderableType:
         self._state.catch_up()
         width, height = self._console.width, self._console.height
         if self._final:
             return frame(self._state, width, height, final=True)
         # The cursor waits on a line of its own, where the ^C that a terminal echoes moves nothing
         return Group(frame(self._state, width, height - 1), Text())
+
+
+class _Guarded:
+    """What `make` returns when it is rendered; nothing, and `failed` is told, where either fails."""
+
+    def __init__(self, make: Callable[[], RenderableType], failed: Callable[[Exception], None]):
+        self._make, self._failed = make, failed
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
+        try:
+            segments = list(console.render(self._make(), options))
+        except Exception as error:
+            self._failed(error)
+            segments = []
+        yield from segments
 
 
 def _stream_handlers() -> Iterator[logging.StreamHandler]:

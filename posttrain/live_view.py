@@ -6,6 +6,7 @@ markup; `live.safe` has taken from it what a terminal would obey.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -25,6 +26,9 @@ NAMES = {"sft_norm": "SFT norm", "grpo_norm": "GRPO norm", "kl": "KL"}
 
 NARROW = 48
 """Columns below which there are bars only."""
+
+RANGE, LEAST_SPARK = 16, 20
+"""Columns of a curve's least and greatest value, and those that its course keeps beside them."""
 
 TWO_COLUMNS = 96
 """Columns from which curves stand in two columns, and completions side by side."""
@@ -81,22 +85,33 @@ def _count(bar: Bar) -> str:
 
 
 def _curves(state: LiveState, width: int) -> Table:
-    """A line for each curve: its name, its course and its latest value."""
+    """A line for each curve: its name, its course from 0 up, its latest value, and where it fits, the range."""
     columns = 2 if width >= TWO_COLUMNS else 1
     name_width, value_width = 9, 8
     spark_width = width // columns - name_width - value_width - 4
+    range_width = RANGE if spark_width - RANGE - 1 >= LEAST_SPARK else 0
+    spark_width -= range_width and range_width + 1
     table = Table.grid(padding=(0, 1))
     for _ in range(columns):
         table.add_column(width=name_width, no_wrap=True)
         table.add_column(width=spark_width, no_wrap=True)
         table.add_column(width=value_width + 1, no_wrap=True)
+        if range_width:
+            table.add_column(width=range_width, no_wrap=True)
     cells: list[Text] = []
     for name in CURVES:
         curve = state.curves[name]
         latest = "-" if curve.latest is None else figure(float(curve.latest))
-        cells += [Text(NAMES.get(name, name)), Text(sparkline(curve.points, spark_width), "cyan"), Text(latest, "bold")]
-    for start in range(0, len(cells), 3 * columns):
-        table.add_row(*cells[start : start + 3 * columns])
+        seen = [value for value in curve.points if value is not None and math.isfinite(value)]
+        # On a scale of its own noise would look like a collapse
+        low, high = min([0.0, *seen]), 1.0 if name == "p" else max(seen, default=0.0)
+        course = sparkline(curve.points, spark_width, low=low, high=high)
+        cells += [Text(NAMES.get(name, name)), Text(course, "cyan"), Text(latest, "bold")]
+        if range_width:
+            cells.append(Text(f"{figure(min(seen))}..{figure(max(seen))}" if seen else "", "dim"))
+    across = len(table.columns)
+    for start in range(0, len(cells), across):
+        table.add_row(*cells[start : start + across])
     return table
 
 

@@ -77,12 +77,16 @@ def _tokens(vocabulary: int) -> torch.Tensor:
 
 
 def cast(folder: Path, dtype: str) -> None:
-    """Rewrite the floating point weights of a folder in another dtype, a file at a time, and say so in config.json."""
+    """Rewrite the floating point weights of a folder in another dtype, a file at a time, and say so in config.json.
+
+    Raises:
+        CheckpointError: A weight that was finite is not in that dtype, as float16 ends at 65504.
+    """
     wanted = getattr(torch, dtype)
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        fewer = {name: each.to(wanted) if each.is_floating_point() else each for name, each in tensors.items()}
+        fewer = {name: _as(wanted, name, each) if each.is_floating_point() else each for name, each in tensors.items()}
         save_file(fewer, path, metadata={"format": "pt"})
     index = folder / "model.safetensors.index.json"
     if index.is_file():
@@ -93,3 +97,16 @@ def cast(folder: Path, dtype: str) -> None:
     if config.is_file():
         value = json.loads(config.read_text())
         config.write_text(json.dumps(value | {"dtype": dtype}, indent=2))
+
+
+def _as(wanted: torch.dtype, name: str, tensor: torch.Tensor) -> torch.Tensor:
+    found = tensor.to(wanted)
+    if bool((tensor.isfinite() & ~found.isfinite()).any()):
+        raise CheckpointError(
+            f"the tensor {name} has finite values that are not in {str(wanted).removeprefix('torch.')}: "
+            f"up to {float(tensor[tensor.isfinite()].abs().max()):.6g}",
+            expected=f"values of at most {torch.finfo(wanted).max:g}",
+            where="--dtype",
+            fix="--dtype bfloat16, which has float32's range",
+        )
+    return found

@@ -18,7 +18,8 @@ from posttrain.compare import difference, problems
 from posttrain.compare_spending import spending_in_words, spent
 from posttrain.layout import Layout
 from posttrain.mix_drawing import mix_drawing
-from posttrain.origin import Origin, plain_name, without_places
+from posttrain.origin import Origin, is_hub_id, plain_name, without_paths, without_places
+from posttrain.reward import known_rewards
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -98,13 +99,15 @@ def write_card(folder: Path, subject: Subject, *, name: str, origin: Origin, kin
             kind=kind,
             task=_task(recipe),
             stages=_stages(recipe, steps),
+            programs="grpo" in _losses(steps) and _built_in(recipe),
+            graded_by=_graded_by(recipe),
             table=table,
             ks=list(dict.fromkeys(k for row in table for k in row["pass@k"])),
             slices=_slices(subject),
             mix=bool(drawing),
             mix_words=_mix_words(steps),
             data=_data(layout),
-            fingerprints={key: value[:16] for key, value in (environment.get("fingerprints") or {}).items()},
+            fingerprints={_of_what(key): value[:16] for key, value in (environment.get("fingerprints") or {}).items()},
             prompt=_prompt(layout),
             max_new_tokens=((recipe.get("hybrid") or {}).get("grpo") or {}).get("max_completion_length") or 256,
             recipe=fence(_yaml(without_places(recipe)), "yaml") if recipe else "",
@@ -114,7 +117,7 @@ def write_card(folder: Path, subject: Subject, *, name: str, origin: Origin, kin
             unfinished=not (subject.warmup or subject.checkpoint or "final" in subject.evaluations()),
         )
     )
-    text = f"---\n{_metadata(name, recipe, origin, kind, table).strip()}\n---\n\n{body.strip()}\n"
+    text = f"---\n{_metadata(name, recipe, origin, kind, table, _losses(steps)).strip()}\n---\n\n{body.strip()}\n"
     files.write_text(folder / "README.md", text)
 
 
@@ -148,11 +151,11 @@ def _yaml(recipe: dict[str, Any]) -> str:
     return yaml_dump(recipe, sort_keys=False)
 
 
-def _metadata(name: str, recipe: dict[str, Any], origin: Origin, kind: str, table: Lines) -> str:
+def _metadata(name: str, recipe: dict[str, Any], origin: Origin, kind: str, table: Lines, losses: list[str]) -> str:
     from huggingface_hub import EvalResult, ModelCardData
 
     tasks = [task.get("name", "") for task in _tasks(recipe)]
-    datasets = sorted({task["dataset"] for task in _tasks(recipe) if task.get("dataset")})
+    datasets = sorted({task["dataset"] for task in _tasks(recipe) if is_hub_id(task.get("dataset") or "")})
     last = next((row for row in table if row["own"]), None)  # of another state the hub must not be told
     result = EvalResult(
         task_type="text-generation", dataset_type="_".join(tasks) or "unknown",
@@ -166,7 +169,7 @@ def _metadata(name: str, recipe: dict[str, Any], origin: Origin, kind: str, tabl
         datasets=datasets or None,
         library_name="peft" if kind == "adapter" else "transformers",
         pipeline_tag="text-generation",
-        tags=["posttrain", "sft", "grpo", *(["lora"] if recipe.get("lora") else []), *tasks],
+        tags=["posttrain", *losses, *(["lora"] if recipe.get("lora") else []), *tasks],
         model_name=name if result else None,
         eval_results=[result] if result else None,
     )
@@ -194,6 +197,40 @@ def _stages(recipe: dict[str, Any], steps: Lines) -> str:
         how = f", mixed step by step by `{controller}`" if len(losses) > 1 else ""
         parts.append(f"{done['hybrid']} steps of {' and '.join(losses)}{how}")
     return ", then ".join(parts) or "no step yet"
+
+
+def _losses(steps: Lines) -> list[str]:
+    """Which of "sft" and "grpo" the steps had."""
+    mixes = [{"sft": 1} if line["stage"] == "warmup" else line.get("mix") or {} for line in steps]
+    return [name for name in ("sft", "grpo") if any(mix.get(name) for mix in mixes)]
+
+
+def _own_rewards(recipe: dict[str, Any]) -> Lines:
+    """The rewards that the recipe names; none where it leaves them to the task."""
+    return [{"name": each} if isinstance(each, str) else each for each in recipe.get("rewards") or []]
+
+
+def _built_in(recipe: dict[str, Any]) -> bool:
+    """Whether every reward is one of posttrain's own, which are programs; what another does is not known."""
+    known = {name: point.value for name, point in known_rewards().items()}
+    own = [each.get("name") or "" for each in _own_rewards(recipe)]
+    if own:
+        return all(known.get(name, "").startswith("posttrain.") for name in own)
+    tasks = [task.get("name") for task in _tasks(recipe)]
+    return bool(tasks) and all(name in TASKS for name in tasks)
+
+
+def _graded_by(recipe: dict[str, Any]) -> str:
+    own = [each.get("name") or each.get("path") or each.get("import") for each in _own_rewards(recipe)]
+    plain = [re.sub(r"[`<>\s]+", " ", without_paths(str(name))) for name in own]  # within a code span
+    names = ", ".join(f"`{name}`" for name in plain)
+    return f"the recipe's reward{'s' if len(own) > 1 else ''}: {names}" if own else "the task's reward"
+
+
+def _of_what(name: str) -> str:
+    """What a fingerprint is of, as "data" or "reward NAME"; the name may be a path."""
+    kind, space, rest = name.partition(" ")
+    return f"{kind}{space}{without_paths(rest)}"
 
 
 def _mix_words(steps: Lines) -> str:

@@ -61,7 +61,7 @@ def origin_of(layout: Layout, *, base_model: str | None = None, license: str | N
         )
     elif model.get("gguf") or name.lower().endswith(".gguf"):
         words = f"a GGUF file, {plain_name(PurePath(model.get('gguf') or name).name)}, dequantised"
-    elif name and _is_hub_id(name):
+    elif name and is_hub_id(name):
         hub_id, made_here = name, False
         words = f"`{name}`" + (f", revision {model['revision']}" if model.get("revision") else "")
         known = _license_of(layout)
@@ -72,7 +72,8 @@ def origin_of(layout: Layout, *, base_model: str | None = None, license: str | N
     return Origin(base_model or hub_id, license or known, words, made_here, named=base_model is not None)
 
 
-def _is_hub_id(name: str) -> bool:
+def is_hub_id(name: str) -> bool:
+    """Whether a name can be one of the hub's, and is no file or folder here."""
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id
 

@@ -208,6 +208,12 @@ def _settled(recipe: Recipe) -> Recipe:
     Raises:
         ConfigError: The machine has not what the recipe asks for.
     """
+    if recipe.run.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(
+            "run.device is cuda, and torch sees no GPU",
+            where=recipe.where("run.device"),
+            fix="set run.device to auto, which takes the CPU then; `posttrain doctor` says what is amiss",
+        )
     section, engine = recipe.rollout, "vllm" if recipe.rollout.uses_vllm() else "transformers"
     if engine == "vllm" and section.mode == "colocate":
         if recipe.run.device == "cpu" and torch.cuda.is_available():

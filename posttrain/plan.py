@@ -310,6 +310,7 @@ def _stages(recipe: Recipe, num_processes: int) -> list[ConfigError]:
                     f"{name}.warmup_steps",
                     f"the learning rate rises over {stage.warmup_steps} of {stage.steps} steps",
                     expected=f"fewer than {stage.steps}",
+                    fix=f"set {name}.warmup_steps to {stage.steps // 10}",
                 )
             )
     return problems

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -61,7 +62,7 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._live is not None:
-            self._live.stop()
+            self._draw(LiveTerminal.stop)
             self._live = None
 
     @property
@@ -87,8 +88,7 @@ class Progress:
 
     def record(self, record: Mapping[str, Any]) -> None:
         """Take a line of `steps.jsonl` into the curves; the next `update` shows it."""
-        if self._live is not None:
-            self.state.add_record(record)
+        self._draw(lambda live: self.state.add_record(record))
 
     def start_over(self, records: Iterable[Mapping[str, Any]]) -> None:
         """Draw the curves anew, through the lines that a run goes on from."""
@@ -107,7 +107,7 @@ class Progress:
             return
         text = safe(text)  # it may quote a completion
         if self._live is not None:
-            self._live.say(text)
+            self._draw(lambda live: live.say(text))
         elif self.plain:
             self._line(text)
         else:
@@ -129,7 +129,7 @@ class Progress:
                 self._show(work, final=False)
             elif self._live is not None:
                 self.state.bars = [bar for bar in self.state.bars if bar.name != work.bar().name]
-                self._live.refresh(at_once=True)
+                self._draw(lambda live: live.refresh(at_once=True))
 
         return report
 
@@ -140,12 +140,33 @@ class Progress:
             bars, bar = self.state.bars, stage.bar(final)
             place = next((place for place, each in enumerate(bars) if each.name == bar.name), len(bars))
             bars[place : place + 1] = [bar]
-            self._live.refresh(at_once=final)
+            self._draw(lambda live: live.refresh(at_once=final))
         elif self.plain and (final or self._clock() - self._said >= self.interval):
             self._said = self._clock()
             share = 100 * stage.step // stage.total if stage.total else 100
             detail = " · ".join(part for part in (*stage.figures(), stage.left(final)) if part)
             self._line(f"{stage.name} {stage.step}/{stage.total} ({share} %) · {detail}".removesuffix(" · "))
+
+    def _draw(self, work: Callable[[LiveTerminal], object]) -> None:
+        """Do something with the live view. Where it fails there are plain lines from then on: training goes on."""
+        live = self._live
+        if live is None:
+            return
+        error: Exception | None = None
+        try:
+            work(live)
+        except Exception as raised:
+            error = raised
+        error = error or live.failed
+        if error is None or self._live is None:  # or a handler of a signal was here before
+            return
+        self._live, self.plain = None, True
+        try:
+            with suppress(Exception):
+                live.stop()
+            self._line(safe(f"plain lines from here on, for the live view failed: {type(error).__name__}: {error}"))
+        except OSError:  # there is no terminal any more
+            self.enabled = False
 
     def _line(self, text: str) -> None:
         self.console.print(

@@ -10,12 +10,12 @@ held and every decision is the run's.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from posttrain import run_reading
-from posttrain.controllers import Controller, Mix, Signals, State
+from posttrain.controllers import CONTROLLERS, Controller, Mix, Signals, State
 from posttrain.decisions import controller_of, same
 from posttrain.errors import ConfigError
 
@@ -108,6 +108,7 @@ def with_overrides(recipe: Mapping[str, Any], overrides: Iterable[str]) -> Contr
             f"{stray[0]!r} cannot be replayed: it changes what the model learns, not only the mix",
             expected="controller.key=value, such as controller.gamma=2",
             where="command line",
+            fix=_meant(stray[0], overrides),
         )
     if isinstance(typed.data.get("controller"), str):
         typed.data["controller"] = {"name": typed.data["controller"]}
@@ -118,8 +119,38 @@ def with_overrides(recipe: Mapping[str, Any], overrides: Iterable[str]) -> Contr
     try:
         return Holder.model_validate(layer.data).controller
     except ValidationError as error:
-        raise_all(explain(error, Holder, layer, layer.data), "the controller to replay")
+        problems = explain(error, Holder, layer, layer.data)
+        other = _of_another_kind(own.data["controller"].get("name"), typed.data["controller"])
+        if other and len(problems) == 1:
+            raise ConfigError(
+                problems[0].seen, expected=problems[0].expected, where=problems[0].where, fix=other
+            ) from error
+        raise_all(problems, "the controller to replay")
         raise AssertionError("a validation error without a problem") from error
+
+
+def _meant(stray: str, overrides: Iterable[str]) -> str:
+    """What to write instead of an override that is not of the controller."""
+    keys = {"name"} | {key for kind in CONTROLLERS.values() for key in _keys(kind)}
+    text = next(text for text in overrides if text.removeprefix("hybrid.").partition("=")[0].split(".")[0] == stray)
+    if text.partition("=")[0] in keys:
+        return f"did you mean controller.{text}?"
+    return "leave it out; only `posttrain run` can try it"
+
+
+def _of_another_kind(name: Any, typed: Any) -> str | None:
+    """The override that replays another controller, if the keys typed are only that one's."""
+    if not isinstance(typed, Mapping) or "name" in typed or name not in CONTROLLERS:
+        return None
+    kinds = [kind for kind, each in CONTROLLERS.items() if set(typed) <= _keys(each)]
+    if name in kinds or not kinds:
+        return None
+    values = ", ".join(f"{key}: {value}" for key, value in typed.items())
+    return f'another controller takes its place by "controller={{name: {kinds[0]}, {values}}}"'
+
+
+def _keys(kind: type) -> set[str]:
+    return {each.name for each in fields(kind)} - {"name"}
 
 
 def start_state(controller: Controller, lines: Lines, g_warmup: float | None) -> State:

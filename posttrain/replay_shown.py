@@ -11,14 +11,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from posttrain import files
+from posttrain import files, terminal
 from posttrain.controllers import Controller
 from posttrain.errors import ConfigError
 from posttrain.progress import duration
 from posttrain.replay import Result
 from posttrain.sparkline import sparkline
 
-_WIDTH = 100  # where the console is no terminal
 WARNING = (
     "The signals are those of the model that the run trained. Under another mix that model would have moved "
     "differently, and its norms and KL with it: this is the controller's answer to this run's signals, not another run."
@@ -90,9 +89,7 @@ def sentences(result: Result) -> list[str]:
 
 def show(result: Result, console: Console | None = None) -> None:
     """Print the table, p and the mix of both over the steps, and what to make of it."""
-    console = console or Console()
-    if not console.is_terminal:
-        console = Console(file=console.file, width=_WIDTH)
+    console = console or terminal.console()
     table = Table(box=box.SIMPLE_HEAD, title=Text(f"{result.run}: {result.summary['steps']} hybrid steps"))
     table.title_justify, table.title_style = "left", "bold"
     for name in ("", "SFT", "GRPO", "both", "mean p", "p by quarter", "time in steps"):
@@ -105,6 +102,11 @@ def show(result: Result, console: Console | None = None) -> None:
         label = Text(f"{name}: {settings_in_words(controller, result.own)}")
         table.add_row(label, *counts, _number(side["mean_p"]), quarters, time)
     console.print(table)
+    kinds = {"sft": "SFT", "grpo": "GRPO", "both": "both"}
+    never = [said for kind, said in kinds.items() if result.summary["replay"][kind] and not result.summary["run"][kind]]
+    if result.summary["replay"]["seconds"] is None:
+        kind = f"the run had no step of the kind {' or '.join(never)}" if never else "the run recorded no seconds"
+        console.print(Text(f"time in steps ?: {kind}, so what such a step takes is not known"))
     width = min(console.width - 22, len(result.lines), 120)
     for name, p, share in _curves(result):
         console.print(Text(f"{name:<8}p         {sparkline(p, width, low=0.0, high=1.0)}"), no_wrap=True)

@@ -42,7 +42,9 @@ def open_run(path: str | Path) -> Layout:
 
 
 def _runs_within(folder: Path, name: str = "") -> str | None:
-    found = sorted(file.parent.name for file in folder.glob("*/recipe.yaml")) if folder.is_dir() else []
+    # A folder with a recipe.yaml alone is where somebody keeps a recipe
+    kept = [path for name in ("steps.jsonl", "environment.json") for path in folder.glob(f"*/{name}")]
+    found = sorted({path.parent.name for path in kept})
     chosen = (nearest(name, found) or found)[:3]
     return f"did you mean {' or '.join(str(folder / each) for each in chosen)}?" if chosen else None
 
@@ -90,6 +92,21 @@ def environment(layout: Layout) -> dict[str, Any]:
         CheckpointError: It cannot be read.
     """
     return read_environment(layout.environment_file)
+
+
+def accepted_changes(layout: Layout, section: str = "") -> list[tuple[int, list[str]]]:
+    """What --accept-changes was said to on the way: the hybrid step from which it holds, and `key: was -> is` lines.
+
+    Args:
+        layout: The run.
+        section: Only changes of keys that begin so, and only those that came after the first hybrid step.
+    """
+    found = []
+    for session in environment(layout).get("sessions") or []:
+        lines = [line for line in session.get("accepted") or [] if line.startswith(section)]
+        if lines and session["from_hybrid_step"] > 1:
+            found.append((session["from_hybrid_step"], lines))
+    return found
 
 
 def stages_done(layout: Layout) -> dict[str, dict[str, Any]]:
@@ -154,4 +171,5 @@ def eval_results(layout: Layout, stage: str | None = None, columns: list[str] | 
         return {}
     wanted = None if columns is None else list(dict.fromkeys(["row", "prompt", "sample", *columns]))
     rows = [row for row in records.read_completions(file, wanted) if row.get("sample") is None]
-    return {(row["row"], row["prompt"]): row for row in rows}
+    # A file that was written of no rows has no columns
+    return {(row["row"], row["prompt"]): row for row in rows if "row" in row and "prompt" in row}

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from posttrain import environment, files
-from posttrain.checkpoints import put_aside_torn, why_torn
+from posttrain.checkpoints import latest_checkpoint, put_aside_torn, step_of, why_torn
 from posttrain.data_changes import Contents, data_changes
 from posttrain.errors import CheckpointError, ResumeError
 from posttrain.layout import STAGES, Layout
@@ -52,7 +52,7 @@ class RunDir(Layout):
     def __init__(self, path: Path, lock: Lock, *, resumed: bool = False, changes: list[str] | None = None):
         super().__init__(path)
         self.resumed, self.changes = resumed, changes or []
-        self._lock = lock
+        self._lock, self._accepted = lock, list[str]()
 
     # -- opening -----------------------------------------------------------------------------------------------
 
@@ -136,6 +136,9 @@ class RunDir(Layout):
             run._pass_over_torn()
         described = environment.describe()
         session = {"started": environment.now(), **{key: described[key] for key in ("command", "versions", "git")}}
+        if run._accepted:
+            last = latest_checkpoint(run.checkpoints("hybrid"))
+            session |= {"accepted": run._accepted, "from_hybrid_step": 1 + (step_of(last) if last else 0)}
         files.write_json(
             run.environment_file,
             {
@@ -154,6 +157,8 @@ class RunDir(Layout):
         """Drop what a kill left half written."""
         for file in (self.steps_file, self.eval_file):
             files.drop_torn_end(file)
+        if self.done("hybrid") is not None:  # else the stage mends what its steps can tell anew
+            files.drop_broken_lines(self.alarms_file)
         for folder in (self.path, self.completions_folder):
             for leftover in folder.glob(".*.tmp"):
                 leftover.unlink()
@@ -210,6 +215,7 @@ class RunDir(Layout):
             )
         if not accept_changes:
             raise started_differently(self.path, serious)
+        self._accepted = serious
         for stage in ("hybrid", "final"):
             self._unmark(stage)
         self._drop(lambda stage, step: stage == "final")

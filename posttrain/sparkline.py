@@ -21,7 +21,8 @@ def sparkline(
         low, high: What the lowest and the highest block stand for; the least and the greatest mean where not given.
 
     Returns:
-        Block characters, and blanks for gaps. A series that is the same all along lies in the middle.
+        Block characters, and blanks for gaps. Without `low` and `high` a series that is the same all along lies in the
+        middle, one of zeros at the bottom.
     """
     count = min(len(values), max(width, 0))
     means = [_mean(values[place * len(values) // count : (place + 1) * len(values) // count]) for place in range(count)]
@@ -42,6 +43,6 @@ def _mean(values: Sequence[float | None]) -> float | None:
 def _block(value: float, low: float, high: float) -> str:
     span = high / 2 - low / 2
     if span <= 0:
-        return BLOCKS[len(BLOCKS) // 2 - 1]
+        return BLOCKS[len(BLOCKS) // 2 - 1 if value else 0]
     share = (value / 2 - low / 2) / span
     return BLOCKS[min(max(int(share * len(BLOCKS)), 0), len(BLOCKS) - 1)]

@@ -4,7 +4,9 @@ The clients are transformers' own integrations. They are not left to the trainer
 run of its own whose steps begin at 1, and know no evaluations. Here one axis goes through the run, `global_step`, which
 counts the optimizer steps of both stages. What steps.jsonl holds as numbers is sent as `train/STAGE/KEY` (such as
 `train/hybrid/p`, `train/hybrid/mix/sft`), TRL's other metrics beside it, and an evaluation's as `eval/pass_at_1` and so
-on. A run that is resumed goes on with the tracker's run and sends no step twice, unless its recipe was changed.
+on. A run that is resumed goes on with the tracker's run and sends no step twice, unless it is made anew under another
+recipe. What a tracker lacks of the steps before (it is new to the run, or a kill came first) it gets then, each at its
+own step.
 """
 
 from __future__ import annotations
@@ -12,23 +14,24 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
+import math
 import os
 import re
-import secrets
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
 from posttrain import files
 from posttrain.config import Recipe
-from posttrain.errors import ConfigError
+from posttrain.errors import ConfigError, DataError
 from posttrain.layout import Layout
 from posttrain.ledger import Recorder
 from posttrain.masking import without_secrets
 from posttrain.ranks import Ranks
+from posttrain.tracker_memory import TrackerMemory
+from posttrain.tracker_numbers import flat, is_number, means
 
 PACKAGES = {
     "azure_ml": (("azureml.core",), "azureml-sdk"),
@@ -83,7 +86,8 @@ class Trackers:
         recipe: The recipe as resolved and without secrets, which the trackers show as the run's configuration.
         say: Told of a tracker that failed.
         ranks: The processes of the run.
-        send_again: Send steps that an earlier session sent, for they are not the same any more.
+        send_again: Send what this session makes anew though an earlier one sent it, for it is not the same any more.
+        log_every: Steps of the hybrid stage that are sent as one.
         options: Fields of `transformers.TrainingArguments` that the integrations read; see `OPTIONS`.
     """
 
@@ -96,14 +100,15 @@ class Trackers:
         *,
         ranks: Ranks | None = None,
         send_again: bool = False,
+        log_every: int = 1,
         options: Mapping[str, Any] | None = None,
     ):
         self._names, self._layout, self._recipe, self._say = list(names), layout, recipe, say
         self._ranks, self._send_again, self._options = ranks or Ranks(), send_again, dict(options or {})
+        self._log_every, self._caught_up = log_every, False
         self._clients: dict[str, Any] = {}
         self._pending: dict[int, Mapping[str, Any]] = {}
-        self._warmup_steps = self._sent = self._now = 0
-        self._evaluated = -1
+        self._warmup_steps = self._now = 0
 
     def __enter__(self) -> Trackers:
         """Start them, or go on with what they have of this run.
@@ -122,14 +127,9 @@ class Trackers:
     def _start(self) -> None:
         from transformers.integrations import get_reporting_integration_callbacks
 
-        known = json.loads(self._file.read_text(encoding="utf-8")) if self._file.exists() else {}
-        self._id = known.get("id") or secrets.token_hex(4)
-        if not self._send_again:
-            self._sent, self._evaluated = known.get("sent", 0), known.get("evaluated", -1)
-        self._remember()
-        for line in files.read_lines(self._layout.steps_file):
-            self._take(line)
-        name = re.sub(r"[^\w.-]", "-", f"{self._layout.path.resolve().name}-{self._id}")
+        self._memory = TrackerMemory(self._layout.path / "trackers.json", self._say)
+        self._memory.write()
+        name = re.sub(r"[^\w.-]", "-", f"{self._layout.path.resolve().name}-{self._memory.id}")
         own = {"run_name": name, "output_dir": str(self._layout.path)}
         self._arguments = run_arguments(self._recipe, own, self._options)
         settings = {
@@ -146,8 +146,8 @@ class Trackers:
     def _started(self, tracker: str, kind: Callable[[], Any]) -> Any:
         try:
             client = kind()
-            self._call(client, "on_init_end", self._sent)
-            self._call(client, "on_train_begin", self._sent, model=None)
+            self._call(client, "on_init_end", self._memory.last(tracker))
+            self._call(client, "on_train_begin", self._memory.last(tracker), model=None)
         except Exception as error:
             raise ConfigError(
                 f"{tracker} could not be started: {error}",
@@ -161,36 +161,27 @@ class Trackers:
         self._end(failed=kind is not None)
 
     def _end(self, *, failed: bool) -> None:
-        self._each("on_train_end", self._sent)
+        if not failed:
+            self._catch_up(None)
+            self.send({})
+        for name in list(self._clients):
+            self._tell(name, "on_train_end", self._memory.last(name))
         if "wandb" in self._clients:  # whose integration leaves its run open for whatever the process does next
             sys.modules["wandb"].finish(exit_code=int(failed))
         self._clients = {}
-
-    @property
-    def _file(self) -> Path:
-        """By what name the trackers know the run, and the last step that they have of it."""
-        return self._layout.path / "trackers.json"
-
-    def _remember(self) -> None:
-        """Not by `files.write_json`, which waits for the disk: all that a power cut could cost is a step sent twice."""
-        known = {"id": self._id, "sent": self._sent, "evaluated": self._evaluated}
-        temporary = self._file.with_name(f".{self._file.name}.tmp")
-        with suppress(OSError):  # a disk that is full ends the run where it writes what it cannot do without
-            temporary.write_text(json.dumps(known), encoding="utf-8")
-            temporary.replace(self._file)
 
     # ---- what there is to send ----
 
     def step(self, record: Mapping[str, Any]) -> None:
         """Take in a line of steps.jsonl, which goes out with the next `send`."""
+        if not self._clients:
+            return
+        self._catch_up(record)
+        self._caught_up = True  # by now the run has forgotten what it makes anew
         self._now = self._global_step(record)
-        if self._clients:
-            self._take(record)
-
-    def _take(self, record: Mapping[str, Any]) -> None:
-        step = self._global_step(record)
-        if step > self._sent:
-            self._pending[step] = record
+        if self._send_again:
+            self._memory.forget_from(self._now)
+        self._pending[self._now] = record
 
     def send(self, logs: Mapping[str, Any]) -> None:
         """Send the lines since the last time, as their means, with what a trainer logs besides.
@@ -198,42 +189,83 @@ class Trackers:
         Args:
             logs: Of the trainer. A line's number takes the place of one of the same name.
         """
-        # What an earlier session recorded after its checkpoint is yet to be replaced
-        ready = {step: self._pending.pop(step) for step in sorted(self._pending) if step <= self._now}
+        ready, self._pending = self._pending, {}
         for stage in dict.fromkeys(record["stage"] for record in ready.values()):
             records = {step: record for step, record in ready.items() if record["stage"] == stage}
             said = logs if self._now in records else {}  # else they are of a step that was sent before
-            shown = {name.removeprefix(f"{stage}/"): value for name, value in said.items() if _is_number(value)}
-            numbers = {**shown, **means(list(records.values()))}
-            self._each("on_log", max(records), logs={f"{stage}/{name}": value for name, value in numbers.items()})
-            self._sent = max(records)
-            self._remember()
+            shown = {name.removeprefix(f"{stage}/"): value for name, value in said.items() if is_number(value)}
+            self._send(stage, records, shown)
+
+    def _send(self, stage: str, records: Mapping[int, Mapping[str, Any]], shown: Mapping[str, float]) -> None:
+        for name in list(self._clients):
+            new = [record for step, record in records.items() if step > self._memory.last(name)]
+            if new:
+                numbers = {**shown, **means(new)}
+                self._tell(name, "on_log", max(records), logs={f"{stage}/{key}": numbers[key] for key in numbers})
+        self._memory.note(self._clients, "sent", max(records))
 
     def evaluation(self, record: Mapping[str, Any]) -> None:
         """Send a line of eval.jsonl."""
-        step = self._warmup_steps + record["step"] if record["stage"] in ("hybrid", "final") else record["step"]
-        if not self._clients or step <= self._evaluated:
+        if not self._clients:
             return
+        self._catch_up(record, evaluated=True)
+        step = self._global_step(record)
+        if self._send_again:
+            self._memory.forget_from(step, ("evaluated",))
+        self._send_evaluation(step, record)
+
+    def _send_evaluation(self, step: int, record: Mapping[str, Any]) -> None:
         numbers = {f"eval_{name.replace('@', '_at_')}": value for name, value in flat(record) if name != "step"}
-        self._each("on_log", step, logs=numbers)
-        self._evaluated = step
-        self._remember()
+        for name in list(self._clients):
+            if step > self._memory.last(name, "evaluated"):
+                self._tell(name, "on_log", step, logs=numbers)
+        self._memory.note(self._clients, "evaluated", step)
+
+    def _catch_up(self, until: Mapping[str, Any] | None, *, evaluated: bool = False) -> None:
+        """Send what earlier sessions recorded and a tracker lacks, as the run would have sent it.
+
+        What lies after the checkpoint that the run goes on from is not sent: it is forgotten, or about to be.
+
+        Args:
+            until: A line of this session; what comes before it counts. `None` for all there is.
+            evaluated: It is an evaluation, after its step.
+        """
+        if self._caught_up or not self._clients:
+            return
+        try:
+            steps, evaluations = (files.read_lines(file) for file in (self._layout.steps_file, self._layout.eval_file))
+            self._warmup_steps = max((line["step"] for line in steps if line["stage"] == "warmup"), default=0)
+            end = math.inf if until is None else self._global_step(until)
+            past = [(self._global_step(line), False, line) for line in steps]
+            past = [each for each in past if each[0] < end + evaluated]
+            past += [(step, True, line) for line in evaluations if (step := self._global_step(line)) < end]
+        except (OSError, DataError, KeyError, TypeError) as error:
+            self._say(f"the trackers do not get the steps before: {type(error).__name__}: {error}")
+            self._caught_up = True
+            return
+        for step, is_evaluation, line in sorted(past, key=lambda each: each[:2]):
+            if is_evaluation:
+                self._send_evaluation(step, line)
+            elif not self._memory.has(self._clients, "sent", step):
+                self._pending[step] = line
+                if line["stage"] == "warmup" or line["step"] % self._log_every == 0:  # else with the next ones
+                    self.send({})
 
     def _global_step(self, record: Mapping[str, Any]) -> int:
+        if record["stage"] in ("hybrid", "final"):
+            return self._warmup_steps + record["step"]
         if record["stage"] == "warmup":
             self._warmup_steps = max(self._warmup_steps, record["step"])
-            return record["step"]
-        return self._warmup_steps + record["step"]
+        return record["step"]
 
     # ---- the integrations ----
 
-    def _each(self, event: str, step: int, **facts: Any) -> None:
-        for name, client in list(self._clients.items()):
-            try:
-                self._call(client, event, step, **facts)
-            except Exception as error:
-                self._say(f"{name} failed and gets no more of this run: {type(error).__name__}: {error}")
-                del self._clients[name]
+    def _tell(self, name: str, event: str, step: int, **facts: Any) -> None:
+        try:
+            self._call(self._clients[name], event, step, **facts)
+        except Exception as error:
+            self._say(f"{name} failed and gets no more of this run: {type(error).__name__}: {error}")
+            del self._clients[name]
 
     def _call(self, client: Any, event: str, step: int, **facts: Any) -> None:
         from transformers import TrainerControl, TrainerState
@@ -253,6 +285,7 @@ def trackers_of(
         say,
         ranks=ranks,
         send_again=send_again,
+        log_every=recipe.run.log_every,
         options={name: value for name, value in (recipe.warmup.args | recipe.hybrid.args).items() if name in OPTIONS},
     )
 
@@ -309,35 +342,3 @@ def run_arguments(recipe: Mapping[str, Any], *fields: Mapping[str, Any]) -> Simp
     arguments.to_dict = arguments.to_sanitized_dict = lambda: dict(shown)
     arguments.to_json_string = lambda: json.dumps(shown, indent=2)
     return arguments
-
-
-def flat(record: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, float]]:
-    """The numbers of a line by name, `/` between the keys that lead to one; of an interval, `_low` and `_high`."""
-    for key, value in record.items():
-        name = f"{before}{key}"
-        if isinstance(value, Mapping):
-            yield from flat(value, f"{name}/")
-        elif _is_number(value):
-            yield name, value
-        elif isinstance(value, list | tuple) and len(value) == 2 and all(map(_is_number, value)):
-            yield from zip((f"{name}_low", f"{name}_high"), value, strict=True)
-
-
-def means(records: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """The mean of each number over the lines that have it; of whole numbers, which count something, the last one."""
-    seen: dict[str, list[float]] = {}
-    for record in records:
-        for name, value in flat(record):
-            seen.setdefault(name, []).append(value)
-    return {
-        name: values[-1] if isinstance(values[-1], int) and not isinstance(values[-1], bool) else _mean(values)
-        for name, values in seen.items()
-    }
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(map(float, values)) / len(values)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float)

@@ -20,6 +20,8 @@ import numpy as np
 from posttrain import run_reading
 from posttrain.errors import CheckpointError, ConfigError
 from posttrain.layout import STAGES, Layout
+from posttrain.nearest import did_you_mean
+from posttrain.view_refusals import check_query, not_recorded
 
 Row = dict[str, Any]
 _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
@@ -47,7 +49,10 @@ class PartFilter:
         try:
             return cls(found["name"].strip(), found["sign"], float(found["value"]))  # type: ignore[index]
         except (TypeError, ValueError):
-            raise ConfigError(f"{text!r}", expected="such as 'format<0.5' (in quotes)", where="--part") from None
+            raise ConfigError(
+                f"{text!r}", expected="such as 'format<0.5'", where="--part",
+                fix="write a name, one of < <= = >= > and a number, all in quotes",
+            ) from None  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -126,29 +131,27 @@ def compiled(text: str | None) -> re.Pattern[str] | None:
         ) from error
 
 
-def tables(layout: Layout, query: Query) -> list[Table]:
+def tables(layout: Layout, query: Query, *, strict: bool = True) -> list[Table]:
     """The files that a query is about, newest first.
 
+    Args:
+        layout: The run.
+        query: The steps and the stage of it.
+        strict: Whether steps of which nothing is recorded are an error, where there are others.
+
     Raises:
-        ConfigError: The step, or evaluation, that is asked for is not recorded.
+        ConfigError: A step or a range of which nothing is recorded, or a stage that there is not.
     """
+    check_query(query)
     if query.stage is not None:
-        if query.stage not in STAGES:
-            raise ConfigError(repr(query.stage), expected=f"one of {', '.join(STAGES)}", where="--eval")
         found = [Table(*each) for each in run_reading.eval_files(layout) if each[0] == query.stage]
         if query.step is None and query.first is None and query.last is None:
             found = found[-1:]
     else:
         found = [Table("rollout", *each) for each in run_reading.rollout_files(layout)]
     chosen = [each for each in found if _in_range(each.step, query)]
-    if query.step is not None and not chosen and found:
-        near = sorted(found, key=lambda each: abs(each.step - query.step))[:4]  # type: ignore[operator]
-        raise ConfigError(
-            f"no completions of step {query.step} are recorded",
-            expected="one of those that are, such as " + ", ".join(str(each.step) for each in near),
-            where="--step",
-            fix=None if query.stage else "run.save_completions_every says how often they are",
-        )
+    if strict and found and not chosen:
+        raise not_recorded(found, query)
     return sorted(chosen, key=lambda each: each.place, reverse=True)
 
 
@@ -162,7 +165,7 @@ def search(layout: Layout, query: Query) -> Found:
     """The completions that a query asks for.
 
     Raises:
-        ConfigError: A part that no file has, or a step that is not recorded.
+        ConfigError: A part that no file has, or steps that are not recorded.
         CheckpointError: A file cannot be read.
     """
     files, weights = tables(layout, query), reward_weights(layout)
@@ -174,8 +177,14 @@ def search(layout: Layout, query: Query) -> Found:
     found.rows = list(hits)
     missing = [part.name for part in query.parts if not any(_names(part.name, column) for column in known)]
     if missing and found.looked_at:
-        named = ", ".join(sorted(column.partition("/")[2] for column in known)) or "none"
-        raise ConfigError(f"no completion has a part {missing[0]!r}", expected=f"one of: {named}", where="--part")
+        names = sorted(column.partition("/")[2] for column in known)
+        raise ConfigError(
+            f"no completion has a part {missing[0]!r}",
+            expected=f"one of: {', '.join(names)}" if names else "rollouts with rewards and parts: these have none",
+            where="--part",
+            fix=did_you_mean(missing[0], [*names, *(name.rpartition(".")[2] for name in names)])
+            or "take a name from that list",
+        )
     return found
 
 

@@ -12,6 +12,7 @@ from posttrain import run_reading
 from posttrain.errors import ConfigError
 from posttrain.layout import STAGES, Layout
 from posttrain.view import Found, Query, Reader, Row, Table, nothing_recorded, reward_weights, tables
+from posttrain.view_refusals import not_recorded
 
 _NAMED = 5  # prompts that an error names
 
@@ -54,10 +55,14 @@ def _files(layout: Layout, query: Query) -> list[Table]:
         return tables(layout, query if ranged else replace(query, first=0))
     evals = [Table(*each) for each in run_reading.eval_files(layout)]
     if ranged:
-        within = {each.path for each in tables(layout, replace(query, stage="hybrid", step=None, **_range(query)))}
+        hybrid = replace(query, stage="hybrid", parts=(), step=None, **_range(query))
+        within = {each.path for each in tables(layout, hybrid, strict=False)}
         evals = [each for each in evals if each.path in within]
-    rollouts = tables(layout, replace(query, step=None, **_range(query)))
-    return [*evals, *rollouts]
+    found = [*evals, *tables(layout, replace(query, step=None, **_range(query)), strict=False)]
+    recorded = [] if found else tables(layout, Query())
+    if recorded:
+        raise not_recorded(recorded, query)
+    return found
 
 
 def _range(query: Query) -> dict[str, Any]:
@@ -82,7 +87,10 @@ def _by_number(readers: Iterable[tuple[Table, Reader]], number: int) -> Hits:
             hits.append((file, rows, prompt))
     if not hits:
         known = f"one of the held-out problems 0 to {highest}" if highest >= 0 else "an evaluation with its completions"
-        raise ConfigError(f"there is no problem {number}", expected=f"{known}, or a text", where="--prompt")
+        raise ConfigError(
+            f"there is no problem {number}", expected=f"{known}, or a text", where="--prompt",
+            fix="posttrain view RUN --eval final shows their numbers as rows",
+        )  # fmt: skip
     return hits
 
 
@@ -102,10 +110,12 @@ def _by_text(readers: Iterable[tuple[Table, Reader]], text: str) -> Hits:
     if len(meant) == 1:
         return by_prompt[meant[0]]
     shown = "".join(f"\n    {prompt[:100]!r}" for prompt in meant[:_NAMED])
+    more = len(meant) > _NAMED
     seen = f"{len(meant)} prompts hold {text!r}" if meant else f"no prompt holds {text!r}"
     raise ConfigError(
-        seen + (f":{shown}" if shown else ""), expected="a text that one prompt holds, or the number of a held-out one",
-        where="--prompt",
+        seen + (f"{', such as' if more else ''}:{shown}" if shown else "") + ("\n    \u2026" if more else ""),
+        expected="a text that one prompt holds, or the number of a held-out one", where="--prompt",
+        fix="give more of the prompt" if meant else "--text REGEX looks in the completions instead",
     )  # fmt: skip
 
 

@@ -13,19 +13,17 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
+from posttrain import terminal
 from posttrain.files import plain
 from posttrain.report.page import visible
 from posttrain.view import Found, Row
 
-_WIDTH = 160  # where the console is no terminal
 _CELL = 400  # characters of a text in a table; more than a line of a wide terminal
 
 
 def show(found: Found, *, full: bool = False, console: Console | None = None) -> None:
     """Print what a search gave: a line a completion, or all of each."""
-    console = console or Console()
-    if not console.is_terminal:
-        console = Console(file=console.file, width=_WIDTH)
+    console = console or terminal.console()
     if found.note:
         console.print(Text(visible(found.note)))
         return
@@ -91,7 +89,8 @@ def _print_full(row: Row, console: Console, *, with_prompt: bool) -> None:
     numbers += [f"{_tokens(row)} tokens"] if _tokens(row) else []
     several = row["rewards"] if len(row["rewards"]) > 1 else {}
     numbers += [f"{name} {value:.3g}" for name, value in {**several, **row["parts"]}.items()]
-    console.print(Rule(Text(visible(f"{where(row)}, {', '.join(numbers)}")), align="left"))
+    step = "step " if row["stage"] == "rollout" else ""
+    console.print(Rule(Text(visible(f"{step}{where(row)}, {', '.join(numbers)}")), align="left"))
     if with_prompt:
         console.print(Text("prompt", style="bold"))
         _print_text(row["prompt"], console)

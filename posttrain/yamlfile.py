@@ -264,9 +264,11 @@ def _other_kind(old: dict[str, Any], new: dict[str, Any], tells: tuple[str, ...]
 
 
 def _read_text(path: Path, named_at: str | None) -> str:
-    where = named_at or display(path)
+    where = named_at  # what is wrong with a file is said with its path
     if path.is_dir():
-        raise ConfigError(f"{display(path)} is a folder", expected="a YAML file", where=where)
+        inside = path / "recipe.yaml"  # of a run
+        fix = f"did you mean {display(inside)}?" if inside.is_file() else None
+        raise ConfigError(f"{display(path)} is a folder", expected="a YAML file", where=where, fix=fix)
     try:
         details = path.stat()
         if not stat.S_ISREG(details.st_mode) or details.st_size > LONGEST_FILE:

@@ -101,7 +101,12 @@ class Series:
 
     def _window(self, end: int) -> Window | None:
         values = [value for value in self._values[max(end - self._size, 0) : end] if value is not None]
-        return (fmean(values), variance(values) / len(values)) if len(values) == self._size else None
+        if len(values) < self._size:
+            return None
+        try:
+            return fmean(values), variance(values) / len(values)
+        except OverflowError:  # rewards near the largest number there is
+            return None
 
 
 class History:

@@ -23,6 +23,9 @@ until none is left; a third of them is common and does no harm."""
 TRUNCATED, TRUNCATED_PROBLEM = 0.05, 0.25
 """Share of completions that were cut off: each is a wrong score for a thought that was not finished (DAPO, 3.4)."""
 
+NOTHING = 0.02
+"""Mean rewards up to this one are about 0: the policy can hardly do the task yet."""
+
 LENGTH_WINDOW = 10
 LENGTH_R = 0.4
 LENGTH_Z = 5.0
@@ -65,7 +68,9 @@ def dead_groups(history: History) -> Iterator[Finding]:
     else:
         warm = "more warmup.steps, " if s.recipe else "a longer warm-up, "
         order = "hybrid.curriculum: {model: warmup} (leaves out what is never solved), " if s.recipe else ""
-        advice = f"the prompts are too hard for the policy: {warm}{order}easier prompts, or set {more}"
+        advice = f"the prompts are too hard for the policy: {warm}{order}easier prompts"
+        # Where nothing is ever right, more tries are not, either
+        advice += f", or set {more}" if reward is None or reward > NOTHING else ""
     evidence = (
         f"in {dead:.0%} of the groups of the last {WINDOW} GRPO steps all completions score the same{shares}: "
         "nothing is learned from them"
@@ -87,6 +92,10 @@ def truncation(history: History) -> Iterator[Finding]:
         f"set {s.key('hybrid.grpo.max_completion_length')} to {2 * limit} (now {limit}); where they are only rambling, "
         f"{s.key('hybrid.grpo.mask_truncated_completions')} to true, which keeps them out of the loss"
     )
+    known = [score for score in (cut, whole, _window(history, "reward")) if score is not None]
+    if known and all(abs(score) <= NOTHING for score in known):
+        warm = "more warmup.steps" if s.recipe else "a longer warm-up"
+        advice = f"the policy rambles: {warm} first; only then {advice}"
     yield Finding("truncation", share / TRUNCATED, _level(share, TRUNCATED_PROBLEM), evidence, advice)
 
 

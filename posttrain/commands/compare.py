@@ -19,6 +19,11 @@ EXAMPLES = """examples:
   posttrain compare runs/a runs/b --stage warmup --json
 """
 LONGEST = 300  # characters of one cell
+LEGEND = (
+    "differences are in points over the problems that both runs have, with paired 95 % bootstrap intervals over "
+    "problems; a win was wrong in the baseline and is right, a regression or negative flip was right and is wrong, and "
+    "the negative flip rate is its share of all problems; McNemar p is the exact test of the flips"
+)
 
 
 def add(commands: Any) -> argparse.ArgumentParser:
@@ -61,10 +66,9 @@ def _compare(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(files.plain(compared), ensure_ascii=False, indent=2))
         return 0
-    from rich.console import Console
+    from posttrain.terminal import console
 
-    console = Console()
-    show(compared, console if console.is_terminal else Console(width=120, color_system=None))
+    show(compared, console())
     if args.html:
         print(f"page: {args.html}")
     return 0
@@ -121,6 +125,7 @@ def show(compared: dict[str, Any], console: Console) -> None:
     settings = [(key, *map(in_words, values)) for key, values in compared["settings"].items()]
     if settings:
         console.print(_plain_table("Settings that differ", ("", *names), settings))
+    console.print(Text(f"note: {LEGEND}"), soft_wrap=True)
     for text in compared["warnings"]:
         console.print(Text(f"note: {_printable(text)}"), soft_wrap=True)
 
@@ -141,16 +146,18 @@ def _results(compared: dict[str, Any]) -> Any:
 
 
 def _differences(compared: dict[str, Any]) -> Any:
+    from posttrain.report.page import p_in_words
+
     several = len(compared["differences"]) > 1
     rows = []
     for each in compared["differences"]:
-        p = [f"{each['p']:.2g}", *([f"{each['p_holm']:.2g}"] if several else [])]
+        p = [p_in_words(each["p"]), *([p_in_words(each["p_holm"])] if several else [])]
         rows.append((each["run"], *_cells(each), *p))
         if len(each["by"]) > 1:
             rows += [
                 (f"  {each['column']} {value}", *_cells(part), *[""] * len(p)) for value, part in each["by"].items()
             ]
-    heads = ("run", "n", "difference in points (95 %)", "wins", "regressions", "negative flips", "p")
+    heads = ("run", "n", "difference in points (95 %)", "wins", "regressions", "negative flip rate", "McNemar p")
     return _plain_table(
         f"Against {compared['baseline']}", (*heads, *(["p, Holm"] if several else [])), rows, numbers=True
     )
@@ -167,6 +174,9 @@ def _cells(each: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _gain(each: dict[str, Any]) -> str:
+    if each["lo"] == each["hi"]:
+        flips = each["wins"] + each["regressions"]
+        return f"{100 * each['difference']:+.1f} ({'all flipped' if flips else 'no flips'}: no interval)"
     return f"{100 * each['difference']:+.1f} ({100 * each['lo']:+.1f} to {100 * each['hi']:+.1f})"
 
 

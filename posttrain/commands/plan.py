@@ -49,13 +49,15 @@ def _plan(args: argparse.Namespace) -> int:
 
     processes, config = _processes(args)
     recipe = load_recipe(args.recipe, args.overrides)
-    machine = this_machine(recipe, processes=processes, per_node=processes, config=config, cpu=args.cpu)
+    launched = args.gpus is not None or args.processes is not None
+    machine = this_machine(
+        recipe, processes=processes, per_node=processes, config=config, cpu=args.cpu, launched=launched
+    )
     offline = needs_hub(recipe) and not hub_answers()
     if offline:  # before transformers and datasets are loaded: else each of them asks six times
         os.environ["HF_HUB_OFFLINE"] = "1"
     plan = make_plan(recipe, machine, offline=offline, points=args.measured)
-    launched = args.gpus is not None or args.processes is not None
-    launch = launch_of(recipe, args.recipe, args.overrides, machine, launched=launched)
+    launch = launch_of(recipe, args.recipe, args.overrides, machine)
     values = settings(recipe, args.recipe)
     if args.json:
         print(json.dumps(as_json(plan, args.recipe, values, launch), ensure_ascii=False, indent=1, allow_nan=False))

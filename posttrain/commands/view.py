@@ -48,11 +48,19 @@ def _view(args: argparse.Namespace) -> int:
     from posttrain.view_shown import json_lines, show
 
     if args.limit < 1:
-        raise ConfigError(str(args.limit), expected="at least 1", where="--limit")
+        raise ConfigError(str(args.limit), expected="at least 1", where="--limit", fix="leave it out for 20")
     if args.step is not None and (args.first is not None or args.last is not None):
-        raise ConfigError("--step with --from or --to", expected="one step, or a range", where="command line")
+        raise ConfigError(
+            "--step with --from or --to",
+            expected="one step, or a range",
+            where="command line",
+            fix="drop one of the two",
+        )
     if args.prompt is not None and (args.best or args.worst):
-        raise ConfigError("--prompt with --best or --worst", expected="the order of the run", where="command line")
+        raise ConfigError(
+            "--prompt with --best or --worst", expected="the order of the run", where="command line",
+            fix="drop one of the two, or filter by --min-reward",
+        )  # fmt: skip
     query = Query(
         stage=args.eval,
         step=args.step,

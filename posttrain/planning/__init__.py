@@ -46,11 +46,13 @@ class Missing:
         what: `model`, `tokenizer` or `data`.
         why: What was seen.
         without: What cannot be told without it.
+        stops: Whether a run here would stop at this.
     """
 
     what: str
     why: str
     without: str
+    stops: bool = True
 
 
 @dataclass(kw_only=True)
@@ -181,10 +183,20 @@ class _Maker:
             except PosttrainError as error:
                 self._problem("zero", error)
 
-        visible, asked = len(self.machine.gpus), self.machine.per_node
-        if self.machine.device == "cuda" and 0 < visible < asked:
+        visible, asked = self.machine.visible, self.machine.per_node
+        if self.machine.device != "cuda" or visible >= asked:
+            return
+        if visible:
             seen = f"{asked} GPUs, of which {visible} {'is' if visible == 1 else 'are'} visible here"
-            self.findings.append(Finding("warning", "gpus", "--gpus", seen, "start it where there are as many"))
+        else:
+            refuses = self.recipe.run.device == "cuda"
+            run = "run` here would refuse to start" if refuses else "run` here would train on the CPU"
+            launched = "launch` here would refuse to start"
+            would = launched if self.machine.launched else run
+            which = "a GPU" if asked == 1 else f"{asked} GPUs"
+            seen = f"no GPU is visible: this plan is for {which}; `posttrain {would}"
+        fix = "start it where there are as many" if asked > 1 else "start it where there is one, or plan with --cpu"
+        self.findings.append(Finding("warning", "gpus", "--gpus" if self.machine.launched else "", seen, fix))
 
     def _data(self) -> TaskData | None:
         """The rows; the rewards are loaded on them, as the run does, to know that they can be."""
@@ -215,7 +227,7 @@ class _Maker:
             config = config_of(recipe, tokenizer, offline=self.offline)
             model = describe_model(recipe, config, on_gpu=self.machine.device == "cuda")
             if model.shape is None:
-                self.missing.append(Missing("shape", model.uncounted, "memory and time"))
+                self.missing.append(Missing("shape", model.uncounted, "memory and time", stops=False))
             texts = texts_of(recipe, data, tokenizer, model.positions) if data else None
         except PosttrainError as error:
             if is_absent(recipe, offline=self.offline):

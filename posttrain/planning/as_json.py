@@ -1,7 +1,7 @@
 """A plan as JSON. The structure is fixed: keys are added, never renamed; what is not known is null.
 
 status        ok | warning | problem
-recipe        the file; machine: device, processes, per_node, config, gpus (bytes), memory (bytes)
+recipe        the file; machine: device, processes, per_node, config, launched, gpus (bytes), unsized, memory (bytes)
 settings      [{key, value, source: default | parent | recipe | command line, at: file:line}]
 data          {train, demonstrations, eval, counted, notes}
 step          what one optimizer step consumes: the fields of `plan.BatchPlan`
@@ -11,10 +11,10 @@ lengths       {prompts, demonstrations, completions}, each {rows, of, mean, long
 samples       [{prompt, demonstration, prompt_tokens, demonstration_tokens, kept_tokens}]
 memory        {moments: {MOMENT: {PART: bytes}}, worst, peak, engine_share, available, of, fits, smallest_gpu,
               exact}
-time          {phases: {PHASE: {seconds, most, source, counted}}, least, begun, most, machine, accuracy}
+time          {phases: {PHASE: {seconds, most, source, counted}}, least, begun, most, half, machine, accuracy}
 launch        {command, accelerate, server}
 findings      [{level: problem | warning | note, kind, where, evidence, advice}]
-missing       [{what, why, without}]
+missing       [{what, why, without, stops}]
 """
 
 from __future__ import annotations

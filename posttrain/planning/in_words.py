@@ -8,6 +8,7 @@ from posttrain.files import size_in_words
 from posttrain.planning import Plan
 from posttrain.planning.amounts import Range
 from posttrain.planning.lengths import room_for_prompts, shares_over
+from posttrain.planning.odds import least_rate
 from posttrain.planning.seconds import ACCURACY, Phase
 
 NAMES = {
@@ -15,6 +16,17 @@ NAMES = {
     "sampling": "sampling rollouts", "evaluation": "an evaluation",
 }  # fmt: skip
 Passes = tuple[float, float, float]
+
+
+def planned_for_in_words(plan: Plan) -> Iterator[str]:
+    """How many processes, and how to plan for others."""
+    machine, on_cpu = plan.machine, plan.machine.device == "cpu"
+    count, what = machine.processes, "process" if machine.processes == 1 else "processes"
+    said = f"planned for {count} {what}" + (" on the CPU" if on_cpu else ", a GPU each" if count > 1 else " on a GPU")
+    if count > 1:
+        yield f"{said} ({machine.config})"
+    else:
+        yield f"{said}; {'--cpu --processes N' if on_cpu else '--gpus N'} plans for N"
 
 
 def amounts_in_words(plan: Plan) -> Iterator[str]:
@@ -66,6 +78,11 @@ def _hybrid(plan: Plan, processes: str) -> Iterator[str]:
             f"{much.completions_per_step} completions ({grpo.num_generations} a prompt){processes}"
             + _passes(much.prompt_passes, much.grpo_steps, "the prompts")
         )
+        if (least := least_rate(grpo.num_generations)) is not None and least < 0.5:
+            yield (
+                f"  groups of {grpo.num_generations}: more than half have something to learn from where the policy "
+                f"solves {least:.1%} to {1 - least:.1%} of a prompt's tries"
+            )
         yield (
             f"  sampled: at most {round(much.grpo_steps.most * much.sampled_per_step):,} completions of at most "
             f"{grpo.max_completion_length} tokens: {much.sampled_tokens:,} tokens"
@@ -91,7 +108,7 @@ def memory_in_words(plan: Plan) -> Iterator[str]:
     if memory.fits is not None:
         yield f"{'fits' if memory.fits else 'does NOT fit'} {memory.of} ({size_in_words(memory.available or 0)})"
     elif plan.machine.device == "cuda":
-        yield "no GPU is visible here"
+        yield "the memory of the GPU here is not known" if plan.machine.visible else "no GPU is visible here"
     if plan.machine.device == "cuda":
         beside = f", of which vLLM takes {memory.engine_share:.0%}" if memory.engine_share else ""
         size = f"one with {memory.smallest_gpu} GB" if memory.smallest_gpu else "more than any single GPU has"
@@ -103,13 +120,7 @@ def time_in_words(plan: Plan) -> Iterator[str]:
     time = plan.time
     for name, phase in time.phases.items():
         yield f"{NAMES[name]}: {_phase(phase)}"
-    if time.begun is None:
-        yield "the whole run: not known"
-    else:
-        known = [value for value in (time.least, time.most) if value is not None]
-        bounds = f" ({_duration(known[0])} to {_duration(known[1])})" if len(known) == 2 and known[1] > known[0] else ""
-        stays = " if the mix stays as it begins" if plan.amounts.adaptive and not plan.amounts.sft_steps.known else ""
-        yield f"the whole run: about {_duration(time.begun)}{stays}{bounds}, without loading, saving and scoring"
+    yield f"the whole run: {_whole(plan)}"
     if plan.past and any(phase.source == "recorded" for phase in time.phases.values()):
         yield f"recorded: the mean of the steps in {plan.past.path}"
     if time.machine:
@@ -117,11 +128,29 @@ def time_in_words(plan: Plan) -> Iterator[str]:
     if any(phase.source == "unknown" for phase in time.phases.values()):
         if plan.model is None:
             return
-        what = "sampling with vLLM is" if plan.machine.device == "cpu" else "this GPU is"
+        gpu = "this GPU is" if plan.machine.visible else "the GPU that it is for is"
+        what = "sampling with vLLM is" if plan.machine.device == "cpu" else gpu
         yield (
             f"{what} not in the cost model: measure it with `python benchmarks/scaling.py --json FILE` and give "
             "--measured FILE, or let some steps run: a run directory's own steps are used"
         )
+
+
+def _whole(plan: Plan) -> str:
+    """The run's seconds, the range first: where the controller follows what training shows, no middle is likely."""
+    time = plan.time
+    if time.begun is None:
+        return "not known"
+    less = ", without loading, saving and scoring"
+    if time.least is None or time.most is None or time.most <= time.least:
+        return f"about {_duration(time.begun)}{less}"
+    bounds = f"{_duration(time.least)} to {_duration(time.most)}"
+    if time.half is None:
+        return f"{bounds}, by how long completions become{less}"
+    return (
+        f"{bounds}, by how many of the hybrid steps are SFT and how long completions become; about "
+        f"{_duration(time.half)} if half of the steps are SFT{less}"
+    )
 
 
 def lengths_in_words(plan: Plan) -> Iterator[str]:

@@ -29,15 +29,14 @@ class Launch:
     server: str = ""
 
 
-def launch_of(recipe: Recipe, path: str, overrides: Sequence[str], machine: Machine, *, launched: bool) -> Launch:
+def launch_of(recipe: Recipe, path: str, overrides: Sequence[str], machine: Machine) -> Launch:
     """The commands for a recipe on a machine.
 
     Args:
         recipe: The recipe.
         path: Its file, as it was typed.
         overrides: The keys of the command line.
-        machine: Where it is to run.
-        launched: Whether a launcher was asked for, even if for one process.
+        machine: Where it is to run, and whether a launcher was asked for, even if for one process.
     """
     run = [path, *overrides]
     server = ""
@@ -46,7 +45,7 @@ def launch_of(recipe: Recipe, path: str, overrides: Sequence[str], machine: Mach
         server = shlex.join(
             ["posttrain", "serve", recipe.model.name or "MODEL_FOLDER", "--port", str(address.port or 8000)]
         )
-    if not launched:
+    if not machine.launched:
         return Launch(shlex.join(["posttrain", "run", *run]), server=server)
     cpu = machine.device == "cpu"
     flags = ["--cpu", "--processes", str(machine.per_node)] if cpu else ["--gpus", str(machine.per_node)]
@@ -57,4 +56,5 @@ def launch_of(recipe: Recipe, path: str, overrides: Sequence[str], machine: Mach
     if kind == "NO":
         return Launch(command, server=server)
     given = arguments(file, kind, machine.per_node, Nodes(), ["run", *run], cpu=cpu)
-    return Launch(command, shown(environment(machine.per_node, os.environ, cpu=cpu), [*ACCELERATE, *given]), server)
+    accelerate = ["python", *ACCELERATE[1:], *given]  # of the environment that this is typed in
+    return Launch(command, shown(environment(machine.per_node, os.environ, cpu=cpu), accelerate), server)

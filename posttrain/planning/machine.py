@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from posttrain.config import Recipe
 from posttrain.doctor_facts import driver, memory, reachable
+from posttrain.launch import visible_gpus
 
 MIB = 2**20
 
@@ -23,7 +24,9 @@ class Machine:
         per_node: Of them on one machine.
         config: `single`, `ddp`, `fsdp2`, `zero2`, `zero3`, or a file of accelerate's.
         gpus: Bytes of each visible GPU.
+        unsized: GPUs that are visible to torch, but of a size that nvidia-smi does not tell.
         memory: Bytes of this machine's memory, within the limit of this process's control group.
+        launched: Whether `posttrain launch` starts it, not `posttrain run`.
     """
 
     device: Literal["cpu", "cuda"]
@@ -32,6 +35,13 @@ class Machine:
     config: str = "single"
     gpus: tuple[int, ...] = ()
     memory: int = 0
+    launched: bool = False
+    unsized: int = 0
+
+    @property
+    def visible(self) -> int:
+        """GPUs that a process started here would see."""
+        return len(self.gpus) + self.unsized
 
     @property
     def shares(self) -> dict[str, int]:
@@ -58,20 +68,27 @@ def visible(gpus: list[int], environ: Mapping[str, str]) -> tuple[int, ...]:
     return tuple(chosen)
 
 
-def this_machine(recipe: Recipe, *, processes: int, per_node: int, config: str, cpu: bool) -> Machine:
-    """What the plan is for, told without loading torch.
+def this_machine(
+    recipe: Recipe, *, processes: int, per_node: int, config: str, cpu: bool, launched: bool = False
+) -> Machine:
+    """What the plan is for; torch is asked where nvidia-smi shows no GPU for a recipe that would take one.
 
-    Without a GPU here, a recipe that would take one is planned for one: it is not known how large.
+    Without a GPU here, a recipe that would take one is planned for one: it is not known how large. A run here would
+    train on the CPU, or refuse to start where run.device is cuda; the plan says so.
     """
     found: dict[str, Any] = driver() or {}
     sizes = [gpu["total_mib"] * MIB for gpu in found.get("gpus", []) if gpu.get("total_mib")]
+    on_cpu = cpu or recipe.run.device == "cpu"
+    gpus = visible(sizes, os.environ)
     return Machine(
-        device="cpu" if cpu or recipe.run.device == "cpu" else "cuda",
+        device="cpu" if on_cpu else "cuda",
         processes=processes,
         per_node=per_node,
         config=config,
-        gpus=visible(sizes, os.environ),
+        gpus=gpus,
+        unsized=0 if on_cpu or gpus else visible_gpus(),
         memory=memory()["total"],
+        launched=launched,
     )
 
 

@@ -17,7 +17,7 @@ from posttrain.controllers.sasr import GUARD_CEILING
 from posttrain.plan import BatchPlan
 from posttrain.planning.amounts import Amounts
 from posttrain.planning.lengths import Texts, room_for_prompts
-from posttrain.planning.odds import MOST_DEAD, dead_share, group_for, kl_at_ceiling, least_rate
+from posttrain.planning.odds import MOST_DEAD, dead_share, group_for, kl_at_ceiling
 from posttrain.planning.past import Past
 
 Level = Literal["problem", "warning", "note"]
@@ -74,8 +74,7 @@ class Seen:
 def likely_mistakes(seen: Seen) -> list[Finding]:
     """Everything that is to be said, warnings first."""
     looks: tuple[Callable[[Seen], Iterator[Finding]], ...] = (
-        _cut_off, _kl_target, _groups, _learning_rate, _evaluations, _norms, _curriculum, _passes, _engine, _trackers,
-        _dropout,
+        _cut_off, _kl_target, _groups, _learning_rate, _evaluations, _norms, _curriculum, _engine, _trackers, _dropout,
     )  # fmt: skip
     found = [finding for look in looks for finding in look(seen)]
     return sorted(found, key=lambda finding: finding.level == "note")
@@ -200,13 +199,6 @@ def _groups(seen: Seen) -> Iterator[Finding]:
             f"of groups of {group} at least {at_best:.0%} have no difference in reward to learn from, at best",
             "set it to 4 or more; 8 is usual",
         )  # fmt: skip
-    elif (least := least_rate(group)) is not None:
-        yield Finding(
-            "note", "group_size", recipe.where(key),
-            f"groups of {group}: more than half have something to learn from where the policy solves {least:.1%} to "
-            f"{1 - least:.1%} of a prompt's tries",
-            "the warm-up's evaluation tells how many it solves; plan again, then",
-        )  # fmt: skip
 
 
 def _learning_rate(seen: Seen) -> Iterator[Finding]:
@@ -270,16 +262,6 @@ def _curriculum(seen: Seen) -> Iterator[Finding]:
         advice = f"set hybrid.steps to {steps} to reach the hard ones, or task.train lower"
     level: Level = "note" if solved is None else "warning"
     yield Finding(level, "curriculum_not_reached", recipe.where("hybrid.steps"), evidence, advice)
-
-
-def _passes(seen: Seen) -> Iterator[Finding]:
-    passes, recipe = seen.much.prompt_passes, seen.recipe
-    if passes is not None and seen.much.grpo_steps.most and passes[1] < 1 and not recipe.hybrid.curriculum:
-        yield Finding(
-            "note", "prompts_not_seen", recipe.where("hybrid.steps"),
-            f"the hybrid stage draws at most {passes[1]:.0%} of the {seen.prompts:,} prompts, each once",
-            "nothing is wrong with that; with few steps, fewer prompts say the same sooner",
-        )  # fmt: skip
 
 
 def _engine(seen: Seen) -> Iterator[Finding]:

@@ -51,6 +51,7 @@ class Time:
         least: Seconds of the whole run with the cheaper half wherever the controller may choose; None: not known.
         begun: If the mix stays as it begins.
         most: With the dearer half, and every completion as long as it may be.
+        half: If half of the hybrid steps are SFT; None: not known, or not the controller's to choose.
         machine: What the cost model was measured on; empty where none was asked.
     """
 
@@ -58,6 +59,7 @@ class Time:
     least: float | None
     begun: float | None
     most: float | None
+    half: float | None
     machine: str
 
 
@@ -114,9 +116,9 @@ def time_of(
             phases[name] = Phase(expected[name], max(expected[name], limit[name]), "model")
         else:
             phases[name] = Phase(None, None, "unknown")
-    least, begun, most = _totals(much, phases)
+    least, begun, most, half = _totals(much, phases)
     used = costs.machine if costs and any(phase.source == "model" for phase in phases.values()) else ""
-    return Time(phases=phases, least=least, begun=begun, most=most, machine=used)
+    return Time(phases=phases, least=least, begun=begun, most=most, half=half, machine=used)
 
 
 def _names(much: Amounts) -> list[str]:
@@ -163,8 +165,10 @@ def _predicted(
     return found
 
 
-def _totals(much: Amounts, phases: Mapping[str, Phase]) -> tuple[float | None, float | None, float | None]:
-    """Seconds of the run: the least, as the mix begins, the most."""
+def _totals(
+    much: Amounts, phases: Mapping[str, Phase]
+) -> tuple[float | None, float | None, float | None, float | None]:
+    """Seconds of the run: the least, as the mix begins, the most; and with half of the hybrid steps each."""
 
     def total(halves: Sequence[tuple[str, float]], *, most: bool) -> float | None:
         seconds = 0.0
@@ -181,11 +185,11 @@ def _totals(much: Amounts, phases: Mapping[str, Phase]) -> tuple[float | None, f
     steps, sft, grpo = much.hybrid_steps, much.sft_steps, much.grpo_steps
     if _blends(much):
         both = [("both", float(steps))]
-        return total(both, most=False), total(both, most=False), total(both, most=True)
+        return total(both, most=False), total(both, most=False), total(both, most=True), None
     begun = total([("sft", sft.begun), ("grpo", grpo.begun)], most=False)
     if sft.known and grpo.known:
         counts = [("sft", float(sft.most)), ("grpo", float(grpo.most))]
-        return begun, begun, total(counts, most=True)
+        return begun, begun, total(counts, most=True), None
     ends = [
         [("sft", float(sft.most)), ("grpo", float(grpo.least))],
         [("sft", float(sft.least)), ("grpo", float(grpo.most))],
@@ -193,4 +197,5 @@ def _totals(much: Amounts, phases: Mapping[str, Phase]) -> tuple[float | None, f
     low = [value for end in ends if (value := total(end, most=False)) is not None]
     high = [value for end in ends if (value := total(end, most=True)) is not None]
     both_known = len(low) == len(ends)
-    return (min(low) if both_known else None), begun, (max(high) if both_known else None)
+    half = total([("sft", steps / 2), ("grpo", steps / 2)], most=False)
+    return (min(low) if both_known else None), begun, (max(high) if both_known else None), half

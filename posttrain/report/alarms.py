@@ -59,6 +59,11 @@ def by_kind(alarms: Lines) -> Lines:
     ]
 
 
+def _step(alarm: dict[str, Any]) -> str:
+    step, at = int(alarm["step"]), alarm["place"]
+    return f"Step {step}" if at == step else f"Step {step} of the hybrid stage, {at} of the run"
+
+
 def pins(alarms: Lines, first: int, last: int) -> Lines:
     """Where the timeline points at alarms: `left` in percent of its width, `label` in words, `id` to go to, `count`.
 
@@ -74,7 +79,7 @@ def pins(alarms: Lines, first: int, last: int) -> Lines:
     return [
         {
             "left": min(max(100 * (group[0]["place"] - first + 0.5) / (last - first + 1), 0), 100),
-            "label": f"Step {group[0]['place']}: " + ", ".join(dict.fromkeys(each["name"] for each in group)),
+            "label": f"{_step(group[0])}: " + ", ".join(dict.fromkeys(each["name"] for each in group)),
             "id": ids[group[0]["kind"]],
             "count": len(group),
         }

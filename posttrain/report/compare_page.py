@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from posttrain.compare import in_words
+from posttrain.compare import CLEAR, in_words
 from posttrain.compare_spending import spending_in_words
 from posttrain.report import page
 from posttrain.report.intervals import Interval, draw_intervals
@@ -27,7 +27,9 @@ def compare_page(compared: dict[str, Any]) -> str:
         "compare.html.j2",
         baseline=compared["baseline"],
         runs=runs,
-        differences=[each | {"shown": _shown(each["flips"])} for each in differences],
+        differences=[
+            each | {"shown": _shown(each["flips"]), "is_clear": each["p_holm"] < CLEAR} for each in differences
+        ],
         charts=charts,
         ks=ks,
         several=len(differences) > 1,

@@ -57,13 +57,17 @@ def draw_intervals(
         parts.append(f'<text class="tick" x="{place:.1f}" y="{height - 7}" text-anchor="middle">{label(tick)}</text>')
     for place, row in enumerate(rows):
         parts.append(_row(row, HEAD + ROW * place, x, label))
-    table = [[row.name, f"{label(row.value)} ({label(row.lo)} to {label(row.hi)})"] for row in rows]
+    table = [[row.name, f"{label(row.value)} ({_ends(row, label)})"] for row in rows]
     told = "; ".join(" ".join(cells) for cells in table)
     svg = (
         f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{_safe(title)}"><desc>{_safe(told)}</desc>'
         f"{''.join(parts)}</svg>"
     )
     return Drawn(title, Markup(svg), ["value and 95 % interval"], across, table)  # escaped here, or numbers
+
+
+def _ends(row: Interval, label: Callable[[float], str]) -> str:
+    return f"{label(row.lo)} to {label(row.hi)}" if row.lo != row.hi else "no interval"
 
 
 def _row(row: Interval, top: float, x: Callable[[float], float], label: Callable[[float], str]) -> str:

@@ -60,11 +60,16 @@ def points(change: float | None) -> str:
     return DASH if change is None else f"{100 * change:+.1f}".replace("-", MINUS)
 
 
+def p_in_words(p: float) -> str:
+    """A p value, as small as it makes a difference."""
+    return "<0.0001" if p < 0.0001 else f"{p:.2g}"
+
+
 @cache
 def _jinja() -> Environment:
     jinja = Environment(
         loader=PackageLoader("posttrain.report", "."), autoescape=True, undefined=StrictUndefined, finalize=visible
     )
-    jinja.filters.update(percent=percent, points=points, cut=cut)
+    jinja.filters.update(percent=percent, points=points, cut=cut, p=p_in_words)
     jinja.trim_blocks = jinja.lstrip_blocks = True
     return jinja

@@ -6,7 +6,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import Any
 
-from posttrain.evaluate import bootstrap_ci, paired_difference, pass_at_k
+from posttrain.compare import CLEAR, mcnemar
+from posttrain.compare_spending import hybrid_tokens
+from posttrain.evaluate import paired_difference, pass_at_k, share_ci
 from posttrain.layout import STAGES, Layout
 from posttrain.progress import duration
 from posttrain.report.charts import whisker
@@ -51,7 +53,8 @@ def _since(base: str, stage: str, passed: dict[str, dict[Any, bool]]) -> dict[st
     difference, lo, hi = paired_difference([before[key] for key in common], [after[key] for key in common])
     gained = sum(after[key] and not before[key] for key in common)
     lost = sum(before[key] and not after[key] for key in common)
-    return {"difference": difference, "lo": lo, "hi": hi, "n": len(common), "gained": gained, "lost": lost}
+    p, counts = mcnemar(gained, lost), {"n": len(common), "gained": gained, "lost": lost}
+    return {"difference": difference, "lo": lo, "hi": hi, "p": p, "is_clear": p < CLEAR, **counts}
 
 
 def _sampled(layout: Layout, line: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -69,7 +72,7 @@ def _sampled(layout: Layout, line: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def _interval(k: str, samples: list[list[bool]]) -> tuple[float, float] | None:
     if not samples or not k.isdecimal() or not 1 <= int(k) <= min(map(len, samples)):
         return None
-    return bootstrap_ci([pass_at_k(len(tries), sum(tries), int(k)) for tries in samples])
+    return share_ci([pass_at_k(len(tries), sum(tries), int(k)) for tries in samples])
 
 
 def headline(table: Lines) -> dict[str, Any] | None:
@@ -123,9 +126,6 @@ def sums(steps: Lines) -> list[tuple[str, str]]:
     hybrid = [line for line in steps if line.get("stage") == "hybrid"]
     kinds = Counter(_kind(line.get("mix") or {}) for line in hybrid)
     seconds = seconds_of(steps)
-    tokens: Counter[str] = Counter()
-    for line in steps:
-        tokens.update({key: value for key, value in (line.get("tokens") or {}).items() if value})
     phases = [
         f"{key.replace('_', ' ')} {duration(value)}"
         for key, value in seconds.most_common()
@@ -137,11 +137,17 @@ def sums(steps: Lines) -> list[tuple[str, str]]:
         ("Hybrid", f"{len(hybrid)} steps: {', '.join(f'{count} {kind}' for kind, count in kinds.most_common())}"
          if hybrid else "none so far"),
         ("Rollouts", f"{hybrid[-1].get('rollouts') or 0:,} completions" if hybrid else ""),
-        ("Tokens", ", ".join(f"{value:,.0f} {key}" for key, value in tokens.items())),
+        ("Tokens", _tokens_in_words(hybrid)),
         ("Time in steps", duration(seconds["total"]) + (f" ({', '.join(phases)})" if phases else "")),
         ("Skipped steps", str(sum(bool(line.get("skipped")) for line in steps) or "")),
     ]  # fmt: skip
     return [(name, text) for name, text in pairs if text]
+
+
+def _tokens_in_words(hybrid: Lines) -> str:
+    counted = hybrid_tokens(hybrid)
+    said = [(counted["sampled"], "sampled for GRPO"), (counted["trained_sft"], "of SFT demonstrations")]
+    return ", ".join(f"{count:,} {what}" for count, what in said if count)
 
 
 def _kind(mix: dict[str, Any]) -> str:

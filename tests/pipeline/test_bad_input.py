@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 
 from posttrain.checkpoints import is_whole
 from tests.pipeline.runs import assert_same_run, at_step, in_evaluation, lines, no_room, train
@@ -80,6 +81,12 @@ def test_a_reward_that_takes_an_absent_column(folder):
 )
 def test_empty_data(folder, override, named):
     assert named in refused(folder, override, code=2)
+    assert not (folder / "run").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there(folder):
+    assert "run.device is cuda, and torch sees no GPU" in refused(folder, "run.device=cuda", code=2)
     assert not (folder / "run").exists()
 
 

@@ -165,6 +165,125 @@ def test_the_recipe_describes_the_run():
     assert (arguments.run_name, arguments.project, arguments.push_to_hub) == ("kk", "mine", False)
 
 
+# ---- what a tracker lacks of a run that goes on ----
+
+
+def _in_session(run: Path, **options):
+    """The trackers of one session of a run in this process."""
+    from posttrain.layout import Layout
+    from posttrain.trackers import Trackers
+
+    said = []
+    return Trackers(["tensorboard"], Layout(run), {}, said.append, **options), said
+
+
+def _line(step: int, stage: str = "hybrid", **more) -> dict:
+    return {"stage": stage, "step": step, "reward": float(step), **more}
+
+
+def _write(run: Path, warmup: int, hybrid: int) -> None:
+    """What a run of so many steps has recorded, with an evaluation before, between and after every second step."""
+    run.mkdir(exist_ok=True)
+    steps = [_line(n, "warmup") for n in range(1, warmup + 1)] + [_line(n) for n in range(1, hybrid + 1)]
+    evals = [("start", 0), ("warmup", warmup), *(("hybrid", n) for n in range(2, hybrid + 1, 2))]
+    (run / "steps.jsonl").write_text("".join(json.dumps(line) + "\n" for line in steps))
+    (run / "eval.jsonl").write_text(
+        "".join(json.dumps({"stage": stage, "step": step, "pass_at_1": step / 10}) + "\n" for stage, step in evals)
+    )
+
+
+def _add(run: Path, trackers, line: dict) -> None:
+    with (run / "steps.jsonl").open("a") as file:
+        file.write(json.dumps(line) + "\n")
+    trackers.step(line)
+
+
+def test_a_tracker_that_is_new_to_a_run_gets_what_came_before_step_by_step(tmp_path):
+    run = tmp_path / "run"
+    _write(run, warmup=2, hybrid=4)
+    trackers, _ = _in_session(run)
+    with trackers:
+        _add(run, trackers, _line(5))
+        trackers.send({"completions/mean_length": 9.0})
+    seen = scalars(run)
+    assert seen["train/warmup/reward"] == [(1, 1.0), (2, 2.0)]
+    assert seen["train/hybrid/reward"] == [(3, 1.0), (4, 2.0), (5, 3.0), (6, 4.0), (7, 5.0)]
+    assert seen["train/hybrid/completions/mean_length"] == [(7, 9.0)]
+    assert seen["eval/pass_at_1"] == [
+        (step, pytest.approx(value)) for step, value in ((0, 0), (2, 0.2), (4, 0.2), (6, 0.4))
+    ]
+
+
+def test_steps_that_a_kill_lost_go_out_in_their_groups(tmp_path):
+    run = tmp_path / "run"
+    _write(run, warmup=1, hybrid=8)
+    (run / "trackers.json").write_text(
+        json.dumps({"id": "ab", "sent": 4, "evaluated": 3, "trackers": {"tensorboard": {"sent": 4, "evaluated": 3}}})
+    )
+    trackers, _ = _in_session(run, log_every=3)
+    with trackers:
+        _add(run, trackers, _line(9))
+        trackers.send({})
+    assert scalars(run)["train/hybrid/reward"] == [(7, 5.0), (10, 8.0)], "as without the kill"
+    assert [step for step, _ in scalars(run)["eval/pass_at_1"]] == [5, 7, 9]
+
+
+def test_what_lies_after_the_checkpoint_is_not_replayed(tmp_path):
+    run = tmp_path / "run"
+    _write(run, warmup=2, hybrid=8)
+    trackers, _ = _in_session(run)
+    with trackers:
+        _write(run, warmup=2, hybrid=4)  # as the stage does when it goes on from its checkpoint
+        _add(run, trackers, _line(5, reward=50.0))
+        trackers.send({})
+    assert [step for step, _ in scalars(run)["train/hybrid/reward"]] == [3, 4, 5, 6, 7]
+    assert scalars(run)["train/hybrid/reward"][-1] == (7, 50.0)
+    assert [step for step, _ in scalars(run)["eval/pass_at_1"]] == [0, 2, 4, 6]
+
+
+def test_a_tracker_that_is_added_does_not_send_the_others_anything_twice(tmp_path):
+    from posttrain.tracker_memory import TrackerMemory
+
+    memory = TrackerMemory(tmp_path / "trackers.json", print)
+    memory.note(["tensorboard"], "sent", 7)
+    again = TrackerMemory(tmp_path / "trackers.json", print)
+    assert again.id == memory.id
+    assert (again.last("tensorboard"), again.last("wandb")) == (7, 0)
+    again.forget_from(5)
+    assert (again.last("tensorboard"), again.last("tensorboard", "evaluated")) == (4, -1)
+
+
+@pytest.mark.parametrize("content", [b"", b'{"id": "ab", "se', b"[1]", b"\xff\xfe", b'{"id": 3, "trackers": [1]}'])
+def test_a_memory_that_is_damaged_counts_as_absent(tmp_path, content):
+    run = tmp_path / "run"
+    _write(run, warmup=1, hybrid=1)
+    (run / "trackers.json").write_bytes(content)
+    trackers, said = _in_session(run)
+    with trackers:
+        pass
+    assert [step for step, _ in scalars(run)["train/hybrid/reward"]] == [2]
+    told = [text for text in said if "trackers.json cannot be read" in text]
+    assert len(told) == len(said) == (content[:8] != b'{"id": 3')
+    assert json.loads((run / "trackers.json").read_text())["trackers"] == {"tensorboard": {"sent": 2, "evaluated": 1}}
+
+
+def test_a_changed_recipe_sends_the_steps_that_are_made_anew(folder):
+    short = ("hybrid.save_steps=2", "evaluate.every=0", "warmup.steps=2")
+    ended = train(folder, TO_TENSORBOARD, "hybrid.steps=5", *short, fault=at_step("hybrid", 4))
+    assert ended.code == -9, ended.text
+    (folder / "run" / "trackers.json").unlink()
+    for events in (folder / "run" / "tensorboard").iterdir():
+        events.unlink()
+    ended = train(folder, TO_TENSORBOARD, "hybrid.steps=4", *short, "--resume", "--accept-changes")
+    assert ended.code == 0, ended.text
+    seen = scalars(folder / "run")
+    assert [step for step, _ in seen["train/warmup/sft_loss"]] == [1, 2]
+    assert [step for step, _ in seen["train/hybrid/p"]] == [3, 4, 5, 6]
+    recorded = [line["learning_rate"] for line in lines(folder / "run", "steps.jsonl") if line["stage"] == "hybrid"]
+    assert [value for _, value in seen["train/hybrid/learning_rate"]] == pytest.approx(recorded)
+    assert [step for step, _ in seen["eval/pass_at_1"]] == [0, 2, 6]
+
+
 # ---- clients that are not installed with the tests: large, or at odds with a pinned version ----
 
 

@@ -143,3 +143,21 @@ def test_the_driver_hears_complaints_and_requests(chromium, tmp_path: Path):
     assert len(chromium.complaints()) >= 2
     assert json.dumps(chromium.requests()).count("127.0.0.1:9/z") == 1
     assert chromium.value("document.scrollingElement.scrollWidth") > 390
+
+
+@pytest.mark.parametrize("which", ["real", "compare"])
+def test_a_table_that_goes_on_behind_the_edge_shows_it_on_a_phone(chromium, pages, which):
+    """pass@1 can be seen without scrolling, and what the shadow is drawn on lies in sight, not under the table."""
+    chromium.open(pages[which], width=390)
+    told = chromium.value("""(() => { const box = document.querySelector('#results .scroll');
+        const at = getComputedStyle(box), table = box.querySelector('table');
+        return {goes: box.scrollWidth > box.clientWidth, layers: at.backgroundImage.split('gradient').length - 1,
+                stays: at.backgroundAttachment, table: getComputedStyle(table).backgroundColor,
+                pass: table.rows[1].cells[1].getBoundingClientRect().right,
+                head: table.rows[0].cells[1].textContent}; })()""")
+    assert told["goes"]
+    assert told["layers"] == 4
+    assert told["stays"].startswith("local, local, scroll, scroll")
+    assert told["table"] == "rgba(0, 0, 0, 0)"
+    assert "pass@1" in told["head"]
+    assert told["pass"] < 390

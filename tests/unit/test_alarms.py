@@ -351,3 +351,39 @@ def test_reading_and_the_summary(tmp_path):
 def test_importing_it_loads_no_torch():
     code = "import sys, posttrain.alarms; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_rewards_near_the_largest_number_there_is_do_no_harm():
+    watch = Watch(Settings())
+    for step in range(1, 25):
+        sign = 1.0 if step % 2 else -1.0
+        rewards = {"rewards": {"right": sign * 1.7e308, "short": 1.7e308}, "reward": sign * 1.7e308}
+        watch.look(record(step, **rewards))
+
+
+def test_where_nothing_is_ever_right_longer_and_more_completions_are_not_advised_first():
+    def cut(score):
+        return lambda step: {
+            "truncated_share": 0.5, "reward": score, "sampled": {"truncated_reward": score, "finished_reward": score}
+        }  # fmt: skip
+
+    rambling, sound = (
+        next(line for line in raised(cut(score)) if line["kind"] == "truncation") for score in (0.0, 0.3)
+    )
+    assert rambling["advice"].startswith(
+        "the policy rambles: more warmup.steps first; only then set hybrid.grpo.max_co"
+    )
+    assert sound["advice"].startswith("set hybrid.grpo.max_completion_length to ")
+    whole = raised(lambda step: {"truncated_share": 1.0, "reward": 0.0,
+                                 "sampled": {"truncated_reward": 0.0, "finished_reward": None}})  # fmt: skip
+    assert any("the policy rambles" in line["advice"] for line in whole), "all cut off"
+
+    def dead(score):
+        return lambda step: {
+            "zero_std_share": 0.85, "reward": score, "sampled": {"dead_right": 0.0, "dead_wrong": 0.85}
+        }  # fmt: skip
+
+    hopeless, hard = (raised(dead(score))[0]["advice"] for score in (0.0, 0.1))
+    assert "num_generations" not in hopeless
+    assert hopeless.endswith("easier prompts")
+    assert "num_generations to 16" in hard

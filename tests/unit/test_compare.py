@@ -128,7 +128,7 @@ def test_problems_are_matched_by_prompt_however_often_it_comes(runs, tmp_path):
     compared = compare([runs[0], other])
     assert compared["differences"][0]["n"] == 8
     assert compared["differences"][0]["flips"] == []
-    assert any("0 are in mix alone and 3 in other alone" in said for said in compared["warnings"])
+    assert "8 of 11 problems are in both mix and other; the rest are left out" in compared["warnings"]
     third = a_run(tmp_path / "third", MIX, extra=[("problem 3", False)])
     (found,) = compare([other, third])["differences"]
     assert (found["n"], found["regressions"]) == (9, 1)
@@ -360,3 +360,26 @@ def test_intervals_do_not_depend_on_anything_but_the_results(runs):
     np.random.default_rng(5)
     assert compare(runs)["differences"] == compare(runs)["differences"]
     assert difference({("x", 0): {}}, {("y", 0): {}}) == {"n": 0}
+
+
+def test_without_flips_there_is_no_interval_and_a_tiny_p_is_said_as_such(runs, tmp_path):
+    same = a_run(tmp_path / "same", MIX)
+    better = a_run(tmp_path / "better", [True] * 30, warm=[False] * 30)
+    worse = a_run(tmp_path / "worse", [False] * 30, warm=[False] * 30)
+    shown = []
+    for pair in ((runs[0], same), (worse, better)):
+        console = Console(width=160, file=io.StringIO())
+        compared = compare(pair)
+        show(compared, console)
+        page = " ".join(
+            Page(compare_page(compared | {"runs": [r | {"weights": {}} for r in compared["runs"]]})).text.split()
+        )
+        shown.append((" ".join(console.file.getvalue().split()), page))
+    assert "+0.0 (no flips: no interval)" in shown[0][0]
+    assert "no flips: no interval" in shown[0][1]
+    assert "no interval over 8 problems; p 1" in shown[0][1]
+    assert "negative flip rate McNemar p" in shown[1][0]
+    assert "+100.0 (all flipped: no interval) 30 0 0.0 % <0.0001" in shown[1][0]
+    assert "p <0.0001" in shown[1][1]
+    assert "note: differences are in points" in shown[1][0]
+    assert "exact test of the flips" in shown[1][0], "not cut"

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from posttrain.errors import ConfigError, DataError, RewardError
-from posttrain.evaluate import bootstrap_ci, evaluate, paired_difference, pass_at_k
+from posttrain.evaluate import bootstrap_ci, evaluate, paired_difference, pass_at_k, share_ci
 from posttrain.pool import RewardPool
 from posttrain.reward import Reward, Score
 
@@ -58,7 +58,20 @@ def test_resampling_in_pieces_uses_all_of_them(monkeypatch):
     assert bootstrap_ci([0.0, 1.0] * 100, resamples=997) == pytest.approx((0.43, 0.57), abs=0.02)
 
 
+def test_none_and_all_have_the_exact_interval():
+    # By hand: 0 of 4 come with a chance of (1 - p)^4, which is 0.025 at p = 0.6024; tables give 0.6024 and 0.0092
+    assert share_ci([0, 0, 0, 0]) == pytest.approx((0.0, 0.6024), abs=1e-4)
+    assert share_ci([True] * 4) == pytest.approx((0.3976, 1.0), abs=1e-4)
+    assert share_ci([0.0] * 400) == pytest.approx((0.0, 0.0092), abs=1e-4)
+    assert share_ci([0], confidence=0.9) == pytest.approx((0.0, 0.95))
+    assert share_ci([1.0, 0.0, 1.0], seed=3) == bootstrap_ci([1.0, 0.0, 1.0], seed=3)
+    assert share_ci([0.5, 0.5]) == (0.5, 0.5), "chances that happen to be equal"
+    assert paired_difference([1, 0, 1], [1, 0, 1]) == (0.0, 0.0, 0.0), "no flip: no interval"
+
+
 def test_no_values_are_an_error():
+    with pytest.raises(DataError):
+        share_ci([])
     with pytest.raises(DataError):
         bootstrap_ci([])
     with pytest.raises(DataError, match="2 problems before and 1 after"):

@@ -9,12 +9,15 @@ import re
 import pytest
 
 from posttrain import files
+from posttrain.checkpoints import seal
 from posttrain.cli import main
 from posttrain.controllers import SASR, Alternate, Cosine, GRPOOnly, SFTOnly, Static
 from posttrain.controllers.base import draw
 from posttrain.errors import ConfigError
 from posttrain.explain import explain_step, read, seconds_in_words
 from posttrain.explain_summary import explain_run, ranges
+from posttrain.run_facts import read_recipe, write_recipe
+from posttrain.rundir import RunDir
 from tests.unit.recorded import G_WARMUP, recorded_run
 
 NUMBER = r"([-+.\de]+)"
@@ -133,6 +136,30 @@ def test_a_recipe_that_changed_on_the_way_is_not_blamed_on_the_numbers_that_agre
     assert 'The record says why: "u=' in " ".join(explain_step(run, 4)["sentences"])
 
 
+def test_a_change_that_was_accepted_is_named_with_the_step_it_is_from(tmp_path):
+    folder = recorded_run(tmp_path / "run", SASR(gamma=1.0))
+    lines = files.read_lines(folder / "steps.jsonl")
+    files.write_jsonl(folder / "steps.jsonl", lines[:20])
+    checkpoint = folder / "checkpoints" / "hybrid" / "checkpoint-20"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "state").write_text("x")
+    seal(checkpoint)
+    recipe = read_recipe(folder / "recipe.yaml")
+    recipe["hybrid"]["controller"]["gamma"] = 4.0
+    for _ in range(2):  # the second time it is the run's own recipe
+        RunDir.open(folder, recipe, {}, accept_changes=True).close()
+    run, changed = read(folder), "hybrid.controller.gamma: 1.0 -> 4.0"
+    said = explain_run(run)["sentences"][-1]
+    assert f"from step 21 on the run went on under changed settings ({changed})" in said
+    assert "--accept-changes" not in said
+    assert f"Settings were changed later, from step 21 on: {changed}." in explain_step(run, 5)["sentences"]
+    files.write_jsonl(folder / "steps.jsonl", lines)  # those from step 21 on follow from no settings that were given
+    said = explain_run(read(folder))["sentences"][-1]
+    assert "do NOT follow" in said
+    assert changed not in said
+    assert not any("changed later" in sentence for sentence in explain_step(read(folder), 25)["sentences"])
+
+
 def test_a_step_without_a_spread_a_skipped_one_and_a_clipped_one(tmp_path):
     run = read(recorded_run(tmp_path / "run", Alternate(), skipped=(6, 7), dead=(8, 10, 12)))
     text = " ".join(explain_step(run, 8)["sentences"])
@@ -145,6 +172,60 @@ def test_a_step_without_a_spread_a_skipped_one_and_a_clipped_one(tmp_path):
     assert "Skipped, for a gradient that was not finite: steps 6-7." in told
     assert "20 SFT" in told
     assert "20 GRPO" in told
+
+
+@pytest.mark.parametrize(
+    ("controller", "grpo"),
+    [
+        (Static(mode="blend"), {}),
+        (GRPOOnly(), {"beta": 0.1}),
+        (GRPOOnly(), {"entropy_coef": -0.01}),
+        (GRPOOnly(), None),
+    ],
+    ids=["blend", "beta", "entropy", "no-recipe"],
+)
+def test_a_step_without_a_spread_that_had_another_loss_is_not_said_to_have_taught_nothing(tmp_path, controller, grpo):
+    folder = recorded_run(tmp_path / "run", controller, dead=(8,))
+    if grpo is None:
+        (folder / "recipe.yaml").unlink()
+    else:
+        recipe = read_recipe(folder / "recipe.yaml")
+        recipe["hybrid"]["grpo"] = {"beta": 0.0, "entropy_coef": 0.0} | grpo
+        write_recipe(folder / "recipe.yaml", recipe)
+    run = read(folder)
+    for sentences in (explain_step(run, 8)["sentences"], explain_run(run)["sentences"]):
+        text = " ".join(sentences)
+        assert "no advantage came from the rewards" in text
+        assert "taught nothing" not in text
+    assert "no advantage" not in " ".join(explain_step(run, 7)["sentences"])
+
+
+def test_norms_are_compared_with_the_warm_up_from_which_the_ratio_began(tmp_path):
+    def told(*, ratios: dict[int, float]) -> str:
+        """Of a run that measured SFT norms of so many times G_warmup at some of its 40 steps, and at no other."""
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        recorded_run(folder, SASR(gamma=1.0))
+        lines = files.read_lines(folder / "steps.jsonl")
+        for line in lines:
+            line["sft_norm"] = ratios[line["step"]] * G_WARMUP if line["step"] in ratios else None
+        files.write_jsonl(folder / "steps.jsonl", lines)
+        return next(s for s in explain_run(read(folder))["sentences"] if s.startswith("p is 1/2"))
+
+    late = told(ratios={35: 0.2, 36: 0.2})
+    assert "by quarter -, -, -, 0.20 times G_warmup, from 1 at the start" in late
+    assert "alone they pulled p down" in late
+    assert "alone they pulled p up" in told(ratios={3: 2.0, 30: 1.5})
+    assert "alone" not in told(ratios={3: 0.3, 36: 1.02})
+
+
+def test_a_warm_up_norm_that_the_recipe_gives_is_not_called_the_warm_ups(tmp_path):
+    def origin(controller: SASR) -> str:
+        run = read(recorded_run(tmp_path / str(controller.g_warmup), controller))
+        step = next(each.step for each in run.decisions if each.before["measured_at"])
+        return next(s for s in explain_step(run, step)["sentences"] if s.startswith("G_last is the SFT"))
+
+    assert origin(SASR()).endswith("times what the warm-up ended with.")
+    assert origin(SASR(g_warmup=2.0)).endswith("times G_warmup (set by the recipe).")
 
 
 def test_time_is_told_by_half_and_scoring_that_passes_beside_sampling_is_not_counted(tmp_path):
@@ -196,3 +277,22 @@ def test_steps_are_written_as_stretches():
     assert ranges([3, 4, 5, 9, 11, 12]) == "steps 3-5, 9, 11-12"
     assert ranges([7]) == "step 7"
     assert ranges(range(1, 40, 2)).endswith("15 and 12 more stretches")
+
+
+def test_a_column_of_zeros_is_shown_and_one_of_nothing_is_not(tmp_path, monkeypatch, capsys):
+    """Rewards and gradients that are 0 all along are what one has to see; the table fits 80 columns."""
+    folder = recorded_run(tmp_path / "run", SASR())
+    lines = files.read_lines(folder / "steps.jsonl")
+    for line in lines:
+        line |= {"kl": None}
+        if line["mix"]["grpo"]:
+            line |= {"reward": 0.0, "grpo_norm": 0.0, "zero_std_share": 0.0}
+    (folder / "steps.jsonl").unlink()
+    for line in lines:
+        files.append_line(folder / "steps.jsonl", line)
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["explain", str(folder)]) in (0, 1)
+    out = capsys.readouterr().out.splitlines()
+    head = next(line for line in out if "steps" in line and "GRPO norm" in line)
+    assert head.split() == ["steps", "SFT", "GRPO", "p", "SFT", "loss", "SFT", "norm", "GRPO", "norm", "reward", "dead"]
+    assert next(line for line in out if line.startswith(" 1-10")).split()[-3:] == ["0", "0", "0"]

@@ -10,6 +10,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
+from posttrain.alarms.rollout_facts import rollout_facts
 from posttrain.controllers import SASR, Mix, Signals, replay
 from posttrain.ledger import (
     FolderRecorder,
@@ -19,6 +20,7 @@ from posttrain.ledger import (
     reward_notes,
     rollout_rows,
     step_record,
+    without_note,
 )
 from posttrain.rollouts.records import read_completions
 from posttrain.sampling_drift import SamplingDrift
@@ -191,3 +193,16 @@ def test_notes_join_what_every_reward_says():
     two = Function(Outcome(Score(0.0, note="too long")), Outcome(Score(1.0)), Outcome())
     silent = len  # a TRL-style function leaves no outcomes
     assert reward_notes([one, silent, two], 3) == ["right; too long", "timed out", ""]
+
+
+def test_facts_of_a_generation_need_no_notes():
+    logs = {"prompt": ["p"] * 4, "completion": ["a", "a", "b", "c"], "advantages": [0.0] * 4,
+            "rewards": {"right": [0.0, 0.0, 0.5, 1.0]}}  # fmt: skip
+    seen = [{"note": "x" * 99, "truncated": n == 1, "length": 40 + n, "part/right.form": n / 4} for n in range(4)]
+    facts = [
+        rollout_facts(rollout_rows(1, logs, columns), group=2, weights={})
+        for columns in (seen, [without_note(row) for row in seen])
+    ]
+    assert facts[0] == facts[1]
+    assert facts[0]["identical"] == 0.25
+    assert without_note(seen[1]) == {"truncated": True, "length": 41, "part/right.form": 0.25}

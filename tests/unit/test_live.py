@@ -71,6 +71,7 @@ def drawn(shown: LiveState, width: int = 120, height: int = 40, **options) -> li
         ([1, None, math.nan, math.inf, 2], 9, "▁   █"),
         ([1, None, 3, None], 2, "▁█"),
         ([5, 5, 5], 3, "▄▄▄"),
+        ([0, 0.0, None, 0], 4, "▁▁ ▁"),
         ([None, None], 5, "  "),
         ([], 5, ""),
         ([1, 2], 0, ""),
@@ -295,3 +296,67 @@ def test_lines_that_a_run_goes_on_from_are_in_the_curves():
         plain.record(record(1))
         plain.completions(1, lambda: 1 / 0)
     assert not plain.state.completions, "where there is no view nothing is kept"
+
+
+# ---- a view that fails ----
+
+
+def ends_in_plain_lines(text: io.StringIO, error: str) -> None:
+    said = text.getvalue()
+    assert said.count("plain lines from here on, for the live view failed") == 1
+    assert error in said
+    assert "hybrid 3/10 (30 %) · loss 0.50" in said.split("plain lines from here on")[1]
+    assert said.rstrip().endswith("the end")
+
+
+def test_a_frame_that_cannot_be_drawn_ends_the_view_and_not_the_run():
+    text, before = io.StringIO(), sys.stdout
+    with Progress([("hybrid", 10)], terminal(text), interval=0) as progress:
+        progress.completions(1, lambda: 1 / 0)
+        print("a print")  # which draws a frame, too
+        progress.update("hybrid", 2, loss=1.0)
+        assert not progress.is_live
+        assert sys.stdout is before, "what was taken over is given back"
+        progress.update("hybrid", 3, loss=0.5)
+        progress.message("the end")
+    assert "a print\n" in text.getvalue()
+    ends_in_plain_lines(text, "ZeroDivisionError: division by zero")
+
+
+def test_a_terminal_that_cannot_show_a_frame_gets_plain_lines(monkeypatch):
+    text = io.StringIO()
+    with Progress([("hybrid", 10)], terminal(text), interval=0) as progress:
+
+        def refuse(*_):
+            raise UnicodeEncodeError("ascii", "▁", 0, 1, "ordinal not in range")
+
+        monkeypatch.setattr(progress._live._live, "refresh", refuse)
+        progress.finish("hybrid")
+        progress.update("hybrid", 3, loss=0.5)
+        progress.message("the end")
+    ends_in_plain_lines(text, "UnicodeEncodeError")
+
+
+def test_a_terminal_that_is_gone_does_not_end_the_run(monkeypatch):
+    text = io.StringIO()
+    with Progress([("hybrid", 10)], terminal(text)) as progress:
+
+        def gone(*_):
+            raise OSError(5, "Input/output error")
+
+        monkeypatch.setattr(text, "write", gone)
+        progress.finish("hybrid")
+        progress.message("nobody is there")
+        progress.update("hybrid", 3)
+        monkeypatch.undo()
+    assert not progress.enabled
+
+
+def test_ctrl_c_while_a_frame_is_drawn_is_heard():
+    def interrupted():
+        raise KeyboardInterrupt
+
+    with Progress([("hybrid", 10)], terminal(io.StringIO())) as progress:
+        progress.completions(1, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            progress.finish("hybrid")

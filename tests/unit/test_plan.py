@@ -148,6 +148,7 @@ def test_windows_and_steps_fit() -> None:
         ({"warmup": {"steps": 0}, "hybrid": {"steps": 0}}, "hybrid.steps", "nothing to train"),
         ({"warmup": {"steps": 5, "norm_window": 6}}, "warmup.norm_window", "last 6 of 5"),
         ({"warmup": {"steps": 5, "warmup_steps": 5}}, "warmup.warmup_steps", "rises over 5 of 5"),
+        ({"hybrid": {"steps": 40, "warmup_steps": 40}}, "hybrid.warmup_steps", "fix: set hybrid.warmup_steps to 4"),
         (
             {"task": {"name": "knights_knaves", "demonstrations": 0}},
             "task.demonstrations",

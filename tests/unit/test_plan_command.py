@@ -173,6 +173,8 @@ def test_several_processes(planned, recipe) -> None:
     assert plan["memory"]["moments"]["grpo"]["gradient buckets"] == 4 * plan["model"]["parameters"]
     assert "shared by 2" in plan["memory"]["of"]
     words = shlex.split(plan["launch"]["accelerate"])
+    assert "python" in words
+    assert sys.executable not in words  # to be typed elsewhere
     assert words[words.index("--num_processes") + 1] == "2"
     assert "ACCELERATE_USE_CPU=true" in words
     args = parse(shlex.split(plan["launch"]["command"])[1:])
@@ -352,13 +354,100 @@ def test_what_is_said(capsys, recipe) -> None:
         "within 25 % there",
         "fits this machine's memory",
         "defaults: --all shows them",
+        "planned for 1 process on the CPU; --cpu --processes N plans for N",
+        "groups of 4: more than half have something to learn from where the policy solves",
+        "by how many of the hybrid steps are SFT and how long completions become; about",
         f"To start it posttrain run {recipe}",
     ):
         assert text in said
-    assert "parent.yaml:3" in said.replace(" ", "")  # long paths are folded
     assert "save_completions_every" not in said
     assert main(["plan", str(recipe), "--all"]) == 0
     assert "save_completions_every" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("columns", [None, 60, 300])
+def test_settings_at_any_width(capsys, recipe, monkeypatch, columns) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    if columns:
+        monkeypatch.setenv("COLUMNS", str(columns))
+    assert main(["plan", str(recipe), "task.instruction=" + "why " * 14]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    found = next(line for line in lines if line.split()[:1] == ["per_device_train_batch_size"])
+    assert re.search(r"/parent\.yaml:3\b", found)  # whole, on the line of its key
+    value = next(line for line in lines if line.split()[:1] == ["instruction"])
+    assert ("why " * 13 in value) is (columns == 300)  # else it goes on below
+    longest = max(len(line.rstrip()) for line in lines if line.startswith(("  warm-up: ", "  counted: ", "  Python ")))
+    assert longest <= (columns or 120)
+    assert columns == 60 or longest > 80
+
+
+def test_what_stops_a_run_is_said(capsys, recipe) -> None:
+    assert main(["plan", str(recipe), "model=runs/first/model"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "token counts and truncation (a run here would stop at this)" in out
+    assert "To start it" in out
+    assert main(["plan", str(recipe), "hybrid.grpo.num_generations=3"]) == 1
+    out = capsys.readouterr().out
+    assert out.rstrip().endswith("It would be refused: see the problems above")
+    assert "To start it" not in out
+    assert "posttrain run" not in out
+
+
+def test_several_processes_in_words(capsys, recipe) -> None:
+    assert main(["plan", str(recipe), "--cpu", "--processes", "2"]) == 0
+    out = capsys.readouterr().out
+    assert "planned for 2 processes on the CPU (ddp)" in out
+    commands = out[out.index("To start it") :].splitlines()[1:]
+    assert commands[0].startswith("  posttrain launch ")
+    assert commands[1].startswith("  which runs: ")
+    assert "--num_processes 2" in commands[1]
+
+
+def test_a_long_demonstration_is_not_taken_for_a_truncated_one(capsys, recipe) -> None:
+    (recipe.parent / "sums.jsonl").write_text(SUMS.replace('"solution": "', '"solution": "' + "so " * 600))
+    assert main(["plan", str(recipe)]) == 0
+    out = capsys.readouterr().out
+    assert out.count("(shown up to here)") == 3
+    assert "…" not in out[out.index("Row 1") :]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "no GPU is visible: this plan is for a GPU; `posttrain run` here would train on the CPU"),
+        (["--gpus", "8"], "no GPU is visible: this plan is for 8 GPUs; `posttrain launch` here would refuse to start"),
+    ],
+)
+def test_without_a_gpu_it_is_said_first(capsys, recipe, tmp_path, monkeypatch, words, said) -> None:
+    monkeypatch.setattr("posttrain.planning.machine.driver", lambda: None)
+    monkeypatch.setattr("posttrain.planning.machine.visible_gpus", lambda: 0)
+    plan = ["plan", str(recipe), f"model={qwen(tmp_path / 'qwen')}", "run.device=auto", *words]
+    assert main(plan) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert said in out
+    assert out.index(said) < out.index("few_held_out" if "few_held_out" in out else "held-out rows:")
+    assert "this GPU" not in out
+    assert "the GPU that it is for is not in the cost model" in out
+    assert ("planned for 8 processes, a GPU each (ddp)" if words else "1 process on a GPU; --gpus N plans for N") in out
+    # One that torch sees, and nvidia-smi does not tell of
+    monkeypatch.setattr("posttrain.planning.machine.visible_gpus", lambda: 8)
+    assert main(plan) == 0
+    assert "no GPU is visible" not in capsys.readouterr().out
+
+
+def test_the_folder_of_a_run_is_no_recipe(capsys, recipe) -> None:
+    folder = Path("runs/recipe")
+    folder.mkdir(parents=True)
+    write_recipe(folder / "recipe.yaml", load_recipe(recipe).resolved())
+    for name, expected in (
+        (
+            "runs/recipe",
+            "error: runs/recipe is a folder\n  expected: a YAML file\n  fix: did you mean runs/recipe/recipe.yaml?",
+        ),
+        ("runs/none.yaml", "error: runs/none.yaml does not exist\n"),
+    ):
+        assert main(["plan", name]) == 2
+        assert expected in capsys.readouterr().err
 
 
 def test_help_loads_no_torch() -> None:

@@ -49,6 +49,9 @@ def test_a_runs_own_seconds_are_taken_first() -> None:
     )
     time = timed(some, past)
     assert (time.least, time.begun, time.most) == (10 + 20 + 8, 10 + 50 + 8, 10 + 80 + 8)
+    assert time.half == 10 + 5 * 2 + 5 * 8 + 8
+    fixed = recipe(warmup={"steps": 5}, hybrid={"steps": 10, "controller": {"name": "sft_only"}})
+    assert timed(fixed, past).half is None
     assert (time.phases["grpo"].source, time.phases["grpo"].counted, time.machine) == ("recorded", 2, "")
     half = timed(some, replace(past, grpo_seconds=()))
     assert half.phases["grpo"].source == "unknown"

@@ -129,8 +129,32 @@ def test_it_is_drawn_over_what_happened(tmp_path, capsys, name):
     assert ("<b>" not in drawn and "<script" not in drawn and "http-equiv" in drawn) or name.endswith("svg")
 
 
+def test_what_was_meant_is_said_as_it_can_be_typed(tmp_path, capsys):
+    sft = recorded_run(tmp_path / "sft", SFTOnly())
+    assert main(["replay", str(sft), "gamma=2"]) == 2
+    assert "fix: did you mean controller.gamma=2?" in capsys.readouterr().err
+    assert main(["replay", str(sft), "seed=2"]) == 2
+    assert "fix: leave it out" in capsys.readouterr().err
+    assert main(["replay", str(sft), "controller.gamma=2"]) == 2
+    said = capsys.readouterr().err
+    override = re.search(r'takes its place by "(.*)"', said)[1]
+    assert override == "controller={name: sasr, gamma: 2}"
+    assert main(["replay", str(sft), override]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "replay: sasr gamma=2.0" in said
+    assert "time in steps ?: the run had no step of the kind GRPO, so what such a step takes is not known" in said
+    with pytest.raises(ConfigError, match="unknown key 'gama'") as raised:
+        replay(sft, ["controller.gama=2"])
+    assert "takes its place" not in str(raised.value), "no controller has it"
+
+
 def test_what_cannot_be_replayed_is_refused_with_the_reason(tmp_path):
     run = recorded_run(tmp_path / "run", Cosine())
+    keeper = tmp_path / "recipes"
+    keeper.mkdir()
+    (keeper / "recipe.yaml").write_text("hybrid: {}")
+    with pytest.raises(ConfigError, match=r"did you mean \S*/run\?"):  # a folder with a recipe is no run
+        replay(tmp_path)
     for overrides, seen in [
         (["controller.gama=1"], "unknown key 'gama'"),
         (["controller.name=sasr", "controller.gamma=-1"], "greater than 0"),

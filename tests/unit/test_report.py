@@ -8,10 +8,11 @@ from html.parser import HTMLParser
 import pytest
 
 from posttrain import files
-from posttrain.evaluate import bootstrap_ci, paired_difference, pass_at_k
+from posttrain.evaluate import bootstrap_ci, paired_difference, pass_at_k, share_ci
 from posttrain.report import write_report
 from posttrain.report.charts import Series, draw, mix_strip
 from posttrain.report.scale import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, number
+from posttrain.report.tables import sums
 from posttrain.report.thinning import MOST_POINTS, extremes
 from posttrain.rundir import RunDir
 
@@ -174,15 +175,16 @@ def test_alarms_are_listed_and_pointed_at(finished):
     text = " ".join(page.text.split())
     assert "2 problems, 1 warning" in text
     blow_up, dead = text.split("KL blow-up problem, 2 times")[1].split("Dead groups warning")
-    assert f"Step 30 (hybrid 10): seen at 10 {HOSTILE}" in blow_up
-    assert "Step 90 (hybrid 70), came back: seen at 70" in blow_up
+    assert f"Step 10 (30 of the run): seen at 10 {HOSTILE}" in blow_up
+    assert "Step 70 (90 of the run), came back: seen at 70" in blow_up
     assert blow_up.count("Try: try kl_blow_up") == 1
     assert "Try: try dead_groups" in dead
     places = [float(value[5:-1]) for name, value in page.attributes if name == "style"]
     assert places == pytest.approx([29.5, 89.5]), "of 100 steps; two close ones share a pin"
     labels = [value for name, value in page.attributes if name == "aria-label" and value.startswith("Step ")]
     assert [" ".join(label.split()) for label in labels] == [
-        "Step 30: KL blow-up, Dead groups, 2 alarms", "Step 90: KL blow-up"
+        "Step 10 of the hybrid stage, 30 of the run: KL blow-up, Dead groups, 2 alarms",
+        "Step 70 of the hybrid stage, 90 of the run: KL blow-up",
     ]  # fmt: skip
     (finished.path / "steps.jsonl").unlink()
     assert "seen at 10" in page_of(finished.path).text
@@ -241,7 +243,7 @@ def test_problems_are_paired_by_row_and_prompt(tmp_path):
         run.evaluation({"stage": "warmup", "step": 1, "n": 4, "pass@1": 0.0}, rows)
         other = [{"row": row, "prompt": f"p{row}" if row < 3 else "new", "passed": True} for row in (2, 3, 1, 0)]
         run.evaluation({"stage": "final", "step": 1, "n": 4, "pass@1": 1.0}, other)
-    assert "+100.0 points (95 % interval +100.0 to +100.0, 3 problems)" in " ".join(
+    assert "+100.0 points (95 % interval \N{EN DASH}, 3 problems; no clear change)" in " ".join(
         page_of(tmp_path / "kk").text.split()
     )
 
@@ -318,3 +320,22 @@ def test_thinning_keeps_every_spike():
 def test_labels_are_short():
     assert [number(value) for value in (0, 0.25, 1234, 2e-5, 3.0e7)] == ["0", "0.25", "1234", "2e-5", "3e7"]
     assert number(0.5, percent=True) == "50 %"
+
+
+def test_without_a_flip_there_is_no_interval_and_at_0_the_exact_one(tmp_path):
+    with RunDir.open(tmp_path / "kk", {}, {}) as run:
+        for stage in ("warmup", "final"):
+            rows = [{"row": row, "sample": None, "prompt": f"p{row}", "passed": False} for row in range(4)]
+            record = {"stage": stage, "step": 1, "n": 4, "pass@1": 0.0, "ci95": list(share_ci([0.0] * 4))}
+            run.evaluation(record, rows)
+    text = " ".join(page_of(tmp_path / "kk").text.split())
+    assert "+0.0 points (95 % interval \N{EN DASH}, 4 problems; no clear change)" in text
+    assert "0.0 % 0.0 % to 60.2 %" in text
+    assert "+0.0 \N{EN DASH} \N{EN DASH}" in text, "in the table: since the warm-up, and there is no start"
+
+
+def test_tokens_are_those_sampled_and_those_of_demonstrations():
+    sft = {"stage": "hybrid", "step": 1, "mix": {"sft": 1.0}, "tokens": {"sft": 2880}, "rollouts": 0}
+    grpo = {"stage": "hybrid", "step": 2, "mix": {"grpo": 1.0}, "rollouts": 64, "completion_length": 20.5}
+    assert dict(sums([sft, grpo]))["Tokens"] == "1,312 sampled for GRPO, 2,880 of SFT demonstrations"
+    assert "Tokens" not in dict(sums([{"stage": "warmup", "step": 1}]))

@@ -414,3 +414,12 @@ def test_differences_are_listed_in_order():
         "b: null -> true",
         'c: (absent) -> "x"',
     ]
+
+
+def test_lines_that_cannot_be_read_are_dropped_wherever_they_are(tmp_path):
+    file = tmp_path / "alarms.jsonl"
+    files.drop_broken_lines(file)
+    assert not file.exists()
+    file.write_text('{"step": 1}\n{torn\n[2]\n{"step":  3}\n{"st')
+    files.drop_broken_lines(file)
+    assert file.read_text() == '{"step": 1}\n{"step":  3}\n'

@@ -110,7 +110,13 @@ def test_one_prompt_across_the_run(view, run, capsys):
     assert places(view("--prompt", "problem 30.1", "--min-reward", "1.4")) == [(30, 3)]
     assert [row["stage"] for row in view("--prompt", "1", "--eval", "warmup")] == ["warmup"]
     assert main(["view", str(run), "--prompt", "problem 3"]) == 2
-    assert "2 prompts hold 'problem 3'" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "2 prompts hold 'problem 3':" in said
+    assert "fix: give more of the prompt" in said
+    assert main(["view", str(run), "--prompt", "problem"]) == 2
+    said = capsys.readouterr().err
+    assert "8 prompts hold 'problem', such as:" in said
+    assert "\n    \N{HORIZONTAL ELLIPSIS}\n" in said
     assert main(["view", str(run), "--prompt", "7"]) == 2
     assert "0 to 2" in capsys.readouterr().err
 
@@ -185,4 +191,46 @@ def test_a_conversation_is_a_prompt_and_an_empty_file_is_no_error(run, capsys):
     assert json.loads(row["prompt"]) == talk
     assert main(["view", str(run), "--worst", "--limit", "1"]) == 0
     assert main(["view", str(run), "--step", "50", "--full"]) == 0
-    assert "user: say hello\n" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "user: say hello\n" in said
+    assert "step 50, reward 0.5, advantage -1.500" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ["--from", "50"],
+            "--from: no completions of steps from 50 on are recorded\n  expected: steps that are, such as 40,",
+        ),
+        (
+            ["--to", "9"],
+            "--to: no completions of steps up to 9 are recorded\n  expected: steps that are, such as 10, 20",
+        ),
+        (["--from", "21", "--to", "29"], "no completions of steps 21 to 29 are recorded"),
+        (["--prompt", "problem 30.1", "--from", "50"], "no completions of steps from 50 on are recorded"),
+        (["--step", "11"], "no completions of step 11 are recorded\n  expected: one of those that are, such as 10, 20"),
+        (
+            ["--eval", "hybrid", "--from", "41"],
+            "steps from 41 on are recorded\n  expected: steps that are, such as 40, 20",
+        ),
+        (
+            ["--from", "30", "--to", "20"],
+            "--from 30 is above --to 20\n  expected: the earlier step first\n  fix: --from 20 --to 30",
+        ),
+        (["--eval", "final", "--part", "format<1"], "evaluations record no parts"),
+        (["--part", "formt<1"], "fix: did you mean format?"),
+        (["--eval", "end"], "expected: one of start"),
+        (["--part", "format"], "--part: 'format'"),
+        (["--prompt", "9"], "there is no problem 9"),
+        (["--prompt", "nobody"], "no prompt holds 'nobody'"),
+        (["--limit", "0"], "--limit: 0"),
+        (["--step", "1", "--to", "2"], "--step with"),
+        (["--prompt", "1", "--best"], "--prompt with"),
+    ],
+)
+def test_what_cannot_be_shown_is_said_with_what_to_do(run, capsys, arguments, said):
+    assert main(["view", str(run), *arguments]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert "\n  fix: " in error

@@ -1,0 +1,100 @@
+"""What a model card says of how the model came to be, for runs of every kind; nothing of this machine is in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from huggingface_hub import ModelCard
+from safetensors.torch import save_file
+
+from posttrain.errors import CheckpointError
+from posttrain.layout import Layout
+from posttrain.merging import cast
+from posttrain.model_card import Subject, write_card
+from posttrain.origin import Origin
+from posttrain.rundir import RunDir
+
+PROGRAMS = "Rewards come from programs that check the answer"
+GRPO, SFT, BOTH = ({"sft": sft, "grpo": grpo} for sft, grpo in ((0.0, 1.0), (1.0, 0.0), (0.5, 0.5)))
+
+
+def card(tmp_path, recipe: dict[str, Any], *mixes: dict[str, float], warmup: int = 0, fingerprints=None) -> ModelCard:
+    """The card of a run with these hybrid steps."""
+    with RunDir.open(tmp_path / "run", {"task": {"name": "math"}} | recipe, fingerprints or {}) as run:
+        for step in range(1, warmup + 1):
+            run.step({"stage": "warmup", "step": step, "mix": SFT})
+        for step, mix in enumerate(mixes, 1):
+            run.step({"stage": "hybrid", "step": step, "mix": mix})
+        rows = [{"row": 0, "sample": None, "prompt": "p", "passed": True}]
+        run.evaluation({"stage": "final", "step": len(mixes), "n": 1, "pass@1": 1.0, "ci95": [1.0, 1.0]}, rows)
+    folder = tmp_path / "out"
+    folder.mkdir()
+    subject = Subject(Layout(run.path), run.path, "the final model")
+    write_card(folder, subject, name="org/model", origin=Origin(None, None, "a model"), kind="whole")
+    return ModelCard.load(folder / "README.md")
+
+
+@pytest.mark.parametrize(
+    ("mixes", "warmup", "tags"),
+    [
+        ([GRPO, GRPO], 0, {"grpo"}),
+        ([GRPO], 1, {"sft", "grpo"}),
+        ([SFT], 1, {"sft"}),
+        ([BOTH], 0, {"sft", "grpo"}),
+        ([], 2, {"sft"}),
+    ],
+    ids=["grpo", "warm-up", "sft", "blend", "warm-up-only"],
+)
+def test_it_tells_what_the_steps_did(tmp_path, mixes, warmup, tags):
+    found = card(tmp_path, {}, *mixes, warmup=warmup)
+    assert set(found.data.tags) & {"sft", "grpo"} == tags
+    assert (PROGRAMS in " ".join(found.text.split())) == ("grpo" in tags)
+    assert "graded by the task's reward." in found.text
+
+
+def test_rewards_of_the_recipe_are_named(tmp_path):
+    rewards = [{"name": "math_answer"}, {"path": "/srv/me/judge.py:ask"}, {"import": "mine.rewards:like"}]
+    found = card(tmp_path, {"rewards": rewards}, GRPO, fingerprints={"reward /srv/me/judge.py:ask": "ab" * 32})
+    text = " ".join(found.text.split())
+    assert PROGRAMS not in text
+    assert "graded by the recipe's rewards: `math_answer`, `judge.py:ask`, `mine.rewards:like`." in text
+    assert "- reward judge.py:ask: `abababababababab`" in text
+    assert "/srv" not in found.content
+
+
+def test_built_in_rewards_that_the_recipe_names_are_programs(tmp_path):
+    text = " ".join(card(tmp_path, {"rewards": ["math_answer"]}, GRPO).text.split())
+    assert PROGRAMS in text
+    assert "graded by the recipe's reward: `math_answer`." in text
+
+
+def test_only_data_sets_of_the_hub_are_in_the_front_matter(tmp_path, monkeypatch):
+    (tmp_path / "mine" / "data").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    tasks = [{"name": "math", "dataset": each} for each in ("openai/gsm8k", "mine/data", "/srv/me/rows", "./rows")]
+    assert card(tmp_path, {"task": {"tasks": tasks}}, GRPO).data.datasets == ["openai/gsm8k"]
+
+
+# -- weights in another dtype ------------------------------------------------------------------------------------------
+
+
+def weights(folder: Path, **tensors: torch.Tensor) -> Path:
+    folder.mkdir()
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def test_a_weight_that_float16_cannot_hold(tmp_path):
+    folder = weights(tmp_path / "out", fine=torch.ones(2, 2), big=torch.tensor([1.0, -70000.0]))
+    before = (folder / "model.safetensors").read_bytes()
+    with pytest.raises(CheckpointError, match=r"big(.|\n)*70000(.|\n)*bfloat16"):
+        cast(folder, "float16")
+    assert (folder / "model.safetensors").read_bytes() == before
+    cast(folder, "bfloat16")
+
+
+def test_a_weight_that_is_not_finite_already_is_not_the_dtypes_doing(tmp_path):
+    cast(weights(tmp_path / "out", odd=torch.tensor([float("inf"), 1.0])), "float16")

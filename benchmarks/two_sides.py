@@ -124,7 +124,7 @@ class Side:
         self.trainer.remove_callback(PrinterCallback)
         if sampler:  # the rollouts are there already: no engine is needed, and there is nothing to send weights to
             self.trainer.use_vllm = self.trainer.args.use_vllm = True
-            self.trainer.vllm_generation = SimpleNamespace(sync_weights=lambda: None, overlapped=0.0)
+            self.trainer.vllm_generation = SimpleNamespace(sync_weights=lambda: None, overlapped=0.0, probed=None)
             self.trainer._last_loaded_step = 0
         self._recorded = rollout_func is not None
 

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 RECIPE = Path(__file__).with_suffix(".yaml")
-TARGET = 0.6
+TARGET = 0.4
 EVERY = {"sft": 0, "warmup": 0, "grpo": 2, "hybrid": 2}
 """Steps of a stage between evaluations; 0: only when it ends."""
 LIMIT_S = 900.0

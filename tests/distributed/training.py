@@ -64,7 +64,9 @@ class Watch(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs):
         record = self.trainer.last_record
-        self.seen[state.global_step] = {k: v for k, v in record.items() if k not in NOT_COMPARED}
+        self.seen[state.global_step] = {
+            k: v for k, v in record.items() if k not in (*NOT_COMPARED, "sampled")
+        }  # which the main process alone has
 
 
 def save_tiny(folder: Path) -> Path:

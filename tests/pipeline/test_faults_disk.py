@@ -22,7 +22,7 @@ COMPLETIONS = ("hybrid.controller.name=grpo_only", "hybrid.save_steps=null", "ev
 PLACES = {
     "checkpoint": ((), lambda fill: at_step("hybrid", 4, fill(leave=40_000)), "checkpoint-4 could not be written"),
     "steps.jsonl": (NOTHING_ELSE, lambda fill: at_step("hybrid", 2, fill()), "run/steps.jsonl: could not be written"),
-    "rollouts": (COMPLETIONS, lambda fill: at_step("hybrid", 5, fill()), "step-000006.parquet: could not be written"),
+    "rollouts": (COMPLETIONS, lambda fill: at_step("hybrid", 2, fill()), "step-000003.parquet: could not be written"),
     "evaluation": ((), lambda fill: in_evaluation("hybrid", fill()), "eval-hybrid-000004.parquet: could not be"),
     "warmup model": (
         (),

@@ -38,7 +38,10 @@ def test_it_says_and_keeps_alarms_and_takes_them_up_again(model, tokenizer, prom
     assert [text.partition(":")[0] for text in whole] == ["problem at step 5"] * 2
     raised = alarms.read(tmp_path / "whole")
     assert {line["kind"] for line in raised} == {"dead_groups", "truncation"}
-    assert "set num_generations to 8 (now 4)" in raised[0]["advice"]
+    advice = {line["kind"]: line["advice"] for line in raised}
+    assert "a longer warm-up" in advice["dead_groups"]
+    assert "max_completion_length to 12 (now 6)" in advice["truncation"]
+    assert not any("hybrid." in text for text in advice.values()), "there is no recipe"
 
     folder = tmp_path / "stopped"
     assert train(folder, stop=6) == whole

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from pathlib import Path
 
@@ -30,9 +31,8 @@ def test_killed_and_resumed_equals_never_killed(tmp_path: Path) -> None:
     assert ended.code == 0, ended.text
     assert_same_run(whole / "run", folder / "run")
     assert [line["stage"] for line in lines(folder / "run", "eval.jsonl")][-1] == "final"
-    sampled = [
-        line for line in lines(folder / "run", "steps.jsonl") if line["stage"] == "hybrid" and line["mix"]["grpo"]
-    ]
+    steps = [json.loads(line) for line in (folder / "run" / "steps.jsonl").read_text().splitlines()]
+    sampled = [line for line in steps if line["stage"] == "hybrid" and line["mix"]["grpo"]]
     assert sampled
     for line in sampled:
         assert 0.0 < line["sampling"]["logp_difference"] < 1e-3, "the engine's against the trainer's, in float32"

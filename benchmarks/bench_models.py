@@ -39,10 +39,10 @@ def make(name: str, texts: list[str] | None = None) -> tuple[Any, Any]:
             vocabulary is filled up with tokens that no text has.
     """
     if name not in SIZES:
-        from posttrain.models import load_policy, load_tokenizer
+        from posttrain.models.load import load_policy, load_tokenizer
 
         return load_policy(Path(name)), load_tokenizer(Path(name))
-    from posttrain.models import build_model
+    from posttrain.models.load import build_model
 
     size = SIZES[name]
     tokenizer = word_tokenizer(size.vocab_size) if texts is None else text_tokenizer(texts, size.vocab_size)
@@ -65,7 +65,7 @@ def word_tokenizer(vocab_size: int) -> Any:
 
 def text_tokenizer(texts: list[str], vocab_size: int) -> Any:
     """A tokenizer trained on `texts`, filled up to `vocab_size` with tokens that no text has."""
-    from posttrain.models import train_tokenizer
+    from posttrain.models.load import train_tokenizer
 
     tokenizer = train_tokenizer(texts, vocab_size=vocab_size)
     tokenizer.add_tokens([f"<unused-{number}>" for number in range(vocab_size - len(tokenizer))])

@@ -34,8 +34,8 @@ ARMS: dict[str, dict[str, Any]] = {
 
 def save_model(name: str, folder: Path) -> int:
     """Write a model that a recipe can name, or one from scratch (`SIZE x LAYERS`), as a folder; its parameters."""
-    from posttrain.gguf_files import gguf_file
-    from posttrain.models import build_model, load_policy, load_tokenizer, train_tokenizer
+    from posttrain.models.gguf_files import gguf_file
+    from posttrain.models.load import build_model, load_policy, load_tokenizer, train_tokenizer
 
     if "x" in name and name.replace("x", "").isdigit():
         size, layers = map(int, name.split("x"))
@@ -61,10 +61,10 @@ def train(arm: str, folder: Path, steps: int, rows: int, length: int) -> dict[st
     from peft import LoraConfig, get_peft_model
 
     from posttrain.controllers import GRPOOnly
-    from posttrain.hybrid_config import HybridConfig
-    from posttrain.models import load_policy, load_tokenizer
-    from posttrain.quiet import quiet_libraries
-    from posttrain.trainer import HybridTrainer
+    from posttrain.models.load import load_policy, load_tokenizer
+    from posttrain.training.config import HybridConfig
+    from posttrain.training.trainer import HybridTrainer
+    from posttrain.watching.quiet import quiet_libraries
 
     quiet_libraries()
     on_gpu = torch.cuda.is_available()

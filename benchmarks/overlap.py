@@ -57,7 +57,7 @@ def rows() -> list[dict[str, str]]:
 
 def make_model(folder: Path, args: argparse.Namespace) -> Path:
     """A model and tokenizer from scratch."""
-    from posttrain.models import build_model, train_tokenizer
+    from posttrain.models.load import build_model, train_tokenizer
 
     tokenizer = train_tokenizer([row["prompt"] + row["completion"] for row in rows()], vocab_size=384)
     size = {"hidden_size": args.hidden_size, "layers": args.layers, "heads": args.hidden_size // 32}
@@ -96,9 +96,9 @@ def train(folder: Path, model: Path, url: str, args: argparse.Namespace) -> list
     from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
     from posttrain.controllers import Static
-    from posttrain.files import read_lines
-    from posttrain.hybrid_config import HybridConfig
-    from posttrain.trainer import HybridTrainer
+    from posttrain.storage.files import read_lines
+    from posttrain.training.config import HybridConfig
+    from posttrain.training.trainer import HybridTrainer
 
     torch.set_num_threads(1)
 

@@ -20,11 +20,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from posttrain.config import load_recipe
-from posttrain.evaluate import paired_difference
-from posttrain.files import read_lines
-from posttrain.pipeline import run
-from posttrain.rollouts.records import read_completions
+from posttrain.evaluation.evaluate import paired_difference
+from posttrain.recipe.recipe import load_recipe
+from posttrain.run.pipeline import run
+from posttrain.rundir.completions import read_completions
+from posttrain.storage.files import read_lines
 
 MIX = "mix"
 ARMS = (MIX, "sft_only", "grpo_only")

@@ -17,14 +17,14 @@ from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from posttrain.controllers import GRPOOnly, SFTOnly
-from posttrain.cost import ModelShape, StepWork
-from posttrain.hybrid_config import HybridConfig
-from posttrain.models import train_tokenizer
+from posttrain.models.inference import inference
+from posttrain.models.load import train_tokenizer
+from posttrain.planning.cost import ModelShape, StepWork
 from posttrain.rollouts.for_trl import Place
 from posttrain.rollouts.sampling import Sampling
 from posttrain.rollouts.seeded import SeededRollouts
-from posttrain.rollouts.transformers import inference
-from posttrain.trainer import HybridTrainer
+from posttrain.training.config import HybridConfig
+from posttrain.training.trainer import HybridTrainer
 
 TEXTS = [f"{number} plus {number} is {2 * number}." for number in range(64)]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from posttrain.cost import leave_one_out, read_measured
+from posttrain.planning.cost import leave_one_out, read_measured
 
 MIB = 2**20
 AXES = {"length": "longest", "group": "group", "size": "size"}

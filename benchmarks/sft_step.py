@@ -29,9 +29,9 @@ def steps_of(side: str, model_name: str, rows: list[dict[str, Any]], steps: int)
     from transformers import PrinterCallback, TrainerCallback
     from trl import SFTConfig, SFTTrainer
 
-    from posttrain.data import tokenize_demonstrations
-    from posttrain.quiet import quiet_libraries
-    from posttrain.warmup import WarmupTrainer
+    from posttrain.inputs.data import tokenize_demonstrations
+    from posttrain.training.warmup import WarmupTrainer
+    from posttrain.watching.quiet import quiet_libraries
 
     class Clock(TrainerCallback):
         """Notes when steps end."""

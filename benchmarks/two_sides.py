@@ -21,9 +21,9 @@ from transformers import PrinterCallback, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
 from posttrain.controllers import GRPOOnly
-from posttrain.hybrid_config import HybridConfig
-from posttrain.quiet import quiet_libraries
-from posttrain.trainer import HybridTrainer
+from posttrain.training.config import HybridConfig
+from posttrain.training.trainer import HybridTrainer
+from posttrain.watching.quiet import quiet_libraries
 
 SIDES = ("trl", "ours")
 

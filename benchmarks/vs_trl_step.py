@@ -100,8 +100,8 @@ class Scored:
     __name__ = "correct_share"
 
     def __init__(self) -> None:
-        from posttrain.reward import load_reward
-        from posttrain.sections import RewardConfig
+        from posttrain.recipe.sections import RewardConfig
+        from posttrain.scoring.loading import load_reward
 
         self.reward = load_reward(RewardConfig(name="knights_knaves"))
         self.lengths: list[int] = []
@@ -114,7 +114,7 @@ class Scored:
 
     def __call__(self, prompts: Any, completions: Any, completion_ids: Any, **columns: Any) -> list[float]:
         """Score a batch, as TRL asks."""
-        from posttrain.reward import score_completion
+        from posttrain.scoring.score import score_completion
 
         values = []
         for row, text in enumerate(completions):

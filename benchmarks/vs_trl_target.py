@@ -5,7 +5,7 @@
 
 Both sides begin from the same weights and have the same demonstrations in the same order, prompts, reward and held-out
 puzzles (those of vs_trl_target.yaml); each run is a process of its own on one thread. When SFT ends, and after every
-second GRPO step, the policy answers the held-out puzzles greedily by `posttrain.evaluate`. A side's time is what its
+second GRPO step, the policy answers the held-out puzzles greedily by `posttrain.evaluation.evaluate`. A side's time is what its
 two stages took, trainers' construction included and evaluations left out, up to the first evaluation at or above the
 target: in seconds of the process's CPU time, which other work on the machine changes little, and in seconds of
 wall-clock time. Every run leaves its whole curve in a JSON file, so that another target can be looked up (`--target`);
@@ -112,12 +112,12 @@ class Work:
     def __init__(self, seed: int, overrides: Sequence[str] = ()):
         import torch
 
-        from posttrain.config import load_recipe
-        from posttrain.data import tokenize_demonstrations
-        from posttrain.inputs import load_data, load_rewards
-        from posttrain.models import build_model, train_tokenizer
-        from posttrain.quiet import quiet_libraries
-        from posttrain.reward import Scorer, trl_reward_functions
+        from posttrain.inputs.data import tokenize_demonstrations
+        from posttrain.inputs.inputs import load_data, load_rewards
+        from posttrain.models.load import build_model, train_tokenizer
+        from posttrain.recipe.recipe import load_recipe
+        from posttrain.scoring.scorer import Scorer, trl_reward_functions
+        from posttrain.watching.quiet import quiet_libraries
 
         torch.set_num_threads(1)
         quiet_libraries()
@@ -143,7 +143,7 @@ class Work:
 
     def examine(self, model: Any) -> tuple[float, float]:
         """Greedy pass@1 and mean length on the held-out puzzles, by the task's own reward."""
-        from posttrain.evaluate import evaluate
+        from posttrain.evaluation.evaluate import evaluate
 
         result = evaluate(
             model, self.tokenizer, self.data.eval, self.rewards, batch_size=self.recipe.evaluate.batch_size,
@@ -157,7 +157,7 @@ def trl_side(work: Work, clock: Clock, settings: dict[str, Any], folder: str) ->
     from transformers import PrinterCallback
     from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 
-    from posttrain.streams import Stream
+    from posttrain.training.streams import Stream
 
     clock.resume()  # imports are not training
     model = work.model
@@ -205,7 +205,7 @@ def handed_on(model: Any, clock: Clock, folder: str) -> Any:
 
     A run of ours hands it on so, and TRL's GRPOTrainer loads its reference from that folder where it needs one.
     """
-    from posttrain.models import load_policy
+    from posttrain.models.load import load_policy
 
     clock.pause()
     model.save_pretrained(folder)
@@ -219,10 +219,10 @@ def our_side(work: Work, clock: Clock, settings: dict[str, Any], folder: str) ->
     from transformers import PrinterCallback
     from trl import SFTConfig
 
-    from posttrain.hybrid_config import HybridConfig
-    from posttrain.ledger import FolderRecorder
-    from posttrain.trainer import HybridTrainer
-    from posttrain.warmup import warm_up
+    from posttrain.training.config import HybridConfig
+    from posttrain.training.ledger import FolderRecorder
+    from posttrain.training.trainer import HybridTrainer
+    from posttrain.training.warmup import warm_up
 
     clock.resume()  # imports are not training
     recipe, recorder = work.recipe, FolderRecorder(folder)
@@ -270,7 +270,7 @@ def one(args: argparse.Namespace) -> None:
     work = Work(args.seed, args.set)
     spent: Sequence[float] = ()
     if settings.get("start"):
-        from posttrain.models import load_policy
+        from posttrain.models.load import load_policy
 
         work.model = load_policy(settings["start"])
         spent = json.loads(Path(settings["start"], "spent.json").read_text())

@@ -88,7 +88,7 @@ def settings_of(name: str, args: argparse.Namespace) -> dict[str, Any]:
 def peak_mib(side: str, name: str, args: argparse.Namespace, without: list[str]) -> float:
     """Peak memory of one side's step over what its process held with the model loaded, in a process of its own."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["posttrain.trainer"])  # imported once for all of them
+    context.set_forkserver_preload(["posttrain.training.trainer"])  # imported once for all of them
     with ProcessPoolExecutor(1, mp_context=context) as process:
         return process.submit(_peak_here, side, name, args, without).result()
 

@@ -10,22 +10,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from posttrain.alarm_callback import AlarmCallback
-    from posttrain.config import Recipe, load_recipe
     from posttrain.controllers import SASR, Alternate, Cosine, GRPOOnly, Mix, SFTOnly, Signals, Static
-    from posttrain.hybrid_config import HybridConfig
-    from posttrain.pipeline import run
-    from posttrain.reward import Score
-    from posttrain.trainer import HybridTrainer
+    from posttrain.recipe.recipe import Recipe, load_recipe
+    from posttrain.run.alarm_callback import AlarmCallback
+    from posttrain.run.pipeline import run
+    from posttrain.scoring.score import Score
+    from posttrain.training.config import HybridConfig
+    from posttrain.training.trainer import HybridTrainer
 
 _HOME = {
-    "AlarmCallback": "posttrain.alarm_callback",
-    "HybridConfig": "posttrain.hybrid_config",
-    "HybridTrainer": "posttrain.trainer",
-    "Recipe": "posttrain.config",
-    "Score": "posttrain.reward",
-    "load_recipe": "posttrain.config",
-    "run": "posttrain.pipeline",
+    "AlarmCallback": "posttrain.run.alarm_callback",
+    "HybridConfig": "posttrain.training.config",
+    "HybridTrainer": "posttrain.training.trainer",
+    "Recipe": "posttrain.recipe.recipe",
+    "Score": "posttrain.scoring.loading",
+    "load_recipe": "posttrain.recipe.recipe",
+    "run": "posttrain.run.pipeline",
 } | dict.fromkeys(
     ("SASR", "Alternate", "Cosine", "GRPOOnly", "Mix", "SFTOnly", "Signals", "Static"), "posttrain.controllers"
 )

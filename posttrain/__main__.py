@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from posttrain.cli import main
-from posttrain.launch_end import end, follow_launcher
+from posttrain.processes.launched import end, follow_launcher
 
 if __name__ == "__main__":
     follow_launcher()

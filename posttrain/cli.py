@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 from posttrain.commands import ADDERS
+from posttrain.commands.rewards.arguments import add_rewards
 from posttrain.errors import ConfigError, DataError, Interrupted, PosttrainError
-from posttrain.reward_commands import add_rewards
 
 EXAMPLES = """examples:
   posttrain plan recipes/quickstart.yaml
@@ -245,10 +245,11 @@ def _run(args: argparse.Namespace) -> None:
 
         smoke_command(args, processes=_processes())
         return
-    from posttrain.config import Recipe, load_recipe
-    from posttrain.plan import check, for_processes
-    from posttrain.run_facts import processes_of
-    from posttrain.zero import check_recipe, stage_of_launch
+    from posttrain.processes.zero import stage_of_launch
+    from posttrain.recipe.arithmetic import check, for_processes
+    from posttrain.recipe.recipe import Recipe, load_recipe
+    from posttrain.recipe.zero import check_recipe
+    from posttrain.rundir.facts import processes_of
 
     def load() -> Recipe:
         recipe = load_recipe(args.recipe, args.overrides)
@@ -257,7 +258,7 @@ def _run(args: argparse.Namespace) -> None:
         return recipe
 
     if _processes() > 1:
-        from posttrain.pipeline import join
+        from posttrain.run.pipeline import join
 
         _, recipe = join(load)
     else:
@@ -266,7 +267,7 @@ def _run(args: argparse.Namespace) -> None:
         started_on = None if args.restart else processes_of(Path(recipe.run.dir or "runs/run"))
         check(for_processes(recipe, started_on or 1, 1))
 
-    from posttrain.pipeline import run
+    from posttrain.run.pipeline import run
 
     run(
         recipe,
@@ -281,19 +282,19 @@ def _run(args: argparse.Namespace) -> None:
 
 
 def _launch(args: argparse.Namespace) -> int:
-    from posttrain.launch import launch
+    from posttrain.launch.launch import launch
 
     return launch(args)
 
 
 def _doctor(args: argparse.Namespace) -> int:
-    from posttrain.doctor import doctor
+    from posttrain.planning.doctor.doctor import doctor
 
     return doctor(as_json=args.json)
 
 
 def _eval(args: argparse.Namespace) -> None:
-    from posttrain.config import load_task
+    from posttrain.recipe.recipe import load_task
 
     overrides = [*args.overrides, *(text for text in args.k if "=" in text)]
     ks = _ks([text for text in args.k if "=" not in text])
@@ -307,8 +308,8 @@ def _eval(args: argparse.Namespace) -> None:
             raise ConfigError(str(value), expected="a number above 0", where="--" + name.replace("_", "-"))
     task = load_task(args.task, overrides)
 
-    from posttrain.evaluate_model import evaluate_model
-    from posttrain.files import write_json
+    from posttrain.evaluation.evaluate_model import evaluate_model
+    from posttrain.storage.files import write_json
 
     record = evaluate_model(
         args.model,
@@ -399,7 +400,7 @@ def _leave(error: PosttrainError) -> None:
     if error.lost_connection:
         os._exit(1)
     if error.shared and _processes() > 1:
-        from posttrain.ranks import Ranks
+        from posttrain.processes.ranks import Ranks
 
         with suppress(Exception):  # there is nobody to wait for, then
             Ranks.joined().wait()

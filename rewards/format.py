@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from posttrain.reward import Score
+from posttrain.scoring.score import Score
 
 _TAG = re.compile(r"</?(?:think|answer)>")
 _END_TOKENS = re.compile(r"\s+|<\|[^<>|\s]{1,40}\|>|</s>|<eos>")

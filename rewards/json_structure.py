@@ -26,11 +26,11 @@ from typing import Any, Literal
 
 from posttrain.errors import RewardError
 from posttrain.nearest import hint
-from posttrain.reward import Score
 from posttrain.rewards.json_grade import MISSING, TooLong, grade
 from posttrain.rewards.json_schema import load_schema
 from posttrain.rewards.json_text import NotJson, parse, read_answer
 from posttrain.rewards.json_values import ArrayOrder, key, leaf_f1
+from posttrain.scoring.score import Score
 
 WEIGHTS = {"parses": 0.1, "valid": 0.2, "structure": 0.2, "values": 0.4, "only_json": 0.1}
 _NOT_A_PASS = 1 - 1e-6

@@ -9,9 +9,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from posttrain.reward import Score
 from posttrain.rewards.role_statements import CONTRADICTED, HEDGED, read_roles
 from posttrain.rewards.role_words import Vocabulary
+from posttrain.scoring.score import Score
 
 _THINK_TAG = re.compile(r"<(/?)think(?:ing)?>", re.IGNORECASE)
 _ANSWER_TAG = re.compile(r"<(/?)answer>", re.IGNORECASE)

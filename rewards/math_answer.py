@@ -18,11 +18,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from posttrain.reward import Score
 from posttrain.rewards.math_compare import check_readable, same_answer
 from posttrain.rewards.math_echo import why_no_answer
 from posttrain.rewards.math_extract import final_answer, gold_answer
 from posttrain.rewards.math_judge import Unreadable, load, shown
+from posttrain.scoring.score import Score
 
 _LONGEST_ANSWER = 5_000  # characters
 

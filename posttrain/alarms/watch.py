@@ -10,7 +10,7 @@ from typing import Any
 from posttrain.alarms import policy, rollouts
 from posttrain.alarms.history import Finding, GRPOStep, History, Settings
 from posttrain.errors import ConfigError
-from posttrain.files import read_lines
+from posttrain.storage.files import read_lines
 
 DETECTORS = (
     rollouts.dead_groups,

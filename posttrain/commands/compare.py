@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from posttrain.compare_weights import Change
+    from posttrain.reading.compare_weights import Change
 
 EXAMPLES = """examples:
   posttrain compare runs/sft runs/mix
@@ -51,8 +51,8 @@ def add(commands: Any) -> argparse.ArgumentParser:
 
 
 def _compare(args: argparse.Namespace) -> int:
-    from posttrain import files
-    from posttrain.compare import compare
+    from posttrain.reading.compare import compare
+    from posttrain.storage import files
 
     compared = compare(args.runs, args.stage)
     if not args.no_weights:
@@ -66,7 +66,7 @@ def _compare(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(files.plain(compared), ensure_ascii=False, indent=2))
         return 0
-    from posttrain.terminal import console
+    from posttrain.watching.terminal import console
 
     show(compared, console())
     if args.html:
@@ -77,8 +77,8 @@ def _compare(args: argparse.Namespace) -> int:
 def _weights(path: str) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from posttrain.compare_weights import run_changes
-    from posttrain.run_reading import open_run
+    from posttrain.reading.compare_weights import run_changes
+    from posttrain.rundir.reading import open_run
 
     found = run_changes(open_run(path))
     return {since: change if isinstance(change, str) else asdict(change) for since, change in found.items()}
@@ -111,8 +111,8 @@ def show(compared: dict[str, Any], console: Console) -> None:
     """Print the tables; what comes from files is shown as text, without markup and control codes."""
     from rich.text import Text
 
-    from posttrain.compare import in_words
-    from posttrain.compare_spending import spending_in_words
+    from posttrain.reading.compare import in_words
+    from posttrain.reading.compare_spending import spending_in_words
 
     console.print(_results(compared))
     console.print(_differences(compared))
@@ -146,7 +146,7 @@ def _results(compared: dict[str, Any]) -> Any:
 
 
 def _differences(compared: dict[str, Any]) -> Any:
-    from posttrain.report.page import p_in_words
+    from posttrain.drawing.page import p_in_words
 
     several = len(compared["differences"]) > 1
     rows = []

@@ -24,9 +24,9 @@ def add(commands: Any) -> argparse.ArgumentParser:
 def _explain(args: argparse.Namespace) -> int:
     import json
 
-    from posttrain.explain import explain_step, read
-    from posttrain.explain_summary import explain_run, show
-    from posttrain.files import plain
+    from posttrain.reading.explain import explain_step, read
+    from posttrain.reading.explain_summary import explain_run, show
+    from posttrain.storage.files import plain
 
     run = read(args.run)
     told = explain_run(run) if args.step is None else explain_step(run, args.step)

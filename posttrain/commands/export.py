@@ -45,15 +45,15 @@ def add(commands: Any) -> argparse.ArgumentParser:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from posttrain.pushing import check_name, push, token_of
+    from posttrain.export.pushing import check_name, push, token_of
 
     token = ""
     if args.push:  # before anything is written
         check_name(args.push)
         token = token_of()
 
-    from posttrain.export import export
-    from posttrain.files import size_in_words
+    from posttrain.export.export import export
+    from posttrain.storage.files import size_in_words
 
     exported = export(
         args.run, args.to, stage=args.stage, checkpoint=args.checkpoint, merge_lora=args.merge_lora, dtype=args.dtype,

@@ -39,13 +39,13 @@ def add(commands: Any) -> argparse.ArgumentParser:
 def _plan(args: argparse.Namespace) -> int:
     import json
 
-    from posttrain.config import load_recipe
-    from posttrain.planning import make_plan, needs_hub
     from posttrain.planning.as_json import as_json
     from posttrain.planning.launching import launch_of
     from posttrain.planning.machine import hub_answers, this_machine
+    from posttrain.planning.plan import make_plan, needs_hub
     from posttrain.planning.settings import settings
     from posttrain.planning.show import show
+    from posttrain.recipe.recipe import load_recipe
 
     processes, config = _processes(args)
     recipe = load_recipe(args.recipe, args.overrides)
@@ -69,7 +69,7 @@ def _plan(args: argparse.Namespace) -> int:
 def _processes(args: argparse.Namespace) -> tuple[int, str]:
     """How many processes, and the launcher's configuration."""
     from posttrain.errors import ConfigError
-    from posttrain.launch import config_file
+    from posttrain.launch.launch import config_file
 
     if args.processes is not None and not args.cpu:
         raise ConfigError("--processes without --cpu", where="--processes", fix="--gpus N plans for N GPUs")

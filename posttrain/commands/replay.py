@@ -30,9 +30,9 @@ def add(commands: Any) -> argparse.ArgumentParser:
 def _replay(args: argparse.Namespace) -> int:
     import json
 
-    from posttrain.files import plain
-    from posttrain.replay import replay
-    from posttrain.replay_shown import as_record, check_out, show, write
+    from posttrain.reading.replay import replay
+    from posttrain.reading.replay_shown import as_record, check_out, show, write
+    from posttrain.storage.files import plain
 
     check_out(args.out)
     result = replay(args.run, args.overrides)

@@ -6,11 +6,11 @@ import argparse
 import os
 from pathlib import Path
 
-from posttrain.config import Recipe, load_recipe
-from posttrain.doctor_facts import reachable
 from posttrain.errors import ConfigError
-from posttrain.gguf_files import PACKAGED
-from posttrain.plan import check
+from posttrain.models.gguf_files import PACKAGED
+from posttrain.planning.doctor.facts import reachable
+from posttrain.recipe.arithmetic import check
+from posttrain.recipe.recipe import Recipe, load_recipe
 
 
 def smoke_command(args: argparse.Namespace, *, processes: int) -> None:
@@ -44,7 +44,7 @@ def smoke_command(args: argparse.Namespace, *, processes: int) -> None:
     if _asks_hub(recipe) and not _hub_answers():
         # Read when the hub's client is imported: else it tries for minutes, file by file, before it looks in its cache
         os.environ["HF_HUB_OFFLINE"] = "1"
-    from posttrain.smoke import smoke  # loads torch, which the checks above do without
+    from posttrain.planning.smoke.smoke import smoke  # loads torch, which the checks above do without
 
     smoke(recipe)
 

@@ -42,10 +42,10 @@ def add(commands: Any) -> argparse.ArgumentParser:
 
 def _view(args: argparse.Namespace) -> int:
     from posttrain.errors import ConfigError
-    from posttrain.run_reading import open_run
-    from posttrain.view import PartFilter, Query, compiled, search
-    from posttrain.view_prompt import of_prompt
-    from posttrain.view_shown import json_lines, show
+    from posttrain.reading.view import PartFilter, Query, compiled, search
+    from posttrain.reading.view_prompt import of_prompt
+    from posttrain.reading.view_shown import json_lines, show
+    from posttrain.rundir.reading import open_run
 
     if args.limit < 1:
         raise ConfigError(str(args.limit), expected="at least 1", where="--limit", fix="leave it out for 20")

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from posttrain.config import Recipe
 from posttrain.controllers.base import Signals, Stateless
-from posttrain.plan import BatchPlan
+from posttrain.recipe.arithmetic import BatchPlan
+from posttrain.recipe.recipe import Recipe
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from posttrain.planning import Plan
 from posttrain.planning.launching import Launch
 from posttrain.planning.lengths import shares_over
+from posttrain.planning.plan import Plan
 from posttrain.planning.seconds import ACCURACY
 from posttrain.planning.settings import Setting
 

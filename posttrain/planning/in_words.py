@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from posttrain.files import size_in_words
-from posttrain.planning import Plan
 from posttrain.planning.amounts import Range
 from posttrain.planning.lengths import room_for_prompts, shares_over
 from posttrain.planning.odds import least_rate
+from posttrain.planning.plan import Plan
 from posttrain.planning.seconds import ACCURACY, Phase
+from posttrain.storage.files import size_in_words
 
 NAMES = {
     "warmup": "a warm-up step", "sft": "an SFT step", "grpo": "a GRPO step", "both": "a step of both losses",

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from posttrain.config import Recipe
-from posttrain.launch import ACCELERATE, arguments, config_file, environment, kind_of, shown
-from posttrain.launch_nodes import Nodes
+from posttrain.launch.launch import ACCELERATE, arguments, config_file, environment, kind_of, shown
+from posttrain.launch.nodes import Nodes
 from posttrain.planning.machine import Machine
+from posttrain.recipe.recipe import Recipe
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from posttrain.config import Recipe
+from posttrain.recipe.recipe import Recipe
 from posttrain.tasks import TaskData
 
 MOST_ROWS = 2000
@@ -99,8 +99,7 @@ def texts_of(recipe: Recipe, data: TaskData, tokenizer: Any, positions: int | No
         tokenizer: The model's.
         positions: Longest sequence that the model takes.
     """
-    from posttrain.data import fit_to_model, tokenize_demonstrations
-    from posttrain.losses import IGNORED
+    from posttrain.inputs.data import IGNORED, fit_to_model, tokenize_demonstrations
 
     uses_sft = bool(recipe.warmup.steps or (recipe.hybrid.steps and recipe.hybrid.controller.shares()[0]))
     demonstrations = evenly(data.demonstrations, MOST_ROWS) if uses_sft else []
@@ -174,7 +173,7 @@ def _samples(recipe: Recipe) -> bool:
 
 
 def _prompts(recipe: Recipe, data: TaskData, tokenizer: Any, positions: int | None) -> Lengths | None:
-    from posttrain.data import fit_to_model
+    from posttrain.inputs.data import fit_to_model
     from posttrain.rollouts.transformers import tokenize_prompts
 
     streams = [data.train, data.eval] if _samples(recipe) else [data.eval]

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from posttrain.config import Recipe
-from posttrain.doctor_facts import driver, memory, reachable
-from posttrain.launch import visible_gpus
+from posttrain.launch.launch import visible_gpus
+from posttrain.planning.doctor.facts import driver, memory, reachable
+from posttrain.recipe.recipe import Recipe
 
 MIB = 2**20
 

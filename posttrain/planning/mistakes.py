@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
 
-from posttrain.config import Recipe
 from posttrain.controllers.sasr import GUARD_CEILING
-from posttrain.plan import BatchPlan
 from posttrain.planning.amounts import Amounts
 from posttrain.planning.lengths import Texts, room_for_prompts
 from posttrain.planning.odds import MOST_DEAD, dead_share, group_for, kl_at_ceiling
 from posttrain.planning.past import Past
+from posttrain.recipe.arithmetic import BatchPlan
+from posttrain.recipe.recipe import Recipe
 
 Level = Literal["problem", "warning", "note"]
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from posttrain.config import Recipe
-from posttrain.cost_counts import ModelShape
 from posttrain.errors import ConfigError
-from posttrain.gguf_files import PACKAGED, gguf_file
-from posttrain.inputs import hub_options, loading
+from posttrain.inputs.inputs import hub_options, loading
+from posttrain.models.gguf_files import PACKAGED, gguf_file
+from posttrain.planning.cost_counts import ModelShape
+from posttrain.recipe.recipe import Recipe
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 
@@ -79,7 +79,7 @@ def tokenizer_of(recipe: Recipe, texts: Sequence[str], *, offline: bool = False)
     Raises:
         ConfigError: It cannot be had.
     """
-    from posttrain.models import load_tokenizer, train_tokenizer
+    from posttrain.models.load import load_tokenizer, train_tokenizer
 
     if recipe.model.init is not None:
         return train_tokenizer(texts, recipe.model.init.vocab_size)
@@ -116,7 +116,7 @@ def _local(file: Path | None, offline: bool) -> dict[str, bool]:
 
 
 def _config_from_scratch(recipe: Recipe, tokenizer: Any) -> Any:
-    from posttrain.models import build_model
+    from posttrain.models.load import build_model
 
     init = recipe.model.init
     assert init is not None

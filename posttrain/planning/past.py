@@ -9,12 +9,12 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-from posttrain.config import Recipe
-from posttrain.files import read_lines
-from posttrain.layout import Layout
-from posttrain.masking import without_secrets
-from posttrain.run_facts import flatten, read_recipe
-from posttrain.rundir import serious_differences
+from posttrain.recipe.recipe import Recipe
+from posttrain.rundir.facts import flatten, read_recipe
+from posttrain.rundir.layout import Layout
+from posttrain.rundir.masking import without_secrets
+from posttrain.rundir.rundir import serious_differences
+from posttrain.storage.files import read_lines
 
 
 @dataclass(frozen=True, kw_only=True)

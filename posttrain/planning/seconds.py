@@ -13,13 +13,13 @@ from importlib.resources import files
 from pathlib import Path
 from statistics import fmean
 
-from posttrain.config import Recipe
-from posttrain.cost import CostModel, read_measured
-from posttrain.cost_counts import ModelShape, StepWork
 from posttrain.errors import DataError, PosttrainError
-from posttrain.plan import BatchPlan
 from posttrain.planning.amounts import Amounts
+from posttrain.planning.cost import CostModel, read_measured
+from posttrain.planning.cost_counts import ModelShape, StepWork
 from posttrain.planning.past import Past
+from posttrain.recipe.arithmetic import BatchPlan
+from posttrain.recipe.recipe import Recipe
 
 ACCURACY = "within 25 % there"
 """Of a part of a step, on the machine that was measured: tests/unit/test_cost.py holds the model to it."""

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from posttrain.config import Recipe
-from posttrain.masking import without_secrets
-from posttrain.yamlfile import COMMAND_LINE, DEFAULT, display
+from posttrain.nearest import display
+from posttrain.recipe.recipe import Recipe
+from posttrain.recipe.yamlfile import COMMAND_LINE, DEFAULT
+from posttrain.rundir.masking import without_secrets
 
 Source = Literal["default", "parent", "recipe", "command line"]
 

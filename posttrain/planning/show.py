@@ -11,8 +11,6 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from posttrain.live import safe
-from posttrain.planning import Plan
 from posttrain.planning.in_words import (
     amounts_in_words,
     lengths_in_words,
@@ -21,8 +19,10 @@ from posttrain.planning.in_words import (
     time_in_words,
 )
 from posttrain.planning.launching import Launch
+from posttrain.planning.plan import Plan
 from posttrain.planning.settings import Setting
-from posttrain.terminal import console as made_console
+from posttrain.watching.live import safe
+from posttrain.watching.terminal import console as made_console
 
 STYLES = {"problem": "bold red", "warning": "yellow", "note": "cyan"}
 LONGEST_VALUE, LONGEST_TEXT = 60, 1200

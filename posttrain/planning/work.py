@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from posttrain.config import Recipe
-from posttrain.cost_counts import StepWork
-from posttrain.plan import BatchPlan, demonstration_batch_size
+from posttrain.planning.cost_counts import StepWork
 from posttrain.planning.lengths import Texts
+from posttrain.recipe.arithmetic import BatchPlan, demonstration_batch_size
+from posttrain.recipe.recipe import Recipe
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from posttrain.compare import CLEAR, in_words
-from posttrain.compare_spending import spending_in_words
-from posttrain.report import page
+from posttrain.drawing import page
+from posttrain.reading.compare import CLEAR, in_words
+from posttrain.reading.compare_spending import spending_in_words
 from posttrain.report.intervals import Interval, draw_intervals
 
 FLIPS_SHOWN = 50
@@ -24,6 +24,7 @@ def compare_page(compared: dict[str, Any]) -> str:
     ]
     ks = list(dict.fromkeys(k for run in runs for k in run["pass@k"]))
     return page.render(
+        "posttrain.report",
         "compare.html.j2",
         baseline=compared["baseline"],
         runs=runs,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from posttrain.layout import Layout
 from posttrain.report.tables import STAGE_NAMES
-from posttrain.run_reading import eval_results, last_evals
+from posttrain.rundir.layout import Layout
+from posttrain.rundir.reading import eval_results, last_evals
 
 Lines = list[dict[str, Any]]
 FLIPS_SHOWN = 6  # in each direction

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from posttrain.report.charts import Drawn, Series, draw, mix_strip
+from posttrain.drawing.charts import Drawn, Series, draw, mix_strip
 
 Lines = list[dict[str, Any]]
 

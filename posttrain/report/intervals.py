@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
-from posttrain.report.charts import Drawn
-from posttrain.report.page import visible
-from posttrain.report.scale import WIDTH, round_ticks
+from posttrain.drawing.charts import Drawn
+from posttrain.drawing.page import visible
+from posttrain.drawing.scale import WIDTH, round_ticks
 
 SIDE, ROW, HEAD, FOOT = 12, 38, 6, 24
 HALO = 'style="paint-order:stroke;stroke:var(--card);stroke-width:4px"'  # text over lines

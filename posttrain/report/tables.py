@@ -6,14 +6,14 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import Any
 
-from posttrain.compare import CLEAR, mcnemar
-from posttrain.compare_spending import hybrid_tokens
-from posttrain.evaluate import paired_difference, pass_at_k, share_ci
-from posttrain.layout import STAGES, Layout
-from posttrain.progress import duration
-from posttrain.report.charts import whisker
-from posttrain.rollouts import records
-from posttrain.run_reading import eval_file, eval_results, last_evals
+from posttrain.drawing.charts import whisker
+from posttrain.evaluation.evaluate import paired_difference, pass_at_k, share_ci
+from posttrain.reading.compare import CLEAR, mcnemar
+from posttrain.reading.compare_spending import hybrid_tokens
+from posttrain.rundir import completions as records
+from posttrain.rundir.layout import STAGES, Layout
+from posttrain.rundir.reading import eval_file, eval_results, last_evals
+from posttrain.watching.progress import duration
 
 Lines = list[dict[str, Any]]
 STAGE_NAMES = {"start": "Start", "warmup": "Warm-up", "hybrid": "Hybrid", "final": "Final"}

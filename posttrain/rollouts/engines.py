@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import torch
 
-from posttrain.ranks import Ranks
+from posttrain.processes.ranks import Ranks
 from posttrain.rollouts.sampling import Sampled, Sampling
 
 ALONE = Ranks()

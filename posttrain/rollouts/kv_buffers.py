@@ -16,13 +16,10 @@ from transformers import AttentionInterface
 from transformers.cache_utils import CacheLayerMixin
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from posttrain import tree_attention
+from posttrain.models.attention_names import SDPA
 
 NAME = "posttrain_decode"
 """Of the attention function, as `config._attn_implementation` has it while decoding."""
-
-SDPA = ("sdpa", tree_attention.NAME)
-"""Attention functions that are transformers' SDPA when a batch is decoded."""
 
 
 class NotPlain(Exception):

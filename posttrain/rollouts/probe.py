@@ -14,7 +14,7 @@ from typing import Protocol
 import torch
 
 from posttrain.errors import TrainingError
-from posttrain.ranks import Ranks
+from posttrain.processes.ranks import Ranks
 from posttrain.rollouts.engines import ALONE
 from posttrain.rollouts.sampling import Sampled, Sampling, request_seed
 

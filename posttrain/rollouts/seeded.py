@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from posttrain.models.inference import inference
 from posttrain.rollouts.for_trl import Place
 from posttrain.rollouts.sampling import Sampling, request_seed
-from posttrain.rollouts.transformers import inference, sample_tokens
+from posttrain.rollouts.transformers import sample_tokens
 
 
 class SeededRollouts:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,9 +23,10 @@ from transformers import (
 )
 
 from posttrain.errors import DataError, TrainingError
+from posttrain.models.inference import inference
 from posttrain.rollouts.decode import NotPlain, OnRow, decode, why_not
-from posttrain.rollouts.records import Completion
 from posttrain.rollouts.sampling import Sampling
+from posttrain.rundir.completions import Completion
 
 __all__ = ["Completion", "generate", "tokenize_prompts"]
 
@@ -185,22 +186,6 @@ def _generation_config(tokenizer: Any, eos_ids: list[int], sampling: Sampling) -
         pad_token_id=pad_id if pad_id is not None else (eos_ids[0] if eos_ids else 0),
         disable_compile=True,
     )
-
-
-@contextlib.contextmanager
-def inference(model: Any) -> Iterator[None]:
-    """Eval mode and no gradients inside; each module's own mode again outside.
-
-    Not torch.inference_mode(): buffers that a model refreshes on the way would stay unusable for training.
-    """
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def _sample_batch(

@@ -17,7 +17,7 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
 from posttrain.errors import ConfigError
-from posttrain.rollouts.policy_weights import base_model, check_weights, is_tied
+from posttrain.models.policy_weights import base_model, check_weights, is_tied
 
 ENVIRONMENT = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # in this process, where the tensors are

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from posttrain.rollouts.engines import Engine
-from posttrain.rollouts.records import Completion
 from posttrain.rollouts.sampling import EVALUATIONS, Sampling, request_seed
 from posttrain.rollouts.transformers import Prompt, tokenize_prompts
+from posttrain.rundir.completions import Completion
 
 AT_ONCE = 512
 """Completions asked for between two reports of progress, and under one time limit: enough to keep an engine full."""

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from transformers import TrainerCallback
 
-from posttrain import checkpoints
-from posttrain.checkpoints import MANIFEST, STAGING, is_whole, staged
 from posttrain.controllers import Alternate
-from posttrain.ranks import Ranks
+from posttrain.processes.ranks import Ranks
+from posttrain.storage import checkpoints
+from posttrain.storage.checkpoints import MANIFEST, STAGING, is_whole, staged
 from tests.distributed.processes import ranks
 from tests.distributed.runs import after_step, on_rank, on_ranks
 from tests.distributed.training import Case, build, save_tiny

@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 
 from posttrain.errors import ConfigError, PosttrainError, TrainingError
-from posttrain.ranks import Ranks
+from posttrain.processes.ranks import Ranks
 from tests.distributed.processes import ranks
 
 

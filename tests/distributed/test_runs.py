@@ -337,7 +337,7 @@ def test_what_the_main_process_cannot_write_all_say(folder):
 
 def after_write_fails() -> None:
     from posttrain.errors import CheckpointError
-    from posttrain.rundir import RunDir
+    from posttrain.rundir.rundir import RunDir
 
     original = RunDir.step
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
-from posttrain.checkpoints import seal
 from posttrain.controllers import SASR, Mix, SFTOnly, Static
-from posttrain.ledger import FolderRecorder
-from posttrain.ranks import Ranks
+from posttrain.processes.ranks import Ranks
+from posttrain.storage.checkpoints import seal
+from posttrain.training.ledger import FolderRecorder
 from tests.distributed.processes import ranks
 from tests.distributed.training import Case, StopAt, build, save_tiny
 

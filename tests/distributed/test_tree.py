@@ -7,8 +7,8 @@ import torch
 from accelerate import Accelerator
 from torch.distributed.tensor import DTensor
 
-from posttrain.ranks import Ranks
-from posttrain.tree_scores import install, installed, row_scores, supports
+from posttrain.packing.scores import install, installed, row_scores, supports
+from posttrain.processes.ranks import Ranks
 from tests.distributed.processes import ranks
 from tests.training.test_tree import lora, rows, tiny, trl_scores
 

@@ -40,8 +40,8 @@ def train(folder: Path, count: int, stage: int | None, changes: dict[str, Any], 
 
     from posttrain.controllers import Alternate
     from posttrain.errors import TrainingError
-    from posttrain.models import build_model, train_tokenizer
-    from posttrain.trainer import HybridTrainer
+    from posttrain.models.load import build_model, train_tokenizer
+    from posttrain.training.trainer import HybridTrainer
     from tests.training.conftest import ROWS, hybrid_args, reward
 
     if stage is not None:

@@ -12,9 +12,9 @@ from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 
 from posttrain.controllers import Controller
-from posttrain.models import build_model, train_tokenizer
-from posttrain.ranks import Ranks
-from posttrain.trainer import HybridTrainer
+from posttrain.models.load import build_model, train_tokenizer
+from posttrain.processes.ranks import Ranks
+from posttrain.training.trainer import HybridTrainer
 from tests.training.conftest import ROWS, StopAt, hybrid_args, reward, sparse_reward
 
 NOT_COMPARED = ("seconds", "learning_rate")

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from posttrain.cli import parse
-from posttrain.config import load_recipe
-from posttrain.plan import check
+from posttrain.recipe.arithmetic import check
+from posttrain.recipe.recipe import load_recipe
 from tests.docs.pages import REPOSITORY
 from tests.docs.workplace import posttrain
 

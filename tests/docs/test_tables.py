@@ -16,12 +16,13 @@ import pytest
 from pydantic import BaseModel
 from ruamel.yaml import YAML
 
-from posttrain.config import TASKS, Recipe
 from posttrain.controllers import CONTROLLERS
-from posttrain.launch import NAMES
-from posttrain.layout import Layout
-from posttrain.reward import Score, known_rewards
-from posttrain.sections import RewardConfig
+from posttrain.launch.launch import NAMES
+from posttrain.recipe.recipe import TASKS, Recipe
+from posttrain.recipe.sections import RewardConfig
+from posttrain.rundir.layout import Layout
+from posttrain.scoring.loading import known_rewards
+from posttrain.scoring.score import Score
 from tests.docs.pages import DOCS, REPOSITORY, code_in, tables
 
 RECIPES, RUNS = DOCS / "recipes.md", DOCS / "runs.md"

@@ -103,7 +103,7 @@ def forked(
     `fault` is called there first, and what it returns, if anything, at the end; `meanwhile` is called here.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["posttrain.cli", "posttrain.pipeline", "tests.pipeline.runs"])
+    context.set_forkserver_preload(["posttrain.cli", "posttrain.run.pipeline", "tests.pipeline.runs"])
     log = folder / log_name
     process = context.Process(target=_child, args=(folder, arguments, log, fault))
     log.unlink(missing_ok=True)
@@ -160,7 +160,7 @@ def at_step(stage: str, step: int, action: Callable[[], None] = kill) -> Callabl
 
 
 def _at_step(stage: str, step: int, action: Callable[[], None]) -> None:
-    from posttrain.rundir import RunDir
+    from posttrain.rundir.rundir import RunDir
 
     original = RunDir.step
 
@@ -237,7 +237,7 @@ def in_evaluation(stage: str, action: Callable[[], None] = kill) -> Callable[[],
 
 
 def _in_evaluation(stage: str, action: Callable[[], None]) -> None:
-    from posttrain.progress import Progress
+    from posttrain.watching.progress import Progress
 
     original = Progress.track
 
@@ -255,7 +255,7 @@ def before_line_of_evaluation(stage: str) -> Callable[[], None]:
 
 
 def _before_line(stage: str) -> None:
-    from posttrain.rollouts import records
+    from posttrain.rundir import completions as records
 
     original = records.write_completions
 
@@ -275,7 +275,7 @@ def while_saving(name: str) -> Callable[[], None]:
 def _while_saving(name: str) -> None:
     import posttrain.checkpoints
 
-    original = posttrain.checkpoints.seal
+    original = posttrain.storage.checkpoints.seal
 
     def seal(checkpoint: Path, *files: Any) -> None:
         if checkpoint.name == name:
@@ -284,7 +284,7 @@ def _while_saving(name: str) -> None:
             kill()
         original(checkpoint, *files)
 
-    posttrain.checkpoints.seal = seal
+    posttrain.storage.checkpoints.seal = seal
 
 
 # ---- what two runs must share ----

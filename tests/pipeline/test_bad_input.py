@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from posttrain.checkpoints import is_whole
+from posttrain.storage.checkpoints import is_whole
 from tests.pipeline.runs import assert_same_run, at_step, in_evaluation, lines, no_room, train
 
 GRPO = ("hybrid.controller.name=grpo_only",)

@@ -8,9 +8,9 @@ import signal
 import pytest
 
 from posttrain.cli import main
-from posttrain.explain import explain_step, read
-from posttrain.explain_summary import explain_run
-from posttrain.replay import replay
+from posttrain.reading.explain import explain_step, read
+from posttrain.reading.explain_summary import explain_run
+from posttrain.reading.replay import replay
 from tests.pipeline.runs import at_step, both, nan_gradient, train
 
 BLEND = ("hybrid.controller.name=sasr", "hybrid.controller.mode=blend", "hybrid.gradient_accumulation_steps=2")

@@ -16,16 +16,16 @@ from huggingface_hub import ModelCard
 from peft import AutoPeftModelForCausalLM, LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from posttrain import files
 from posttrain.cli import main
 from posttrain.errors import CheckpointError, ConfigError
-from posttrain.export import export
-from posttrain.layout import Layout
-from posttrain.model_card import fence
-from posttrain.models import load_policy
-from posttrain.origin import origin_of, without_places
-from posttrain.pushing import push, token_of
-from posttrain.run_facts import read_recipe, write_recipe
+from posttrain.export.export import export
+from posttrain.export.model_card import fence
+from posttrain.export.origin import origin_of, without_places
+from posttrain.export.pushing import push, token_of
+from posttrain.models.load import load_policy
+from posttrain.rundir.facts import read_recipe, write_recipe
+from posttrain.rundir.layout import Layout
+from posttrain.storage import files
 from tests.pipeline.runs import train
 from tests.pipeline.runs import write_recipe as write_tiny
 
@@ -186,14 +186,14 @@ def test_an_adapter_of_a_run_that_was_moved(adapted, tmp_path):
 
 
 def _seal(folder: Path) -> None:
-    from posttrain.checkpoints import seal
+    from posttrain.storage.checkpoints import seal
 
     (folder / "manifest.json").unlink(missing_ok=True)
     seal(folder)
 
 
 def test_a_merge_that_is_not_the_adapter_is_caught(adapted, tmp_path, monkeypatch):
-    from posttrain import merging
+    from posttrain.models import merging
 
     monkeypatch.setattr(merging, "named_weights", lambda model: load_policy(adapted / "init").state_dict().items())
     with pytest.raises(CheckpointError, match="merged model's logits differ from the adapter's by"):

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from posttrain.checkpoints import MANIFEST
+from posttrain.storage.checkpoints import MANIFEST
 from tests.pipeline.runs import assert_same_run, at_step, interrupt, lines, train
 
 

@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from posttrain.checkpoints import is_whole
+from posttrain.storage.checkpoints import is_whole
 from tests.pipeline.runs import assert_same_run, at_step, both, in_evaluation, train
 from tests.pipeline.small_disk import READ_ONLY, available, fill, on_small_disk, with_room_again
 

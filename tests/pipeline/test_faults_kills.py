@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from posttrain.checkpoints import STAGING
+from posttrain.storage.checkpoints import STAGING
 from tests.pipeline.runs import assert_same_run, forked, lines, train, write_recipe
 from tests.pipeline.test_killed import BLEND, LORA, WINDOW
 

@@ -149,7 +149,7 @@ def test_runs_started_at_the_same_moment_in_one_directory(folder, reference):
 
 
 def killed_after_moving():
-    from posttrain import rundir
+    from posttrain.rundir import rundir
 
     original = rundir._move_aside
 
@@ -192,7 +192,7 @@ def test_a_broken_line_in_the_middle_of_the_steps(folder, reference):
 
 
 def interrupted_twice_while_saving():
-    from posttrain import checkpoints
+    from posttrain.storage import checkpoints
 
     original = checkpoints.seal
 

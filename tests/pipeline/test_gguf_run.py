@@ -9,7 +9,7 @@ import pytest
 import torch
 from tokenizers import pre_tokenizers
 
-from posttrain.models import load_policy
+from posttrain.models.load import load_policy
 from tests.gguf_files import byte_level_bpe, tiny_llama, write_gguf
 from tests.pipeline.runs import REWARD, train
 

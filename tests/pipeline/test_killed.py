@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from posttrain.checkpoints import is_whole
+from posttrain.storage.checkpoints import is_whole
 from tests.pipeline.runs import (
     ONE_THREAD,
     assert_same_run,

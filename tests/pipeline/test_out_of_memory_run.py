@@ -31,7 +31,7 @@ def in_decoding(call: int) -> partial[None]:
 
 def in_swapped_forward() -> partial[None]:
     """At the first forward pass of the starting policy."""
-    return partial(_fail_at, "posttrain.window_side", "", "row_scores", 1)
+    return partial(_fail_at, "posttrain.training.window.side", "", "row_scores", 1)
 
 
 def _fail_at(module: str, owner: str, name: str, call: int) -> None:

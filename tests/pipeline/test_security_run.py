@@ -25,7 +25,7 @@ SHORT = ("warmup.steps=2", "hybrid.steps=2", "hybrid.controller=grpo_only", "eva
 @pytest.fixture
 def own_code(tmp_path):
     """The folder of a recipe whose model brings code, which leaves the file `ran`."""
-    from posttrain.models import build_model, train_tokenizer
+    from posttrain.models.load import build_model, train_tokenizer
 
     folder = write_recipe(tmp_path / "recipe")
     tokenizer = train_tokenizer(["Alice is a knight and Bob is a knave."], vocab_size=300)

@@ -13,13 +13,13 @@ from tokenizers import pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen2Config
 
 from posttrain.cli import main
-from posttrain.config import Recipe, load_recipe
 from posttrain.errors import ConfigError, DataError
-from posttrain.plan import contradictions
-from posttrain.smoke import smoke_folder, stops
-from posttrain.smoke_checks import check_rows
-from posttrain.smoke_model import shrunk
-from posttrain.smoke_recipe import few, only, scaled
+from posttrain.planning.smoke.checks import check_rows
+from posttrain.planning.smoke.model import shrunk
+from posttrain.planning.smoke.recipe import few, only, scaled
+from posttrain.planning.smoke.smoke import smoke_folder, stops
+from posttrain.recipe.arithmetic import contradictions
+from posttrain.recipe.recipe import Recipe, load_recipe
 from posttrain.tasks import TaskData
 from tests.gguf_files import TEMPLATE, byte_level_bpe
 from tests.pipeline.runs import forked, lines
@@ -225,7 +225,7 @@ def test_a_chat_template_that_refuses_the_rows(tmp_path):
 
 
 def test_conversations_without_a_chat_template_and_prompts_without_room(tmp_path, folder):
-    from posttrain.models import load_tokenizer
+    from posttrain.models.load import load_tokenizer
 
     model = model_folder(tmp_path / "qwen", template=None)
     tokenizer, config = load_tokenizer(model), AutoConfig.from_pretrained(model)
@@ -268,19 +268,19 @@ def lose_what_was_written() -> None:
     """A disk that says it has written a checkpoint's optimizer, and has not."""
     import posttrain.checkpoints
 
-    original = posttrain.checkpoints.seal
+    original = posttrain.storage.checkpoints.seal
 
     def seal(checkpoint: Path, *files) -> None:
         original(checkpoint, *files)
         for file in checkpoint.glob("optimizer.pt"):
             file.write_bytes(file.read_bytes()[:100])
 
-    posttrain.checkpoints.seal = seal
+    posttrain.storage.checkpoints.seal = seal
 
 
 def test_a_model_that_cannot_be_fetched(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    from posttrain.smoke_model import load_parts
+    from posttrain.planning.smoke.model import load_parts
 
     recipe = load_recipe(RECIPES / "gsm8k-qwen2.5-0.5b.yaml", ["model=nobody/has-this"])
     with pytest.raises(ConfigError, match=r"nobody/has-this.*tokenizer") as raised:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from posttrain.errors import ConfigError
-from posttrain.trackers import PACKAGES, check_installed, flat, means, run_arguments
+from posttrain.watching.trackers import PACKAGES, check_installed, flat, means, run_arguments
 from tests.pipeline.runs import assert_same_run, at_step, command, lines, train
 
 TO_TENSORBOARD = "run.report_to=[tensorboard]"
@@ -142,7 +142,7 @@ def test_all_trackers_of_a_recipe_are_those_of_transformers():
 
     from transformers.integrations import get_reporting_integration_callbacks
 
-    from posttrain.sections import Tracker
+    from posttrain.recipe.sections import Tracker
 
     assert len(get_reporting_integration_callbacks(list(get_args(Tracker)))) == len(get_args(Tracker))
     assert set(PACKAGES) <= set(get_args(Tracker))
@@ -170,8 +170,8 @@ def test_the_recipe_describes_the_run():
 
 def _in_session(run: Path, **options):
     """The trackers of one session of a run in this process."""
-    from posttrain.layout import Layout
-    from posttrain.trackers import Trackers
+    from posttrain.rundir.layout import Layout
+    from posttrain.watching.trackers import Trackers
 
     said = []
     return Trackers(["tensorboard"], Layout(run), {}, said.append, **options), said
@@ -242,7 +242,7 @@ def test_what_lies_after_the_checkpoint_is_not_replayed(tmp_path):
 
 
 def test_a_tracker_that_is_added_does_not_send_the_others_anything_twice(tmp_path):
-    from posttrain.tracker_memory import TrackerMemory
+    from posttrain.watching.tracker_memory import TrackerMemory
 
     memory = TrackerMemory(tmp_path / "trackers.json", print)
     memory.note(["tensorboard"], "sent", 7)

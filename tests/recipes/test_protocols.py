@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from posttrain.config import load_recipe
+from posttrain.recipe.recipe import load_recipe
 
 PROTOCOLS = Path(__file__).parents[2] / "recipes" / "protocols"
 

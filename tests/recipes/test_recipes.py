@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from posttrain.config import Recipe, load_recipe
-from posttrain.plan import batch_plan, check, describe
+from posttrain.recipe.arithmetic import batch_plan, check, describe
+from posttrain.recipe.recipe import Recipe, load_recipe
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 NOT_RECIPES = {"base", "accelerate"}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from posttrain import files
 from posttrain.cli import main
-from posttrain.report import write_report
+from posttrain.report.report import write_report
+from posttrain.storage import files
 from tests.pipeline.runs import train, write_recipe
 from tests.report.chromium import INSTALL, Chromium, found
 from tests.report.runs import hostile_run

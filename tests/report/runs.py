@@ -6,8 +6,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-from posttrain import files
-from posttrain.rundir import RunDir
+from posttrain.rundir.rundir import RunDir
+from posttrain.storage import files
 
 HOSTILE = (
     "</pre></details></main></script><script>document.title='owned';console.error('ran')</script>"

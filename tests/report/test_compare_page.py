@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from posttrain.compare import compare
+from posttrain.reading.compare import compare
 from posttrain.report.compare_page import compare_page
 from tests.report.runs import HOSTILE, UNSEEN, hostile_run
 

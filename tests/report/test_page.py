@@ -10,11 +10,12 @@ from importlib.resources import files as resources
 import numpy as np
 import pytest
 
-from posttrain.report import page, write_report
+from posttrain.drawing import page
+from posttrain.report.report import write_report
 from tests.report.runs import HOSTILE, LONG, UNSEEN, long_run
 
 VOID = {"meta", "link"}
-STYLE = resources("posttrain.report").joinpath("style.html.j2").read_text()
+STYLE = resources("posttrain.drawing").joinpath("style.html.j2").read_text()
 COLOURS = [
     dict(re.findall(r"--(\w+): (#\w{6})", block)) for block in re.findall(r":root \{(.*?)\n *\}", STYLE, re.DOTALL)[:2]
 ]

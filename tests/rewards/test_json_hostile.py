@@ -10,8 +10,8 @@ import urllib.request
 import pytest
 
 from posttrain.errors import RewardError
-from posttrain.reward import Reward, score_completion
 from posttrain.rewards.json_structure import check_row, score
+from posttrain.scoring.score import Reward, score_completion
 from tests.rewards.json_cases import GOLD, RIGHT, SCHEMA, judged
 
 

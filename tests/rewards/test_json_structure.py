@@ -6,8 +6,8 @@ import json
 import pytest
 
 from posttrain.errors import RewardError
-from posttrain.reward import Reward, score_completion
 from posttrain.rewards.json_structure import WEIGHTS, score
+from posttrain.scoring.score import Reward, score_completion
 from tests.rewards.json_cases import GOLD, RIGHT, SCHEMA, judged
 
 

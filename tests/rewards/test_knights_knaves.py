@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from posttrain.reward import Score
 from posttrain.rewards.knights_knaves import answer_section, score
+from posttrain.scoring.score import Score
 
 NAMES = ["Ann", "Bob", "Cid"]
 SOLUTION = [True, False, False]

@@ -9,7 +9,6 @@ import time
 import pytest
 from math_verify import parse, verify
 
-from posttrain.reward import Reward, Score
 from posttrain.rewards import math_compare, math_judge
 from posttrain.rewards.math_answer import score, why_unreadable
 from posttrain.rewards.math_compare import same_answer
@@ -17,6 +16,7 @@ from posttrain.rewards.math_extract import final_answer, last_boxed
 from posttrain.rewards.math_guard import OutOfTime, deadline, tree_problem
 from posttrain.rewards.math_numbers import plain_number, rounding, same_number
 from posttrain.rewards.math_text import cleaned
+from posttrain.scoring.score import Reward, Score
 from tests.rewards.math_answer_cases import IN_THE_PROMPT, REPEATED, RIGHT, WRONG
 
 HOSTILE_CPU_S = 2.0  # of computing, on a machine that also does other things

@@ -20,9 +20,11 @@ from typing import Any
 import pytest
 
 from posttrain.errors import RewardError
-from posttrain.pool import RewardPool, default_workers
-from posttrain.reward import Reward, Score, Scorer, load_reward
-from posttrain.sections import RewardConfig
+from posttrain.recipe.sections import RewardConfig
+from posttrain.scoring.loading import load_reward
+from posttrain.scoring.pool import RewardPool, default_workers
+from posttrain.scoring.score import Reward, Score
+from posttrain.scoring.scorer import Scorer
 from tests.rewards.troubled import GARBAGE, Deadly, OnlyHere, slow_to_load, troubled, writes_when_loaded
 
 LIMIT_S = 0.4

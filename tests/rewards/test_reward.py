@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 
 from posttrain.errors import RewardError
-from posttrain.reward import Reward, Score, known_rewards, load_reward, message_text, score_completion
+from posttrain.scoring.loading import known_rewards, load_reward
+from posttrain.scoring.score import Reward, Score, score_completion
+from posttrain.scoring.scorer import message_text
 
 
 @dataclass
@@ -203,7 +205,7 @@ def test_message_text():
 
 
 def test_rewards_need_no_torch():
-    code = "import sys, posttrain.reward, posttrain.rewards.knights_knaves, posttrain.rewards.format\n"
+    code = "import sys, posttrain.scoring.loading, posttrain.rewards.knights_knaves, posttrain.rewards.format\n"
     code += "print([m for m in ('torch', 'transformers', 'trl', 'datasets') if m in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from posttrain.errors import RewardError
-from posttrain.reward import Reward, Score, Scorer, trl_reward_functions
+from posttrain.scoring.score import Reward, Score
+from posttrain.scoring.scorer import Scorer, trl_reward_functions
 
 
 def exact(completion: str, *, answer: str, **row: Any) -> Score | None:

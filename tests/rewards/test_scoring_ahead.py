@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 
 from posttrain.errors import RewardError
-from posttrain.pool import RewardPool
-from posttrain.reward import Reward, Score, Scorer, trl_reward_functions
-from posttrain.scoring_ahead import ScoringAhead
+from posttrain.scoring.ahead import ScoringAhead
+from posttrain.scoring.pool import RewardPool
+from posttrain.scoring.score import Reward, Score
+from posttrain.scoring.scorer import Scorer, trl_reward_functions
 from tests.rewards.test_pool import pids_of, wait_until
 from tests.rewards.troubled import troubled
 
@@ -281,7 +282,7 @@ def test_it_stops_where_it_is_of_no_use():
 
 
 def test_the_thread_ends_when_nothing_comes_and_starts_again(monkeypatch):
-    monkeypatch.setattr("posttrain.scoring_ahead._LINGER_S", 0.05)
+    monkeypatch.setattr("posttrain.scoring.ahead._LINGER_S", 0.05)
     reward = Reward.from_callable(troubled)
     with RewardPool([reward], workers=1) as pool:
         ahead = ScoringAhead(trl_reward_functions(Scorer([reward], pool=pool)), Characters())

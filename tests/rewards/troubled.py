@@ -13,7 +13,7 @@ import sys
 import time
 from typing import Any
 
-from posttrain.reward import Score
+from posttrain.scoring.score import Score
 
 # What a reward may write to its worker's socket, where a message is its length in four bytes and then as many
 GARBAGE = {

@@ -9,8 +9,8 @@ import torch
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, TrainerCallback
 
-from posttrain.hybrid_config import HybridConfig
-from posttrain.models import build_model, train_tokenizer
+from posttrain.models.load import build_model, train_tokenizer
+from posttrain.training.config import HybridConfig
 
 ROWS = [{"prompt": f"{a} plus {b} is", "completion": f" {a + b}.", "answer": a + b} for a in range(5) for b in range(5)]
 

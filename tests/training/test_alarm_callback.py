@@ -9,8 +9,8 @@ import pytest
 from posttrain import AlarmCallback, alarms
 from posttrain.controllers import GRPOOnly
 from posttrain.errors import CheckpointError
-from posttrain.files import read_lines
-from posttrain.trainer import HybridTrainer
+from posttrain.storage.files import read_lines
+from posttrain.training.trainer import HybridTrainer
 from tests.training.conftest import StopAt, hybrid_args
 
 
@@ -94,13 +94,13 @@ def test_an_alarm_that_cannot_be_worked_out_ends_the_alarms_only(trained, monkey
 def test_a_full_disk_ends_training(trained, monkeypatch):
     full = CheckpointError("could not be written")
     full.__cause__ = OSError(errno.ENOSPC, "no space left")
-    monkeypatch.setattr("posttrain.alarm_callback.append_line", raises(full))
+    monkeypatch.setattr("posttrain.run.alarm_callback.append_line", raises(full))
     with pytest.raises(CheckpointError):
         trained(steps=5)
 
 
 def test_facts_that_fail_are_left_out(trained, monkeypatch):
-    monkeypatch.setattr("posttrain.grpo_side.rollout_facts", raises(ZeroDivisionError("no groups")))
+    monkeypatch.setattr("posttrain.training.grpo_side.rollout_facts", raises(ZeroDivisionError("no groups")))
     with pytest.warns(UserWarning, match="alarms do not see the completions any more.*ZeroDivisionError") as told:
         _, steps = trained(steps=3)
     assert len([each for each in told if "alarms do not see" in str(each.message)]) == 1
@@ -120,7 +120,7 @@ def test_alarms_that_are_damaged_are_made_anew(trained, tmp_path, broken):
 
 
 def test_notes_are_gathered_only_where_completions_are_kept(trained, monkeypatch):
-    from posttrain import grpo_side
+    from posttrain.training import grpo_side
 
     gathered, gather = [], grpo_side.gather_object
 

@@ -11,7 +11,7 @@ from trl import GRPOTrainer
 from posttrain.controllers import GRPOOnly
 from posttrain.rollouts.for_trl import EngineRollouts, Place
 from posttrain.rollouts.sampling import Sampling
-from posttrain.trainer import HybridTrainer
+from posttrain.training.trainer import HybridTrainer
 from tests.training.conftest import StopAt, hybrid_args, reward, sparse_reward
 from tests.training.twins import Rollouts, assert_same_gradients, both, engine_double
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from posttrain.errors import ConfigError
-from posttrain.hybrid_config import check_engine_arguments
+from posttrain.training.config import check_engine_arguments
 from tests.training.conftest import hybrid_args
 
 

@@ -15,11 +15,11 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
 from transformers import AutoModelForCausalLM
 
-from posttrain.checkpoints import latest_checkpoint
 from posttrain.controllers import GRPOOnly
 from posttrain.errors import ResumeError
-from posttrain.pickles import check_checkpoint
-from posttrain.trainer import HybridTrainer
+from posttrain.storage.checkpoints import latest_checkpoint
+from posttrain.storage.pickles import check_checkpoint
+from posttrain.training.trainer import HybridTrainer
 from tests.attacks import Leaves
 from tests.training.conftest import hybrid_args, reward
 

@@ -9,7 +9,7 @@ import torch
 from trl import GRPOConfig, GRPOTrainer, SFTConfig, SFTTrainer
 
 from posttrain.controllers import GRPOOnly, SFTOnly
-from posttrain.trainer import HybridTrainer
+from posttrain.training.trainer import HybridTrainer
 from tests.training.conftest import COMMON, hybrid_args, reward
 
 

@@ -12,9 +12,9 @@ from peft import LoraConfig, get_peft_model
 
 from posttrain.controllers import SASR, Alternate, GRPOOnly, Mix, SFTOnly, Static, check_mix
 from posttrain.errors import ConfigError, TrainingError
-from posttrain.files import read_lines
-from posttrain.losses import kl_k3
-from posttrain.trainer import HybridTrainer
+from posttrain.storage.files import read_lines
+from posttrain.training.losses import kl_k3
+from posttrain.training.trainer import HybridTrainer
 from tests.training.conftest import hybrid_args, reward
 
 
@@ -244,7 +244,7 @@ def test_contradictions_are_refused_before_anything_loads(model, tokenizer, prom
 
 
 def test_recorded_rollouts_can_be_read_back(build, tmp_path):
-    from posttrain.rollouts.records import read_completions
+    from posttrain.rundir.completions import read_completions
 
     trainer = build(GRPOOnly(), max_steps=1)
     trainer.train()

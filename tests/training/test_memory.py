@@ -10,7 +10,7 @@ from peft import LoraConfig, get_peft_model
 from torch._subclasses.fake_tensor import FakeTensor
 
 from posttrain.controllers import GRPOOnly
-from posttrain.trainer import HybridTrainer
+from posttrain.training.trainer import HybridTrainer
 from tests.training.conftest import hybrid_args, reward
 
 ARMS = {"none": {"kl_sample": 0.0}, "kl": {"kl_sample": 1.0}, "beta": {"kl_sample": 0.0, "beta": 0.1}}
@@ -21,7 +21,7 @@ def trained(model_folder, tokenizer, prompts, tmp_path):
     """`trained(arm, lora)` is a trainer after two steps."""
 
     def train(arm: str, lora: bool) -> HybridTrainer:
-        from posttrain.models import load_policy
+        from posttrain.models.load import load_policy
 
         model = load_policy(model_folder)
         if lora:

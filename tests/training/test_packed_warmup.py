@@ -10,7 +10,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
-from posttrain.warmup import WarmupTrainer
+from posttrain.training.warmup import WarmupTrainer
 from tests.training.conftest import COMMON
 
 LOGGED = ("loss", "grad_norm", "entropy", "mean_token_accuracy", "num_tokens")

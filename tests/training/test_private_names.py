@@ -9,7 +9,10 @@ import trl
 from transformers import Trainer
 from trl import GRPOTrainer
 
-from posttrain import grpo_side, hybrid_checkpoints, trainer, whole_checkpoints, window_side
+from posttrain.training import grpo_side, trainer
+from posttrain.training.checkpoints import hybrid as hybrid_checkpoints
+from posttrain.training.checkpoints import whole as whole_checkpoints
+from posttrain.training.window import side as window_side
 from tests.training.conftest import hybrid_args, reward
 
 OURS = {

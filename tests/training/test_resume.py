@@ -12,12 +12,12 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, set_seed
 from trl import SFTConfig
 
-from posttrain.checkpoints import latest_checkpoint
 from posttrain.controllers import SASR, Alternate, GRPOOnly, Static
 from posttrain.errors import CheckpointError, ResumeError
-from posttrain.resume_state import STATE
-from posttrain.trainer import HybridTrainer
-from posttrain.warmup import WarmupTrainer
+from posttrain.storage.checkpoints import latest_checkpoint
+from posttrain.training.checkpoints.resume_state import STATE
+from posttrain.training.trainer import HybridTrainer
+from posttrain.training.warmup import WarmupTrainer
 from tests.training.conftest import COMMON, StopAt, hybrid_args, reward
 
 STEPS = 10  # with 4 groups of 4 a step and 25 prompts, the prompts' second epoch begins in step 7
@@ -104,7 +104,7 @@ def test_a_full_disk_leaves_the_previous_checkpoint_whole(
     common = (model_folder, tokenizer, prompts, demonstrations)
     saving = {"save_strategy": "steps", "save_steps": 6}
     train(common, tmp_path, SASR(), stop=4, **saving)
-    monkeypatch.setattr("posttrain.hybrid_checkpoints.save_state", no_room)
+    monkeypatch.setattr("posttrain.training.checkpoints.hybrid.save_state", no_room)
     with pytest.raises(CheckpointError, match=r"checkpoint-6 could not be written.*\n.*\n.*checkpoint-4 is whole"):
         train(common, tmp_path, SASR(), resume=True, **saving)
     monkeypatch.undo()

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from posttrain.controllers import GRPOOnly
-from posttrain.files import read_lines
-from posttrain.pool import RewardPool
-from posttrain.reward import Reward, Scorer, trl_reward_functions
-from posttrain.trainer import HybridTrainer
+from posttrain.scoring.pool import RewardPool
+from posttrain.scoring.score import Reward
+from posttrain.scoring.scorer import Scorer, trl_reward_functions
+from posttrain.storage.files import read_lines
+from posttrain.training.trainer import HybridTrainer
 from tests.rewards.test_pool import wait_until
 from tests.rewards.test_scoring_ahead import threads
 from tests.rewards.troubled import dense

@@ -13,7 +13,7 @@ from posttrain.rollouts.for_trl import Place
 from posttrain.rollouts.sampling import Sampling
 from posttrain.rollouts.seeded import SeededRollouts
 from posttrain.rollouts.transformers import generate
-from posttrain.trainer import HybridTrainer
+from posttrain.training.trainer import HybridTrainer
 from tests.training.conftest import hybrid_args, reward
 
 PROMPTS = [[5, 6, 7], [5, 6, 7], [9, 8], [9, 8]]
@@ -158,6 +158,6 @@ def test_the_kl_with_a_fresh_adapter_is_that_of_its_copy(build, model, monkeypat
 
     how = {"max_steps": 3, "learning_rate": 1e-2, "kl_sample": 1.0}
     switched_off = kls(build(policy(), **how))
-    monkeypatch.setattr("posttrain.kl.has_fresh_adapter", lambda model: False)
+    monkeypatch.setattr("posttrain.training.kl.has_fresh_adapter", lambda model: False)
     assert kls(build(policy(), **how)) == pytest.approx(switched_off, rel=1e-6)
     assert switched_off[3] > 1e-5

@@ -15,12 +15,13 @@ from transformers.models.llama.modeling_llama import LlamaAttention
 from trl import GRPOTrainer
 from trl.trainer.utils import add_fused_lm_head
 
-from posttrain import tree_attention
 from posttrain.controllers import GRPOOnly
-from posttrain.sft_side import add_untempered_head
-from posttrain.trainer import HybridTrainer
-from posttrain.tree import grow
-from posttrain.tree_scores import FAMILIES, install, installed, label_scores, row_scores, supports
+from posttrain.models.attention_names import TREE
+from posttrain.packing import attention as tree_attention
+from posttrain.packing.scores import FAMILIES, install, installed, label_scores, row_scores, supports
+from posttrain.packing.tree import grow
+from posttrain.training.sft_side import add_untempered_head
+from posttrain.training.trainer import HybridTrainer
 from tests.training.conftest import hybrid_args, reward
 
 VOCABULARY, P, C = 61, 12, 9
@@ -241,7 +242,7 @@ def test_a_prepared_model_does_what_it_did(tmp_path):
     assert torch.equal(model(ids, attention_mask=mask).logits, logits)
     assert torch.equal(copy.deepcopy(model).generate(**sample), before)
     model.save_pretrained(tmp_path)
-    assert tree_attention.NAME not in json.dumps(json.loads((tmp_path / "config.json").read_text()))
+    assert TREE not in json.dumps(json.loads((tmp_path / "config.json").read_text()))
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
     assert loaded.config._attn_implementation == "sdpa"
     assert torch.equal(loaded.generate(**sample), before)

@@ -9,11 +9,12 @@ import pytest
 from accelerate.utils import DistributedType
 from trl import GRPOTrainer
 
-from posttrain import cli, zero
-from posttrain.config import load_recipe
+from posttrain import cli
 from posttrain.controllers import SASR, Cosine, SFTOnly, Static
 from posttrain.errors import ConfigError, TrainingError
-from posttrain.trainer import HybridTrainer
+from posttrain.processes import zero
+from posttrain.recipe.recipe import load_recipe
+from posttrain.training.trainer import HybridTrainer
 from tests.training.conftest import hybrid_args, reward
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from posttrain.models import build_model, train_tokenizer
+from posttrain.models.load import build_model, train_tokenizer
 
 TEXTS = [f"{a} plus {b} is {a + b}." for a in range(10) for b in range(10)]
 

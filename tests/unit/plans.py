@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from posttrain.config import Recipe
-from posttrain.cost_counts import ModelShape, StepWork
-from posttrain.models import train_tokenizer
-from posttrain.plan import batch_plan
+from posttrain.models.load import train_tokenizer
 from posttrain.planning.amounts import amounts
+from posttrain.planning.cost_counts import ModelShape, StepWork
 from posttrain.planning.model_facts import ModelFacts
+from posttrain.recipe.arithmetic import batch_plan
+from posttrain.recipe.recipe import Recipe
 from posttrain.tasks import TaskData
 
 GRPO_ONLY = {"controller": {"name": "grpo_only"}}

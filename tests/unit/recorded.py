@@ -7,10 +7,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from posttrain import files
 from posttrain.controllers import Controller, Signals
-from posttrain.ledger import Ledger, step_record
-from posttrain.run_facts import write_recipe
+from posttrain.rundir.facts import write_recipe
+from posttrain.storage import files
+from posttrain.training.ledger import Ledger, step_record
 
 G_WARMUP = 0.5
 

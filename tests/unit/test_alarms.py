@@ -12,10 +12,10 @@ import pytest
 
 from posttrain.alarms import KINDS, Settings, Watch, in_words, read, summary
 from posttrain.alarms.watch import GONE
-from posttrain.config import Recipe
 from posttrain.controllers import SASR
 from posttrain.errors import ConfigError
-from posttrain.files import append_line, plain
+from posttrain.recipe.recipe import Recipe
+from posttrain.storage.files import append_line, plain
 from tests.unit import real_steps
 
 SAMPLED = {

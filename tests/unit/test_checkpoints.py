@@ -10,8 +10,9 @@ import sys
 import pytest
 import torch
 
-from posttrain import checkpoints
-from posttrain.checkpoints import (
+from posttrain.errors import CheckpointError, ResumeError
+from posttrain.storage import checkpoints
+from posttrain.storage.checkpoints import (
     MANIFEST,
     STAGING,
     checksum,
@@ -24,9 +25,8 @@ from posttrain.checkpoints import (
     usable_checkpoint,
     why_torn,
 )
-from posttrain.errors import CheckpointError, ResumeError
-from posttrain.resumable import check_resumable
-from posttrain.resume_state import (
+from posttrain.training.checkpoints.resumable import check_resumable
+from posttrain.training.checkpoints.resume_state import (
     FORMAT,
     STATE,
     Cut,

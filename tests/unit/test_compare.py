@@ -17,15 +17,15 @@ from safetensors.torch import load_file, save_file
 
 from posttrain.cli import main
 from posttrain.commands.compare import show, weights_in_words
-from posttrain.compare import compare, difference, holm, mcnemar, names, problems, settings
-from posttrain.compare_spending import spent
-from posttrain.compare_weights import adapter_change, run_changes, weights_change
 from posttrain.errors import ConfigError, DataError
-from posttrain.evaluate import paired_difference
-from posttrain.layout import Layout
-from posttrain.models import load_policy
+from posttrain.evaluation.evaluate import paired_difference
+from posttrain.models.load import load_policy
+from posttrain.reading.compare import compare, difference, holm, mcnemar, names, problems, settings
+from posttrain.reading.compare_spending import spent
+from posttrain.reading.compare_weights import adapter_change, run_changes, weights_change
 from posttrain.report.compare_page import compare_page
-from posttrain.rundir import RunDir
+from posttrain.rundir.layout import Layout
+from posttrain.rundir.rundir import RunDir
 from tests.report.runs import HOSTILE, UNSEEN, hostile_run
 from tests.unit.test_report import Page
 
@@ -139,7 +139,7 @@ def test_problems_are_matched_by_prompt_however_often_it_comes(runs, tmp_path):
 def test_runs_without_a_problem_in_common(runs, tmp_path):
     other = a_run(tmp_path / "other", MIX)
     for file in (other / "completions").glob("*.parquet"):
-        from posttrain.rollouts import records
+        from posttrain.rundir import completions as records
 
         rows = [row | {"prompt": f"another {row['row']}"} for row in records.read_completions(file)]
         records.write_completions(file, rows)
@@ -244,7 +244,7 @@ def test_the_share_of_weights_that_changed(tmp_path):
 
 def test_sharded_weights_in_pieces_are_the_same(tmp_path, tiny_model, monkeypatch):
     """Other shards and other pieces, and a start that was saved in bfloat16."""
-    monkeypatch.setattr("posttrain.compare_weights.PIECE", 100)
+    monkeypatch.setattr("posttrain.reading.compare_weights.PIECE", 100)
     tiny_model.save_pretrained(tmp_path / "one")
     tiny_model.to(torch.bfloat16).save_pretrained(tmp_path / "many", max_shard_size="10KB")
     assert len(list((tmp_path / "many").glob("*.safetensors"))) > 1

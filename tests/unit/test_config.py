@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from posttrain.config import Recipe, load_recipe, load_task
 from posttrain.controllers import SASR, Static
 from posttrain.errors import ConfigError
-from posttrain.library_fields import SOURCES, library_fields
-from posttrain.model_sections import LoraSection
 from posttrain.nearest import nearest
-from posttrain.sections import HybridSection, WarmupSection
+from posttrain.recipe.library_fields import SOURCES, library_fields
+from posttrain.recipe.model_sections import LoraSection
+from posttrain.recipe.recipe import Recipe, load_recipe, load_task
+from posttrain.recipe.sections import HybridSection, WarmupSection
 from posttrain.tasks.knights_knaves import KnightsKnaves
 
 SMALL = "model: some/model\ntask: knights_knaves\n"
@@ -324,7 +324,7 @@ def test_library_fields_are_the_libraries_own() -> None:
 def test_loading_a_recipe_imports_nothing_heavy(folder: Path) -> None:
     Path("recipe.yaml").write_text(SMALL + "hybrid: {args: {optim: sgd}}\n")
     code = (
-        "import sys; from posttrain.config import load_recipe; from posttrain.plan import check; import posttrain.cli\n"
+        "import sys; from posttrain.recipe.recipe import load_recipe; from posttrain.recipe.arithmetic import check; import posttrain.cli\n"
         "check(load_recipe('recipe.yaml'))\n"
         "print(sorted({name.partition('.')[0] for name in sys.modules} & set(sys.argv[1:])))"
     )

@@ -25,8 +25,17 @@ from transformers import (
 )
 from trl.trainer.utils import add_fused_lm_head
 
-from posttrain.cost import COEFFICIENTS, HELD, CostModel, Measured, coefficients_of, leave_one_out, read_measured
-from posttrain.cost_counts import (
+from posttrain.errors import ConfigError, DataError
+from posttrain.planning.cost import (
+    COEFFICIENTS,
+    HELD,
+    CostModel,
+    Measured,
+    coefficients_of,
+    leave_one_out,
+    read_measured,
+)
+from posttrain.planning.cost_counts import (
     ModelShape,
     Passes,
     StepWork,
@@ -36,9 +45,8 @@ from posttrain.cost_counts import (
     time_counts,
     training_passes,
 )
-from posttrain.errors import ConfigError, DataError
-from posttrain.least_squares import nonnegative_least_squares
-from posttrain.window_plan import Limits, Row, plan_step, positions
+from posttrain.planning.least_squares import nonnegative_least_squares
+from posttrain.training.window.plan import Limits, Row, plan_step, positions
 
 SHIPPED = Path(__file__).parents[2] / "benchmarks" / "results" / "scaling.json"
 
@@ -207,7 +215,7 @@ def test_a_file_of_something_else_is_refused(tmp_path):
 
 
 def test_loads_no_torch():
-    code = "import posttrain.cost, sys; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    code = "import posttrain.planning.cost, sys; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

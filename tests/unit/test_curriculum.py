@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from posttrain.config import load_recipe
-from posttrain.curriculum import easy_to_hard, ordered, pass_rates
 from posttrain.errors import ConfigError, DataError
+from posttrain.evaluation.curriculum import easy_to_hard, ordered, pass_rates
+from posttrain.recipe.recipe import load_recipe
 
 ROWS = [{"prompt": text, "answer": text} for text in ("none", "quarter", "half", "All", "half again")]
 RATES = [0.0, 0.25, 0.5, 1.0, 0.5]

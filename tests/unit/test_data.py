@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 from datasets import Dataset
 
-from posttrain.data import fit_to_model, to_chat, tokenize_demonstrations
 from posttrain.errors import DataError
-from posttrain.leaks import check_disjoint, content_key
-from posttrain.losses import IGNORED
+from posttrain.inputs.data import IGNORED, fit_to_model, to_chat, tokenize_demonstrations
+from posttrain.inputs.leaks import check_disjoint, content_key
 
 CHATML = (
     "{% for m in messages %}<{{ m['role'] }}>\n{{ m['content'] }}<|end|>\n{% endfor %}"

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from posttrain.data_changes import LONGEST_VALUE, ROWS_SHOWN, contents, data_changes
+from posttrain.rundir.data_changes import LONGEST_VALUE, ROWS_SHOWN, contents, data_changes
 
 ROWS = [{"prompt": f"Is person {n} a knight?", "answer": f"{n} is a knave", "people": 2} for n in range(20)]
 

@@ -20,13 +20,15 @@ from transformers import (
     Qwen3Config,
 )
 
-from posttrain import tree_attention
 from posttrain.errors import TrainingError
+from posttrain.models.attention_names import TREE
+from posttrain.models.inference import inference
+from posttrain.packing import attention as tree_attention
 from posttrain.rollouts import decode as module
 from posttrain.rollouts import transformers as sampling_module
 from posttrain.rollouts.decode import NotPlain, decode, why_not
 from posttrain.rollouts.sampling import Sampling
-from posttrain.rollouts.transformers import _Choice, _generate, _sampler, _up_to_the_end, inference, sample_tokens
+from posttrain.rollouts.transformers import _Choice, _generate, _sampler, _up_to_the_end, sample_tokens
 
 VOCABULARY = 60
 SHAPE = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -106,7 +108,7 @@ def test_tokens_are_those_of_generate(name):
     check(model, sampling=Sampling(max_tokens=12, temperature=0.0))
 
 
-@pytest.mark.parametrize("attention", ["eager", tree_attention.NAME])
+@pytest.mark.parametrize("attention", ["eager", TREE])
 def test_other_attention_functions_are_left_as_they_were(attention):
     tree_attention.register()
     model = build(CONFIGS["llama-gqa"], attention=attention)

@@ -15,9 +15,10 @@ import time
 import pytest
 from rich.console import Console
 
-from posttrain import cli, doctor_facts
-from posttrain.doctor import FEW_OPEN_FILES, GIB, judge, show, worst
-from posttrain.doctor_facts import _has_token, aside, driver, gather, memory, reachable
+from posttrain import cli
+from posttrain.planning.doctor import facts as doctor_facts
+from posttrain.planning.doctor.doctor import FEW_OPEN_FILES, GIB, judge, show, worst
+from posttrain.planning.doctor.facts import _has_token, aside, driver, gather, memory, reachable
 
 GOOD = {
     "python": "3.12.1",

@@ -12,9 +12,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from posttrain.errors import ConfigError, DataError, RewardError
-from posttrain.evaluate import bootstrap_ci, evaluate, paired_difference, pass_at_k, share_ci
-from posttrain.pool import RewardPool
-from posttrain.reward import Reward, Score
+from posttrain.evaluation.evaluate import bootstrap_ci, evaluate, paired_difference, pass_at_k, share_ci
+from posttrain.scoring.pool import RewardPool
+from posttrain.scoring.score import Reward, Score
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 7])
@@ -54,7 +54,7 @@ def test_the_interval_covers_the_truth_as_often_as_it_says():
 
 
 def test_resampling_in_pieces_uses_all_of_them(monkeypatch):
-    monkeypatch.setattr("posttrain.evaluate.RESAMPLES_AT_ONCE", 1000)
+    monkeypatch.setattr("posttrain.evaluation.evaluate.RESAMPLES_AT_ONCE", 1000)
     assert bootstrap_ci([0.0, 1.0] * 100, resamples=997) == pytest.approx((0.43, 0.57), abs=0.02)
 
 

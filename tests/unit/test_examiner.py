@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from posttrain.config import load_recipe
-from posttrain.examiner import Examiner
+from posttrain.evaluation.examiner import Examiner
+from posttrain.recipe.recipe import load_recipe
 from posttrain.tasks import TaskData
 
 

@@ -8,16 +8,16 @@ import re
 
 import pytest
 
-from posttrain import files
-from posttrain.checkpoints import seal
 from posttrain.cli import main
 from posttrain.controllers import SASR, Alternate, Cosine, GRPOOnly, SFTOnly, Static
 from posttrain.controllers.base import draw
 from posttrain.errors import ConfigError
-from posttrain.explain import explain_step, read, seconds_in_words
-from posttrain.explain_summary import explain_run, ranges
-from posttrain.run_facts import read_recipe, write_recipe
-from posttrain.rundir import RunDir
+from posttrain.reading.explain import explain_step, read, seconds_in_words
+from posttrain.reading.explain_summary import explain_run, ranges
+from posttrain.rundir.facts import read_recipe, write_recipe
+from posttrain.rundir.rundir import RunDir
+from posttrain.storage import files
+from posttrain.storage.checkpoints import seal
 from tests.unit.recorded import G_WARMUP, recorded_run
 
 NUMBER = r"([-+.\de]+)"

@@ -10,12 +10,12 @@ import pytest
 import torch
 from tokenizers import Regex, pre_tokenizers
 
-from posttrain.config import load_recipe
 from posttrain.errors import ConfigError
-from posttrain.gguf_files import gguf_file
-from posttrain.gguf_model import gguf_policy, gguf_tokenizer
-from posttrain.inputs import check_model, loading
-from posttrain.models import load_policy, load_tokenizer
+from posttrain.inputs.inputs import check_model, loading
+from posttrain.models.gguf_files import gguf_file
+from posttrain.models.gguf_model import gguf_policy, gguf_tokenizer
+from posttrain.models.load import load_policy, load_tokenizer
+from posttrain.recipe.recipe import load_recipe
 from tests.gguf_files import TEMPLATE, byte_level_bpe, tiny_llama, write_gguf
 
 BYTES = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)

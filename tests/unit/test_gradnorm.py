@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from posttrain.gradnorm import add_gradients, reduced_now, take_gradients, total_norm
+from posttrain.training.gradnorm import add_gradients, reduced_now, take_gradients, total_norm
 
 
 @pytest.fixture

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from peft import LoraConfig, get_peft_model
 
-from posttrain.config import load_recipe
 from posttrain.errors import ConfigError
-from posttrain.inputs import check_model
-from posttrain.models import build_model, load_policy
+from posttrain.inputs.inputs import check_model
+from posttrain.models.load import build_model, load_policy
+from posttrain.recipe.recipe import load_recipe
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from posttrain.errors import ConfigError, DataError
-from posttrain.files import write_jsonl
+from posttrain.storage.files import write_jsonl
 from posttrain.tasks.knights_knaves import KnightsKnaves, generate_rows, parse_people, write
 from posttrain.tasks.knights_knaves.logic import ATOMS, parse_statements, solve, structure
 

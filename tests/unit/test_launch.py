@@ -17,15 +17,17 @@ from unittest.mock import patch
 
 import pytest
 
-from posttrain import cli, launch
-from posttrain.callbacks import how_to_go_on
-from posttrain.config import load_recipe
+from posttrain import cli
 from posttrain.errors import ConfigError
-from posttrain.launch import NAMES, arguments, config_file, environment, kind_of
-from posttrain.launch_end import COMMAND, exit_code, how_it_ended, resuming
-from posttrain.launch_nodes import Nodes, nodes_of, slurm_host_names
-from posttrain.lock import Lock
-from posttrain.run_facts import write_recipe
+from posttrain.launch import launch
+from posttrain.launch.end import exit_code, how_it_ended
+from posttrain.launch.launch import NAMES, arguments, config_file, environment, kind_of
+from posttrain.launch.nodes import Nodes, nodes_of, slurm_host_names
+from posttrain.processes.launched import COMMAND, resuming
+from posttrain.recipe.recipe import load_recipe
+from posttrain.run.callbacks import how_to_go_on
+from posttrain.rundir.facts import write_recipe
+from posttrain.storage.lock import Lock
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "recipes" / "accelerate"
@@ -128,7 +130,7 @@ def test_a_wheel_has_them(tmp_path):
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "installed")
-    ask = "import posttrain.launch as launch; print(*(launch.config_file(name) for name in launch.NAMES), sep='\\n')"
+    ask = "import posttrain.launch.launch as launch; print(*(launch.config_file(name) for name in launch.NAMES), sep='\\n')"
     environ = {**os.environ, "PYTHONPATH": str(tmp_path / "installed")}
     done = subprocess.run(
         [sys.executable, "-P", "-c", ask], cwd=tmp_path, env=environ, capture_output=True, text=True, check=True
@@ -360,7 +362,7 @@ def test_a_run_directory_in_use_is_refused_and_left_unlocked(recipe, capsys, mon
     folder = recipe.parent / "runs" / "r"
     folder.mkdir(parents=True)
     assert launched(capsys, monkeypatch) == ""
-    code = f"import sys; from posttrain.lock import Lock; lock = Lock(__import__('pathlib').Path({str(folder)!r}));"
+    code = f"import sys; from posttrain.storage.lock import Lock; lock = Lock(__import__('pathlib').Path({str(folder)!r}));"
     code += "print('locked', flush=True); sys.stdin.read()"
     other = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:

@@ -10,7 +10,7 @@ import pytest
 
 SCRIPT = """
 import atexit, os
-from posttrain.launch_end import end
+from posttrain.processes.launched import end
 
 class Late:
     def __del__(self):

@@ -12,7 +12,9 @@ from accelerate import Accelerator
 
 from posttrain.alarms.rollout_facts import rollout_facts
 from posttrain.controllers import SASR, Mix, Signals, replay
-from posttrain.ledger import (
+from posttrain.rundir.completions import read_completions
+from posttrain.scoring.score import Outcome, Score
+from posttrain.training.ledger import (
     FolderRecorder,
     Ledger,
     NewValues,
@@ -22,9 +24,7 @@ from posttrain.ledger import (
     step_record,
     without_note,
 )
-from posttrain.rollouts.records import read_completions
-from posttrain.sampling_drift import SamplingDrift
-from posttrain.score import Outcome, Score
+from posttrain.training.sampling_drift import SamplingDrift
 
 
 def test_means_weigh_by_count_and_are_absent_when_nothing_was_added():

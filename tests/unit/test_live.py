@@ -12,11 +12,11 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-from posttrain.live import Bar, Curve, LiveState, safe
-from posttrain.live_terminal import LiveTerminal
-from posttrain.live_view import frame
-from posttrain.progress import Progress
-from posttrain.sparkline import BLOCKS, sparkline
+from posttrain.watching.live import Bar, Curve, LiveState, safe
+from posttrain.watching.live_terminal import LiveTerminal
+from posttrain.watching.live_view import frame
+from posttrain.watching.progress import Progress
+from posttrain.watching.sparkline import BLOCKS, sparkline
 
 HOSTILE = (
     "[bold]x[/] \x1b[2J\x1b]0;title\x07 \x9b31m \r\n\u202egnp.exe\u2028 "
@@ -235,7 +235,9 @@ def test_at_most_four_frames_a_second_and_a_hundredth_of_the_time(monkeypatch):
     assert min(b - a for a, b in pairwise(drawn_at)) >= 0.25
 
     slow = iter(range(10**6))
-    monkeypatch.setattr("posttrain.live_terminal.time.perf_counter", lambda: next(slow) * 0.02)  # 20 ms a frame
+    monkeypatch.setattr(
+        "posttrain.watching.live_terminal.time.perf_counter", lambda: next(slow) * 0.02
+    )  # 20 ms a frame
     drawn_at.clear()
     for tick in range(1000):
         clock.now = 10 + tick / 100

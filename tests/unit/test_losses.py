@@ -7,7 +7,8 @@ import math
 import pytest
 import torch
 
-from posttrain.losses import IGNORED, count_labels, importance_ratio, kl_k3, matched_sft_scale, nll
+from posttrain.inputs.data import IGNORED
+from posttrain.training.losses import count_labels, importance_ratio, kl_k3, matched_sft_scale, nll
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from datasets import Dataset
 
-from posttrain.config import load_recipe
 from posttrain.errors import ConfigError, DataError, RewardError
-from posttrain.inputs import load_data, load_rewards, task_rewards
-from posttrain.reward import Scorer
+from posttrain.inputs.inputs import load_data, load_rewards, task_rewards
+from posttrain.recipe.recipe import load_recipe
+from posttrain.scoring.scorer import Scorer
 from posttrain.tasks.mixture import _side_by_side
 
 RECIPE = """

@@ -11,11 +11,11 @@ from huggingface_hub import ModelCard
 from safetensors.torch import save_file
 
 from posttrain.errors import CheckpointError
-from posttrain.layout import Layout
-from posttrain.merging import cast
-from posttrain.model_card import Subject, write_card
-from posttrain.origin import Origin
-from posttrain.rundir import RunDir
+from posttrain.export.model_card import Subject, write_card
+from posttrain.export.origin import Origin
+from posttrain.models.merging import cast
+from posttrain.rundir.layout import Layout
+from posttrain.rundir.rundir import RunDir
 
 PROGRAMS = "Rewards come from programs that check the answer"
 GRPO, SFT, BOTH = ({"sft": sft, "grpo": grpo} for sft, grpo in ((0.0, 1.0), (1.0, 0.0), (0.5, 0.5)))

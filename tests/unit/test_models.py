@@ -6,7 +6,7 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
-from posttrain.models import build_model, load_policy, load_tokenizer, train_tokenizer
+from posttrain.models.load import build_model, load_policy, load_tokenizer, train_tokenizer
 
 PUZZLES = [
     f"Is {a} a knight or a knave? {b} said that {a} is lying.\n"

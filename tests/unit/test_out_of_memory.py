@@ -12,14 +12,14 @@ import pytest
 import torch
 
 import posttrain
-from posttrain.config import Recipe, load_recipe
 from posttrain.controllers import GRPOOnly
 from posttrain.errors import ConfigError, TrainingError
-from posttrain.out_of_memory import PLACES, WORDS, explanation, part_of, shortage
-from posttrain.plan import batch_plan, contradictions
-from posttrain.remedies import Shortage, fewer_at_once, remedies, smaller_parts, with_settings
-from posttrain.run_facts import HARMLESS, flatten
-from posttrain.step_sizes import same_size_keys
+from posttrain.recipe.arithmetic import batch_plan, contradictions
+from posttrain.recipe.recipe import Recipe, load_recipe
+from posttrain.recipe.step_sizes import same_size_keys
+from posttrain.run.out_of_memory import PLACES, WORDS, explanation, part_of, shortage
+from posttrain.run.remedies import Shortage, fewer_at_once, remedies, smaller_parts, with_settings
+from posttrain.rundir.facts import HARMLESS, flatten
 
 CUDA = (
     "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.11 GiB of which 1.32 GiB is free."

@@ -5,9 +5,8 @@ from typing import Any
 
 import pytest
 
-from posttrain.config import Recipe, load_recipe
 from posttrain.errors import ConfigError, ResumeError
-from posttrain.plan import (
+from posttrain.recipe.arithmetic import (
     batch_plan,
     check,
     contradictions,
@@ -17,6 +16,7 @@ from posttrain.plan import (
     nearest_divisors,
     nearest_multiples,
 )
+from posttrain.recipe.recipe import Recipe, load_recipe
 
 
 def recipe(**sections: Any) -> Recipe:

@@ -16,9 +16,9 @@ from tokenizers import pre_tokenizers
 from transformers import Qwen2Config
 
 from posttrain.cli import main, parse
-from posttrain.config import load_recipe
-from posttrain.models import train_tokenizer
-from posttrain.run_facts import write_recipe
+from posttrain.models.load import train_tokenizer
+from posttrain.recipe.recipe import load_recipe
+from posttrain.rundir.facts import write_recipe
 from tests.gguf_files import byte_level_bpe, tiny_llama, write_gguf
 
 ROOT = Path(__file__).parents[2]

@@ -10,12 +10,12 @@ import pytest
 import torch
 from transformers import get_scheduler
 
-from posttrain.config import Recipe
 from posttrain.controllers.sasr import GUARD_CEILING, SASR
 from posttrain.planning.lengths import texts_of
 from posttrain.planning.mistakes import Seen, likely_mistakes
 from posttrain.planning.odds import dead_share, group_for, kl_at_ceiling, least_rate
 from posttrain.planning.past import Past
+from posttrain.recipe.recipe import Recipe
 from tests.unit.plans import digit_tokenizer, numbers, recipe, rows_of
 
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from posttrain.config import Recipe
-from posttrain.cost import CostModel
-from posttrain.cost_counts import StepWork
+from posttrain.planning.cost import CostModel
+from posttrain.planning.cost_counts import StepWork
 from posttrain.planning.past import Past, differences, past_of, tells_of
 from posttrain.planning.seconds import shipped, time_of
 from posttrain.planning.work import Assumed, works_of
-from posttrain.run_facts import write_recipe
+from posttrain.recipe.recipe import Recipe
+from posttrain.rundir.facts import write_recipe
 from tests.unit.plans import large, numbers, recipe
 
 POINTS = Path(__file__).parents[2] / "benchmarks" / "results" / "scaling.json"

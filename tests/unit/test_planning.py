@@ -10,14 +10,14 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from posttrain.models import build_model, train_tokenizer
+from posttrain.models.load import build_model, train_tokenizer
+from posttrain.models.snapshot import PolicySnapshot
 from posttrain.planning.amounts import Range
 from posttrain.planning.lengths import evenly, texts_of
 from posttrain.planning.machine import Machine, visible
 from posttrain.planning.memory import FILLED, GIB, held, memory_of, needed
 from posttrain.planning.model_facts import config_of, describe_model
 from posttrain.planning.seconds import shipped
-from posttrain.snapshot import PolicySnapshot
 from posttrain.tasks import TaskData
 from tests.unit.plans import GRPO_ONLY, TINY, digit_tokenizer, large, numbers, recipe, rows_of
 

@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from posttrain.progress import Progress, duration
+from posttrain.watching.progress import Progress, duration
 
 
 class Clock:

@@ -7,7 +7,7 @@ import logging
 import pytest
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from posttrain.quiet import quiet_about_tied
+from posttrain.watching.quiet import quiet_about_tied
 
 SIZES = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 9}
 

@@ -8,12 +8,12 @@ import re
 import pytest
 from pydantic import TypeAdapter
 
-from posttrain import files
 from posttrain.cli import main
 from posttrain.controllers import SASR, Alternate, Cosine, GRPOOnly, SFTOnly, Static
 from posttrain.errors import ConfigError
-from posttrain.replay import replay, replay_run, start_state
-from posttrain.run_reading import open_run, steps
+from posttrain.reading.replay import replay, replay_run, start_state
+from posttrain.rundir.reading import open_run, steps
+from posttrain.storage import files
 from tests.unit.recorded import G_WARMUP, recorded_run
 
 GUARDED = SASR(gamma=0.7, kl_target=0.02, kappa=2.0, refresh_every=3)

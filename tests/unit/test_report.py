@@ -7,14 +7,14 @@ from html.parser import HTMLParser
 
 import pytest
 
-from posttrain import files
-from posttrain.evaluate import bootstrap_ci, paired_difference, pass_at_k, share_ci
-from posttrain.report import write_report
-from posttrain.report.charts import Series, draw, mix_strip
-from posttrain.report.scale import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, number
+from posttrain.drawing.charts import Series, draw, mix_strip
+from posttrain.drawing.scale import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, number
+from posttrain.drawing.thinning import MOST_POINTS, extremes
+from posttrain.evaluation.evaluate import bootstrap_ci, paired_difference, pass_at_k, share_ci
+from posttrain.report.report import write_report
 from posttrain.report.tables import sums
-from posttrain.report.thinning import MOST_POINTS, extremes
-from posttrain.rundir import RunDir
+from posttrain.rundir.rundir import RunDir
+from posttrain.storage import files
 
 HOSTILE = "</pre></script><script>alert(1)</script><img src=x onerror=alert(2)>&amp;"
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from posttrain import cli
-from posttrain.reward_commands.score import parse_kwargs, reward_config
+from posttrain.commands.rewards.score import parse_kwargs, reward_config
 
 REWARD = '''
 import time
@@ -301,7 +301,7 @@ def test_rewards_commands_need_no_torch(folder: Path) -> None:
         "import sys; from posttrain.cli import main\n"
         "main(['rewards', 'list'])\n"
         "main(['rewards', 'score', '--reward', 'mine.py', '--input', 'rows.jsonl', '--workers', '0'])\n"
-        "import posttrain.reward_commands.check\n"
+        "import posttrain.commands.rewards.check\n"
         "print([m for m in ('torch', 'transformers', 'trl', 'datasets') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from posttrain import cli
-from posttrain.reward import Reward
-from posttrain.reward_commands.variants import NUMBER_OF_TRIES, Example, tries
+from posttrain.commands.rewards.variants import NUMBER_OF_TRIES, Example, tries
+from posttrain.scoring.score import Reward
 
 RECIPE = """
 model: no/such-model

@@ -11,8 +11,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from posttrain.errors import CheckpointError, DataError
-from posttrain.rollouts.records import Completion, read_completions, stage_and_step, write_completions
 from posttrain.rollouts.transformers import _InverseTransform, generate, tokenize_prompts
+from posttrain.rundir.completions import Completion, read_completions, stage_and_step, write_completions
 
 WORDS = 40
 TEMPLATE = (

@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from posttrain import files
 from posttrain.errors import CheckpointError, DataError, ResumeError
-from posttrain.rollouts.records import read_completions
-from posttrain.run_facts import difference, flatten, processes_of, read_recipe
-from posttrain.rundir import RunDir
+from posttrain.rundir.completions import read_completions
+from posttrain.rundir.facts import difference, flatten, processes_of, read_recipe
+from posttrain.rundir.rundir import RunDir
+from posttrain.storage import files
 
 RECIPE = {
     "model": {"name": "tiny", "init": None},

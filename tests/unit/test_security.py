@@ -18,22 +18,22 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from posttrain import environment
 from posttrain.cli import main
-from posttrain.config import load_recipe
 from posttrain.errors import ConfigError
-from posttrain.inputs import load_data, load_rewards, loading
-from posttrain.masking import command_without_secrets, without_secrets
-from posttrain.models import load_policy, load_tokenizer
-from posttrain.pool import RewardPool
-from posttrain.report import write_report
-from posttrain.reward import load_reward
-from posttrain.reward_worker import answers_from
+from posttrain.inputs.inputs import load_data, load_rewards, loading
+from posttrain.models.load import load_policy, load_tokenizer
+from posttrain.recipe.recipe import load_recipe
+from posttrain.recipe.sections import RewardConfig
+from posttrain.recipe.yamlfile import MOST_VALUES
+from posttrain.report.report import write_report
 from posttrain.rollouts.vllm_server import serve_command
-from posttrain.run_facts import read_recipe
-from posttrain.rundir import RunDir
-from posttrain.sections import RewardConfig
-from posttrain.yamlfile import MOST_VALUES
+from posttrain.rundir import environment
+from posttrain.rundir.facts import read_recipe
+from posttrain.rundir.masking import command_without_secrets, without_secrets
+from posttrain.rundir.rundir import RunDir
+from posttrain.scoring.loading import load_reward
+from posttrain.scoring.pool import RewardPool
+from posttrain.scoring.worker import answers_from
 from tests.attacks import Leaves
 
 RECIPE = "model: {init: {}}\ntask: {name: knights_knaves, people: [2], train: 4, eval: 2, demonstrations: 2}\n"

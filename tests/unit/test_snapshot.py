@@ -7,7 +7,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
 
-from posttrain.snapshot import PolicySnapshot, fingerprint, has_fresh_adapter
+from posttrain.models.snapshot import PolicySnapshot, fingerprint, has_fresh_adapter
 
 IDS = torch.tensor([[5, 9, 2, 40, 7]])
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import signal
 
-from posttrain.callbacks import StopRequest
-from posttrain.ranks import Ranks
+from posttrain.processes.ranks import Ranks
+from posttrain.run.callbacks import StopRequest
 
 
 class SignalledWhileWaiting(Ranks):

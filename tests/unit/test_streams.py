@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from posttrain.errors import DataError
-from posttrain.streams import Stream, micro_batches
+from posttrain.training.streams import Stream, micro_batches
 
 
 @pytest.mark.parametrize("shuffle", [True, False])
@@ -54,7 +54,7 @@ def test_names_and_seeds_tell_streams_apart():
 
 
 def test_the_order_is_the_same_in_every_process():
-    code = "from posttrain.streams import Stream; print(Stream(20, seed=5, name='prompts').take(45))"
+    code = "from posttrain.training.streams import Stream; print(Stream(20, seed=5, name='prompts').take(45))"
     rows = {
         subprocess.run(
             [sys.executable, "-c", code],

@@ -11,7 +11,7 @@ import termios
 
 import pytest
 
-from posttrain.terminal import PIPED_WIDTH, console
+from posttrain.watching.terminal import PIPED_WIDTH, console
 
 
 @pytest.fixture(autouse=True)

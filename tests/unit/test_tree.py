@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from posttrain.losses import IGNORED
-from posttrain.tree import Tree, grow, lay
+from posttrain.inputs.data import IGNORED
+from posttrain.packing.tree import Tree, grow, lay
 
 
 def batch(prompts: list[list[int]], completions: list[list[int]], *, columns: int = 5, width: int = 4):

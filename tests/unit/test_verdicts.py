@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from posttrain import run_reading
-from posttrain.compare import compare
-from posttrain.layout import Layout
-from posttrain.report import write_report
+from posttrain.reading.compare import compare
 from posttrain.report.compare_page import compare_page
+from posttrain.report.report import write_report
 from posttrain.report.tables import before_after
-from posttrain.rollouts import records
-from posttrain.rundir import RunDir
+from posttrain.rundir import completions as records
+from posttrain.rundir import reading as run_reading
+from posttrain.rundir.layout import Layout
+from posttrain.rundir.rundir import RunDir
 from tests.unit.test_report import Page
 
 

@@ -7,10 +7,10 @@ import json
 
 import pytest
 
-from posttrain import files
 from posttrain.cli import main
-from posttrain.rollouts import records
-from posttrain.run_facts import write_recipe
+from posttrain.rundir import completions as records
+from posttrain.rundir.facts import write_recipe
+from posttrain.storage import files
 
 HOSTILE = "\x1b[31mred [bold]loud[/bold] :smile: \x1b[0m \x9b2J \u202egnorw\u202c"
 
@@ -137,9 +137,9 @@ def test_what_a_model_wrote_is_shown_and_not_obeyed(run, capsys, how):
 def test_a_terminal_gets_the_texts_in_the_room_there_is(run):
     from rich.console import Console
 
-    from posttrain.run_reading import open_run
-    from posttrain.view import Query, search
-    from posttrain.view_shown import show
+    from posttrain.reading.view import Query, search
+    from posttrain.reading.view_shown import show
+    from posttrain.rundir.reading import open_run
 
     console = Console(width=60, force_terminal=True, record=True, file=io.StringIO())
     show(search(open_run(run), Query(step=30)), console=console)
@@ -152,8 +152,8 @@ def test_a_terminal_gets_the_texts_in_the_room_there_is(run):
 def test_only_as_many_files_are_opened_as_it_takes(run, monkeypatch):
     import pyarrow.parquet as pq
 
-    from posttrain.run_reading import open_run
-    from posttrain.view import Query, search
+    from posttrain.reading.view import Query, search
+    from posttrain.rundir.reading import open_run
 
     opened, read = [], pq.ParquetFile
     monkeypatch.setattr(pq, "ParquetFile", lambda path, **how: opened.append(path.name) or read(path, **how))

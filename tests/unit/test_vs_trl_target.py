@@ -70,7 +70,7 @@ def test_evaluations_do_not_count_as_training(target, monkeypatch):
 
 
 def test_the_recipe_is_one(target):
-    from posttrain.config import load_recipe
+    from posttrain.recipe.recipe import load_recipe
 
     recipe = load_recipe(target.RECIPE)
     sft, grpo = target.TRL["sft"], target.TRL["grpo"]

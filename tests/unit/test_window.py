@@ -7,10 +7,17 @@ import math
 import pytest
 import torch
 
-from posttrain import window
 from posttrain.errors import ResumeError
-from posttrain.kl import NAME, kl_sum
-from posttrain.resume_state import Cut, describe_window, load_state, load_window, save_state, save_window
+from posttrain.training.checkpoints.resume_state import (
+    Cut,
+    describe_window,
+    load_state,
+    load_window,
+    save_state,
+    save_window,
+)
+from posttrain.training.kl import NAME, kl_sum
+from posttrain.training.window import window
 
 
 def rollouts(first, count, prompt_width=3, width=4):

@@ -7,12 +7,12 @@ import random
 import pytest
 import torch
 
-from posttrain import window
-from posttrain.ranks import Ranks
-from posttrain.resume_state import Cut
-from posttrain.window_bins import WindowBins
-from posttrain.window_plan import Limits, Row, passes, plan_step, positions
-from posttrain.window_side import _fill_unknown
+from posttrain.processes.ranks import Ranks
+from posttrain.training.checkpoints.resume_state import Cut
+from posttrain.training.window import window
+from posttrain.training.window.bins import WindowBins
+from posttrain.training.window.plan import Limits, Row, passes, plan_step, positions
+from posttrain.training.window.side import _fill_unknown
 
 
 def rows_of(groups, *, size=4, prompt=10, completion=5, dropped=()):

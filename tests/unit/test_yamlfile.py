@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from posttrain.errors import ConfigError
-from posttrain.yamlfile import Layer, load_layers, merge, overrides_layer, read_layer
+from posttrain.recipe.yamlfile import Layer, load_layers, merge, overrides_layer, read_layer
 
 KINDS = {("tool",): ("name",), ("model",): ("name", "init")}
 

@@ -17,7 +17,7 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import AutoModelForCausalLM, Qwen2Config
 
-from posttrain.models import build_model
+from posttrain.models.load import build_model
 from posttrain.rollouts.vllm import InProcessEngine
 from tests.training.conftest import demonstrations, prompts, tokenizer  # noqa: F401 - fixtures
 from tests.vllm.servers import Server

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from posttrain.errors import ConfigError, DataError, TrainingError
-from posttrain.rollouts.policy_weights import named_weights
+from posttrain.models.policy_weights import named_weights
 from posttrain.rollouts.vllm import InProcessEngine, Sampling, request_seed
 from tests.vllm.conftest import ENDS, PROMPTS, change, process_state, tiny, with_lora
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from posttrain.export import export
-from posttrain.policies import save_whole
-from posttrain.rollouts.policy_weights import base_model
+from posttrain.export.export import export
+from posttrain.models.policy_weights import base_model
 from posttrain.rollouts.vllm_build import kept_process_group, set_environment
-from posttrain.rundir import RunDir
+from posttrain.run.policies import save_whole
+from posttrain.rundir.rundir import RunDir
 from tests.vllm.conftest import change, tiny, with_lora
 
 PROMPTS = ["3 + 4 =", "12 + 5 =", "what"]
@@ -34,7 +34,7 @@ def run_with(folder: Path, tokenizer, *, lora: bool) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("lora", [False, True], ids=["whole", "merged"])
 def test_vllm_answers_as_transformers_does(lora, tokenizer, tmp_path):
-    from posttrain.models import load_policy
+    from posttrain.models.load import load_policy
 
     set_environment()
     from vllm import LLM, SamplingParams

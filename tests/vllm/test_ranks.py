@@ -11,10 +11,10 @@ import pytest
 import torch
 from accelerate.utils import DistributedType
 
-from posttrain.checkpoints import latest_checkpoint
 from posttrain.controllers import Static
 from posttrain.errors import ConfigError, PosttrainError
-from posttrain.hybrid_config import check_model
+from posttrain.storage.checkpoints import latest_checkpoint
+from posttrain.training.config import check_model
 from tests.distributed.processes import ranks
 from tests.vllm.training import Ran, train
 

@@ -9,12 +9,13 @@ import torch
 from transformers import AutoModelForCausalLM, set_seed
 
 from posttrain.controllers import GRPOOnly, Static
-from posttrain.files import read_lines
-from posttrain.pool import RewardPool
-from posttrain.reward import Reward, Scorer, trl_reward_functions
 from posttrain.rollouts.sampling import Sampling, request_seed
 from posttrain.rollouts.vllm_server import ServerEngine
-from posttrain.trainer import HybridTrainer
+from posttrain.scoring.pool import RewardPool
+from posttrain.scoring.score import Reward
+from posttrain.scoring.scorer import Scorer, trl_reward_functions
+from posttrain.storage.files import read_lines
+from posttrain.training.trainer import HybridTrainer
 from tests.rewards.test_pool import wait_until
 from tests.rewards.troubled import dense
 from tests.training.conftest import hybrid_args

@@ -10,8 +10,8 @@ from transformers import AutoModelForCausalLM
 from trl.generation.vllm_client import VLLMClient
 
 from posttrain.errors import ConfigError, TrainingError
-from posttrain.ranks import Ranks
-from posttrain.rollouts.policy_weights import named_weights
+from posttrain.models.policy_weights import named_weights
+from posttrain.processes.ranks import Ranks
 from posttrain.rollouts.vllm import InProcessEngine, Sampling, request_seed
 from posttrain.rollouts.vllm_command import chosen_transfer
 from posttrain.rollouts.vllm_nccl import SERVER_FLAGS, NcclSender, takes_nccl

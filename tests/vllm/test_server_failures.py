@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from transformers import TrainerCallback
 
-from posttrain.checkpoints import latest_checkpoint
 from posttrain.errors import PosttrainError, TrainingError
+from posttrain.storage.checkpoints import latest_checkpoint
 from tests.distributed.processes import ranks
 from tests.vllm.servers import Server
 from tests.vllm.test_overlap import assert_same, on_server

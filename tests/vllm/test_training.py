@@ -11,11 +11,11 @@ from transformers import AutoModelForCausalLM, set_seed
 
 from posttrain.controllers import Alternate, GRPOOnly
 from posttrain.errors import TrainingError
-from posttrain.files import read_lines
 from posttrain.rollouts.engines import open_engine
 from posttrain.rollouts.for_trl import engine_settings
 from posttrain.rollouts.sampling import request_seed
-from posttrain.trainer import HybridTrainer
+from posttrain.storage.files import read_lines
+from posttrain.training.trainer import HybridTrainer
 from tests.training.conftest import hybrid_args, reward
 from tests.training.test_resume import StopAt
 from tests.vllm.training import Watched

@@ -13,9 +13,9 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
 
 from posttrain.controllers import Controller
-from posttrain.files import read_lines
-from posttrain.rollouts.policy_weights import named_weights
-from posttrain.trainer import HybridTrainer
+from posttrain.models.policy_weights import named_weights
+from posttrain.storage.files import read_lines
+from posttrain.training.trainer import HybridTrainer
 from tests.training.conftest import ROWS, hybrid_args, reward
 
 ROWS_A_STEP = 16

@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field
 
 from posttrain.errors import ConfigError
-from posttrain.files import write_jsonl
+from posttrain.storage.files import write_jsonl
 from posttrain.tasks import TaskData
 from posttrain.tasks.arguments import checked, parse_numbers
 from posttrain.tasks.json_structure.domains import DOMAINS

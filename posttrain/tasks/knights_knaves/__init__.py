@@ -14,7 +14,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field
 
 from posttrain.errors import ConfigError
-from posttrain.files import write_jsonl
+from posttrain.storage.files import write_jsonl
 from posttrain.tasks import TaskData
 from posttrain.tasks.arguments import checked, parse_numbers
 from posttrain.tasks.knights_knaves.generate import PuzzleSource, Split, split_puzzles

@@ -1,0 +1,382 @@
+"""How good a model is on held-out problems, and how sure one can be of it.
+
+A problem passes when its completion scores 1.0 under the task's reward. Greedy pass@1 is what the tables show; sampled
+pass@k (Chen et al. 2021, arXiv 2107.03374) says what more tries would give. Intervals are percentile bootstraps over
+problems: they say how the figure would vary with another draw of problems, not with another seed of training. When
+every problem passes, or none, there is nothing to resample, and the interval is the exact one (Clopper, Pearson 1934).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from posttrain.errors import ConfigError, DataError, RewardError
+from posttrain.scoring.score import Outcome, Reward
+from posttrain.scoring.scorer import message_text, score_rows
+
+if TYPE_CHECKING:
+    from posttrain.processes.ranks import Ranks
+    from posttrain.rundir.completions import Completion
+    from posttrain.scoring.pool import RewardPool
+
+PASS = 1.0
+RESAMPLES_AT_ONCE = 4_000_000  # drawn problem indices held in memory, 32 MB
+
+
+def pass_at_k(n: int, c: int, k: int) -> float:
+    """The chance that at least one of `k` samples passes, from `c` passes among `n` samples.
+
+    1 - C(n - c, k) / C(n, k), without bias (arXiv 2107.03374, eq. 1), as a product so that nothing overflows.
+
+    Raises:
+        ConfigError: not 0 <= c <= n, or not 1 <= k <= n.
+    """
+    if not 0 <= c <= n or not 1 <= k <= n:
+        raise ConfigError(
+            f"pass@{k} of {c} passes in {n} samples", expected="0 <= passes <= samples and 1 <= k <= samples"
+        )
+    if n - c < k:
+        return 1.0
+    return float(1.0 - np.prod(1.0 - k / np.arange(n - c + 1, n + 1)))
+
+
+def bootstrap_ci(
+    values: Sequence[float] | np.ndarray, *, confidence: float = 0.95, resamples: int = 10_000, seed: int = 0
+) -> tuple[float, float]:
+    """The percentile bootstrap interval of the mean of `values`, one value a problem; of equal values without width.
+
+    Raises:
+        DataError: there are no values.
+    """
+    numbers = np.asarray(values, dtype=np.float64)
+    if numbers.size == 0:
+        raise DataError("no values to draw an interval from", expected="one value per problem")
+    rng = np.random.default_rng(seed)
+    at_once = max(1, RESAMPLES_AT_ONCE // numbers.size)
+    means = [
+        numbers[rng.integers(numbers.size, size=(min(at_once, resamples - start), numbers.size))].mean(axis=1)
+        for start in range(0, resamples, at_once)
+    ]
+    tail = (1 - confidence) / 2
+    lo, hi = np.quantile(np.concatenate(means), [tail, 1 - tail])
+    return float(lo), float(hi)
+
+
+def share_ci(values: Sequence[float] | np.ndarray, *, confidence: float = 0.95, seed: int = 0) -> tuple[float, float]:
+    """The interval of a mean of passes, or of chances to pass, one value from 0 to 1 a problem.
+
+    It is `bootstrap_ci`, but where all of n values are 0 or all are 1, which no resampling can tell from a model that
+    never fails or passes. Then it is Clopper and Pearson's (1934) exact one: 0 of n come to pass with a chance of
+    (1 - p)^n, so that p is at most 1 - 0.025^(1/n); of n of n it is at least 0.025^(1/n). It holds for chances too:
+    a mean of p needs values above 0 in a share of at least p.
+
+    Raises:
+        DataError: there are no values.
+    """
+    numbers = np.asarray(values, dtype=np.float64)
+    end = ((1 - confidence) / 2) ** (1 / numbers.size) if numbers.size else 0.0
+    if numbers.size and (numbers == 0.0).all():
+        return 0.0, 1.0 - end
+    if numbers.size and (numbers == 1.0).all():
+        return end, 1.0
+    return bootstrap_ci(numbers, confidence=confidence, seed=seed)
+
+
+def paired_difference(
+    before: Sequence[float],
+    after: Sequence[float],
+    *,
+    confidence: float = 0.95,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> tuple[float, float, float]:
+    """Mean of `after` minus mean of `before` over the same problems, and its paired bootstrap interval.
+
+    Problems are resampled with both their results, so that how hard they are cancels out: the interval is narrower
+    than two separate ones suggest, and excludes 0 when the change is more than these problems' luck.
+
+    Returns:
+        (difference, lo, hi). Where no result differs there is nothing to resample: all three are 0, and lo to hi is no
+        interval.
+
+    Raises:
+        DataError: the two don't hold the same number of problems, or none.
+    """
+    if len(before) != len(after):
+        raise DataError(
+            f"{len(before)} problems before and {len(after)} after", expected="the same problems, in the same order"
+        )
+    changes = np.asarray(after, dtype=np.float64) - np.asarray(before, dtype=np.float64)
+    lo, hi = bootstrap_ci(changes, confidence=confidence, resamples=resamples, seed=seed)
+    return float(changes.mean()), lo, hi
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The result of one evaluation.
+
+    Attributes:
+        passed: Whether the greedy completion of each problem passes, in the order of the problems.
+        ci95: The interval of greedy pass@1 (`share_ci`).
+        pass_at_k: Sampled pass@k by k, empty when nothing was sampled.
+        by: Greedy pass@1 by the values of a column, {column: {value: {"n", "pass@1"}}}.
+        rows: One row a completion for the completions' parquet file; `sample` is None for the greedy one.
+        mean_length: Mean length of the greedy completions, in tokens.
+        truncated_share: Share of the greedy completions that the limit on tokens cut off.
+        errors: How many completions the reward failed on; they count as not passed.
+        seconds: How long it took.
+    """
+
+    passed: list[bool]
+    ci95: tuple[float, float]
+    pass_at_k: dict[int, float] = field(default_factory=dict)
+    by: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    mean_length: float = 0.0
+    truncated_share: float = 0.0
+    errors: int = 0
+    seconds: float = 0.0
+
+    @property
+    def pass_at_1(self) -> float:
+        """The share of problems whose greedy completion passes."""
+        return sum(self.passed) / len(self.passed)
+
+    def record(self, stage: str, step: int) -> dict[str, Any]:
+        """The line of eval.jsonl; `stage` is "start", "warmup", "hybrid" or "final"."""
+        line: dict[str, Any] = {
+            "stage": stage,
+            "step": step,
+            "n": len(self.passed),
+            "pass@1": self.pass_at_1,
+            "ci95": list(self.ci95),
+        }
+        if self.pass_at_k:
+            line["pass@k"] = {str(k): value for k, value in self.pass_at_k.items()}
+        return line | {
+            "by": self.by,
+            "mean_length": self.mean_length,
+            "truncated_share": self.truncated_share,
+            "errors": self.errors,
+            "seconds": self.seconds,
+        }
+
+
+def evaluate(
+    model: Any,
+    tokenizer: Any,
+    rows: list[dict[str, Any]],
+    reward: Reward | Sequence[Reward],
+    *,
+    k: Sequence[int] = (1,),
+    samples: int = 1,
+    temperature: float = 1.0,
+    max_new_tokens: int,
+    batch_size: int = 128,
+    seed: int = 0,
+    template_kwargs: Mapping[str, Any] | None = None,
+    slice_by: str | None = None,
+    engine: Any = None,
+    pool: RewardPool | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+    ranks: Ranks | None = None,
+    synced: bool = False,
+) -> Evaluation:
+    """Answer each row's prompt greedily, and `samples` times more when that is above 1, and score the answers.
+
+    Of several processes each takes every `ranks.count`-th row, and all of them return the result that one would get.
+
+    Args:
+        model: A causal language model of transformers or PEFT; its mode and torch's generators stay as they are.
+        tokenizer: Its tokenizer.
+        rows: The problems: `prompt` (text or messages) and the columns that the reward reads.
+        reward: A `posttrain.scoring.loading.Reward`, which passes a completion by the value 1.0. Of several, for a mixture of
+            tasks, the first one that applies to a row decides.
+        k: The k of the sampled pass@k, each at most `samples`; used when `samples` is above 1.
+        samples: Sampled completions per problem; 1 means the greedy one only.
+        temperature: Of the samples.
+        max_new_tokens: The limit on a completion's length, in tokens.
+        batch_size: Completions generated at a time.
+        seed: Of the samples and of the bootstrap.
+        template_kwargs: Arguments of the chat template, as TRL's `chat_template_kwargs`.
+        slice_by: A column by whose values pass@1 is given too, such as a difficulty.
+        engine: A vLLM engine to sample with, which gets the model's weights; transformers samples if `None`.
+        pool: Worker processes that have the reward, to score in.
+        on_progress: Called with (completions done, completions in all), equally often on every process.
+        ranks: The processes that evaluate together.
+        synced: The model is sharded over them, so that all must make the same number of forward passes.
+
+    Raises:
+        ConfigError: a k that `samples` can't give.
+        DataError: there are no rows.
+        RewardError: the reward failed on every completion.
+    """
+    if not rows:
+        raise DataError("there are no problems to evaluate on", expected="at least one row")
+    if samples > 1 and not all(1 <= each <= samples for each in k):
+        raise ConfigError(f"pass@{max(k)} from {samples} samples", expected=f"each k in 1..{samples}", where="k")
+    started = time.perf_counter()
+    share = _Share(len(rows), ranks)
+    total = len(rows) * (1 + samples if samples > 1 else 1)
+
+    def sample(generate: Callable[..., Any], at: float, number: int, offset: int) -> list[_Answer]:
+        def report(done: int, _: int) -> None:
+            on_progress(min(total, offset + done * share.processes), total)  # type: ignore[misc]
+
+        groups = generate(
+            [rows[place % len(rows)]["prompt"] for place in share.places], places=share.places,
+            max_new_tokens=max_new_tokens, temperature=at, num_samples=number, seed=seed,
+            template_kwargs=template_kwargs, on_progress=report if on_progress else None,
+        )  # fmt: skip
+        return share.answers(groups, greedy=at == 0)
+
+    def answered() -> list[_Answer]:
+        generate = _sampler(model, tokenizer, engine, batch_size, synced)
+        answers = sample(generate, 0.0, 1, 0)
+        if samples > 1:
+            answers += sample(generate, temperature, samples, len(rows))
+        if engine is not None:
+            engine.sleep(level=1)
+        return answers
+
+    def scored(answers: list[_Answer]) -> list[dict[str, Any]]:
+        texts = [completion.text for _, _, completion in answers]
+        outcomes = _outcomes(reward, [rows[place] for place, _, _ in answers], texts, pool)
+        return [
+            _row(outcome, rows[place], place, number, completion, slice_by)
+            for outcome, (place, number, completion) in zip(outcomes, answers, strict=True)
+        ]
+
+    if ranks is None:
+        everything = scored(answered())
+    else:
+        # With shards the others wait for this process's and not for its error, which ends it and so them
+        answers = answered() if synced else ranks.together(answered)
+        everything = _in_order(ranks.gathered(ranks.together(lambda: scored(answers))))
+    table = everything[: len(rows)]
+    tried = [everything[start : start + samples] for start in range(len(rows), len(everything), samples)]
+    failures = [line["error"] for line in everything if line["error"] is not None]
+    if len(failures) == len(everything):
+        error = RewardError(f"it failed on all of {len(everything)} completions, the first time by: {failures[0]}")
+        error.shared = share.processes > 1
+        raise error
+    passed = [line["passed"] for line in table]
+    return Evaluation(
+        passed=passed,
+        ci95=share_ci(passed, seed=seed),
+        pass_at_k={each: _mean_pass_at_k(tried, each) for each in k} if tried else {},
+        by=_slices(table, slice_by),
+        rows=everything,
+        mean_length=float(np.mean([line["length"] for line in table])),
+        truncated_share=float(np.mean([line["truncated"] for line in table])),
+        errors=len(failures),
+        seconds=time.perf_counter() - started,
+    )
+
+
+_Answer = tuple[int, int | None, "Completion"]
+"""A row's number, a sample's, None of the greedy one, and the completion."""
+
+
+class _Share:
+    """The rows of this process: every so many-th, and as many on each.
+
+    Attributes:
+        processes: How many share the rows.
+        places: The rows' numbers. Those past the last row are sampled for company: a sharded model needs all processes
+            in every forward pass, and no evaluation ends sooner for a process that has nothing to do.
+    """
+
+    def __init__(self, rows: int, ranks: Ranks | None):
+        first, self.processes = (0, 1) if ranks is None else (ranks.number, ranks.count)
+        self._rows = rows
+        self.places = [first + self.processes * turn for turn in range(-(-rows // self.processes))]
+
+    def answers(self, groups: Sequence[Sequence[Completion]], *, greedy: bool) -> list[_Answer]:
+        """The completions of each place, without those for company."""
+        return [
+            (place, None if greedy else number, completion)
+            for place, group in zip(self.places, groups, strict=True)
+            for number, completion in enumerate(group)
+            if place < self._rows
+        ]
+
+
+def _in_order(shares: Sequence[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """The completions of all processes as one would have them: the greedy ones, then each problem's samples."""
+    everything = [line for share in shares for line in share]
+    return sorted(everything, key=lambda line: (line["sample"] is not None, line["row"], line["sample"] or 0))
+
+
+def _sampler(
+    model: Any, tokenizer: Any, engine: Any, batch_size: int, synced: bool
+) -> Callable[..., list[list[Completion]]]:
+    if engine is None:
+        from posttrain.rollouts import transformers
+
+        return partial(transformers.generate, model, tokenizer, batch_size=batch_size, synced=synced)
+    from posttrain.rollouts import with_engine
+
+    engine.load(model)
+    return partial(with_engine.generate, engine, tokenizer)
+
+
+def _outcomes(
+    rewards: Reward | Sequence[Reward], rows: Sequence[dict[str, Any]], texts: Sequence[str], pool: RewardPool | None
+) -> list[Outcome]:
+    """What the first reward that applies says of each row's completion."""
+    outcomes = [Outcome()] * len(rows)
+    for reward in [rewards] if isinstance(rewards, Reward) else rewards:
+        left = [i for i, outcome in enumerate(outcomes) if outcome.score is None and outcome.error is None]
+        columns = [
+            rows[i] if reward.style == "trl" else {**rows[i], "prompt": message_text(rows[i]["prompt"])} for i in left
+        ]
+        for i, outcome in zip(left, score_rows(reward, [texts[i] for i in left], columns, pool), strict=True):
+            outcomes[i] = outcome
+    return outcomes
+
+
+def _row(
+    outcome: Outcome, row: dict[str, Any], index: int, sample: int | None, completion: Completion, slice_by: str | None
+) -> dict[str, Any]:
+    """A completion with its score, as a row of the parquet file."""
+    score = outcome.score
+    return {
+        "row": index,
+        "sample": sample,
+        "prompt": row["prompt"],
+        "completion": completion.text,
+        "passed": score is not None and score.value >= PASS,
+        "score": None if score is None else float(score.value),
+        "note": "" if score is None else score.note,
+        "error": None if outcome.error is None else str(outcome.error),
+        "length": completion.length,
+        "truncated": completion.truncated,
+        **({slice_by: row.get(slice_by)} if slice_by else {}),
+    }
+
+
+def _mean_pass_at_k(tried: list[list[dict[str, Any]]], k: int) -> float:
+    """pass@k of the data set: the mean over problems of each one's estimate."""
+    return float(np.mean([pass_at_k(len(group), sum(line["passed"] for line in group), k) for group in tried]))
+
+
+def _slices(table: list[dict[str, Any]], slice_by: str | None) -> dict[str, dict[str, dict[str, float]]]:
+    if slice_by is None:
+        return {}
+    groups: dict[Any, list[bool]] = {}
+    for line in table:
+        groups.setdefault(line[slice_by], []).append(line["passed"])
+    ordered = sorted(groups, key=lambda value: (isinstance(value, str), value is None, value or 0))
+    return {
+        slice_by: {
+            str(value): {"n": len(groups[value]), "pass@1": sum(groups[value]) / len(groups[value])}
+            for value in ordered
+        }
+    }

@@ -1,0 +1,293 @@
+"""The model card of an export: what the hub reads (YAML) and what people read (Markdown), from what the run recorded.
+
+Nothing of this machine ends in it: secrets are masked and absolute paths are cut to their last part.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from posttrain.export.mix_drawing import mix_drawing
+from posttrain.export.origin import Origin, is_hub_id, plain_name, without_paths, without_places
+from posttrain.reading.compare import difference, problems
+from posttrain.reading.compare_spending import spending_in_words, spent
+from posttrain.rundir import reading as run_reading
+from posttrain.rundir.layout import Layout
+from posttrain.scoring.loading import known_rewards
+from posttrain.storage import files
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+Lines = list[dict[str, Any]]
+
+TASKS = {
+    "knights_knaves": "Knights & Knaves puzzles",
+    "math": "math problems",
+    "json_structure": "JSON extraction by schema",
+}
+STAGES = {"start": "Start", "warmup": "After the warm-up", "hybrid": "On the way", "final": "Final"}
+LONGEST_PROMPT = 800  # characters of a prompt that the card gives as an example
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Which of a run's models a card is about.
+
+    Attributes:
+        layout: The run.
+        folder: Where the model is.
+        what: It in words, such as "the final model".
+        checkpoint: The step of the hybrid stage, of a checkpoint.
+        warmup: It is the model at the end of the warm-up.
+    """
+
+    layout: Layout
+    folder: Path
+    what: str
+    checkpoint: int | None = None
+    warmup: bool = False
+
+    def steps(self) -> Lines:
+        """The steps that it has behind it."""
+        lines = run_reading.steps(self.layout)
+        if self.warmup:
+            return [line for line in lines if line["stage"] == "warmup"]
+        last = self.checkpoint
+        return [line for line in lines if last is None or line["stage"] == "warmup" or line["step"] <= last]
+
+    def evaluations(self) -> dict[str, dict[str, Any]]:
+        """The evaluations before it and of it, by stage."""
+        found = run_reading.last_evals(run_reading.evals(self.layout))
+        if self.warmup:
+            return {stage: line for stage, line in found.items() if stage in ("start", "warmup")}
+        if self.checkpoint is not None:
+            early = ("start", "warmup")
+            return {s: line for s, line in found.items() if s in early or line["step"] == self.checkpoint}
+        return {s: line for s, line in found.items() if s != "hybrid" or "final" not in found}
+
+
+def write_card(folder: Path, subject: Subject, *, name: str, origin: Origin, kind: str) -> None:
+    """Write README.md, and mix.svg where there was a hybrid stage, into an export.
+
+    Args:
+        folder: The export.
+        subject: Which model it is.
+        name: What the model is called: a hub id, or the folder's name.
+        origin: What the run began with.
+        kind: "whole", "adapter" or "merged".
+    """
+    layout, name = subject.layout, plain_name(name)
+    recipe, steps = _recipe(layout), subject.steps()
+    drawing = mix_drawing(steps)
+    if drawing:
+        files.write_text(folder / "mix.svg", drawing)
+    environment = run_reading.environment(layout)
+    table = _results(subject)
+    body = (
+        _jinja()
+        .get_template("model_card.md.j2")
+        .render(
+            name=name,
+            what=subject.what,
+            origin=origin,
+            kind=kind,
+            task=_task(recipe),
+            stages=_stages(recipe, steps),
+            programs="grpo" in _losses(steps) and _built_in(recipe),
+            graded_by=_graded_by(recipe),
+            table=table,
+            ks=list(dict.fromkeys(k for row in table for k in row["pass@k"])),
+            slices=_slices(subject),
+            mix=bool(drawing),
+            mix_words=_mix_words(steps),
+            data=_data(layout),
+            fingerprints={_of_what(key): value[:16] for key, value in (environment.get("fingerprints") or {}).items()},
+            prompt=_prompt(layout),
+            max_new_tokens=((recipe.get("hybrid") or {}).get("grpo") or {}).get("max_completion_length") or 256,
+            recipe=fence(_yaml(without_places(recipe)), "yaml") if recipe else "",
+            environment=_environment(environment),
+            spending=spending_in_words(spent(layout, recipe, steps)),
+            version=(environment.get("versions") or {}).get("posttrain") or "",
+            unfinished=not (subject.warmup or subject.checkpoint or "final" in subject.evaluations()),
+        )
+    )
+    text = f"---\n{_metadata(name, recipe, origin, kind, table, _losses(steps)).strip()}\n---\n\n{body.strip()}\n"
+    files.write_text(folder / "README.md", text)
+
+
+@cache
+def _jinja() -> Environment:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    from posttrain.drawing import page
+
+    # Markdown: what could be markup is within a code block, or was made plain before
+    jinja = Environment(loader=PackageLoader("posttrain.export", "."), autoescape=False, undefined=StrictUndefined)
+    jinja.filters.update(percent=page.percent, points=page.points)
+    jinja.trim_blocks = jinja.lstrip_blocks = True
+    return jinja
+
+
+def fence(text: str, language: str = "") -> str:
+    """A code block that nothing in the text can close."""
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    ticks = "`" * max(3, longest + 1)
+    return f"{ticks}{language}\n{text.rstrip()}\n{ticks}"
+
+
+def _recipe(layout: Layout) -> dict[str, Any]:
+    return run_reading.recipe(layout) if layout.recipe_file.exists() else {}
+
+
+def _yaml(recipe: dict[str, Any]) -> str:
+    from huggingface_hub.repocard_data import yaml_dump
+
+    return yaml_dump(recipe, sort_keys=False)
+
+
+def _metadata(name: str, recipe: dict[str, Any], origin: Origin, kind: str, table: Lines, losses: list[str]) -> str:
+    from huggingface_hub import EvalResult, ModelCardData
+
+    tasks = [task.get("name", "") for task in _tasks(recipe)]
+    datasets = sorted({task["dataset"] for task in _tasks(recipe) if is_hub_id(task.get("dataset") or "")})
+    last = next((row for row in table if row["own"]), None)  # of another state the hub must not be told
+    result = EvalResult(
+        task_type="text-generation", dataset_type="_".join(tasks) or "unknown",
+        dataset_name=f"{_task(recipe)}, {last['n']} held out", metric_type="pass@1", metric_name="pass@1, greedy",
+        metric_value=round(last["pass@1"], 4),
+    ) if last else None  # fmt: skip
+    data = ModelCardData(
+        license=origin.license,
+        base_model=origin.hub_id,
+        base_model_relation={"adapter": "adapter"}.get(kind, "finetune") if origin.hub_id else None,
+        datasets=datasets or None,
+        library_name="peft" if kind == "adapter" else "transformers",
+        pipeline_tag="text-generation",
+        tags=["posttrain", *losses, *(["lora"] if recipe.get("lora") else []), *tasks],
+        model_name=name if result else None,
+        eval_results=[result] if result else None,
+    )
+    return str(data.to_yaml())
+
+
+def _tasks(recipe: dict[str, Any]) -> Lines:
+    task = recipe.get("task") or {}
+    return list(task["tasks"]) if task.get("tasks") else [task] if task else []
+
+
+def _task(recipe: dict[str, Any]) -> str:
+    names = [str(task.get("name")) for task in _tasks(recipe)]
+    return " and ".join(TASKS.get(name, plain_name(name)) for name in names) or "problems"
+
+
+def _stages(recipe: dict[str, Any], steps: Lines) -> str:
+    """How it was trained, in a sentence."""
+    done = Counter(line["stage"] for line in steps)
+    parts = [f"{done['warmup']} steps of SFT on demonstrations"] if done["warmup"] else []
+    if done["hybrid"]:
+        controller = ((recipe.get("hybrid") or {}).get("controller") or {}).get("name") or "a controller"
+        mixes = [line.get("mix") or {} for line in steps if line["stage"] == "hybrid"]
+        losses = [name for name, key in (("SFT", "sft"), ("GRPO", "grpo")) if any(mix.get(key) for mix in mixes)]
+        how = f", mixed step by step by `{controller}`" if len(losses) > 1 else ""
+        parts.append(f"{done['hybrid']} steps of {' and '.join(losses)}{how}")
+    return ", then ".join(parts) or "no step yet"
+
+
+def _losses(steps: Lines) -> list[str]:
+    """Which of "sft" and "grpo" the steps had."""
+    mixes = [{"sft": 1} if line["stage"] == "warmup" else line.get("mix") or {} for line in steps]
+    return [name for name in ("sft", "grpo") if any(mix.get(name) for mix in mixes)]
+
+
+def _own_rewards(recipe: dict[str, Any]) -> Lines:
+    """The rewards that the recipe names; none where it leaves them to the task."""
+    return [{"name": each} if isinstance(each, str) else each for each in recipe.get("rewards") or []]
+
+
+def _built_in(recipe: dict[str, Any]) -> bool:
+    """Whether every reward is one of posttrain's own, which are programs; what another does is not known."""
+    known = {name: point.value for name, point in known_rewards().items()}
+    own = [each.get("name") or "" for each in _own_rewards(recipe)]
+    if own:
+        return all(known.get(name, "").startswith("posttrain.") for name in own)
+    tasks = [task.get("name") for task in _tasks(recipe)]
+    return bool(tasks) and all(name in TASKS for name in tasks)
+
+
+def _graded_by(recipe: dict[str, Any]) -> str:
+    own = [each.get("name") or each.get("path") or each.get("import") for each in _own_rewards(recipe)]
+    plain = [re.sub(r"[`<>\s]+", " ", without_paths(str(name))) for name in own]  # within a code span
+    names = ", ".join(f"`{name}`" for name in plain)
+    return f"the recipe's reward{'s' if len(own) > 1 else ''}: {names}" if own else "the task's reward"
+
+
+def _of_what(name: str) -> str:
+    """What a fingerprint is of, as "data" or "reward NAME"; the name may be a path."""
+    kind, space, rest = name.partition(" ")
+    return f"{kind}{space}{without_paths(rest)}"
+
+
+def _mix_words(steps: Lines) -> str:
+    mixes = [line.get("mix") or {} for line in steps if line["stage"] == "hybrid"]
+    kinds = Counter("both" if m.get("sft") and m.get("grpo") else "SFT" if m.get("sft") else "GRPO" for m in mixes)
+    return ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+
+
+def _results(subject: Subject) -> Lines:
+    """A row an evaluation, with what changed since the first, paired."""
+    rows: Lines = []
+    own = ("warmup",) if subject.warmup else ("hybrid", "final") if subject.checkpoint is not None else ("final",)
+    first: dict[Any, Any] = {}
+    for stage, line in subject.evaluations().items():
+        found = problems(run_reading.eval_results(subject.layout, stage, ["passed"]))
+        first = first or found
+        change = difference(first, found) if rows else {"n": 0}
+        keys = {key: line.get(key) for key in ("step", "n", "pass@1", "ci95")}
+        named = {"name": STAGES[stage], "own": stage in own, "pass@k": line.get("pass@k") or {}}
+        rows.append(named | keys | {"change": change})
+    return rows
+
+
+def _slices(subject: Subject) -> Lines:
+    lines = list(subject.evaluations().values())
+    by = (lines[-1].get("by") or {}) if lines else {}
+    return [{"column": column, "values": values} for column, values in by.items() if len(values) > 1]
+
+
+def _data(layout: Layout) -> Lines:
+    found = json.loads(layout.data_file.read_text(encoding="utf-8")) if layout.data_file.exists() else {}
+    splits = found.get("splits") or {}
+    return [{"name": name, "rows": split.get("rows"), "hash": split.get("hash")} for name, split in splits.items()]
+
+
+def _prompt(layout: Layout) -> dict[str, Any]:
+    """A held-out prompt to try the model on, as Python source: text, or messages."""
+    keys = iter(run_reading.eval_results(layout, columns=["passed"]))
+    prompt = next((text for _, text in keys if len(text) <= LONGEST_PROMPT), None)
+    if prompt is None:
+        return {"messages": False, "source": '"..."  # a prompt as in training'}
+    try:
+        messages = json.loads(prompt)
+    except ValueError:
+        messages = None
+    chat = isinstance(messages, list) and all(isinstance(each, dict) and "role" in each for each in messages)
+    return {"messages": chat, "source": ascii(messages if chat else prompt)}
+
+
+def _environment(environment: dict[str, Any]) -> str:
+    """Versions and hardware, without what tells which machine it was."""
+    versions = [f"{name} {version}" for name, version in (environment.get("versions") or {}).items() if version]
+    gpus = Counter(
+        str(gpu.get("name", gpu)) if isinstance(gpu, dict) else str(gpu) for gpu in environment.get("gpus") or []
+    )
+    hardware = ", ".join(f"{count} x {name}" for name, count in gpus.items()) or "CPU"
+    commit = (environment.get("git") or {}).get("commit")
+    parts = [", ".join(versions), hardware, f"{environment.get('processes', 1)} process(es)" if versions else ""]
+    return "; ".join([part for part in parts if part] + ([f"commit {commit[:12]}"] if commit else []))

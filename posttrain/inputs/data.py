@@ -1,0 +1,101 @@
+"""From a task's rows to what the trainers eat: chat wrapping, tokenised demonstrations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from posttrain.errors import DataError
+
+Row = Mapping[str, Any]
+
+IGNORED = -100
+"""Label of a position that no loss looks at."""
+
+
+def to_chat(rows: Iterable[Row]) -> list[dict[str, Any]]:
+    """The same rows with `prompt` and `completion` as chat messages, for a model that has a chat template."""
+    wrapped = []
+    for row in rows:
+        if not isinstance(row["prompt"], str):  # messages already
+            wrapped.append(dict(row))
+            continue
+        messages: dict[str, Any] = {"prompt": [{"role": "user", "content": row["prompt"]}]}
+        if "completion" in row:
+            messages["completion"] = [{"role": "assistant", "content": row["completion"]}]
+        wrapped.append({**row, **messages})
+    return wrapped
+
+
+def fit_to_model(rows: Iterable[Row], tokenizer: PreTrainedTokenizerBase) -> list[dict[str, Any]]:
+    """Rows as messages where the tokenizer has a chat template, as plain text where it has none."""
+    return to_chat(rows) if tokenizer.chat_template else [dict(row) for row in rows]
+
+
+def tokenize_demonstrations(
+    rows: Iterable[Row],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_length: int | None = None,
+    template_kwargs: Mapping[str, Any] | None = None,
+) -> Dataset:
+    """Token ids and completion-only labels of prompt-completion rows, as `trl.SFTTrainer` prepares them.
+
+    Both stages train on what this returns, and prompts are rendered as `GRPOTrainer` renders them, so SFT and GRPO
+    agree on the first token of a completion.
+
+    Args:
+        rows: `prompt` and `completion`, both text or both chat messages.
+        tokenizer: Text completions get its end-of-sequence token; messages go through its chat template.
+        max_length: Tokens kept from the start of each example; `None` keeps all.
+        template_kwargs: Arguments of the chat template, as TRL's `chat_template_kwargs`.
+
+    Returns:
+        Columns `input_ids` and `labels` (-100 on the prompt). Rows whose completion was cut off whole are dropped.
+
+    Raises:
+        DataError: A row lacks a column, or nothing is left.
+    """
+    examples = [_tokenize(row, number, tokenizer, max_length, template_kwargs or {}) for number, row in enumerate(rows)]
+    kept = [example for example in examples if any(label != IGNORED for label in example["labels"])]
+    if not kept:
+        raise DataError(
+            "no demonstration has a completion token left" if examples else "there are no demonstrations",
+            expected=f"completions that begin within {max_length} tokens" if examples else "at least one row",
+            where="demonstrations",
+            fix="raise max_length" if examples else "set task.demonstrations, or use a controller without SFT",
+        )
+    return Dataset.from_list(kept)
+
+
+def _tokenize(
+    row: Row,
+    number: int,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int | None,
+    template_kwargs: Mapping[str, Any],
+) -> dict[str, list[int]]:
+    for column in ("prompt", "completion"):
+        if column not in row:
+            raise DataError(
+                f"row {number} has no column {column!r}",
+                expected="prompt and completion in every demonstration",
+                where="demonstrations",
+                fix=f"its columns are {', '.join(sorted(row))}",
+            )
+    prompt, completion = row["prompt"], row["completion"]
+    if isinstance(prompt, str):
+        ending = tokenizer.eos_token or ""
+        whole = prompt + completion + ("" if completion.endswith(ending) else ending)
+        prompt_ids, ids = tokenizer(text=prompt)["input_ids"], tokenizer(text=whole)["input_ids"]
+    else:
+        template = {**template_kwargs, "tokenize": True, "return_dict": True}
+        prompt_ids = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, **template)["input_ids"]
+        ids = tokenizer.apply_chat_template([*prompt, *completion], **template)["input_ids"]
+    # A template may render the prompt alone differently from the prompt with its completion
+    start = next((i for i, (a, b) in enumerate(zip(prompt_ids, ids, strict=False)) if a != b), len(prompt_ids))
+    labels = [IGNORED] * start + ids[start:]
+    return {"input_ids": ids[:max_length], "labels": labels[:max_length]}

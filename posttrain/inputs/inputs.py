@@ -1,0 +1,169 @@
+"""What a run is made from, checked before a model loads: rows, rewards, and whether there is such a model at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from posttrain.errors import ConfigError, DataError, PosttrainError
+from posttrain.inputs.leaks import check_disjoint
+from posttrain.models.gguf_files import file_sha256, gguf_file
+from posttrain.recipe.model_sections import GGUF_SUFFIX
+from posttrain.recipe.recipe import Recipe
+from posttrain.recipe.sections import RewardConfig
+from posttrain.scoring.loading import load_reward
+from posttrain.scoring.score import Reward
+from posttrain.tasks import Task, TaskData, own_rewards
+
+
+def load_data(recipe: Recipe) -> TaskData:
+    """The task's rows, checked: rows to evaluate on, none of them trained on.
+
+    Raises:
+        DataError: There are no evaluation rows, or training has seen some of them.
+    """
+    data = recipe.task.load(recipe.run.seed)
+    if not data.eval:
+        raise DataError(
+            "the task has no evaluation rows",
+            expected="at least one held-out row: every run is evaluated at its end",
+            where=recipe.where("task.eval"),
+            fix="set task.eval above 0, some hundreds for a useful interval",
+        )
+    check_disjoint(data.eval, data.train, data.demonstrations)
+    return data
+
+
+def load_rewards(recipe: Recipe, data: TaskData, functions: Iterable[Callable[..., Any]] = ()) -> list[Reward]:
+    """The recipe's rewards and the given functions, their columns checked against the data.
+
+    Raises:
+        RewardError: A reward cannot be loaded, or takes a column that the data does not have.
+    """
+    named: list[Any] = [_routed(reward, recipe.task) for reward in recipe.rewards]
+    rewards = [load_reward(source) for source in [*named, *functions]] or task_rewards(recipe.task)
+    if len(own_rewards(recipe.task)) > 1:
+        return [_fitted(reward, data.train) for reward in rewards]
+    for reward in rewards if data.train else []:
+        reward.check_columns(set(data.train[0]))
+    return rewards
+
+
+def _fitted(reward: Reward, rows: list[dict[str, Any]]) -> Reward:
+    """A reward of a mixture, limited to the tasks whose rows have all that it needs; those it names must have it."""
+    columns: dict[str, set[str]] = {}
+    for row in rows:
+        columns.setdefault(row["task"], set()).update(name for name, value in row.items() if value is not None)
+    needed = set(reward.required_columns())
+    fitting = {task for task, its in columns.items() if needed <= its | {"prompt"}}
+    for task in sorted(reward.tasks & set(columns) if reward.tasks else () if fitting else columns):
+        reward.check_columns(columns[task])
+    return reward if reward.tasks or fitting == set(columns) else replace(reward, tasks=frozenset(fitting))
+
+
+def task_rewards(task: Task) -> list[Reward]:
+    """The rewards that define a pass: the task's own, or each task's of a mixture, for its rows only."""
+    mixed = len(own_rewards(task)) > 1
+    return [
+        load_reward(RewardConfig(name=reward, tasks=[name] if mixed else None))
+        for name, reward in own_rewards(task).items()
+    ]
+
+
+def _routed(reward: RewardConfig, task: Task) -> RewardConfig:
+    """A reward that is one of a mixture's tasks' own applies to that task's rows, unless the recipe says otherwise."""
+    own = own_rewards(task)
+    unknown = sorted(set(reward.tasks or ()) - set(own))
+    if unknown:
+        raise ConfigError(
+            f"the reward applies to {unknown[0]!r}",
+            expected="tasks of the recipe: " + ", ".join(own),
+            where="rewards.tasks",
+            fix="a single task needs no `tasks`" if len(own) == 1 else None,
+        )
+    tasks = [name for name, its in own.items() if its == reward.name]
+    return reward if reward.tasks or not tasks or len(own) == 1 else reward.model_copy(update={"tasks": tasks})
+
+
+def check_model(recipe: Recipe) -> dict[str, str]:
+    """Make sure that there is such a model, by its tokenizer and configuration.
+
+    Returns:
+        The fingerprint of a model that is a file, by name, as `RunDir.open` takes them; else nothing.
+
+    Raises:
+        ConfigError: There is no such model, or it cannot be read.
+    """
+    from posttrain.models.load import (  # loads transformers and torch, which rows and rewards do without
+        check_model_files,
+        load_tokenizer,
+    )
+
+    name, where = recipe.model.gguf or recipe.model.name, recipe.where("model")
+    if not name:
+        return {}
+    file = gguf_file(name, where)
+    if recipe.lora and (Path(name) / "adapter_config.json").is_file():
+        raise ConfigError(
+            f"{name} is an adapter, and the recipe adds another on top of it",
+            expected="a whole model, or no lora: the adapter is trained on, then",
+            where=recipe.where("lora"),
+            fix="leave lora out (lora=null), or start from the adapter's base model",
+        )
+    with loading(file or name, where):
+        load_tokenizer(file or name, **hub_options(recipe))
+        if file is None:
+            check_model_files(name, **hub_options(recipe))
+    return {"model": file_sha256(file)} if file else {}
+
+
+def hub_options(recipe: Recipe) -> dict[str, Any]:
+    """The arguments of `from_pretrained` that go with a hub id."""
+    section = recipe.model
+    return {"revision": section.revision, "trust_remote_code": section.trust_remote_code} if section.name else {}
+
+
+@contextmanager
+def loading(source: str | Path, where: str) -> Iterator[None]:
+    """Turn what transformers raises for a model that is not there into an error that names the key.
+
+    Args:
+        source: The hub id or folder that the block loads.
+        where: The key or argument that named it.
+
+    Raises:
+        ConfigError: There is no such folder, or the block could not load the model.
+    """
+    folder = Path(source).expanduser()
+    if _looks_like_a_path(str(source)) and folder.suffix.lower() != GGUF_SUFFIX and not folder.is_dir():
+        raise ConfigError(
+            f"there is no folder {str(source)!r}",
+            expected="a folder with config.json, weights and tokenizer, or a hub id such as owner/name",
+            where=where,
+            fix=f"correct the path; it starts at {Path.cwd()}",
+        )
+    try:
+        yield
+    except PosttrainError:
+        raise
+    except (OSError, ValueError) as error:
+        if "trust_remote_code" in str(error):
+            raise ConfigError(
+                f"the model {str(source)!r} brings code of its own, which has not been run",
+                expected="a model that transformers can run by itself",
+                where=where,
+                fix="read that code, then set model.trust_remote_code: true (posttrain eval: --trust-remote-code)",
+            ) from error
+        raise ConfigError(
+            f"the model {str(source)!r} cannot be loaded: {(str(error).strip() or repr(error)).splitlines()[0]}",
+            expected="a hub id that can be reached, or a folder with config.json, weights and tokenizer",
+            where=where,
+            fix="correct the name, or download the model and name its folder",
+        ) from error
+
+
+def _looks_like_a_path(name: str) -> bool:
+    return name.startswith((".", "/", "~")) or name.count("/") > 1

@@ -1,0 +1,58 @@
+"""What a run directory would refuse, found before any process is started. Loads no torch."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from posttrain.recipe.recipe import Recipe
+from posttrain.rundir.facts import flatten, read_recipe
+from posttrain.rundir.layout import Layout
+from posttrain.rundir.masking import without_secrets
+from posttrain.rundir.rundir import cannot_be_written, nothing_to_resume, serious_differences, started_differently
+from posttrain.storage import files
+from posttrain.storage.lock import Lock
+
+
+def check_directory(
+    path: Path, recipe: Recipe, *, resume: bool, restart: bool, accept_changes: bool, starting: bool
+) -> None:
+    """Refuse at once what `RunDir.open` would refuse in the processes; data and rewards are compared only there.
+
+    Args:
+        path: The run directory.
+        recipe: What is to run in it.
+        resume, restart, accept_changes: As for `RunDir.open`.
+        starting: Whether a run is about to start, so that no other may be at work. The lock is not kept.
+
+    Raises:
+        CheckpointError: Nothing can be written there.
+        ResumeError: Another process is at work in it; it holds another recipe's run; or none to resume.
+    """
+    _check_writable(path)
+    if starting and (path / ".lock").exists():
+        Lock(path).release()
+    if restart:
+        return
+    layout = Layout(path)
+    if not layout.recipe_file.exists():
+        if resume:
+            raise nothing_to_resume(path)
+        return
+    if accept_changes:
+        return
+    was, now = flatten(read_recipe(layout.recipe_file)), flatten(without_secrets(files.plain(recipe.resolved())))
+    if now.get("rollout.engine") == "auto":  # decided on the machine that trains, and written down as what it means
+        was.pop("rollout.engine", None)
+        now.pop("rollout.engine")
+    if serious := serious_differences(was, now):
+        raise started_differently(path, serious)
+
+
+def _check_writable(path: Path) -> None:
+    there = path.resolve()
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
+        return
+    raise cannot_be_written(path, f"{there} is {'read-only' if there.is_dir() else 'no folder'}")

@@ -1,0 +1,215 @@
+"""Log-probabilities of a batch in one packed forward pass: no padding, each group's prompt once, the head where needed.
+
+The pass goes through the model as it is wrapped for training (DDP, FSDP2, DeepSpeed, PEFT) and through the fused head
+that TRL has put on it. `install` prepares a model: its attention becomes `tree_attention`'s, and a hook behind the
+backbone keeps only the hidden states that are scored. Without a `tree` a prepared model does what it did.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from accelerate.utils import extract_model_from_parallel
+from torch import nn
+from transformers import PreTrainedModel
+
+from posttrain.inputs.data import IGNORED
+from posttrain.models.attention_names import SDPA, TREE
+from posttrain.models.policy_weights import base_model
+from posttrain.packing import attention as tree_attention
+from posttrain.packing.checks import deaf, foreign
+from posttrain.packing.tree import Tree, grow, lay
+
+FAMILIES = (
+    "cohere", "gemma", "gpt2", "gpt_neox", "granite", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3", "smollm3",
+    "starcoder2",
+)  # fmt: skip
+"""Values of `config.model_type` for which a test compares packed with padded gradients. Not every model hands keywords
+on to its attention: OPT, Nemotron and StableLM would silently score a row in view of its neighbours."""
+
+Autocast = Callable[[], AbstractContextManager[Any]]
+"""What opens the precision that training runs in: `accelerator.autocast`."""
+
+_MARK = "posttrain_tree"
+
+
+def supports(model: nn.Module) -> str | None:
+    """Why a model cannot score packed sequences; `None` if it can.
+
+    Args:
+        model: The policy, wrapped or not, prepared by `install` or not.
+    """
+    base = _causal_lm(model)
+    if not isinstance(base, PreTrainedModel):
+        return f"a {type(base).__name__} is not a model of transformers"
+    config = base.config
+    if config.model_type not in FAMILIES:
+        return f"model type {config.model_type}; packing has been checked for {', '.join(FAMILIES)}"
+    if reason := foreign(base):
+        return reason
+    attention = config._attn_implementation
+    if attention not in SDPA:
+        return f"attention {attention}; packing stands in for sdpa"
+    if set(getattr(config, "layer_types", None) or ()) - {"full_attention"}:
+        return "layers other than full attention"
+    if getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True):
+        return "a sliding window"
+    if getattr(config, "use_bidirectional_attention", None):
+        return "attention in both directions"
+    if (getattr(config, "rope_parameters", None) or {}).get("rope_type") in ("dynamic", "longrope"):
+        return "rotary positions that depend on the length of the sequence"
+    if _drops_out(base):
+        return "dropout, which rows that share a prompt would share"
+    if any(each.is_prompt_learning for each in getattr(model, "peft_config", {}).values()):
+        return "an adapter that learns a prompt"
+    return None
+
+
+def install(model: nn.Module) -> None:
+    """Prepare a model that `supports` allows, after TRL has put its head on it. Doing so again changes nothing.
+
+    A model that turns out not to hand layouts on to its attention is left as it is, with a warning.
+    """
+    base = _causal_lm(model)
+    backbone = base.base_model
+    if getattr(backbone, _MARK, False):
+        return
+    if reason := deaf(base):
+        warnings.warn(f"rows are scored padded, not packed: {reason}", stacklevel=2)
+        return
+    tree_attention.register()
+    base.set_attn_implementation(TREE)
+    backbone.register_forward_hook(_keep_scored, with_kwargs=True)
+    setattr(backbone, _MARK, True)
+
+
+def installed(model: nn.Module) -> bool:
+    """Whether `install` has prepared a model, wrapped or not."""
+    base = _causal_lm(model)
+    return bool(getattr(getattr(base, "base_model", None), _MARK, False))
+
+
+def row_scores(
+    model: nn.Module,
+    prompt_ids: torch.Tensor,
+    prompt_mask: torch.Tensor,
+    completion_ids: torch.Tensor,
+    completion_mask: torch.Tensor,
+    *,
+    autocast: Autocast,
+    entropy: bool,
+    **head: Any,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Log-probabilities of completions, in nats, as TRL's padded forward gives them.
+
+    Rows that follow each other with the same prompt share it. Rows that no tree can hold (an empty prompt, a mask with
+    holes) are scored in a padded pass.
+
+    Args:
+        model: Prepared by `install`, wrapped as it trains.
+        prompt_ids, prompt_mask: (B, P), padded on the left.
+        completion_ids, completion_mask: (B, C), padded on the right.
+        autocast: Entered around the forward pass.
+        entropy: Whether the entropy of each next-token distribution is wanted.
+        head: Further arguments of the model's fused head.
+
+    Returns:
+        Log-probabilities (B, C), 0 where masked, and entropies (B, C), or `None`.
+    """
+    tree = grow(prompt_ids, prompt_mask, completion_ids, completion_mask)
+    if tree is None:
+        return _padded(model, prompt_ids, prompt_mask, completion_ids, completion_mask, autocast, entropy, head)
+    outputs = _forward(model, tree, autocast, head)
+    return tree.spread(outputs.log_probs), tree.spread(outputs.entropy) if entropy else None
+
+
+def label_scores(
+    model: nn.Module, input_ids: torch.Tensor, labels: torch.Tensor, *, autocast: Autocast, **head: Any
+) -> torch.Tensor:
+    """Log-probabilities of demonstrations' labels, in nats.
+
+    Args:
+        model: Prepared by `install`, wrapped as it trains.
+        input_ids: (B, T), padded on the right.
+        labels: (B, T), -100 where nothing is learned.
+        autocast, head: As for `row_scores`.
+
+    Returns:
+        (B, T - 1): column t has the label of column t + 1; 0 where there is none.
+    """
+    tree = lay(input_ids, labels)
+    return tree.spread(_forward(model, tree, autocast, head).log_probs)
+
+
+def label_inputs(input_ids: torch.Tensor, labels: torch.Tensor, attention_mask: torch.Tensor) -> dict[str, Any]:
+    """What a trainer that calls the model by itself passes to it in place of a padded batch of demonstrations.
+
+    Args:
+        input_ids, labels: As for `label_scores`.
+        attention_mask: (B, T), 1 on tokens: the mask that is passed on has the same sum, which trainers count.
+
+    Returns:
+        Arguments of the model's forward; what its fused head returns is over the scored positions, (1, S).
+    """
+    inputs = _inputs(lay(input_ids, labels))
+    inputs["attention_mask"] = inputs["attention_mask"].expand(1, 1, 1, int(attention_mask.sum()))
+    return inputs
+
+
+def _inputs(tree: Tree) -> dict[str, Any]:
+    # A mask of four dimensions is handed on as it is: transformers makes none, and `attend` looks at the tree instead
+    return {
+        "input_ids": tree.input_ids,
+        "position_ids": tree.position_ids,
+        "attention_mask": torch.ones(1, 1, 1, 1, dtype=torch.bool, device=tree.input_ids.device),
+        "shift_labels": tree.labels,
+        "tree": tree,
+    }
+
+
+def _forward(model: nn.Module, tree: Tree, autocast: Autocast, head: dict[str, Any]) -> Any:
+    with autocast():
+        return model(**_inputs(tree), fused_lm_head=True, **head)
+
+
+def _padded(
+    model: nn.Module,
+    prompt_ids: torch.Tensor,
+    prompt_mask: torch.Tensor,
+    completion_ids: torch.Tensor,
+    completion_mask: torch.Tensor,
+    autocast: Autocast,
+    entropy: bool,
+    head: dict[str, Any],
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    width = completion_ids.size(1)
+    ids = torch.cat([prompt_ids, completion_ids], dim=1)
+    mask = torch.cat([prompt_mask, completion_mask], dim=1)
+    labels = ids.masked_fill(mask == 0, IGNORED)
+    labels[:, :-width] = IGNORED
+    with autocast():
+        outputs = model(input_ids=ids, attention_mask=mask, labels=labels, fused_lm_head=True, **head)
+    return outputs.log_probs[:, -width:], outputs.entropy[:, -width:] if entropy else None
+
+
+def _keep_scored(backbone: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
+    """Behind the backbone: the hidden states (1, S, D) that are scored take the place of all (1, N, D)."""
+    tree = kwargs.get("tree")
+    if tree is not None:
+        output.last_hidden_state = output.last_hidden_state.index_select(1, tree.scored)
+    return output
+
+
+def _causal_lm(model: nn.Module) -> Any:
+    """The model of transformers inside what DDP, DeepSpeed and PEFT put around it."""
+    inner: Any = extract_model_from_parallel(model, keep_fp32_wrapper=True)
+    return base_model(inner)
+
+
+def _drops_out(model: nn.Module) -> bool:
+    in_attention = getattr(model.config, "attention_dropout", 0) > 0  # applied by a function, not by a module
+    return in_attention or any(isinstance(module, nn.Dropout) and module.p > 0 for module in model.modules())

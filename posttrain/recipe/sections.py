@@ -1,0 +1,361 @@
+"""The sections of a recipe: their keys, what a left-out key means, and what a key alone can get wrong.
+
+Names are TRL's, transformers' and PEFT's wherever one exists. Importing this loads no torch.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
+
+from pydantic import ConfigDict, Field, field_validator, model_validator
+
+from posttrain.controllers import CONTROLLERS, SASR, Controller
+from posttrain.errors import ConfigError
+from posttrain.recipe.library_fields import DECIDED_ELSEWHERE, check_args
+from posttrain.recipe.section import Count, NotNegative, Positive, Section, Share, Size
+from posttrain.tasks.json_structure import JsonStructure
+from posttrain.tasks.knights_knaves import KnightsKnaves
+from posttrain.tasks.math import Math
+from posttrain.tasks.mixture import Mixture
+
+# fmt: off
+Scheduler = Literal[
+    "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt",
+    "cosine_with_min_lr", "cosine_warmup_with_min_lr", "warmup_stable_decay",
+]
+Tracker = Literal[
+    "azure_ml", "clearml", "codecarbon", "comet_ml", "dagshub", "dvclive", "flyte", "kubeflow", "mlflow", "neptune",
+    "swanlab", "tensorboard", "trackio", "wandb",
+]
+# fmt: on
+
+
+class RewardConfig(Section):
+    """One reward: built in (`name`), in a file (`path: FILE.py:FUNCTION`) or importable (`import: MODULE:FUNCTION`).
+
+    `:FUNCTION` may be left out when it is `score`. A relative path starts at the folder of the recipe that names it.
+    `weight` multiplies the score, `kwargs` are passed to every call, `tasks` names the tasks of a mixture whose rows it
+    applies to. `- NAME` is short for `- {name: NAME}`.
+    """
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    name: str | None = None
+    path: str | None = None
+    import_: str | None = Field(default=None, alias="import")
+    weight: float = 1.0
+    kwargs: Mapping[str, Any] = {}
+    tasks: Annotated[list[str], Field(min_length=1)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _one_source(self) -> RewardConfig:
+        named = [key for key, value in (("name", self.name), ("path", self.path), ("import", self.import_)) if value]
+        if len(named) != 1:
+            raise ConfigError(
+                f"the reward has {' and '.join(named) or 'no source'}", expected="one of name, path or import"
+            )
+        return self
+
+
+class StageSection(Section):
+    """What both stages say about their optimizer; names and meaning as in `transformers.TrainingArguments`.
+
+    `save_steps` null saves at the end of the stage only. `max_skipped_steps` is how many steps in a row may be skipped
+    for a gradient that is not finite before the run stops. `args` takes any other field of the stage's TRL config.
+    """
+
+    steps: Count = 100
+    learning_rate: Positive = 2e-5
+    per_device_train_batch_size: Size = 8
+    gradient_accumulation_steps: Size = 1
+    lr_scheduler_type: Scheduler = "linear"
+    warmup_steps: Count = 0
+    max_grad_norm: NotNegative = 1.0
+    weight_decay: NotNegative = 0.0
+    save_steps: Size | None = 100
+    max_skipped_steps: Count = 5
+    args: dict[str, Any] = {}
+
+    def common_kwargs(self) -> dict[str, Any]:
+        """The arguments that both TRL configs share."""
+        same = set(StageSection.model_fields) - {"steps", "save_steps", "max_skipped_steps", "args"}
+        saving = {"save_strategy": "no"} if self.save_steps is None else {"save_steps": self.save_steps}
+        return {"max_steps": self.steps, **self.model_dump(include=same), **saving}
+
+
+class WarmupSection(StageSection):
+    """Stage 1, SFT on the demonstrations. `steps: 0` leaves it out.
+
+    Args:
+        max_length: Tokens kept of a demonstration, prompt and completion together; in both stages.
+        norm_window: Last steps whose SFT gradient norms are averaged into G_warmup; null takes 10, or all there are.
+        packed: As `hybrid.packed`: demonstrations in one sequence without padding, where the model allows it.
+    """
+
+    max_length: Size | None = 1024
+    norm_window: Size | None = None
+    packed: bool = True
+
+    @field_validator("args")
+    @classmethod
+    def _known(cls, args: dict[str, Any]) -> dict[str, Any]:
+        return check_args(args, "trl.SFTConfig", set(cls.model_fields), DECIDED_ELSEWHERE)
+
+    def window(self) -> int:
+        """The number of last steps that are averaged into G_warmup."""
+        return min(self.norm_window or 10, self.steps)
+
+    def trl_kwargs(self) -> dict[str, Any]:
+        """The arguments of `trl.SFTConfig` that the recipe decides, `args` included."""
+        return {**self.common_kwargs(), "max_length": self.max_length, **self.args}
+
+
+class GRPOSection(Section):
+    """The GRPO half of a step; names, meaning and defaults as in `trl.GRPOConfig`."""
+
+    num_generations: Annotated[int, Field(ge=2)] = 8
+    max_completion_length: Size = 512
+    temperature: Positive = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    top_k: Count = 0
+    min_p: Share | None = None
+    repetition_penalty: Positive = 1.0
+    beta: NotNegative = 0.0
+    epsilon: NotNegative = 0.2
+    epsilon_high: NotNegative | None = None
+    delta: Positive | None = None
+    loss_type: Literal["grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo"] = "dapo"
+    scale_rewards: Literal["group", "batch", "none"] = "group"
+    importance_sampling_level: Literal["token", "sequence"] = "token"
+    num_iterations: Size = 1
+    steps_per_generation: Size | None = None
+    mask_truncated_completions: bool = False
+    top_entropy_quantile: Share = 1.0
+    entropy_coef: float = 0.0
+
+    @field_validator("scale_rewards", mode="before")
+    @classmethod
+    def _as_trl(cls, value: Any) -> Any:
+        return {True: "group", False: "none"}.get(value, value) if isinstance(value, bool) else value
+
+
+class KLSection(Section):
+    """The KL of the policy to the warm-up snapshot.
+
+    Args:
+        sample: Share of the rollouts it is measured on; 0 never measures it.
+        offload: Keep the snapshot in host memory and bring it to the device for each measurement only.
+    """
+
+    sample: Share = 0.25
+    offload: bool = False
+
+
+class CurriculumSection(Section):
+    """Prompts in the order of how often a model solves them, easiest first; those it never solves are left out.
+
+    Args:
+        model: Whose pass rates: the recipe's own (`base`), or the one that the warm-up left (`warmup`).
+        samples: Completions per prompt, drawn once before the stage; 1 takes the greedy one.
+    """
+
+    model: Literal["base", "warmup"] = "base"
+    samples: Size = 8
+
+
+if TYPE_CHECKING:
+    AnyController = Controller
+else:
+    AnyController = Annotated[Union[tuple(CONTROLLERS.values())], Field(discriminator="name")]  # noqa: UP007
+if TYPE_CHECKING:
+    AnyTask = Any
+else:
+    AnyTask = Annotated[KnightsKnaves | Math | JsonStructure | Mixture, Field(discriminator="name")]
+
+
+class HybridSection(StageSection):
+    """Stage 2, the mix of SFT and GRPO steps under a controller. `steps: 0` leaves it out.
+
+    Args:
+        demonstration_batch_size: Demonstrations per device and micro-batch; null takes as many a step as the warm-up.
+        save_total_limit: Checkpoints kept; null keeps all.
+        time_limit_s: Wall-clock budget of the stage in seconds, after which it ends as if its steps were done.
+        curriculum: Prompts from easy to hard; null shuffles them.
+        packed: Score rows in one sequence without padding, each group's prompt once, where the model allows it; the
+            gradients are those of TRL's padded rows, which false goes back to.
+        drop_zero_advantage: Leave out completions whose advantage is 0 where they add nothing to the loss; the
+            gradients are those with them.
+    """
+
+    steps: Count = 200
+    learning_rate: Positive = 1e-6
+    demonstration_batch_size: Size | None = None
+    save_total_limit: Size | None = 2
+    time_limit_s: Positive | None = None
+    controller: AnyController = SASR()
+    grpo: GRPOSection = GRPOSection()
+    kl: KLSection = KLSection()
+    curriculum: CurriculumSection | None = None
+    packed: bool = True
+    drop_zero_advantage: bool = True
+
+    @field_validator("args")
+    @classmethod
+    def _known(cls, args: dict[str, Any]) -> dict[str, Any]:
+        own = {*cls.model_fields, *GRPOSection.model_fields}
+        return check_args(args, "trl.GRPOConfig", own, DECIDED_ELSEWHERE)
+
+    @model_validator(mode="after")
+    def _one_order(self) -> HybridSection:
+        if self.curriculum and self.args.get("shuffle_dataset"):
+            raise ConfigError("a curriculum, and args.shuffle_dataset: true", expected="one order of the prompts")
+        return self
+
+    @property
+    def template_kwargs(self) -> dict[str, Any]:
+        """The arguments of the chat template."""
+        return self.args.get("chat_template_kwargs") or {}
+
+    def trl_kwargs(self) -> dict[str, Any]:
+        """The arguments of `trl.GRPOConfig` that the recipe decides, `args` included."""
+        limit = {"save_total_limit": self.save_total_limit}
+        order = {} if self.curriculum is None else {"shuffle_dataset": False}
+        return {**self.common_kwargs(), **limit, **order, **self.grpo.model_dump(), **self.args}
+
+
+class RolloutSection(Section):
+    """What samples completions, in training and in evaluations; names after `trl.GRPOConfig`'s `vllm_*`.
+
+    Args:
+        engine: `auto` takes vLLM where it is installed, else transformers.
+        mode: vLLM in the training process (`colocate`), or a server of its own (`server`).
+        server_base_url: Where the server listens, such as http://localhost:8000; `posttrain serve` starts one.
+        weights_transfer: How weights travel to a server: `files`; `nccl`, from GPU to GPU, where it was started with
+            `posttrain serve MODEL --weights-transfer nccl`; `auto` is nccl where that is so and the run has CUDA.
+        weights_folder: For files: a folder that the run and the server see under the same path; null is memory where
+            the server is on this machine.
+        overlap: In a step of both losses a server samples while the SFT half is at work; the rollouts are the same.
+        gpu_memory_utilization: Share of the GPU that a colocated vLLM may take, weights and cache.
+        max_model_length: Longest prompt and completion together, in tokens; null takes what the task's longest prompt
+            and a completion need.
+        enable_sleep_mode: Free the engine's GPU memory while the policy trains; its weights wait in the CPU's.
+        time_limit_s: Seconds that one round of sampling or one transfer of weights may take before the run ends.
+        probe_every: Transfers of weights between comparisons of the sampler's log-probabilities with the trainer's;
+            the first is always followed by one, and 0 leaves it at that.
+    """
+
+    engine: Literal["auto", "transformers", "vllm"] = "auto"
+    mode: Literal["colocate", "server"] = "colocate"
+    server_base_url: str | None = None
+    weights_transfer: Literal["auto", "files", "nccl"] = "auto"
+    weights_folder: str | None = None
+    overlap: bool = True
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.3
+    max_model_length: Size | None = None
+    enable_sleep_mode: bool = False
+    time_limit_s: Positive = 600
+    probe_every: Count = 50
+
+    @model_validator(mode="after")
+    def _server(self) -> RolloutSection:
+        if (self.mode == "server") != bool(self.server_base_url):
+            raise ConfigError(
+                f"mode: {self.mode} with server_base_url: {self.server_base_url}",
+                expected="server_base_url with mode: server, and only there",
+                fix="start a server with `posttrain serve` and give its address" if self.mode == "server" else None,
+            )
+        if self.engine == "transformers" and self.mode == "server":
+            raise ConfigError("mode: server with engine: transformers", fix="set engine to vllm")
+        return self
+
+    def uses_vllm(self) -> bool:
+        """Whether vLLM samples: asked for, or there to be taken."""
+        if self.engine == "auto":
+            return self.mode == "server" or importlib.util.find_spec("vllm") is not None
+        return self.engine == "vllm"
+
+    def trl_kwargs(self) -> dict[str, Any]:
+        """The arguments of `HybridConfig` that the recipe decides here."""
+        if not self.uses_vllm():
+            return {"use_vllm": False}
+        own = self.model_dump(exclude={"engine"}, exclude_none=True)
+        return {"use_vllm": True, **{f"vllm_{name}": value for name, value in own.items()}}
+
+
+class ScoringSection(Section):
+    """How completions are scored: in worker processes that a reward can hang or kill without harm to the run.
+
+    Args:
+        workers: Processes; null takes one a CPU core, at most 8; 0 scores in the training process, without limits.
+        time_limit_s: Seconds that one completion may take before its worker is killed and replaced.
+        memory_limit_mb: What a worker may allocate; null sets no limit.
+        max_error_rate: Share of one reward's latest scores that may fail (an exception, a time-out) before the run
+            stops.
+        ahead: Workers score completions that have ended while others are still being sampled; the scores are the same.
+    """
+
+    workers: Count | None = None
+    time_limit_s: Positive = 5.0
+    memory_limit_mb: Size | None = 4096
+    max_error_rate: Share = 0.1
+    ahead: bool = True
+
+
+class EvaluateSection(Section):
+    """Evaluation on the task's held-out rows: greedy pass@1 always, pass@k from `samples` where `k` asks for it.
+
+    Args:
+        every: Hybrid steps between evaluations; 0 evaluates at the ends of the stages only.
+        k: The k of pass@k. 1 is greedy pass@1.
+        samples: Completions sampled per row, at `temperature`, where a k above 1 is asked for.
+        batch_size: Completions generated at once.
+        at_start: Evaluate the model before any training, too.
+        max_completion_length: Tokens; null takes hybrid.grpo.max_completion_length.
+    """
+
+    every: Count = 0
+    k: Annotated[list[Size], Field(min_length=1)] = [1]
+    samples: Size = 1
+    temperature: Positive = 1.0
+    batch_size: Size = 64
+    at_start: bool = True
+    max_completion_length: Size | None = None
+
+
+class RunSection(Section):
+    """Where a run lives and what it reports.
+
+    Args:
+        dir: The run's directory, from the working directory; null is `runs/` and the name of the recipe's file.
+        report_to: Trackers that transformers knows.
+        threads: CPU threads of torch; null leaves its choice.
+        log_every: Hybrid steps between entries sent to `report_to`; steps.jsonl has every step.
+        save_completions_every: Hybrid steps between recorded rollouts; 0 records none.
+        process_timeout_s: Of a run on several processes: seconds that one waits for another before it gives up.
+        compare_ranks_every: Hybrid steps between comparisons of what the processes hold (controller, cursors, recipe,
+            data); 0 never compares.
+    """
+
+    dir: str | None = None
+    seed: Count = 0
+    report_to: list[Tracker] = []
+    threads: Size | None = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    log_every: Size = 1
+    save_completions_every: Count = 10
+    process_timeout_s: Positive = 1800
+    compare_ranks_every: Count = 10
+
+    @field_validator("report_to", mode="before")
+    @classmethod
+    def _as_list(cls, value: Any) -> Any:
+        if value in ("none", None):
+            return []
+        return [value] if isinstance(value, str) else value

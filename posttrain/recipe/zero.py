@@ -1,0 +1,53 @@
+"""What a recipe asks for and DeepSpeed's ZeRO cannot give, said before it starts; `processes/zero.py` says why."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from posttrain.errors import ConfigError
+from posttrain.processes.zero import INSTEAD
+from posttrain.recipe.mistakes import raise_all
+from posttrain.recipe.recipe import Recipe
+
+
+def check_recipe(recipe: Recipe, stage: int) -> None:
+    """Refuse a recipe that a ZeRO stage cannot carry out, before its warm-up has taken hours.
+
+    Raises:
+        ConfigError: With each key and what to set.
+    """
+    if not recipe.hybrid.steps:
+        return
+    needs = apart(recipe.hybrid.controller)
+    problems = [refused(seen, recipe.where(f"hybrid.controller.{key}"), fix) for key, (seen, fix) in needs.items()]
+    if stage == 3 and recipe.hybrid.kl.sample > 0 and recipe.hybrid.controller.shares()[1]:
+        problems.append(no_kl(recipe.where("hybrid.kl.sample")))
+    raise_all(problems, "the recipe")
+
+
+def apart(controller: Any) -> dict[str, tuple[str, str]]:
+    """Settings of a controller for which a gradient must be seen apart from a step: what is seen, and what to set."""
+    needs = {}
+    if getattr(controller, "mode", None) == "blend" and all(controller.shares()):
+        needs["mode"] = ("blend", "set it to step")
+    if getattr(controller, "refresh_every", 0):
+        needs["refresh_every"] = (str(controller.refresh_every), "set it to 0")
+    return needs
+
+
+def refused(seen: str, where: str, fix: str) -> ConfigError:
+    return ConfigError(
+        f"{seen}, under DeepSpeed",
+        expected="no need for the SFT gradient apart from a step: DeepSpeed steps inside of its backward",
+        where=where,
+        fix=f"{fix}, or {INSTEAD}",
+    )
+
+
+def no_kl(where: str) -> ConfigError:
+    return ConfigError(
+        "the KL to the starting policy under ZeRO-3",
+        expected="0: ZeRO-3 has no whole weights to copy",
+        where=where,
+        fix=f"set it to 0, or {INSTEAD}, or zero2",
+    )

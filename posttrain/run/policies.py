@@ -1,0 +1,130 @@
+"""The models of a run: the base model, the policy that a stage begins from, and saving what a stage trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import DistributedType
+from peft import LoraConfig, PeftModel, get_peft_model
+
+from posttrain.inputs.inputs import hub_options, loading
+from posttrain.models.gguf_files import gguf_file
+from posttrain.models.load import build_model, load_policy, load_tokenizer, train_tokenizer
+from posttrain.models.policy_weights import check_weights
+from posttrain.processes.ranks import Ranks
+from posttrain.recipe.recipe import Recipe
+from posttrain.rundir.layout import Layout
+from posttrain.storage.checkpoints import staged
+from posttrain.tasks import TaskData
+
+
+class Policies:
+    """Where a run's models come from.
+
+    Args:
+        recipe: The run's recipe.
+        data: The task's rows, on whose texts a model from scratch gets its tokenizer.
+        run_dir: Where a model from scratch or from a GGUF file is written, once.
+        say: Takes a line for the user.
+        ranks: The processes of the run, of which the main one writes.
+
+    Attributes:
+        source: The base model, a hub id or a folder.
+        tokenizer: Its tokenizer.
+        on_gpu: Whether the run computes on a GPU.
+    """
+
+    def __init__(
+        self, recipe: Recipe, data: TaskData, run_dir: Layout, say: Callable[[str], None], ranks: Ranks | None = None
+    ):
+        self._recipe, self._dir, self._say, self._ranks = recipe, run_dir, say, ranks or Ranks()
+        self.on_gpu = torch.cuda.is_available() and recipe.run.device != "cpu"
+        self.source: str | Path = self._ranks.decided(lambda: self._base_model(data))
+        self.tokenizer = self._ranks.together(lambda: load_tokenizer(self.source, **hub_options(recipe)))
+
+    def _base_model(self, data: TaskData) -> str | Path:
+        """The recipe's model, written once into the run directory if it is a file or to be made from scratch."""
+        section = self._recipe.model
+        if section.init is None:
+            file = gguf_file(section.gguf or section.name or "")
+            return self._unpacked(file) if file else section.name or ""
+        folder = self._dir.path / "init"
+        if not folder.is_dir():
+            init, rows = section.init, [*data.demonstrations, *data.train]
+            tokenizer = train_tokenizer((row["prompt"] + row.get("completion", "") for row in rows), init.vocab_size)
+            sizes = init.model_dump(exclude={"vocab_size"})
+            save_whole(folder, build_model(tokenizer, seed=self._recipe.run.seed, **sizes), tokenizer)
+        return folder.resolve()  # an adapter keeps this path, and may be loaded from another working directory
+
+    def _unpacked(self, file: Path) -> Path:
+        folder = self._dir.path / "base"
+        if not folder.is_dir():
+            self._say(f"unpacking {file.name} into {folder}")
+            with loading(file, self._recipe.where("model")):
+                save_whole(folder, load_policy(file), load_tokenizer(file))
+        return folder.resolve()
+
+    def load(self, source: str | Path) -> Any:
+        """The policy of a folder or hub id, an adapter included; on all processes or on none."""
+        return self._ranks.together(lambda: self._load(source))
+
+    def _load(self, source: str | Path) -> Any:
+        dtype = self._recipe.model.dtype
+        if dtype == "auto":
+            # Weights that train stay in float32 (TRL computes in bf16): a step of 1e-6 would round to nothing in bf16
+            dtype = "bfloat16" if self.on_gpu and self._recipe.lora else "float32"
+        options = {"attn_implementation": self._recipe.model.attn_implementation, **hub_options(self._recipe)}
+        with loading(source, self._recipe.where("model")):
+            return load_policy(source, dtype=dtype, **{key: value for key, value in options.items() if value})
+
+    def with_adapter(self, model: Any) -> Any:
+        """The model with the recipe's new adapter, if it has one."""
+        lora, section = self._recipe.lora, self._recipe.model
+        if not lora:
+            return model
+        # The adapter remembers the revision, so that every later stage loads it on top of the same base
+        adapted = get_peft_model(model, LoraConfig(**lora.peft_kwargs()), revision=section.revision)
+        if self._recipe.rollout.uses_vllm():
+            check_weights(adapted)  # an adapter of a kind that vLLM cannot be sent is refused before it is trained
+        return adapted
+
+
+def save_whole(
+    folder: Path, model: Any, tokenizer: Any, *, ranks: Ranks | None = None, state_dict: dict[str, Any] | None = None
+) -> None:
+    """Save model and tokenizer so that `folder` is there whole or not at all.
+
+    Args:
+        folder: Where.
+        model: A policy, or one with an adapter, of which the adapter alone is saved.
+        tokenizer: Its tokenizer.
+        ranks: The processes that call this; the main one writes, and what it fails by is raised on all.
+        state_dict: The whole weights of a model that is sharded (`whole_state`), on the main process.
+    """
+
+    def write() -> None:
+        with staged(folder.parent, folder.name) as staging:
+            # Of an adapter the one that trained, without TRL's frozen reference copy
+            only: dict[str, Any] = {"selected_adapters": ["default"]} if isinstance(model, PeftModel) else {}
+            if state_dict is not None:
+                # Gathered, tied weights are copies, which save_pretrained would take for weights of their own
+                tied = getattr(model, "all_tied_weights_keys", None) or {}
+                only["state_dict"] = {name: value for name, value in state_dict.items() if name not in tied}
+            model.save_pretrained(staging / folder.name, **only)
+            tokenizer.save_pretrained(staging / folder.name)
+
+    (ranks or Ranks()).decided(write)
+
+
+def whole_state(trainer: Any) -> dict[str, Any] | None:
+    """The whole weights of a trainer's model where it is sharded, on the main process; every process must ask.
+
+    `None` where each process has the model whole.
+    """
+    accelerator = trainer.accelerator
+    if accelerator.distributed_type not in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+        return None
+    return accelerator.get_state_dict(trainer.model_wrapped)

@@ -1,0 +1,380 @@
+"""What a reward is and what it returns: `Score`, `Reward`, and one guarded call of one reward.
+
+A reward is `score(completion: str, *, <columns it needs>, **row) -> float | Score | None`: one completion in, one
+score in [0, 1] out, None when it does not apply. TRL-style functions (`completions, **columns -> list[float]`)
+are taken as they are. A function's attribute `prepare`, if it has one, is called once in each worker process before the
+first completion's time begins.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import hashlib
+import inspect
+import math
+import numbers
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from posttrain.errors import RewardError
+from posttrain.nearest import hint
+
+#: What GRPOTrainer hands to reward functions besides the columns of the data set.
+TRL_EXTRAS = frozenset({"trainer_state", "log_extra", "log_metric", "environments"})
+_TRL_ARGUMENTS = frozenset({"prompts", "completions", "completion_ids"}) | TRL_EXTRAS
+#: Columns that GRPOTrainer keeps from reward functions.
+_NOT_FOR_TRL = frozenset({"prompt", "completion", "completion_ids"})
+_ROUNDING = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A reward's verdict on one completion.
+
+    Args:
+        value: In [0, 1]; `True` and `False` count as 1 and 0.
+        parts: Named sub-scores, for the logs and the viewer only: the policy is trained on `value`.
+        parsed: What the reward understood the completion to say.
+        note: Why, in words.
+        bounded: False lifts the [0, 1] rule, for TRL-style functions, whose scale is their own.
+
+    Raises:
+        RewardError: `value` or a part is not a finite number, or `value` is outside [0, 1].
+    """
+
+    value: float
+    parts: Mapping[str, float] = field(default_factory=dict)
+    parsed: Any = None
+    note: str = ""
+    bounded: bool = True
+
+    def __post_init__(self) -> None:
+        value = as_number(self.value, "Score.value")
+        if self.bounded:
+            if not -_ROUNDING <= value <= 1 + _ROUNDING:
+                raise RewardError(f"a score of {value!r}", expected="a value in [0, 1]", where="Score.value")
+            value = min(max(value, 0.0), 1.0)
+        object.__setattr__(self, "value", value)
+        parts = {str(key): as_number(part, f"Score.parts[{key!r}]") for key, part in self.parts.items()}
+        object.__setattr__(self, "parts", parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of scoring one completion: a score, an error, or neither (the reward does not apply).
+
+    `seconds` is what the reward itself took; of a batch function, each completion's share.
+    """
+
+    score: Score | None = None
+    error: str | None = None
+    seconds: float = 0.0
+
+    @property
+    def value(self) -> float | None:
+        """The number that training sees; None when there is no score."""
+        return None if self.score is None else self.score.value
+
+
+def as_number(value: Any, where: str) -> float:
+    """A finite float from a Python, NumPy or 0-d tensor number; anything else is a RewardError."""
+    if type(value) is float and math.isfinite(value):  # by far the most; asking about numbers.Real takes microseconds
+        return value
+    if not isinstance(value, numbers.Real) and callable(getattr(value, "item", None)):
+        with contextlib.suppress(ValueError, RuntimeError):  # several elements: reported below as what it is
+            value = value.item()
+    if not isinstance(value, numbers.Real) or not math.isfinite(value):
+        raise RewardError(f"{_short(value)} ({type(value).__name__})", expected="a finite number", where=where)
+    return float(value)
+
+
+@dataclass(frozen=True)
+class Reward:
+    """A reward function, how it wants to be called, and where it came from. Build one with `from_callable`.
+
+    Args:
+        name: Its key in logs, tables and metrics.
+        function: What is called.
+        weight: Its factor in the sum of rewards.
+        kwargs: Fixed keyword arguments; they win over columns of the same name.
+        style: `score` takes one completion, `trl` takes TRL's batch of `completions, **columns`.
+        source: The file that defines the function, if there is one.
+        source_sha256: SHA-256 of that file, so that a resumed run notices a changed reward.
+        tasks: The tasks it applies to: a row whose column `task` names another is not scored. None: to every row.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    weight: float = 1.0
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    style: Literal["score", "trl"] = "score"
+    source: str | None = None
+    source_sha256: str | None = None
+    tasks: frozenset[str] | None = None
+
+    @classmethod
+    def from_callable(
+        cls,
+        function: Callable[..., Any],
+        weight: float = 1.0,
+        name: str | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        tasks: Iterable[str] | None = None,
+    ) -> Reward:
+        """Wrap a function, reading its calling style from its signature.
+
+        Raises:
+            RewardError: it is not callable, has neither a `completion` nor a `completions` argument, does not
+                take one of `kwargs`, or is an async function of one completion.
+        """
+        name = name or callable_name(function)
+        parameters = _parameters(function, name)
+        style: Literal["score", "trl"]
+        if "completions" in parameters:
+            style = "trl"
+        elif "completion" in parameters:
+            style = "score"
+        else:
+            raise RewardError(
+                f"arguments ({', '.join(parameters)})",
+                expected="score(completion, *, <columns>, **row) or TRL's (completions, **columns)",
+                where=f"reward {name!r}",
+                fix="name the first argument `completion`",
+            )
+        if style == "score" and inspect.iscoroutinefunction(inspect.unwrap(function)):
+            raise RewardError(
+                "an async function of one completion",
+                where=f"reward {name!r}",
+                fix="make it a plain function, or an async TRL-style one that takes the whole batch",
+            )
+        kwargs = dict(kwargs or {})
+        if not _takes_any(parameters):
+            for key in kwargs:
+                if key not in parameters:
+                    raise RewardError(
+                        f"no argument {key!r}{hint(key, parameters)}",
+                        expected="one of " + ", ".join(parameters),
+                        where=f"kwargs of reward {name!r}",
+                    )
+        path, digest = _source(function)
+        routed = None if tasks is None else frozenset(tasks)
+        return cls(name, function, float(weight), kwargs, style, path, digest, routed)
+
+    @functools.cached_property
+    def parameters(self) -> Mapping[str, inspect.Parameter]:
+        """The function's parameters by name."""
+        return _parameters(self.function, self.name)
+
+    @functools.cached_property
+    def _takes_any(self) -> bool:
+        return _takes_any(self.parameters)
+
+    def required_columns(self) -> list[str]:
+        """The arguments without a default that a column of the data set has to fill."""
+        ours = _TRL_ARGUMENTS if self.style == "trl" else {"completion"}
+        return [
+            key
+            for key, parameter in self.parameters.items()
+            if key not in ours
+            and key not in self.kwargs
+            and parameter.default is parameter.empty
+            and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+        ]
+
+    def check_columns(self, columns: Iterable[str]) -> None:
+        """Compare the signature with the columns of the data set, before anything runs.
+
+        Raises:
+            RewardError: a required argument is no column; names the nearest column and all of them.
+        """
+        if self.style == "trl":
+            available = sorted(set(columns) - _NOT_FOR_TRL)
+        else:
+            available = sorted(set(columns) | {"prompt"})
+        for key in self.required_columns():
+            if key not in available:
+                raise RewardError(
+                    f"the data has no column {key!r}{hint(key, available)}",
+                    expected=f"a column for every required argument; the data has {', '.join(available)}",
+                    where=f"reward {self.name!r}",
+                    fix=f"rename the column, give the argument a default, or set kwargs: {{{key}: ...}}",
+                )
+
+    def applies_to(self, row: Mapping[str, Any]) -> bool:
+        """Whether the row is of one of the reward's tasks; a row without the column `task` is of the only one."""
+        return self.tasks is None or "task" not in row or row["task"] in self.tasks
+
+    def columns(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """The part of `row` that the function's signature takes."""
+        any_key, taken, kwargs = self._takes_any, self.parameters, self.kwargs
+        return {
+            key: value
+            for key, value in row.items()
+            if (any_key or key in taken) and key not in kwargs and key not in ("completion", "completions")
+        }
+
+    def arguments(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """The part of `row` that the function's signature takes, with `kwargs` on top."""
+        return self.columns(row) | dict(self.kwargs)
+
+
+def score_completion(reward: Reward, completion: str, row: Mapping[str, Any]) -> Outcome:
+    """Score one completion; whatever the function raises or returns amiss becomes `Outcome.error`.
+
+    Args:
+        completion: The completion as text.
+        row: The example's columns, one value each.
+    """
+    if not reward.applies_to(row):
+        return Outcome()
+    if reward.style == "trl":
+        columns = {key: [value] for key, value in row.items()}
+        return score_batch(reward, [row.get("prompt", "")], [completion], columns)[0]
+    score = failure = None
+    arguments = reward.arguments(row)
+    started = time.perf_counter()
+    try:
+        if reward.parameters["completion"].kind is inspect.Parameter.POSITIONAL_ONLY:
+            score = _as_score(reward.function(completion, **arguments))
+        else:
+            score = _as_score(reward.function(completion=completion, **arguments))
+    except (Exception, SystemExit) as error:
+        failure = describe(error)
+    return Outcome(score, failure, time.perf_counter() - started)
+
+
+def score_batch(
+    reward: Reward,
+    prompts: Sequence[Any],
+    completions: Sequence[Any],
+    columns: Mapping[str, Any],
+    extras: Mapping[str, Any] | None = None,
+) -> list[Outcome]:
+    """Call a TRL-style function once for a batch, as GRPOTrainer would; failures count for every completion.
+
+    Args:
+        prompts, completions: Length B, text or conversations, passed on as they are.
+        columns: Lists of length B.
+        extras: `completion_ids` and TRL's `trainer_state`, `log_extra`, ...
+
+    Returns:
+        B outcomes. None and NaN mean 'does not apply', as they do in TRL. Rows of tasks that are not the reward's are
+        left out of the call.
+    """
+    size, tasks = len(completions), columns.get("task")
+    if reward.tasks is not None and tasks is not None:
+        taken = [i for i, task in enumerate(tasks) if task in reward.tasks]
+        if len(taken) < size:
+            return _score_some(taken, reward, prompts, completions, columns, extras or {})
+    started = time.perf_counter()
+    try:
+        columns = {key: values for key, values in columns.items() if key not in _NOT_FOR_TRL}
+        batch = {"prompts": list(prompts), **(extras or {}), **columns}
+        values = reward.function(completions=list(completions), **reward.arguments(batch))
+        if isinstance(values, Awaitable):
+            values = asyncio.run(_wait_for(values))
+        values = list(values)
+        if len(values) != size:
+            raise RewardError(f"{len(values)} values", expected=f"one for each of {size} completions")
+    except (Exception, SystemExit) as error:
+        return [Outcome(error=describe(error), seconds=(time.perf_counter() - started) / max(size, 1))] * size
+    seconds = (time.perf_counter() - started) / max(size, 1)
+    return [replace(_trl_outcome(value), seconds=seconds) for value in values]
+
+
+def _score_some(
+    taken: Sequence[int],
+    reward: Reward,
+    prompts: Sequence[Any],
+    completions: Sequence[Any],
+    columns: Mapping[str, Any],
+    extras: Mapping[str, Any],
+) -> list[Outcome]:
+    outcomes = [Outcome()] * len(completions)
+    if not taken:
+        return outcomes
+
+    def only(values: Any) -> list[Any]:
+        return [values[i] for i in taken]
+
+    ids = extras.get("completion_ids")
+    found = score_batch(
+        replace(reward, tasks=None),
+        only(prompts),
+        only(completions),
+        {key: only(values) for key, values in columns.items()},
+        {**extras, "completion_ids": only(ids)} if ids is not None else extras,
+    )
+    for i, outcome in zip(taken, found, strict=True):
+        outcomes[i] = outcome
+    return outcomes
+
+
+async def _wait_for(value: Awaitable[Any]) -> Any:
+    return await value
+
+
+def _trl_outcome(value: Any) -> Outcome:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return Outcome()
+    try:
+        return Outcome(Score(as_number(value, "the returned value"), bounded=False))
+    except RewardError as error:
+        return Outcome(error=describe(error))
+
+
+def _as_score(value: Any) -> Score | None:
+    if value is None or isinstance(value, Score):
+        return value
+    return Score(as_number(value, "the returned value"))
+
+
+def describe(error: BaseException) -> str:
+    """An exception in one line, as outcomes carry it."""
+    if isinstance(error, RewardError):
+        return " ".join(str(error).split())
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:500]}" if lines else type(error).__name__
+
+
+def callable_name(function: Callable[..., Any]) -> str:
+    """A function's own name, through `functools.partial`; a callable object's class name."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return getattr(function, "__name__", type(function).__name__)
+
+
+def _parameters(function: Callable[..., Any], name: str) -> dict[str, inspect.Parameter]:
+    try:
+        return dict(inspect.signature(function).parameters)
+    except (TypeError, ValueError) as error:
+        raise RewardError(
+            f"{_short(function)} has no readable signature",
+            expected="a Python function",
+            where=f"reward {name!r}",
+        ) from error
+
+
+def _takes_any(parameters: Mapping[str, inspect.Parameter]) -> bool:
+    return any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+
+
+def _source(function: Callable[..., Any]) -> tuple[str | None, str | None]:
+    while isinstance(function, functools.partial):
+        function = function.func
+    function = inspect.unwrap(function)
+    try:
+        file = inspect.getsourcefile(function if hasattr(function, "__code__") else type(function))
+        return (file, hashlib.sha256(Path(file).read_bytes()).hexdigest()) if file else (None, None)
+    except (TypeError, OSError):
+        return None, None  # built in, or typed at a prompt: there is no file to fingerprint
+
+
+def _short(value: Any, limit: int = 80) -> str:
+    text = repr(value)
+    return text if len(text) <= limit else text[: limit - 3] + "..."

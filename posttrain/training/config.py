@@ -1,0 +1,239 @@
+"""The settings of `HybridTrainer`: TRL's, and the few that a second loss needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from accelerate.utils import DistributedType
+from datasets import Dataset
+from trl import GRPOConfig
+
+from posttrain.controllers import Controller
+from posttrain.errors import ConfigError
+from posttrain.recipe.arithmetic import TRUNCATED, TRUNCATED_FIX, truncates
+
+
+@dataclass
+class HybridConfig(GRPOConfig):
+    """`trl.GRPOConfig` plus the demonstrations' side of a step.
+
+    Args:
+        demonstration_batch_size: Demonstrations per device and micro-batch; `None` takes
+            `per_device_train_batch_size`. An SFT step has `gradient_accumulation_steps` such micro-batches.
+        demonstration_max_length: Tokens (prompt and completion) kept of a demonstration.
+        kl_sample: Share of a step's rollouts on which the KL to the starting policy is measured, at the cost of one
+            forward pass without gradient over them; 0 never measures it and keeps no copy of the policy.
+        kl_offload: Keep the copy of the starting policy in host memory; it is moved to the device while it scores.
+        seeded_rollouts: Without vLLM: a completion is a function of (`seed`, generation, its prompt's place in it, its
+            number in the group), so of neither the number of processes nor what else is sampled. `False` leaves TRL's
+            own sampling with torch's generators.
+        packed: Score rows in one sequence without padding, each group's prompt once, where the model allows it (see
+            `tree_scores.supports`); the gradients are those of TRL's padded rows, which `False` goes back to.
+        score_ahead: Completions that have ended are scored in the rewards' worker processes while others are still
+            being sampled. The scores are the same; `False` is for measuring what that gains.
+        drop_zero_advantage: Leave out completions whose advantage is 0 where they add nothing to the loss: `beta` 0, no
+            entropy bonus, `top_entropy_quantile` 1, no router loss, a `loss_type` other than bnpo, text. The gradients
+            are those with them. With `packed` false too, micro-batches are of TRL's number of rows.
+        compare_ranks_every: Steps between comparisons of what the processes hold in common: cursors, the controller's
+            state, the gradient norm to the last bit. 0 never compares, as devices of different kinds need.
+        max_skipped_steps: Steps in a row that may be skipped for a gradient that is not finite before training stops.
+        completions_every: Steps between recorded rollouts in `completions/`; 0 records none.
+        vllm_overlap: With `vllm_mode="server"`: in a step of both losses the server samples while the SFT half is at
+            work. The rollouts are the same; `False` is for measuring what that gains.
+        vllm_weights_transfer: With `vllm_mode="server"`: `files`, through a folder; `nccl`, from GPU to GPU, to a
+            server started with `posttrain serve MODEL --weights-transfer nccl`; `auto` is `nccl` where the trainer has
+            CUDA and the server was started so, else `files`. NCCL follows TRL's client and was not run by our tests.
+        vllm_weights_folder: With `vllm_mode="server"`: a folder that this process and the server see under the same
+            path, for weights on their way; `None` is memory where the server is on this machine.
+        vllm_time_limit_s: With `use_vllm`: seconds that one round of sampling or one transfer of weights may take.
+        vllm_probe_every: With `use_vllm`: transfers of weights between comparisons of the sampler's
+            log-probabilities with the trainer's. The first is always followed by one; 0 leaves it at that.
+    """
+
+    demonstration_batch_size: int | None = field(
+        default=None, metadata={"help": "Demonstrations per device and micro-batch (default: the train batch size)."}
+    )
+    demonstration_max_length: int | None = field(
+        default=1024, metadata={"help": "Tokens kept of a demonstration, prompt and completion together."}
+    )
+    kl_sample: float = field(
+        default=0.25, metadata={"help": "Share of rollouts on which the KL to the starting policy is measured."}
+    )
+    kl_offload: bool = field(default=False, metadata={"help": "Keep the copy of the starting policy in host memory."})
+    seeded_rollouts: bool = field(
+        default=True, metadata={"help": "Make a completion a function of the seed and its place, not of the processes."}
+    )
+    packed: bool = field(
+        default=True, metadata={"help": "Score rows without padding and each group's prompt once, where supported."}
+    )
+    score_ahead: bool = field(
+        default=True, metadata={"help": "Score completions that have ended while others are still being sampled."}
+    )
+    drop_zero_advantage: bool = field(
+        default=True, metadata={"help": "Leave out completions whose advantage is 0 where they add nothing."}
+    )
+    compare_ranks_every: int = field(
+        default=10, metadata={"help": "Steps between comparisons of what the processes hold in common; 0 for none."}
+    )
+    max_skipped_steps: int = field(
+        default=5, metadata={"help": "Steps in a row that may be skipped for a non-finite gradient."}
+    )
+    completions_every: int = field(default=10, metadata={"help": "Steps between recorded rollouts; 0 for none."})
+    vllm_overlap: bool = field(
+        default=True, metadata={"help": "Let a vLLM server sample while the SFT half of the step is at work."}
+    )
+    vllm_weights_transfer: str = field(
+        default="auto", metadata={"help": "How weights travel to a vLLM server: auto, files or nccl."}
+    )
+    vllm_weights_folder: str | None = field(
+        default=None, metadata={"help": "A folder that trainer and server share, for weights on their way."}
+    )
+    vllm_time_limit_s: float = field(
+        default=600.0, metadata={"help": "Seconds that one round of sampling or one transfer of weights may take."}
+    )
+    vllm_probe_every: int = field(
+        default=50, metadata={"help": "Transfers of weights between checks of vLLM's log-probabilities."}
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.demonstration_batch_size is None:
+            self.demonstration_batch_size = self.per_device_train_batch_size
+        if not 0.0 <= self.kl_sample <= 1.0:
+            raise ConfigError(f"{self.kl_sample}", expected="a share between 0 and 1", where="kl_sample")
+
+
+def check_arguments(args: Any, train_dataset: Any, demonstrations: Any, controller: Controller) -> None:
+    """Refuse arguments of `HybridTrainer` that contradict each other.
+
+    Raises:
+        ConfigError: With what to change.
+    """
+    if not isinstance(args, HybridConfig):
+        raise ConfigError(
+            f"args is a {type(args).__name__}", expected="a HybridConfig (a GRPOConfig with a few more)", where="args"
+        )
+    if not isinstance(train_dataset, Dataset):
+        raise ConfigError(
+            f"train_dataset is a {type(train_dataset).__name__}",
+            expected="a datasets.Dataset: its rows are drawn by number, which is what makes resuming exact",
+            where="train_dataset",
+            fix="materialise an iterable data set, or pass Dataset.from_list(rows)",
+        )
+    if args.save_only_model:
+        raise ConfigError(
+            "save_only_model: resuming would start the optimizer and the learning rate's schedule anew",
+            expected="checkpoints that training can go on from",
+            where="save_only_model",
+            fix="leave it out; to save a model alone, call save_model",
+        )
+    wants_sft, wants_grpo = controller.shares()
+    if wants_sft and demonstrations is None:
+        raise ConfigError(
+            f"the controller {controller.name!r} takes SFT steps, but there are no demonstrations",
+            expected="rows with prompt and completion",
+            where="demonstrations",
+            fix="pass demonstrations=..., or use GRPOOnly()",
+        )
+    if getattr(controller, "kl_target", None) is not None and wants_grpo and args.kl_sample == 0:
+        raise ConfigError(
+            "kl_target is set, but the KL is never measured",
+            expected="kl_sample above 0",
+            where="kl_sample",
+            fix="set kl_sample=0.25, or remove kl_target",
+        )
+
+
+IGNORED_WITH_OUR_ENGINE = (
+    "generation_kwargs", "vllm_model_impl", "vllm_server_host", "vllm_server_port", "vllm_structured_outputs_regex",
+    "vllm_tensor_parallel_size",
+)  # fmt: skip
+"""Settings of TRL's own vLLM engine that ours has no use for."""
+
+
+def check_engine_arguments(args: HybridConfig, more: Mapping[str, Any]) -> None:
+    """Refuse what sampling with vLLM would silently do otherwise than asked.
+
+    Args:
+        args: The trainer's settings.
+        more: Its other arguments by name.
+
+    Raises:
+        ConfigError: With what to set.
+    """
+    if not args.use_vllm:
+        return
+    defaults = {each.name: each.default for each in fields(args)}
+    for name in IGNORED_WITH_OUR_ENGINE:
+        if getattr(args, name) not in (defaults[name], None):
+            raise ConfigError(
+                f"{name} with use_vllm", where=name, fix="leave it out: posttrain's engine has no use for it"
+            )
+    for name in ("tools", "environment_factory", "rollout_func"):
+        if more.get(name):
+            raise ConfigError(
+                f"{name} with use_vllm", expected="single-turn rollouts", where=name, fix="use_vllm=False"
+            )
+    correction = args.vllm_importance_sampling_correction
+    if correction and truncates(args):
+        raise ConfigError(
+            TRUNCATED[0], expected=TRUNCATED[1], where="vllm_importance_sampling_correction", fix=TRUNCATED_FIX
+        )
+    if correction and args.loss_type == "vespo" and not args.vllm_importance_sampling_mode.startswith("token"):
+        raise ConfigError(
+            f"loss_type vespo with vllm_importance_sampling_mode {args.vllm_importance_sampling_mode}",
+            expected="token_truncate or token_mask",
+            where="vllm_importance_sampling_mode",
+        )
+
+
+def check_model(trainer: Any, *, measures_kl: bool) -> None:
+    """Refuse what a constructed trainer could only do wrongly.
+
+    Raises:
+        ConfigError: With what to set.
+    """
+    if trainer.args.use_vllm and (how := _out_of_reach(trainer.accelerator)):
+        raise ConfigError(
+            f"vLLM with weights sharded by {how}",
+            expected="one process, DDP, FSDP2, or DeepSpeed up to ZeRO-2",
+            where="use_vllm",
+            fix="launch with fsdp_version: 2, or set use_vllm=False",
+        )
+    if trainer.is_fsdp_enabled and getattr(trainer.accelerator.state.fsdp_plugin, "fsdp_version", 1) == 1:
+        raise ConfigError(
+            "FSDP1, whose shards show no gradient norm",
+            expected="FSDP2, DDP, DeepSpeed or one process",
+            where="accelerate's fsdp_config",
+            fix="set fsdp_version: 2",
+        )
+    if measures_kl and trainer._is_vlm:
+        raise ConfigError(
+            "the KL to the starting policy cannot be measured on images",
+            expected="text",
+            where="kl_sample",
+            fix="set kl_sample to 0",
+        )
+    if trainer.aux_loss_enabled and trainer.controller.shares()[0]:
+        raise ConfigError(
+            "the model has a router loss, which the SFT half does not add",
+            expected="a dense model, or router_aux_loss_coef=0",
+            where="args.router_aux_loss_coef",
+        )
+
+
+def _out_of_reach(accelerator: Any) -> str | None:
+    """What spreads the weights so that they cannot be sent to an engine; `None` if nothing does.
+
+    ZeRO-1 and ZeRO-2 keep whole weights on every process. That path has no test of its own.
+    """
+    state = accelerator.state
+    if accelerator.distributed_type == DistributedType.FSDP and state.fsdp_plugin.fsdp_version == 1:
+        return "FSDP1"
+    if accelerator.distributed_type == DistributedType.DEEPSPEED and state.deepspeed_plugin.zero_stage == 3:
+        return "DeepSpeed ZeRO-3"
+    if accelerator.distributed_type == DistributedType.MEGATRON_LM:
+        return "Megatron-LM"
+    return None

@@ -1,0 +1,267 @@
+"""The GRPO half of a hybrid step: TRL's own, with prompts from a stream, seeded rollouts, and its numbers noted.
+
+`GRPOSide` is `GRPOTrainer` apart from where its prompts come from, what samples, and what is written down on the way;
+`window_side` has how a window's rows are trained on. `PRIVATE_NAMES` lists the private names of TRL that it touches.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from accelerate.utils import gather_object
+from torch import nn
+from trl.models.utils import unwrap_model_for_generation
+
+from posttrain.alarms.rollout_facts import rollout_facts
+from posttrain.models.inference import inference
+from posttrain.processes.zero import stage_of
+from posttrain.rollouts.engines import Engine, open_engine
+from posttrain.rollouts.for_trl import (
+    EngineRollouts,
+    Place,
+    coarser,
+    engine_settings,
+    sampling_of,
+    side_by_side,
+    training_dtype,
+)
+from posttrain.rollouts.sampling import EVALUATIONS
+from posttrain.rollouts.seeded import SeededRollouts
+from posttrain.scoring.ahead import ScoringAhead
+from posttrain.training import kl
+from posttrain.training.ledger import Recorder, completion_columns, rollout_rows, without_note
+from posttrain.training.streams import Stream
+from posttrain.training.window.side import WindowSide
+
+PRIVATE_NAMES: dict[str, tuple[str, ...]] = {
+    "_prepare_inputs": ("self", "generation_batch"),
+    "_generate": ("self", "prompts"),
+    "_tokenize_prompts": ("self", "prompts"),
+    "_generate_single_turn": ("self", "prompt_ids", "images", "multimodal_fields", "num_generations"),
+    "_calculate_rewards": ("self", "inputs", "prompts", "completions", "completion_ids_list"),
+    "_generate_and_score_completions": ("self", "inputs"),
+}
+"""Private methods of GRPOTrainer that are overridden or called here, and their leading parameters."""
+
+PRIVATE_ATTRIBUTES = ("_step", "_buffered_inputs", "_logs", "_tokenizer", "_is_vlm")
+"""Private attributes of a constructed GRPOTrainer that are read or set here."""
+
+
+class GRPOSide(WindowSide):
+    """A `GRPOTrainer` for one half of a step. What is declared here the subclass sets.
+
+    Attributes:
+        prompts: The stream of row numbers of `train_dataset`.
+    """
+
+    prompts: Stream
+    _recorder: Recorder
+    _start: kl.DistanceFromStart | None
+    _seeded: SeededRollouts | None
+    _ahead: ScoringAhead
+
+    def begin_grpo(self) -> None:
+        """Set what this half keeps between steps; after TRL's own constructor."""
+        self._rollouts = self._recorded_at = 0
+        self._evaluated = (0, 0)  # at which step, and how many rows since
+        self._columns: list[dict[str, Any]] = []
+        self._looks_at_rollouts = True
+        self._last_loaded_step = -1
+        self._drawn_ahead: list[dict[str, Any]] | None = None
+        self.begin_windows()
+
+    def _prepare_inputs(self, generation_batch):
+        if not self.model.training:
+            return super()._prepare_inputs(generation_batch)
+        due = self._generation_due()
+        if due:
+            drawn, self._drawn_ahead = self._drawn_ahead, None
+            generation_batch = self._draw_prompts() if drawn is None else drawn
+        if self._is_vlm:  # images don't come one to a row; TRL shuffles them along
+            return super()._prepare_inputs(generation_batch)
+        if due:
+            self._open_window(self._generate_and_score_completions(generation_batch), sampled=True)
+        return self._buffered_inputs[self._step % self.args.steps_per_generation]
+
+    def _begin_rollouts(self, model: nn.Module) -> None:
+        """Have a server sample the step's rollouts while the SFT half is at work here; nothing without one.
+
+        The weights are those of the step: the SFT half changes none before the step's end.
+        """
+        if not (self.use_vllm and self.args.vllm_overlap and self._generation_due()):
+            return
+        if not self.vllm_generation.engine.samples_aside:
+            return
+        model.train()
+        with self._ledger.clock("grpo"), self._ledger.clock("generate"):
+            self._drawn_ahead = self._draw_prompts()
+            prompt_ids, *_ = self._tokenize_prompts([row["prompt"] for row in self._drawn_ahead])
+            if self.state.global_step != self._last_loaded_step:
+                self.vllm_generation.sync_weights()
+                self._last_loaded_step = self.state.global_step
+            self._ahead.begin(self._drawn_ahead)
+            self.vllm_generation.on_row = self._ahead.on_row
+            self.vllm_generation.begin(prompt_ids, self.num_generations)
+
+    def _generation_due(self) -> bool:
+        window = self.args.steps_per_generation * self.args.num_iterations
+        return self._step % window == 0 or self._buffered_inputs is None
+
+    def _draw_prompts(self) -> list[dict[str, Any]]:
+        """This process's rows of the next generation batch, each prompt `num_generations` times in a row."""
+        args = self.args
+        groups = self.prompts.take(args.generation_batch_size // args.num_generations)
+        rows = [row for row in groups for _ in range(args.num_generations)]
+        share = len(rows) // self.ranks.count
+        start = self.ranks.number * share
+        own = rows[start : start + share]
+        if self._is_vlm:
+            return [dict(self.train_dataset[row]) for row in own]
+        read = {row: dict(self.train_dataset[row]) for row in dict.fromkeys(own)}
+        return [copy.deepcopy(read[row]) for row in own]  # what one completion's reward does to it is its own
+
+    def _tokenize_prompts(self, prompts):
+        firsts = [place for place, prompt in enumerate(prompts) if not place or prompt != prompts[place - 1]]
+        if self._is_vlm or self.environment_factories is not None or len(firsts) == len(prompts):
+            return super()._tokenize_prompts(prompts)
+        ids, images, fields = super()._tokenize_prompts([prompts[place] for place in firsts])
+        if images is not None or fields:
+            return super()._tokenize_prompts(prompts)
+        counts = [end - start for start, end in zip(firsts, [*firsts[1:], len(prompts)], strict=True)]
+        return [list(one) for one, count in zip(ids, counts, strict=True) for _ in range(count)], None, fields
+
+    def _engine_rollouts(self, engine: Engine | None) -> EngineRollouts:
+        args = self.args
+        return EngineRollouts(
+            engine or open_engine(self.model, self.eos_token_ids, ranks=self.ranks, **engine_settings(args)),
+            sampling_of(args),
+            policy=self.model,
+            place=self._place,
+            run_seed=args.seed,
+            probe_every=args.vllm_probe_every,
+            trainer_logps=self._logps_of,
+            trainer_dtype=coarser(training_dtype(args), self.model.dtype),
+            ranks=self.ranks,
+        )
+
+    def _place(self, rows: int) -> Place:
+        """Where this process's rows that are sampled now stand in the run."""
+        first = rows * self.ranks.number
+        if self.model.training:
+            return Place(self._rollouts // self.args.generation_batch_size, first)
+        step, before = self._evaluated
+        before = before if step == self.state.global_step else 0
+        self._evaluated = (self.state.global_step, before + rows * self.ranks.count)
+        return Place(EVALUATIONS + self.state.global_step, before + first)
+
+    def _logps_of(self, prompt_ids: list[list[int]], completion_ids: list[list[int]]) -> list[list[float]]:
+        """The policy's own log-probabilities of completions, per token, as training computes them."""
+        ids, mask, width = side_by_side(prompt_ids, completion_ids, self._tokenizer.pad_token_id, self.args.device)
+        with inference(self.model):
+            logps, *_ = self._get_per_token_logps_and_entropies(self.model, ids, mask, width)
+        return [row[: len(sampled)].tolist() for row, sampled in zip(logps, completion_ids, strict=True)]
+
+    def _generate(self, prompts):
+        with self._ledger.clock("generate"):
+            generated = super()._generate(prompts)
+        if self.use_vllm and self.vllm_generation.overlapped:
+            self._ledger.seconds["overlapped"] += self.vllm_generation.overlapped
+        if self.use_vllm and self.vllm_generation.probed:
+            self._ledger.facts["probe"], self.vllm_generation.probed = self.vllm_generation.probed, None
+        return generated
+
+    def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, has_tool_images=False):
+        if self._seeded is None:
+            return super()._generate_single_turn(
+                prompt_ids, images, multimodal_fields, num_generations, has_tool_images
+            )
+        with unwrap_model_for_generation(
+            self.model_wrapped,
+            self.accelerator,
+            gather_deepspeed3_params=self.args.ds3_gather_for_generation,
+            gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,
+        ) as policy:
+            place, synced = self._place(len(prompt_ids)), True if self.is_fsdp_enabled else None
+            sample = partial(
+                self._seeded.sample, policy, prompt_ids, place, group=num_generations, synced=synced,
+                on_row=self._ahead.on_row,
+            )  # fmt: skip
+            if synced or stage_of(self.accelerator) == 3:
+                return sample(), None  # the others wait for this process's shards, not for its error
+            return self.ranks.together(sample), None
+
+    def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
+        with self._ledger.clock("score"):
+            if seconds := self._ahead.finish():
+                self._ledger.seconds["scored_ahead"] += seconds
+            rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        ends = {*self.eos_token_ids, self._tokenizer.pad_token_id}
+        self._columns = completion_columns(self.reward_funcs, completion_ids_list, ends)
+        return rewards
+
+    def _generate_and_score_completions(self, inputs):
+        if self.use_vllm:
+            self.vllm_generation.on_row = self._ahead.on_row
+        with self._ahead.batch(inputs):
+            output = super()._generate_and_score_completions(inputs)
+        if self.model.training:
+            self._rollouts += self.args.generation_batch_size
+            self._record_completions()
+            if self._start is not None:
+                with self._ledger.clock("kl"):
+                    policy = self.accelerator.unwrap_model(self.model)
+                    output[kl.NAME] = self._start.score(policy, output, self._score)
+        return output
+
+    def _score(self, ids: torch.Tensor, mask: torch.Tensor, width: int) -> torch.Tensor:
+        logps, *_ = self._get_per_token_logps_and_entropies(
+            self.model, ids, mask, width, batch_size=self.args.per_device_train_batch_size
+        )
+        return logps
+
+    def _record_completions(self) -> None:
+        """Note what the generation shows, and keep its completions if it is time to."""
+        step, every = self.state.global_step + 1, self.args.completions_every
+        # The first generation that is due: SFT steps and long windows leave the exact step without one
+        due = every and not (self._recorded_at and step // every == self._recorded_at // every)
+        if due:
+            self._recorded_at = step
+        own = self._columns if due else [without_note(row) for row in self._columns]  # notes may be long
+        columns = gather_object(own)
+
+        def write(recorder: Recorder) -> None:
+            rows = rollout_rows(step, self._logs, columns)
+            self._ledger.facts["sampled"] = self._facts_of(rows)
+            if due:
+                recorder.completions(step, rows)
+
+        self.record(write)
+
+    def _facts_of(self, rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+        """What the alarms look at. Where that fails it is said once, and left out from then on: training goes on."""
+        names = self.reward_func_names
+        weights = dict(zip(names, self.args.reward_weights or [1.0] * len(names), strict=True))
+        if not self._looks_at_rollouts:
+            return None
+        try:
+            return rollout_facts(rows, group=self.num_generations, weights=weights)
+        except Exception as error:
+            self._looks_at_rollouts = False
+            warnings.warn(
+                f"alarms do not see the completions any more, for this failed: {type(error).__name__}: {error}",
+                stacklevel=2,
+            )
+            return None
+
+    def last_rollouts(self) -> list[dict[str, Any]]:
+        """Those of the newest rollouts that the main process scored, as `rollout_rows`; there, and on no other."""
+        return rollout_rows(self.state.global_step, self._logs, self._columns)
+
+    def record(self, write: Callable[[Recorder], Any]) -> None:
+        """Have the main process's recorder write; a disk that is full ends all processes by its error."""
+        self.ranks.on_main(lambda: write(self._recorder))

@@ -1,0 +1,155 @@
+"""The SFT half of a hybrid step: demonstrations drawn from a stream, their gradient, and its norm."""
+
+from __future__ import annotations
+
+from functools import wraps
+from types import MethodType
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType, send_to_device
+from datasets import Dataset
+from torch import nn
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+from trl.trainer.utils import add_fused_lm_head
+
+from posttrain.errors import ConfigError
+from posttrain.inputs.data import tokenize_demonstrations
+from posttrain.models.policy_weights import base_model
+from posttrain.packing.scores import installed, label_scores
+from posttrain.training.config import HybridConfig
+from posttrain.training.gradnorm import reduced_now, take_gradients, total_norm
+from posttrain.training.ledger import Ledger
+from posttrain.training.losses import count_labels, nll
+from posttrain.training.streams import Stream, micro_batches
+
+WARMUP_NORM_BATCHES = 4
+"""Batches over which G_warmup is measured when nobody recorded it; the norm of a single one is noise."""
+
+
+class SFTSide:
+    """Draws demonstrations for a step and adds their gradient.
+
+    Args:
+        demonstrations: Rows with `prompt` and `completion`, or tokenised ones with `input_ids` and `labels`.
+        model: The policy, already patched by TRL, not yet wrapped for several processes. Demonstrations are packed if
+            `tree_scores.install` has prepared it.
+        tokenizer: The policy's.
+        args: The trainer's settings.
+        accelerator: The trainer's.
+    """
+
+    def __init__(
+        self, demonstrations: Any, *, model: nn.Module, tokenizer: Any, args: HybridConfig, accelerator: Accelerator
+    ):
+        self._args, self._accelerator = args, accelerator
+        self._rows = _tokenized(demonstrations, tokenizer, args)
+        self._collate = DataCollatorForLanguageModeling(tokenizer.pad_token_id)
+        self.stream = Stream(len(self._rows), seed=args.seed, name="demonstrations")
+        self.tokens = 0
+        self._batches: list[dict[str, torch.Tensor]] = []
+        self._packed = args.packed and installed(model)
+        add_untempered_head(model, cast_lm_head_to_fp32=args.cast_lm_head_to_fp32)
+
+    def draw(self, *, advance: bool = True) -> None:
+        """Take this process's micro-batches of a step, and count the step's label tokens over all processes."""
+        args, accelerator = self._args, self._accelerator
+        steps, world_size = args.gradient_accumulation_steps, accelerator.num_processes
+        count = (args.demonstration_batch_size or 1) * steps * world_size
+        rows = self.stream.take(count) if advance else self.stream.peek(count)
+        shares = micro_batches(rows, steps=steps, rank=accelerator.process_index, world_size=world_size)
+        batches = [self._collate([self._rows[row] for row in share]) for share in shares]
+        local = torch.tensor(sum(count_labels(batch["labels"]) for batch in batches), device=args.device)
+        self.tokens = int(accelerator.reduce(local, reduction="sum"))
+        self._batches = send_to_device(batches, args.device)
+
+    def backward(self, model: nn.Module, number: int, ledger: Ledger) -> torch.Tensor:
+        """Add the gradient of one micro-batch of the drawn step.
+
+        Args:
+            model: The policy, wrapped as it trains.
+            number: Which micro-batch, from 0.
+            ledger: Takes the loss and the time.
+
+        Returns:
+            The micro-batch's part of the step's mean token NLL, detached.
+        """
+        accelerator = self._accelerator
+        with ledger.clock("sft"):
+            model.train()
+            log_probs = self._log_probs(model, self._batches[number])
+            loss = nll(log_probs, self.tokens, accelerator.num_processes)
+            deepspeed = accelerator.distributed_type == DistributedType.DEEPSPEED
+            accelerator.backward(loss, **({"scale_wrt_gas": False} if deepspeed else {}))
+            loss = loss.detach()
+            ledger.add("sft_loss", loss.item(), 1.0 / len(self._batches))
+            return loss
+
+    def _log_probs(self, model: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        autocast = self._accelerator.autocast
+        if self._packed:
+            return label_scores(model, batch["input_ids"], batch["labels"], autocast=autocast, untempered=True)
+        with autocast():
+            return model(**batch, use_cache=False, fused_lm_head=True, untempered=True).log_probs
+
+    def backward_aside(self, model: nn.Module, ledger: Ledger) -> tuple[list[torch.Tensor | None], float]:
+        """The gradient of the whole drawn step, taken out of `.grad`, and its norm.
+
+        Raises:
+            ConfigError: DeepSpeed and fp16 scaling allow no look at a gradient in the middle of a step.
+        """
+        if self._accelerator.distributed_type == DistributedType.DEEPSPEED or self._accelerator.scaler is not None:
+            raise ConfigError(
+                "the SFT gradient cannot be measured apart from a step under DeepSpeed or fp16",
+                expected="mode: step, without refresh_every, and with a recorded g_warmup",
+                where="hybrid.controller",
+                fix="use mode: step, or DDP or FSDP2 in bf16",
+            )
+        accelerator, last = self._accelerator, len(self._batches) - 1
+        # The Trainer accumulates without reducing, and goes on so; here the last micro-batch must reduce
+        reducing = accelerator.sync_gradients or accelerator.gradient_state.plugin_kwargs.get("sync_each_batch", False)
+        for number in range(last):
+            with accelerator.no_sync(model):
+                self.backward(model, number, ledger)
+        with reduced_now(model, later=reducing):
+            self.backward(model, last, ledger)
+        parameters = list(model.parameters())
+        norm = total_norm(parameters)
+        return take_gradients(parameters), norm
+
+    def measure_warmup_norm(self, model: nn.Module) -> float:
+        """Mean norm over a few batches of the policy as it is; neither the stream nor the policy moves."""
+        cursor, norms = self.stream.cursor, []
+        for _ in range(WARMUP_NORM_BATCHES):
+            self.draw()
+            norms.append(self.backward_aside(model, Ledger())[1])
+        self.stream.cursor = cursor
+        return sum(norms) / len(norms)
+
+
+def add_untempered_head(model: nn.Module, *, cast_lm_head_to_fp32: bool = False) -> None:
+    """Give TRL's patched forward a second fused head at temperature 1, chosen by `untempered=True`.
+
+    GRPO scores tokens at the sampling temperature, and TRL bakes it into the head; SFT through that head would train
+    a tempered likelihood.
+    """
+    base: Any = base_model(model)
+    tempered = base.forward
+    add_fused_lm_head(base, cast_lm_head_to_fp32=cast_lm_head_to_fp32, outputs=("log_probs",))
+    untempered_head = base.forward
+
+    @wraps(type(base).forward)  # `generate` checks its arguments against the signature
+    def forward(self: nn.Module, *args: Any, untempered: bool = False, **kwargs: Any) -> Any:
+        return (untempered_head if untempered else tempered)(*args, **kwargs)
+
+    base.forward = MethodType(forward, base)
+
+
+def _tokenized(demonstrations: Any, tokenizer: Any, args: HybridConfig) -> Any:
+    rows = demonstrations if isinstance(demonstrations, Dataset) else list(demonstrations)
+    if len(rows) and {"input_ids", "labels"} <= set(rows[0]):
+        return rows
+    return tokenize_demonstrations(
+        rows, tokenizer, max_length=args.demonstration_max_length, template_kwargs=args.chat_template_kwargs
+    )

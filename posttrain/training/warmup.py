@@ -1,0 +1,199 @@
+"""Stage 1: SFT on the demonstrations with `trl.SFTTrainer`, measuring the gradient norm that SASR starts from."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainerCallback, TrainerState
+from trl import SFTConfig, SFTTrainer
+
+from posttrain.errors import TrainingError
+from posttrain.packing.scores import install, installed, label_inputs, supports
+from posttrain.processes.ranks import Ranks
+from posttrain.processes.zero import check_gives_norms
+from posttrain.training.checkpoints.whole import WholeCheckpoints
+from posttrain.training.gradnorm import total_norm
+from posttrain.training.ledger import Recorder
+from posttrain.training.packable import against_packing
+from posttrain.training.skipped import SaveLater, SkippedSteps, too_many
+from posttrain.training.streams import Stream
+
+
+class WarmupTrainer(WholeCheckpoints, SFTTrainer):
+    """`trl.SFTTrainer` with checkpoints that are whole or absent, and batches without padding.
+
+    Args:
+        packed: Hand batches to the model as one sequence without padding, with the head on labels only, where the model
+            and the arguments allow it; TRL's loss and metrics are computed from what comes back.
+    """
+
+    def __init__(self, model: Any, args: SFTConfig, *, packed: bool = True, **kwargs: Any):
+        super().__init__(model, args, **kwargs)
+        whole_loss = self.compute_loss_func is None and not self.aux_loss_enabled  # these look at padded logits
+        whole_rows = self.accelerator.parallelism_config is None  # sequence parallelism cuts them
+        allowed = packed and whole_loss and whole_rows and against_packing(args) is None
+        self._packed = allowed and supports(self.model) is None
+        if self._packed:
+            install(self.model)
+            self._packed = installed(self.model)
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """TRL's, on a packed batch where that is possible."""
+        if self._packed and self.model.training:
+            inputs = label_inputs(inputs["input_ids"], inputs["labels"], inputs["attention_mask"])
+        return super().compute_loss(model, inputs, *args, **kwargs)
+
+
+@dataclass(frozen=True)
+class Warmup:
+    """What the warm-up hands on.
+
+    Attributes:
+        g_warmup: Mean norm of the SFT gradient over the last steps, before clipping; skipped steps have none.
+        steps: Optimizer steps done; fewer than asked for if training was stopped.
+        demonstration_cursor: Demonstrations taken so far; the hybrid stage goes on from there.
+    """
+
+    g_warmup: float
+    steps: int
+    demonstration_cursor: int
+
+
+def warm_up(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    demonstrations: Dataset,
+    args: SFTConfig,
+    *,
+    norm_window: int,
+    recorder: Recorder,
+    callbacks: Sequence[TrainerCallback] = (),
+    checkpoint: Path | None = None,
+    on_end: Callable[[SFTTrainer], None] | None = None,
+    max_skipped_steps: int = 5,
+    packed: bool = True,
+) -> Warmup:
+    """Train the model on the demonstrations.
+
+    The rows are laid out beforehand in the order of the demonstrations' stream and read in sequence, so that the
+    order depends on the seed alone and the hybrid stage can continue it. The processes take micro-batches in turn, so
+    that a step has the same rows on any number of them. The loss is the mean NLL of completion tokens over a whole
+    optimizer step: the reduction whose gradient the hybrid stage measures, too.
+
+    Args:
+        model: Trained in place.
+        tokenizer: Its tokenizer.
+        demonstrations: `input_ids` and `labels` (see `data.tokenize_demonstrations`).
+        args: With `max_steps`; logging and sampling order are set here.
+        norm_window: Last steps whose gradient norms are averaged.
+        recorder: Takes a record of each step.
+        callbacks: Added to the trainer's own.
+        checkpoint: A whole one to go on from.
+        on_end: Called with the trainer when its steps are done; every process must get there.
+        max_skipped_steps: Steps in a row that may be skipped for a gradient that is not finite.
+        packed: Batches without padding where the model allows it (see `WarmupTrainer`).
+
+    Raises:
+        TrainingError: Too many steps in a row were skipped, or more than one at the end: what makes gradients infinite
+            may be in the weights, and nothing after them shows that it is not.
+    """
+    args.train_sampling_strategy = "sequential"
+    args.logging_steps, args.logging_first_step = 1, True
+    args.shuffle_dataset = False
+    args.logging_nan_inf_filter = False  # else a loss that is NaN is logged as 0
+    stream = Stream(len(demonstrations), seed=args.seed, name="demonstrations")
+    per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+    order = stream.take(args.max_steps * per_step)
+    skipped = SkippedSteps(max_skipped_steps, "warmup.max_skipped_steps")
+    trainer = WarmupTrainer(
+        model,
+        args,
+        packed=packed,
+        train_dataset=demonstrations.select(order),
+        processing_class=tokenizer,
+        callbacks=[_Watch(recorder, per_step, skipped), SaveLater(skipped), *callbacks],
+    )
+    check_gives_norms(trainer.accelerator)
+    trainer.remove_callback(PrinterCallback)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    step, norms = trainer.state.global_step, _norms(trainer.state)
+    tail = [norm for norm in norms[-norm_window:] if math.isfinite(norm)]
+    if step >= args.max_steps and (skipped.in_a_row > 1 or not tail):
+        raise too_many(skipped.in_a_row, "the last ones", expected="a warm-up that ends in sound steps", where=step)
+    if on_end is not None:
+        on_end(trainer)
+    return Warmup(sum(tail) / len(tail) if tail else math.nan, step, step * per_step)
+
+
+def _norms(state: TrainerState) -> list[float]:
+    """The norm of each step's gradient so far, earlier sessions included."""
+    return [entry["grad_norm"] for entry in state.log_history if "grad_norm" in entry]
+
+
+class _Watch(TrainerCallback):
+    """Records each step, and skips those whose gradient is not finite."""
+
+    def __init__(self, recorder: Recorder, per_step: int, skipped: SkippedSteps):
+        self._recorder, self._per_step, self._skipped = recorder, per_step, skipped
+        self._started, self._was_skipped = 0.0, False
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        """Count what an earlier session skipped."""
+        for norm in _norms(state):
+            bad = not math.isfinite(norm)
+            self._skipped.total += bad
+            self._skipped.in_a_row = self._skipped.in_a_row + 1 if bad else 0
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        """Start the step's clock."""
+        self._started = time.perf_counter()
+
+    def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
+        """Keep a gradient that is not finite from the optimizer; clipping has spread it, so any norm shows it."""
+        has_gradients = any(p.grad is not None for p in model.parameters())  # DeepSpeed keeps them elsewhere
+        if has_gradients and not math.isfinite(total_norm(model.parameters())):
+            self._skipped.skip(model)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        """Close the books on the step."""
+        self._was_skipped = self._skipped.finish_step()
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        """Turn a log entry of the trainer into a line of `steps.jsonl`."""
+        if not logs or "grad_norm" not in logs:
+            return
+        loss, norm = logs["loss"], logs["grad_norm"]
+        if self._was_skipped:
+            self._skipped.check(state.global_step, f"SFT loss {loss:.4g}")
+        elif not (math.isfinite(loss) and math.isfinite(norm)):
+            error = TrainingError(
+                f"the SFT loss is {loss} and the norm of its gradient {norm}, and the step was taken",
+                expected="finite numbers",
+                where=f"warm-up step {state.global_step}",
+                fix="lower warmup.learning_rate or train in float32, and start over by --restart, which keeps this run "
+                "aside; its earlier checkpoints are whole",
+            )
+            error.shared = args.world_size > 1  # loss and norm are over all processes
+            raise error
+        record = {
+            "stage": "warmup",
+            "step": state.global_step,
+            "mix": {"sft": 1.0, "grpo": 0.0},
+            "p": None,
+            "reason": "warm-up",
+            "sft_loss": loss,
+            "sft_norm": None if self._was_skipped else norm,
+            "grad_norm": norm,
+            "entropy": logs.get("entropy"),
+            "learning_rate": logs.get("learning_rate"),
+            "seconds": {"total": round(time.perf_counter() - self._started, 4)},
+            "demonstration_cursor": state.global_step * self._per_step,
+            "skipped": self._was_skipped,
+        }
+        Ranks.joined().on_main(lambda: self._recorder.step(record))  # a full disk ends all processes, not one

@@ -21,9 +21,10 @@ import torch
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from posttrain.models.inference import inference
+from posttrain.rollouts.choice import _Choice, _sampler
 from posttrain.rollouts.decode import decode
 from posttrain.rollouts.sampling import Sampling
-from posttrain.rollouts.transformers import _Choice, _generate, _sampler, _up_to_the_end
+from posttrain.rollouts.transformers import _generate, _up_to_the_end
 
 MODELS: dict[str, dict[str, int]] = {
     "tiny": {"hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4, "vocab_size": 512},

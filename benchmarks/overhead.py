@@ -117,8 +117,8 @@ def instrumented(overhead: Overhead, skip: int) -> Iterator[None]:
     from transformers import Trainer, TrainerCallback
 
     from posttrain.controllers import CONTROLLERS
-    from posttrain.run import callbacks
     from posttrain.rundir import rundir
+    from posttrain.running import callbacks
     from posttrain.training import kl, ledger, sft_side, skipped, trainer
 
     of_step = trainer.HybridTrainer
@@ -278,7 +278,7 @@ def write_sums(file: Path) -> None:
 def carried_out(recipe: str, settings: dict[str, Any]) -> list[dict[str, Any]]:
     """Run a recipe with overrides in a folder that is thrown away; the hybrid stage's lines of steps.jsonl."""
     from posttrain.recipe.recipe import load_recipe
-    from posttrain.run.pipeline import run
+    from posttrain.running.pipeline import run
 
     with tempfile.TemporaryDirectory() as folder, Path(os.devnull).open("w") as nowhere:
         overrides = [f"{key}={value}" for key, value in settings.items()]

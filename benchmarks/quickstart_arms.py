@@ -20,10 +20,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from posttrain.evaluation.evaluate import paired_difference
+from posttrain.evaluation.statistics import paired_difference
 from posttrain.recipe.recipe import load_recipe
-from posttrain.run.pipeline import run
 from posttrain.rundir.completions import read_completions
+from posttrain.running.pipeline import run
 from posttrain.storage.files import read_lines
 
 MIX = "mix"

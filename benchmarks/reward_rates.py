@@ -19,9 +19,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from posttrain.recipe.sections import RewardConfig
+from posttrain.scoring.calling import score_completion
 from posttrain.scoring.loading import load_reward
 from posttrain.scoring.pool import RewardPool
-from posttrain.scoring.score import score_completion
 from posttrain.tasks.json_structure import generate_rows as json_rows
 from posttrain.tasks.knights_knaves import generate_rows as puzzle_rows
 from posttrain.tasks.math_files import read_files

@@ -10,8 +10,8 @@ lengths from 1 / rows of the longest up to the longest in even steps; in generat
 limit on average, and what came out is what is counted. Seconds are computing time (`time.process_time`) of the least
 of the repeats: what runs beside it can only add. Tokens are those of completions: sampled, or trained on.
 
-TRL's own `GRPOTrainer` gets the same rollouts for training, on the same model. The cost model (`posttrain.planning.cost`) is
-then fitted to our points with each left out in turn, and the one left out predicted.
+TRL's own `GRPOTrainer` gets the same rollouts for training, on the same model. The cost model
+(`posttrain.planning.cost`) is then fitted to our points with each left out in turn, and the one left out predicted.
 """
 
 from __future__ import annotations

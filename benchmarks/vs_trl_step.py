@@ -114,7 +114,7 @@ class Scored:
 
     def __call__(self, prompts: Any, completions: Any, completion_ids: Any, **columns: Any) -> list[float]:
         """Score a batch, as TRL asks."""
-        from posttrain.scoring.score import score_completion
+        from posttrain.scoring.calling import score_completion
 
         values = []
         for row, text in enumerate(completions):

@@ -5,11 +5,12 @@
 
 Both sides begin from the same weights and have the same demonstrations in the same order, prompts, reward and held-out
 puzzles (those of vs_trl_target.yaml); each run is a process of its own on one thread. When SFT ends, and after every
-second GRPO step, the policy answers the held-out puzzles greedily by `posttrain.evaluation.evaluate`. A side's time is what its
-two stages took, trainers' construction included and evaluations left out, up to the first evaluation at or above the
-target: in seconds of the process's CPU time, which other work on the machine changes little, and in seconds of
-wall-clock time. Every run leaves its whole curve in a JSON file, so that another target can be looked up (`--target`);
-runs whose file is there are not repeated. `one` runs a single side with any settings: what the tuning was done with.
+second GRPO step, the policy answers the held-out puzzles greedily by `posttrain.evaluation.evaluate`. A side's time is
+what its two stages took, trainers' construction included and evaluations left out, up to the first evaluation at or
+above the target: in seconds of the process's CPU time, which other work on the machine changes little, and in seconds
+of wall-clock time. Every run leaves its whole curve in a JSON file, so that another target can be looked up
+(`--target`); runs whose file is there are not repeated. `one` runs a single side with any settings: what the tuning was
+done with.
 """
 
 from __future__ import annotations

@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from posttrain.controllers import SASR, Alternate, Cosine, GRPOOnly, Mix, SFTOnly, Signals, Static
     from posttrain.recipe.recipe import Recipe, load_recipe
-    from posttrain.run.alarm_callback import AlarmCallback
-    from posttrain.run.pipeline import run
+    from posttrain.running.alarm_callback import AlarmCallback
+    from posttrain.running.pipeline import run
     from posttrain.scoring.score import Score
     from posttrain.training.config import HybridConfig
     from posttrain.training.trainer import HybridTrainer
 
 _HOME = {
-    "AlarmCallback": "posttrain.run.alarm_callback",
+    "AlarmCallback": "posttrain.running.alarm_callback",
     "HybridConfig": "posttrain.training.config",
     "HybridTrainer": "posttrain.training.trainer",
     "Recipe": "posttrain.recipe.recipe",
-    "Score": "posttrain.scoring.loading",
+    "Score": "posttrain.scoring.score",
     "load_recipe": "posttrain.recipe.recipe",
-    "run": "posttrain.run.pipeline",
+    "run": "posttrain.running.pipeline",
 } | dict.fromkeys(
     ("SASR", "Alternate", "Cosine", "GRPOOnly", "Mix", "SFTOnly", "Signals", "Static"), "posttrain.controllers"
 )

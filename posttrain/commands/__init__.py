@@ -1,5 +1,24 @@
-"""The commands about a run: before it, after it, beside it. A file each; nothing heavy is imported to parse."""
+"""The commands, a file each: arguments and printing only; what a command does lives in the rooms below.
 
-from posttrain.commands import compare, explain, export, plan, replay, view
+`cli.py` takes `ADDERS`, in the order in which help shows them. Nothing heavy is imported to parse, and nothing that a
+library user could want belongs here.
+"""
 
-ADDERS = (plan.add, explain.add, replay.add, view.add, compare.add, export.add)
+from posttrain.commands import compare, data, doctor, eval, explain, export, launch, plan, replay, run, serve, view
+from posttrain.commands.rewards import arguments as rewards
+
+ADDERS = (
+    run.add,
+    launch.add,
+    eval.add,
+    serve.add,
+    data.add,
+    rewards.add,
+    doctor.add,
+    plan.add,
+    explain.add,
+    replay.add,
+    view.add,
+    compare.add,
+    export.add,
+)

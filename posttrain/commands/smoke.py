@@ -9,7 +9,7 @@ from pathlib import Path
 from posttrain.errors import ConfigError
 from posttrain.models.gguf_files import PACKAGED
 from posttrain.planning.doctor.facts import reachable
-from posttrain.recipe.arithmetic import check
+from posttrain.recipe.contradictions import check
 from posttrain.recipe.recipe import Recipe, load_recipe
 
 

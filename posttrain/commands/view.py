@@ -42,8 +42,9 @@ def add(commands: Any) -> argparse.ArgumentParser:
 
 def _view(args: argparse.Namespace) -> int:
     from posttrain.errors import ConfigError
-    from posttrain.reading.view import PartFilter, Query, compiled, search
+    from posttrain.reading.view import search
     from posttrain.reading.view_prompt import of_prompt
+    from posttrain.reading.view_query import PartFilter, Query, compiled
     from posttrain.reading.view_shown import json_lines, show
     from posttrain.rundir.reading import open_run
 

@@ -24,97 +24,9 @@ if TYPE_CHECKING:
     from posttrain.processes.ranks import Ranks
     from posttrain.rundir.completions import Completion
     from posttrain.scoring.pool import RewardPool
+from posttrain.evaluation.statistics import pass_at_k, share_ci
 
 PASS = 1.0
-RESAMPLES_AT_ONCE = 4_000_000  # drawn problem indices held in memory, 32 MB
-
-
-def pass_at_k(n: int, c: int, k: int) -> float:
-    """The chance that at least one of `k` samples passes, from `c` passes among `n` samples.
-
-    1 - C(n - c, k) / C(n, k), without bias (arXiv 2107.03374, eq. 1), as a product so that nothing overflows.
-
-    Raises:
-        ConfigError: not 0 <= c <= n, or not 1 <= k <= n.
-    """
-    if not 0 <= c <= n or not 1 <= k <= n:
-        raise ConfigError(
-            f"pass@{k} of {c} passes in {n} samples", expected="0 <= passes <= samples and 1 <= k <= samples"
-        )
-    if n - c < k:
-        return 1.0
-    return float(1.0 - np.prod(1.0 - k / np.arange(n - c + 1, n + 1)))
-
-
-def bootstrap_ci(
-    values: Sequence[float] | np.ndarray, *, confidence: float = 0.95, resamples: int = 10_000, seed: int = 0
-) -> tuple[float, float]:
-    """The percentile bootstrap interval of the mean of `values`, one value a problem; of equal values without width.
-
-    Raises:
-        DataError: there are no values.
-    """
-    numbers = np.asarray(values, dtype=np.float64)
-    if numbers.size == 0:
-        raise DataError("no values to draw an interval from", expected="one value per problem")
-    rng = np.random.default_rng(seed)
-    at_once = max(1, RESAMPLES_AT_ONCE // numbers.size)
-    means = [
-        numbers[rng.integers(numbers.size, size=(min(at_once, resamples - start), numbers.size))].mean(axis=1)
-        for start in range(0, resamples, at_once)
-    ]
-    tail = (1 - confidence) / 2
-    lo, hi = np.quantile(np.concatenate(means), [tail, 1 - tail])
-    return float(lo), float(hi)
-
-
-def share_ci(values: Sequence[float] | np.ndarray, *, confidence: float = 0.95, seed: int = 0) -> tuple[float, float]:
-    """The interval of a mean of passes, or of chances to pass, one value from 0 to 1 a problem.
-
-    It is `bootstrap_ci`, but where all of n values are 0 or all are 1, which no resampling can tell from a model that
-    never fails or passes. Then it is Clopper and Pearson's (1934) exact one: 0 of n come to pass with a chance of
-    (1 - p)^n, so that p is at most 1 - 0.025^(1/n); of n of n it is at least 0.025^(1/n). It holds for chances too:
-    a mean of p needs values above 0 in a share of at least p.
-
-    Raises:
-        DataError: there are no values.
-    """
-    numbers = np.asarray(values, dtype=np.float64)
-    end = ((1 - confidence) / 2) ** (1 / numbers.size) if numbers.size else 0.0
-    if numbers.size and (numbers == 0.0).all():
-        return 0.0, 1.0 - end
-    if numbers.size and (numbers == 1.0).all():
-        return end, 1.0
-    return bootstrap_ci(numbers, confidence=confidence, seed=seed)
-
-
-def paired_difference(
-    before: Sequence[float],
-    after: Sequence[float],
-    *,
-    confidence: float = 0.95,
-    resamples: int = 10_000,
-    seed: int = 0,
-) -> tuple[float, float, float]:
-    """Mean of `after` minus mean of `before` over the same problems, and its paired bootstrap interval.
-
-    Problems are resampled with both their results, so that how hard they are cancels out: the interval is narrower
-    than two separate ones suggest, and excludes 0 when the change is more than these problems' luck.
-
-    Returns:
-        (difference, lo, hi). Where no result differs there is nothing to resample: all three are 0, and lo to hi is no
-        interval.
-
-    Raises:
-        DataError: the two don't hold the same number of problems, or none.
-    """
-    if len(before) != len(after):
-        raise DataError(
-            f"{len(before)} problems before and {len(after)} after", expected="the same problems, in the same order"
-        )
-    changes = np.asarray(after, dtype=np.float64) - np.asarray(before, dtype=np.float64)
-    lo, hi = bootstrap_ci(changes, confidence=confidence, resamples=resamples, seed=seed)
-    return float(changes.mean()), lo, hi
 
 
 @dataclass(frozen=True)
@@ -196,8 +108,8 @@ def evaluate(
         model: A causal language model of transformers or PEFT; its mode and torch's generators stay as they are.
         tokenizer: Its tokenizer.
         rows: The problems: `prompt` (text or messages) and the columns that the reward reads.
-        reward: A `posttrain.scoring.loading.Reward`, which passes a completion by the value 1.0. Of several, for a mixture of
-            tasks, the first one that applies to a row decides.
+        reward: A `Reward`, which passes a completion by the value 1.0. Of several, for a mixture of tasks, the first
+            one that applies to a row decides.
         k: The k of the sampled pass@k, each at most `samples`; used when `samples` is above 1.
         samples: Sampled completions per problem; 1 means the greedy one only.
         temperature: Of the samples.

@@ -16,7 +16,8 @@ from posttrain.inputs.inputs import task_rewards
 from posttrain.processes.ranks import Ranks
 from posttrain.processes.zero import is_partitioned
 from posttrain.recipe.recipe import Recipe
-from posttrain.rollouts.engines import Engine, open_engine
+from posttrain.rollouts.engine import Engine
+from posttrain.rollouts.engines import open_engine
 from posttrain.rollouts.transformers import end_of_sequence_ids, tokenize_prompts
 from posttrain.scoring.pool import RewardPool
 from posttrain.scoring.score import Reward

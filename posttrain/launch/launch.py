@@ -134,7 +134,8 @@ def launch(args: Any) -> int:
     Raises:
         ConfigError: What could not run.
     """
-    from posttrain.recipe.arithmetic import check, for_processes
+    from posttrain.recipe.arithmetic import for_processes
+    from posttrain.recipe.contradictions import check
     from posttrain.recipe.recipe import load_recipe
     from posttrain.recipe.zero import check_recipe
     from posttrain.rundir.facts import processes_of

@@ -9,7 +9,7 @@ from posttrain.recipe.recipe import Recipe
 from posttrain.rundir.facts import flatten, read_recipe
 from posttrain.rundir.layout import Layout
 from posttrain.rundir.masking import without_secrets
-from posttrain.rundir.rundir import cannot_be_written, nothing_to_resume, serious_differences, started_differently
+from posttrain.rundir.refusals import cannot_be_written, nothing_to_resume, serious_differences, started_differently
 from posttrain.storage import files
 from posttrain.storage.lock import Lock
 

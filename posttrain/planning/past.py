@@ -13,7 +13,7 @@ from posttrain.recipe.recipe import Recipe
 from posttrain.rundir.facts import flatten, read_recipe
 from posttrain.rundir.layout import Layout
 from posttrain.rundir.masking import without_secrets
-from posttrain.rundir.rundir import serious_differences
+from posttrain.rundir.refusals import serious_differences
 from posttrain.storage.files import read_lines
 
 

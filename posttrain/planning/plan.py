@@ -28,11 +28,12 @@ from posttrain.planning.model_facts import (
 from posttrain.planning.past import Past, differences, past_of, tells_of
 from posttrain.planning.seconds import Time, measured, shipped, time_of
 from posttrain.planning.work import Assumed, works_of
-from posttrain.recipe.arithmetic import BatchPlan, batch_plan, contradictions, for_processes
+from posttrain.recipe.arithmetic import BatchPlan, batch_plan, for_processes
+from posttrain.recipe.contradictions import contradictions
 from posttrain.recipe.recipe import Recipe
 from posttrain.recipe.zero import check_recipe
-from posttrain.run.remedies import Part, remedies
 from posttrain.rundir.facts import processes_of
+from posttrain.running.remedies import Part, remedies
 from posttrain.tasks import TaskData
 
 __all__ = ["Missing", "Plan", "make_plan", "needs_hub"]

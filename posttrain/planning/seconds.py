@@ -22,7 +22,7 @@ from posttrain.recipe.arithmetic import BatchPlan
 from posttrain.recipe.recipe import Recipe
 
 ACCURACY = "within 25 % there"
-"""Of a part of a step, on the machine that was measured: tests/unit/test_cost.py holds the model to it."""
+"""Of a part of a step, on the machine that was measured: tests/planning/test_cost.py holds the model to it."""
 
 
 @dataclass(frozen=True)

@@ -57,9 +57,14 @@ def end(code: int) -> NoReturn:
     (pytorch/pytorch#190489). So what is registered for the end is run here, and nothing after it.
     """
     leave_code(code)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if processes() > 1:
         atexit._run_exitfuncs()
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
+
+
+def processes() -> int:
+    """How many processes a launcher started; 1 without one."""
+    return int(os.environ.get("WORLD_SIZE", "1"))

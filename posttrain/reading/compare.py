@@ -12,7 +12,6 @@ the baseline and, for what a run has done to itself, against the run's own warm-
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from posttrain.errors import ConfigError, DataError
-from posttrain.evaluation.evaluate import paired_difference, share_ci
+from posttrain.evaluation.statistics import holm, mcnemar, paired_difference, share_ci
 from posttrain.reading.compare_spending import spent
 from posttrain.rundir import reading as run_reading
 from posttrain.rundir.facts import flatten
@@ -144,23 +143,6 @@ def _change(pairs: list[tuple[Row, Row]]) -> dict[str, Any]:
         "negative_flip_rate": regressions / len(pairs),
         "lost_share": regressions / right if right else None,
     }
-
-
-def mcnemar(wins: int, regressions: int) -> float:
-    """The exact two-sided McNemar test: how likely so uneven flips are if each is as likely to go either way."""
-    flips = wins + regressions
-    tail = sum(math.comb(flips, k) for k in range(min(wins, regressions) + 1))
-    return min(1.0, 2 * tail / 2**flips)
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """The values adjusted for being several (Holm 1979): below 0.05 all true differences but by a chance of 5 %."""
-    order = sorted(range(len(p_values)), key=lambda place: p_values[place])
-    adjusted, highest = [0.0] * len(p_values), 0.0
-    for rank, place in enumerate(order):
-        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[place]))
-        adjusted[place] = highest
-    return adjusted
 
 
 def settings(recipes: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from posttrain.errors import ConfigError
-from posttrain.reading.view import Found, Query, Reader, Row, Table, nothing_recorded, reward_weights, tables
+from posttrain.reading.view import Found, Reader, nothing_recorded, reward_weights, tables
+from posttrain.reading.view_query import Query, Row, Table
 from posttrain.reading.view_refusals import not_recorded
 from posttrain.rundir import reading as run_reading
 from posttrain.rundir.layout import STAGES, Layout

@@ -9,7 +9,7 @@ from posttrain.errors import ConfigError
 from posttrain.rundir.layout import STAGES
 
 if TYPE_CHECKING:
-    from posttrain.reading.view import Query, Table
+    from posttrain.reading.view_query import Query, Table
 
 
 def check_query(query: Query) -> None:

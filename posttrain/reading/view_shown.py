@@ -14,7 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from posttrain.drawing.page import visible
-from posttrain.reading.view import Found, Row
+from posttrain.reading.view import Found
+from posttrain.reading.view_query import Row
 from posttrain.storage.files import plain
 from posttrain.watching import terminal
 

@@ -20,16 +20,8 @@ from posttrain.nearest import did_you_mean, display, nearest_files
 from posttrain.recipe.mistakes import explain, raise_all, where_in
 from posttrain.recipe.model_sections import GGUF_SUFFIX, LoraSection, ModelSection
 from posttrain.recipe.section import Section
-from posttrain.recipe.sections import (
-    AnyTask,
-    EvaluateSection,
-    HybridSection,
-    RewardConfig,
-    RolloutSection,
-    RunSection,
-    ScoringSection,
-    WarmupSection,
-)
+from posttrain.recipe.sections import AnyTask, EvaluateSection, RewardConfig, RolloutSection, RunSection, ScoringSection
+from posttrain.recipe.stage_sections import HybridSection, WarmupSection
 from posttrain.recipe.yamlfile import DEFAULT, Key, Layer, load_layers, merge, overrides_layer
 from posttrain.tasks import Task
 from posttrain.tasks.json_structure import JsonStructure

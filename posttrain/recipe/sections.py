@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from posttrain.controllers import CONTROLLERS, SASR, Controller
+from posttrain.controllers import CONTROLLERS, Controller
 from posttrain.errors import ConfigError
-from posttrain.recipe.library_fields import DECIDED_ELSEWHERE, check_args
-from posttrain.recipe.section import Count, NotNegative, Positive, Section, Share, Size
+from posttrain.recipe.section import Count, Positive, Section, Share, Size
 from posttrain.tasks.json_structure import JsonStructure
 from posttrain.tasks.knights_knaves import KnightsKnaves
 from posttrain.tasks.math import Math
@@ -64,112 +63,6 @@ class RewardConfig(Section):
         return self
 
 
-class StageSection(Section):
-    """What both stages say about their optimizer; names and meaning as in `transformers.TrainingArguments`.
-
-    `save_steps` null saves at the end of the stage only. `max_skipped_steps` is how many steps in a row may be skipped
-    for a gradient that is not finite before the run stops. `args` takes any other field of the stage's TRL config.
-    """
-
-    steps: Count = 100
-    learning_rate: Positive = 2e-5
-    per_device_train_batch_size: Size = 8
-    gradient_accumulation_steps: Size = 1
-    lr_scheduler_type: Scheduler = "linear"
-    warmup_steps: Count = 0
-    max_grad_norm: NotNegative = 1.0
-    weight_decay: NotNegative = 0.0
-    save_steps: Size | None = 100
-    max_skipped_steps: Count = 5
-    args: dict[str, Any] = {}
-
-    def common_kwargs(self) -> dict[str, Any]:
-        """The arguments that both TRL configs share."""
-        same = set(StageSection.model_fields) - {"steps", "save_steps", "max_skipped_steps", "args"}
-        saving = {"save_strategy": "no"} if self.save_steps is None else {"save_steps": self.save_steps}
-        return {"max_steps": self.steps, **self.model_dump(include=same), **saving}
-
-
-class WarmupSection(StageSection):
-    """Stage 1, SFT on the demonstrations. `steps: 0` leaves it out.
-
-    Args:
-        max_length: Tokens kept of a demonstration, prompt and completion together; in both stages.
-        norm_window: Last steps whose SFT gradient norms are averaged into G_warmup; null takes 10, or all there are.
-        packed: As `hybrid.packed`: demonstrations in one sequence without padding, where the model allows it.
-    """
-
-    max_length: Size | None = 1024
-    norm_window: Size | None = None
-    packed: bool = True
-
-    @field_validator("args")
-    @classmethod
-    def _known(cls, args: dict[str, Any]) -> dict[str, Any]:
-        return check_args(args, "trl.SFTConfig", set(cls.model_fields), DECIDED_ELSEWHERE)
-
-    def window(self) -> int:
-        """The number of last steps that are averaged into G_warmup."""
-        return min(self.norm_window or 10, self.steps)
-
-    def trl_kwargs(self) -> dict[str, Any]:
-        """The arguments of `trl.SFTConfig` that the recipe decides, `args` included."""
-        return {**self.common_kwargs(), "max_length": self.max_length, **self.args}
-
-
-class GRPOSection(Section):
-    """The GRPO half of a step; names, meaning and defaults as in `trl.GRPOConfig`."""
-
-    num_generations: Annotated[int, Field(ge=2)] = 8
-    max_completion_length: Size = 512
-    temperature: Positive = 1.0
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    top_k: Count = 0
-    min_p: Share | None = None
-    repetition_penalty: Positive = 1.0
-    beta: NotNegative = 0.0
-    epsilon: NotNegative = 0.2
-    epsilon_high: NotNegative | None = None
-    delta: Positive | None = None
-    loss_type: Literal["grpo", "dr_grpo", "dapo", "bnpo", "cispo", "sapo", "luspo", "vespo"] = "dapo"
-    scale_rewards: Literal["group", "batch", "none"] = "group"
-    importance_sampling_level: Literal["token", "sequence"] = "token"
-    num_iterations: Size = 1
-    steps_per_generation: Size | None = None
-    mask_truncated_completions: bool = False
-    top_entropy_quantile: Share = 1.0
-    entropy_coef: float = 0.0
-
-    @field_validator("scale_rewards", mode="before")
-    @classmethod
-    def _as_trl(cls, value: Any) -> Any:
-        return {True: "group", False: "none"}.get(value, value) if isinstance(value, bool) else value
-
-
-class KLSection(Section):
-    """The KL of the policy to the warm-up snapshot.
-
-    Args:
-        sample: Share of the rollouts it is measured on; 0 never measures it.
-        offload: Keep the snapshot in host memory and bring it to the device for each measurement only.
-    """
-
-    sample: Share = 0.25
-    offload: bool = False
-
-
-class CurriculumSection(Section):
-    """Prompts in the order of how often a model solves them, easiest first; those it never solves are left out.
-
-    Args:
-        model: Whose pass rates: the recipe's own (`base`), or the one that the warm-up left (`warmup`).
-        samples: Completions per prompt, drawn once before the stage; 1 takes the greedy one.
-    """
-
-    model: Literal["base", "warmup"] = "base"
-    samples: Size = 8
-
-
 if TYPE_CHECKING:
     AnyController = Controller
 else:
@@ -178,56 +71,6 @@ if TYPE_CHECKING:
     AnyTask = Any
 else:
     AnyTask = Annotated[KnightsKnaves | Math | JsonStructure | Mixture, Field(discriminator="name")]
-
-
-class HybridSection(StageSection):
-    """Stage 2, the mix of SFT and GRPO steps under a controller. `steps: 0` leaves it out.
-
-    Args:
-        demonstration_batch_size: Demonstrations per device and micro-batch; null takes as many a step as the warm-up.
-        save_total_limit: Checkpoints kept; null keeps all.
-        time_limit_s: Wall-clock budget of the stage in seconds, after which it ends as if its steps were done.
-        curriculum: Prompts from easy to hard; null shuffles them.
-        packed: Score rows in one sequence without padding, each group's prompt once, where the model allows it; the
-            gradients are those of TRL's padded rows, which false goes back to.
-        drop_zero_advantage: Leave out completions whose advantage is 0 where they add nothing to the loss; the
-            gradients are those with them.
-    """
-
-    steps: Count = 200
-    learning_rate: Positive = 1e-6
-    demonstration_batch_size: Size | None = None
-    save_total_limit: Size | None = 2
-    time_limit_s: Positive | None = None
-    controller: AnyController = SASR()
-    grpo: GRPOSection = GRPOSection()
-    kl: KLSection = KLSection()
-    curriculum: CurriculumSection | None = None
-    packed: bool = True
-    drop_zero_advantage: bool = True
-
-    @field_validator("args")
-    @classmethod
-    def _known(cls, args: dict[str, Any]) -> dict[str, Any]:
-        own = {*cls.model_fields, *GRPOSection.model_fields}
-        return check_args(args, "trl.GRPOConfig", own, DECIDED_ELSEWHERE)
-
-    @model_validator(mode="after")
-    def _one_order(self) -> HybridSection:
-        if self.curriculum and self.args.get("shuffle_dataset"):
-            raise ConfigError("a curriculum, and args.shuffle_dataset: true", expected="one order of the prompts")
-        return self
-
-    @property
-    def template_kwargs(self) -> dict[str, Any]:
-        """The arguments of the chat template."""
-        return self.args.get("chat_template_kwargs") or {}
-
-    def trl_kwargs(self) -> dict[str, Any]:
-        """The arguments of `trl.GRPOConfig` that the recipe decides, `args` included."""
-        limit = {"save_total_limit": self.save_total_limit}
-        order = {} if self.curriculum is None else {"shuffle_dataset": False}
-        return {**self.common_kwargs(), **limit, **order, **self.grpo.model_dump(), **self.args}
 
 
 class RolloutSection(Section):

@@ -36,6 +36,7 @@ def apart(controller: Any) -> dict[str, tuple[str, str]]:
 
 
 def refused(seen: str, where: str, fix: str) -> ConfigError:
+    """The error of a setting that needs the SFT gradient apart from a step."""
     return ConfigError(
         f"{seen}, under DeepSpeed",
         expected="no need for the SFT gradient apart from a step: DeepSpeed steps inside of its backward",
@@ -45,6 +46,7 @@ def refused(seen: str, where: str, fix: str) -> ConfigError:
 
 
 def no_kl(where: str) -> ConfigError:
+    """The error of measuring the KL to weights that ZeRO-3 has cut up."""
     return ConfigError(
         "the KL to the starting policy under ZeRO-3",
         expected="0: ZeRO-3 has no whole weights to copy",

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from posttrain.drawing.charts import whisker
-from posttrain.evaluation.evaluate import paired_difference, pass_at_k, share_ci
-from posttrain.reading.compare import CLEAR, mcnemar
+from posttrain.evaluation.statistics import mcnemar, paired_difference, pass_at_k, share_ci
+from posttrain.reading.compare import CLEAR
 from posttrain.reading.compare_spending import hybrid_tokens
 from posttrain.rundir import completions as records
 from posttrain.rundir.layout import STAGES, Layout

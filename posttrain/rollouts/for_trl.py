@@ -14,7 +14,7 @@ from trl.trainer.utils import pad
 
 from posttrain.errors import ConfigError
 from posttrain.processes.ranks import Ranks
-from posttrain.rollouts.engines import ALONE, Engine
+from posttrain.rollouts.engine import ALONE, Engine
 from posttrain.rollouts.probe import TOKENS, ProbeResult, bounds_for, probe
 from posttrain.rollouts.sampling import Sampled, Sampling, request_seed
 

@@ -15,7 +15,7 @@ import torch
 
 from posttrain.errors import TrainingError
 from posttrain.processes.ranks import Ranks
-from posttrain.rollouts.engines import ALONE
+from posttrain.rollouts.engine import ALONE
 from posttrain.rollouts.sampling import Sampled, Sampling, request_seed
 
 TOKENS = 64

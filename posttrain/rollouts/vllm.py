@@ -24,7 +24,7 @@ from torch import nn
 
 from posttrain.errors import ConfigError, PosttrainError, TrainingError
 from posttrain.models.policy_weights import is_tied, named_weights, walked_to_the_end
-from posttrain.rollouts.engines import OnPrompt
+from posttrain.rollouts.engine import OnPrompt
 from posttrain.rollouts.process_state import untouched_generators, untouched_process
 from posttrain.rollouts.sampling import Sampled, Sampling, check_lengths, request_seed
 from posttrain.rollouts.time_limit import time_limit

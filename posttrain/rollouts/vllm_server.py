@@ -33,7 +33,7 @@ from torch import nn
 from posttrain.errors import ConfigError, TrainingError
 from posttrain.models.policy_weights import check_weights, is_sharded, named_weights, walked_to_the_end
 from posttrain.processes.ranks import Ranks
-from posttrain.rollouts.engines import ALONE, OnPrompt
+from posttrain.rollouts.engine import ALONE, OnPrompt
 from posttrain.rollouts.sampling import Sampled, Sampling, check_lengths
 from posttrain.rollouts.vllm_command import SERVER_ENVIRONMENT, chosen_transfer, serve_command
 from posttrain.rollouts.vllm_http import ServerAPI

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from posttrain.rollouts.engines import Engine
+from posttrain.rollouts.engine import Engine
 from posttrain.rollouts.sampling import EVALUATIONS, Sampling, request_seed
 from posttrain.rollouts.transformers import Prompt, tokenize_prompts
 from posttrain.rundir.completions import Completion

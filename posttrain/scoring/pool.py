@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from posttrain.errors import RewardError
+from posttrain.scoring.calling import score_completion
 from posttrain.scoring.loading import FILE_MODULE
 from posttrain.scoring.pool_work import Work
-from posttrain.scoring.score import Outcome, Reward, describe, score_completion
+from posttrain.scoring.score import Outcome, Reward, describe
 from posttrain.scoring.worker import Setup
 from posttrain.scoring.worker_process import Job, Payload, WorkerProcess
 

@@ -8,16 +8,14 @@ first completion's time begins.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import functools
 import hashlib
 import inspect
 import math
 import numbers
-import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,7 +26,7 @@ from posttrain.nearest import hint
 TRL_EXTRAS = frozenset({"trainer_state", "log_extra", "log_metric", "environments"})
 _TRL_ARGUMENTS = frozenset({"prompts", "completions", "completion_ids"}) | TRL_EXTRAS
 #: Columns that GRPOTrainer keeps from reward functions.
-_NOT_FOR_TRL = frozenset({"prompt", "completion", "completion_ids"})
+NOT_FOR_TRL = frozenset({"prompt", "completion", "completion_ids"})
 _ROUNDING = 1e-9
 
 
@@ -193,7 +191,7 @@ class Reward:
             RewardError: a required argument is no column; names the nearest column and all of them.
         """
         if self.style == "trl":
-            available = sorted(set(columns) - _NOT_FOR_TRL)
+            available = sorted(set(columns) - NOT_FOR_TRL)
         else:
             available = sorted(set(columns) | {"prompt"})
         for key in self.required_columns():
@@ -221,117 +219,6 @@ class Reward:
     def arguments(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """The part of `row` that the function's signature takes, with `kwargs` on top."""
         return self.columns(row) | dict(self.kwargs)
-
-
-def score_completion(reward: Reward, completion: str, row: Mapping[str, Any]) -> Outcome:
-    """Score one completion; whatever the function raises or returns amiss becomes `Outcome.error`.
-
-    Args:
-        completion: The completion as text.
-        row: The example's columns, one value each.
-    """
-    if not reward.applies_to(row):
-        return Outcome()
-    if reward.style == "trl":
-        columns = {key: [value] for key, value in row.items()}
-        return score_batch(reward, [row.get("prompt", "")], [completion], columns)[0]
-    score = failure = None
-    arguments = reward.arguments(row)
-    started = time.perf_counter()
-    try:
-        if reward.parameters["completion"].kind is inspect.Parameter.POSITIONAL_ONLY:
-            score = _as_score(reward.function(completion, **arguments))
-        else:
-            score = _as_score(reward.function(completion=completion, **arguments))
-    except (Exception, SystemExit) as error:
-        failure = describe(error)
-    return Outcome(score, failure, time.perf_counter() - started)
-
-
-def score_batch(
-    reward: Reward,
-    prompts: Sequence[Any],
-    completions: Sequence[Any],
-    columns: Mapping[str, Any],
-    extras: Mapping[str, Any] | None = None,
-) -> list[Outcome]:
-    """Call a TRL-style function once for a batch, as GRPOTrainer would; failures count for every completion.
-
-    Args:
-        prompts, completions: Length B, text or conversations, passed on as they are.
-        columns: Lists of length B.
-        extras: `completion_ids` and TRL's `trainer_state`, `log_extra`, ...
-
-    Returns:
-        B outcomes. None and NaN mean 'does not apply', as they do in TRL. Rows of tasks that are not the reward's are
-        left out of the call.
-    """
-    size, tasks = len(completions), columns.get("task")
-    if reward.tasks is not None and tasks is not None:
-        taken = [i for i, task in enumerate(tasks) if task in reward.tasks]
-        if len(taken) < size:
-            return _score_some(taken, reward, prompts, completions, columns, extras or {})
-    started = time.perf_counter()
-    try:
-        columns = {key: values for key, values in columns.items() if key not in _NOT_FOR_TRL}
-        batch = {"prompts": list(prompts), **(extras or {}), **columns}
-        values = reward.function(completions=list(completions), **reward.arguments(batch))
-        if isinstance(values, Awaitable):
-            values = asyncio.run(_wait_for(values))
-        values = list(values)
-        if len(values) != size:
-            raise RewardError(f"{len(values)} values", expected=f"one for each of {size} completions")
-    except (Exception, SystemExit) as error:
-        return [Outcome(error=describe(error), seconds=(time.perf_counter() - started) / max(size, 1))] * size
-    seconds = (time.perf_counter() - started) / max(size, 1)
-    return [replace(_trl_outcome(value), seconds=seconds) for value in values]
-
-
-def _score_some(
-    taken: Sequence[int],
-    reward: Reward,
-    prompts: Sequence[Any],
-    completions: Sequence[Any],
-    columns: Mapping[str, Any],
-    extras: Mapping[str, Any],
-) -> list[Outcome]:
-    outcomes = [Outcome()] * len(completions)
-    if not taken:
-        return outcomes
-
-    def only(values: Any) -> list[Any]:
-        return [values[i] for i in taken]
-
-    ids = extras.get("completion_ids")
-    found = score_batch(
-        replace(reward, tasks=None),
-        only(prompts),
-        only(completions),
-        {key: only(values) for key, values in columns.items()},
-        {**extras, "completion_ids": only(ids)} if ids is not None else extras,
-    )
-    for i, outcome in zip(taken, found, strict=True):
-        outcomes[i] = outcome
-    return outcomes
-
-
-async def _wait_for(value: Awaitable[Any]) -> Any:
-    return await value
-
-
-def _trl_outcome(value: Any) -> Outcome:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return Outcome()
-    try:
-        return Outcome(Score(as_number(value, "the returned value"), bounded=False))
-    except RewardError as error:
-        return Outcome(error=describe(error))
-
-
-def _as_score(value: Any) -> Score | None:
-    if value is None or isinstance(value, Score):
-        return value
-    return Score(as_number(value, "the returned value"))
 
 
 def describe(error: BaseException) -> str:

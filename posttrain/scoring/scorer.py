@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from posttrain.errors import RewardError
-from posttrain.scoring.score import TRL_EXTRAS, Outcome, Reward, score_batch, score_completion
+from posttrain.scoring.calling import score_batch, score_completion
+from posttrain.scoring.score import TRL_EXTRAS, Outcome, Reward
 
 if TYPE_CHECKING:
     from posttrain.processes.ranks import Ranks

@@ -21,8 +21,9 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from posttrain.errors import RewardError
+from posttrain.scoring.calling import score_completion
 from posttrain.scoring.loading import module_from_file
-from posttrain.scoring.score import Outcome, Reward, Score, describe, score_completion
+from posttrain.scoring.score import Outcome, Reward, Score, describe
 
 READY, FAILED = b"ready", b"failed"
 _FLUSH_S = 0.005  # how long an answer may wait for others; it is also the work that a killed worker can lose

@@ -12,7 +12,7 @@ from trl import GRPOConfig
 
 from posttrain.controllers import Controller
 from posttrain.errors import ConfigError
-from posttrain.recipe.arithmetic import TRUNCATED, TRUNCATED_FIX, truncates
+from posttrain.recipe.contradictions import TRUNCATED, TRUNCATED_FIX, truncates
 
 
 @dataclass

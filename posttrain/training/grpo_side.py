@@ -20,7 +20,8 @@ from trl.models.utils import unwrap_model_for_generation
 from posttrain.alarms.rollout_facts import rollout_facts
 from posttrain.models.inference import inference
 from posttrain.processes.zero import stage_of
-from posttrain.rollouts.engines import Engine, open_engine
+from posttrain.rollouts.engine import Engine
+from posttrain.rollouts.engines import open_engine
 from posttrain.rollouts.for_trl import (
     EngineRollouts,
     Place,

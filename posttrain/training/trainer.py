@@ -33,7 +33,7 @@ from posttrain.packing.scores import install, supports
 from posttrain.processes.drift import facts_of
 from posttrain.processes.ranks import Ranks
 from posttrain.processes.zero import check_step
-from posttrain.rollouts.engines import Engine
+from posttrain.rollouts.engine import Engine
 from posttrain.rollouts.seeded import seeded_rollouts
 from posttrain.scoring.ahead import ScoringAhead
 from posttrain.training.checkpoints.hybrid import HybridCheckpoints

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-PRELOADED = ["posttrain.cli", "posttrain.run.pipeline", "posttrain.training.trainer", "tests.distributed.processes"]
+PRELOADED = ["posttrain.cli", "posttrain.running.pipeline", "posttrain.training.trainer", "tests.distributed.processes"]
 
 
 class Failed(AssertionError):

@@ -87,7 +87,7 @@ def after_step(stage: str, step: int, action: Callable[[], None] = kill) -> Call
 
 
 def _after_step(stage: str, step: int, action: Callable[[], None]) -> None:
-    from posttrain.run.callbacks import StopWhenAsked
+    from posttrain.running.callbacks import StopWhenAsked
 
     original = StopWhenAsked.on_step_end
 

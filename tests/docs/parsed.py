@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from posttrain.cli import parse
-from posttrain.recipe.arithmetic import check
+from posttrain.recipe.contradictions import check
 from posttrain.recipe.recipe import load_recipe
 from tests.docs.pages import REPOSITORY
 from tests.docs.workplace import posttrain

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from posttrain.cli import _parser
-from posttrain.recipe.arithmetic import check
+from posttrain.recipe.contradictions import check
 from posttrain.recipe.recipe import load_recipe
 from tests.docs.pages import DOCS, PAGES, REPOSITORY, Block, anchors, blocks, inline_commands, links, prose
 from tests.docs.parsed import check_parsed, parsed

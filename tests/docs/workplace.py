@@ -56,7 +56,7 @@ def posttrain(folder: Path, *arguments: str) -> Ended:
 def python(folder: Path, code: str, name: str) -> Ended:
     """Python code in a folder, as a script in a process of its own."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["posttrain.cli", "posttrain.run.pipeline", "tests.pipeline.runs"])
+    context.set_forkserver_preload(["posttrain.cli", "posttrain.running.pipeline", "tests.pipeline.runs"])
     log = folder / "python.txt"
     process = context.Process(target=_script, args=(folder, code, name, log))
     process.start()

@@ -103,7 +103,7 @@ def forked(
     `fault` is called there first, and what it returns, if anything, at the end; `meanwhile` is called here.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["posttrain.cli", "posttrain.run.pipeline", "tests.pipeline.runs"])
+    context.set_forkserver_preload(["posttrain.cli", "posttrain.running.pipeline", "tests.pipeline.runs"])
     log = folder / log_name
     process = context.Process(target=_child, args=(folder, arguments, log, fault))
     log.unlink(missing_ok=True)

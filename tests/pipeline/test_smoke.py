@@ -18,7 +18,7 @@ from posttrain.planning.smoke.checks import check_rows
 from posttrain.planning.smoke.model import shrunk
 from posttrain.planning.smoke.recipe import few, only, scaled
 from posttrain.planning.smoke.smoke import smoke_folder, stops
-from posttrain.recipe.arithmetic import contradictions
+from posttrain.recipe.contradictions import contradictions
 from posttrain.recipe.recipe import Recipe, load_recipe
 from posttrain.tasks import TaskData
 from tests.gguf_files import TEMPLATE, byte_level_bpe

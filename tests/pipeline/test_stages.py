@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 
 from posttrain.inputs.inputs import load_data
 from posttrain.recipe.recipe import load_recipe
-from posttrain.run.pipeline import run
+from posttrain.running.pipeline import run
 from tests.pipeline.runs import at_step, command, interrupt, lines, train
 
 
@@ -119,7 +119,7 @@ def test_a_stage_that_ends_early_unasked_is_not_done(folder, stage_name, step):
 
 
 def _end_early(stage_name: str, step: int) -> None:
-    from posttrain.run.callbacks import StopWhenAsked
+    from posttrain.running.callbacks import StopWhenAsked
 
     def on_step_end(self, args, state, control, **kwargs):
         if (Path(args.output_dir).name, state.global_step) == (stage_name, step):

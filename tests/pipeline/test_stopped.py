@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from posttrain.run.callbacks import how_to_go_on
+from posttrain.running.callbacks import how_to_go_on
 from tests.pipeline.runs import assert_same_run, at_step, command, in_evaluation, interrupt, lines, train
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from posttrain.recipe.arithmetic import batch_plan, check, describe
+from posttrain.recipe.arithmetic import batch_plan, describe
+from posttrain.recipe.contradictions import check
 from posttrain.recipe.recipe import Recipe, load_recipe
 
 RECIPES = Path(__file__).parents[2] / "recipes"

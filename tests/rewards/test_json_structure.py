@@ -7,7 +7,8 @@ import pytest
 
 from posttrain.errors import RewardError
 from posttrain.rewards.json_structure import WEIGHTS, score
-from posttrain.scoring.score import Reward, score_completion
+from posttrain.scoring.calling import score_completion
+from posttrain.scoring.score import Reward
 from tests.rewards.json_cases import GOLD, RIGHT, SCHEMA, judged
 
 

@@ -94,7 +94,7 @@ def test_an_alarm_that_cannot_be_worked_out_ends_the_alarms_only(trained, monkey
 def test_a_full_disk_ends_training(trained, monkeypatch):
     full = CheckpointError("could not be written")
     full.__cause__ = OSError(errno.ENOSPC, "no space left")
-    monkeypatch.setattr("posttrain.run.alarm_callback.append_line", raises(full))
+    monkeypatch.setattr("posttrain.running.alarm_callback.append_line", raises(full))
     with pytest.raises(CheckpointError):
         trained(steps=5)
 

@@ -14,9 +14,9 @@ from posttrain.scoring.score import Reward
 from posttrain.scoring.scorer import Scorer, trl_reward_functions
 from posttrain.storage.files import read_lines
 from posttrain.training.trainer import HybridTrainer
-from tests.rewards.test_pool import wait_until
-from tests.rewards.test_scoring_ahead import threads
-from tests.rewards.troubled import dense
+from tests.scoring.test_ahead import threads
+from tests.scoring.test_pool import wait_until
+from tests.scoring.troubled import dense
 from tests.training.conftest import hybrid_args
 
 

@@ -11,8 +11,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from posttrain.export.export import export
 from posttrain.models.policy_weights import base_model
 from posttrain.rollouts.vllm_build import kept_process_group, set_environment
-from posttrain.run.policies import save_whole
 from posttrain.rundir.rundir import RunDir
+from posttrain.running.policies import save_whole
 from tests.vllm.conftest import change, tiny, with_lora
 
 PROMPTS = ["3 + 4 =", "12 + 5 =", "what"]

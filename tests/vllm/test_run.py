@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from posttrain.recipe.recipe import load_recipe
-from posttrain.run.pipeline import _settled
+from posttrain.running.pipeline import _settled
 from tests.distributed.runs import ONE_EQUALS_TWO, assert_equal_run, on_ranks
 from tests.pipeline.runs import assert_same_run, at_step, lines, train, write_recipe
 

@@ -36,7 +36,7 @@ a scale of their own and are shown without a verdict.
 Exit status 0: every gold completion got 1.0. 1: one did not. 2: the recipe, its data or a reward cannot be used."""
 
 
-def add_rewards(commands: Any) -> argparse.ArgumentParser:
+def add(commands: Any) -> argparse.ArgumentParser:
     """Add `rewards` and its three commands to the command line."""
     parser = commands.add_parser(
         "rewards",

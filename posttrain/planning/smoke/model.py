@@ -17,7 +17,7 @@ from posttrain.inputs.inputs import check_model, hub_options, loading
 from posttrain.models.gguf_files import gguf_file
 from posttrain.models.load import ADAPTER_CONFIG, build_model, load_tokenizer, train_tokenizer
 from posttrain.recipe.recipe import Recipe
-from posttrain.run.policies import save_whole
+from posttrain.running.policies import save_whole
 from posttrain.tasks import TaskData
 
 HEAD = 8

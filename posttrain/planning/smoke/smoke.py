@@ -23,9 +23,9 @@ from posttrain.planning.smoke.checks import check_rewards, check_rows, check_tra
 from posttrain.planning.smoke.model import load_parts, model_source, save_tiny
 from posttrain.planning.smoke.recipe import STEPS, few, only, scaled, tried
 from posttrain.recipe.recipe import Recipe
-from posttrain.run.pipeline import RunResult, run
 from posttrain.rundir.layout import Layout
-from posttrain.rundir.rundir import cannot_be_written
+from posttrain.rundir.refusals import cannot_be_written
+from posttrain.running.pipeline import RunResult, run
 from posttrain.storage.files import read_lines, write_json
 from posttrain.storage.lock import Lock
 from posttrain.tasks import TaskData

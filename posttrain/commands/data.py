@@ -1,0 +1,54 @@
+"""`posttrain data`."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any, get_args
+
+from posttrain.errors import ConfigError
+
+
+def add(commands: Any) -> argparse.ArgumentParser:
+    """Add the command to a parser's."""
+    parser = commands.add_parser("data", help="write a task's rows as JSON lines", allow_abbrev=False)
+    tasks = parser.add_subparsers(dest="task", required=True, metavar="TASK")
+    for add in (_add_knights_knaves, _add_json_structure):
+        task = add(tasks)
+        task.add_argument("--count", type=int, required=True, help="how many rows")
+        task.add_argument("--out", metavar="FILE", required=True)
+        task.add_argument("--seed", type=int, default=0)
+        task.add_argument("--traceback", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+        task.set_defaults(command=_data)
+    return parser
+
+
+def _add_knights_knaves(tasks: Any) -> argparse.ArgumentParser:
+    from posttrain.tasks.knights_knaves import Cot, Prompt, write
+
+    parser = tasks.add_parser("knights_knaves", help="puzzles about who tells the truth", allow_abbrev=False)
+    parser.add_argument("--people", required=True, help="numbers of people, such as 3, 2-4 or 2,5-7")
+    parser.add_argument("--depth", type=int, default=1, help="connectives inside one another (default: %(default)s)")
+    parser.add_argument("--prompt", choices=get_args(Prompt), default="full")
+    parser.add_argument("--cot", choices=get_args(Cot), default="auto", help="the form of the chain of thought")
+    parser.add_argument("--think-share", type=float, default=1.0, help="share of rows with a chain of thought")
+    parser.set_defaults(write=write, options=("people", "depth", "prompt", "cot", "think_share"))
+    return parser
+
+
+def _add_json_structure(tasks: Any) -> argparse.ArgumentParser:
+    from posttrain.tasks.json_structure import Prompt, Style, write
+
+    parser = tasks.add_parser("json_structure", help="texts to extract JSON objects from", allow_abbrev=False)
+    parser.add_argument("--difficulty", required=True, help="levels from 1 to 5, such as 2, 1-3 or 1,4-5")
+    parser.add_argument("--prompt", choices=get_args(Prompt), default="full")
+    parser.add_argument("--style", choices=get_args(Style), default="compact", help="how the JSON is written")
+    parser.set_defaults(write=write, options=("difficulty", "prompt", "style"))
+    return parser
+
+
+def _data(args: argparse.Namespace) -> None:
+    if args.count < 1:
+        raise ConfigError(str(args.count), expected="at least 1", where="--count")
+    options = {name: getattr(args, name) for name in args.options}
+    count = args.write(args.out, count=args.count, seed=args.seed, **options)
+    print(f"wrote {count} rows to {args.out}")

@@ -1,0 +1,91 @@
+"""Which token comes next: logits processed as transformers does it, and a draw that belongs to its place in the run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import (
+    LogitsProcessor,
+    LogitsProcessorList,
+    MinPLogitsWarper,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from posttrain.errors import TrainingError
+from posttrain.rollouts.sampling import Sampling
+
+
+def sampler(seeds: Sequence[tuple[int, ...]], sampling: Sampling, device: Any) -> LogitsProcessorList:
+    """What turns a batch's logits into a choice, in the order of generate(); nothing at temperature 0, where the
+    likeliest token is the choice. A repetition penalty is generate()'s own, which comes before.
+    """
+    processors = LogitsProcessorList()
+    if sampling.temperature == 0:
+        return processors
+    if sampling.temperature != 1:
+        processors.append(TemperatureLogitsWarper(float(sampling.temperature)))
+    if sampling.top_k:
+        processors.append(TopKLogitsWarper(sampling.top_k))
+    if sampling.top_p < 1:
+        processors.append(TopPLogitsWarper(sampling.top_p))
+    if sampling.min_p:
+        processors.append(MinPLogitsWarper(sampling.min_p))
+    draws = [np.random.default_rng(list(numbers)).random(sampling.max_tokens, dtype=np.float32) for numbers in seeds]
+    processors.append(InverseTransform(torch.from_numpy(np.stack(draws)).to(device)))
+    return processors
+
+
+class Choice:
+    """What `sampler` made, as `decode` asks for it."""
+
+    def __init__(self, processors: LogitsProcessorList):
+        self._warpers, self._draw = processors[:-1], processors[-1] if processors else None
+
+    def __call__(self, logits_B_V: torch.Tensor) -> torch.Tensor:
+        """The chosen token [B] of each row."""
+        if self._draw is None:
+            return logits_B_V.argmax(dim=-1)
+        for warp in self._warpers:
+            logits_B_V = warp(None, logits_B_V)
+        return self._draw.choose(logits_B_V)[:, 0]
+
+    def keep(self, rows: torch.Tensor) -> None:
+        """Go on with these rows alone."""
+        if self._draw is not None:
+            self._draw.draws_B_N = self._draw.draws_B_N.index_select(0, rows)
+
+
+class InverseTransform(LogitsProcessor):
+    """Leaves one token a row possible: the one at which the cumulative distribution passes that row's next draw."""
+
+    def __init__(self, draws_B_N: torch.Tensor):
+        self.draws_B_N, self.position = draws_B_N, 0
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Scores [B, V] with 0 at the chosen token and -inf elsewhere."""
+        return torch.full_like(scores, -torch.inf).scatter_(1, self.choose(scores), 0.0)
+
+    def choose(self, scores: torch.Tensor) -> torch.Tensor:
+        """The chosen token [B, 1] of each row of scores."""
+        exact = torch.float32 if scores.device.type == "mps" else torch.float64
+        cumulative_B_V = scores.to(exact).softmax(dim=-1).cumsum_(dim=-1)
+        total_B_1 = cumulative_B_V[:, -1:]
+        if self.position == 0 and not total_B_1.isfinite().all():  # once a batch, for it waits for the device
+            raise TrainingError(
+                "the model's logits are not finite, so that nothing can be sampled from it",
+                expected="finite weights and activations",
+                where="rollouts",
+                fix="its weights have diverged: lower the learning rate and start over by --restart, which keeps this "
+                "run aside; on a GPU, rule out float16",
+            )
+        draw_B_1 = self.draws_B_N[:, self.position, None].to(exact) * total_B_1
+        # Below the total even when rounded, so that a token of probability 0 is never the one.
+        draw_B_1 = torch.minimum(draw_B_1, torch.nextafter(total_B_1, torch.zeros_like(total_B_1)))
+        chosen_B_1 = torch.searchsorted(cumulative_B_V, draw_B_1, right=True).clamp_(max=scores.shape[1] - 1)
+        self.position += 1
+        return chosen_B_1

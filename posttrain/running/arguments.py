@@ -1,0 +1,55 @@
+"""The trainers' arguments of the two stages, from a recipe."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from trl import SFTConfig
+
+from posttrain.recipe.arithmetic import demonstration_batch_size
+from posttrain.recipe.recipe import Recipe
+from posttrain.training.config import HybridConfig
+
+
+def warmup_arguments(recipe: Recipe, folder: Path, *, on_gpu: bool) -> SFTConfig:
+    """Those of the warm-up, whose checkpoints go to `folder`."""
+    return SFTConfig(**_common(recipe, folder, on_gpu), **{**_defaults(on_gpu), **recipe.warmup.trl_kwargs()})
+
+
+def hybrid_arguments(recipe: Recipe, folder: Path, reward_weights: Sequence[float], *, on_gpu: bool) -> HybridConfig:
+    """Those of the hybrid stage, whose checkpoints go to `folder`."""
+    section = recipe.hybrid
+    return HybridConfig(
+        **_common(recipe, folder, on_gpu),
+        **{**_defaults(on_gpu), "logging_steps": recipe.run.log_every, **section.trl_kwargs()},
+        **recipe.rollout.trl_kwargs(),
+        reward_weights=list(reward_weights),
+        demonstration_batch_size=demonstration_batch_size(recipe),
+        kl_sample=section.kl.sample,
+        max_skipped_steps=section.max_skipped_steps,
+        packed=section.packed,
+        drop_zero_advantage=section.drop_zero_advantage,
+        kl_offload=section.kl.offload,
+        score_ahead=recipe.scoring.ahead,
+        completions_every=recipe.run.save_completions_every,
+        compare_ranks_every=recipe.run.compare_ranks_every,
+    )
+
+
+def _common(recipe: Recipe, folder: Path, on_gpu: bool) -> dict[str, Any]:
+    return {
+        "output_dir": str(folder),
+        "seed": recipe.run.seed,
+        "report_to": [],  # the run has trackers of its own, which go through both stages
+        "disable_tqdm": True,
+        "use_cpu": not on_gpu,
+        "trust_remote_code": recipe.model.trust_remote_code,
+    }
+
+
+def _defaults(on_gpu: bool) -> dict[str, Any]:
+    """Where TRL's defaults suit a GPU only; a recipe's `args` override them."""
+    unused = {"ddp_find_unused_parameters": False}  # what trains is used in every step; to look costs time
+    return unused if on_gpu else {**unused, "bf16": False, "gradient_checkpointing": False}

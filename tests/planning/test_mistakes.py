@@ -1,0 +1,144 @@
+"""What `posttrain plan` takes for a mistake, and what not."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from transformers import get_scheduler
+
+from posttrain.controllers.sasr import GUARD_CEILING, SASR
+from posttrain.planning.lengths import texts_of
+from posttrain.planning.mistakes import Seen, likely_mistakes
+from posttrain.planning.odds import dead_share, group_for, kl_at_ceiling, least_rate
+from posttrain.planning.past import Past
+from posttrain.recipe.recipe import Recipe
+from tests.planning.plans import digit_tokenizer, numbers, recipe, rows_of
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return digit_tokenizer()
+
+
+def kinds(some: Recipe, level: str = "warning", **more: Any) -> list[str]:
+    plan, much = numbers(some)
+    facts = {"texts": None, "past": None, "positions": None, "prompts": 640, "held_out": 200, **more}
+    return [each.kind for each in likely_mistakes(Seen(some, plan, much, **facts)) if each.level == level]
+
+
+def test_a_sound_recipe_has_none() -> None:
+    assert kinds(recipe(hybrid={"controller": {"name": "sasr", "kl_target": 0.1}, "per_device_train_batch_size": 32},
+                        evaluate={"every": 20}, warmup={"per_device_train_batch_size": 32})) == []  # fmt: skip
+
+
+def test_a_constant_rate_takes_no_notice_of_its_warmup() -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    rates = {
+        name: get_scheduler(name, optimizer, num_warmup_steps=5, num_training_steps=10).get_last_lr()[0]
+        for name in ("constant", "constant_with_warmup")
+    }
+    assert rates["constant"] > rates["constant_with_warmup"] == 0.0
+    stage = {"lr_scheduler_type": "constant", "warmup_steps": 5}
+    assert kinds(recipe(warmup=stage, evaluate={"every": 20})) == ["constant_ignores_warmup"]
+    assert kinds(recipe(warmup={**stage, "lr_scheduler_type": "linear"}, evaluate={"every": 20})) == []
+    assert kinds(recipe(warmup={**stage, "warmup_steps": 0}, evaluate={"every": 20})) == []
+
+
+def test_groups_without_signal_by_counting() -> None:
+    for group, rate in ((2, 0.5), (4, 0.25), (5, 0.9)):
+        dead = sum(
+            rate ** sum(passed) * (1 - rate) ** (group - sum(passed))
+            for passed in itertools.product((0, 1), repeat=group)
+            if len(set(passed)) == 1
+        )
+        assert dead_share(rate, group) == pytest.approx(dead)
+    least = least_rate(8)
+    assert least
+    assert dead_share(least, 8) == pytest.approx(0.5)
+    assert least_rate(2, dead=0.4) is None
+    assert group_for([0.05]) == 14
+    assert dead_share(0.05, 13) > 0.5 >= dead_share(0.05, 14)
+    assert group_for([0.0]) is None
+
+
+def test_a_group_too_small_for_the_solve_rate() -> None:
+    some = recipe(evaluate={"every": 20})
+    assert kinds(some) == []
+    assert kinds(some, "note") == []  # what asks for nothing stands with the amounts
+    assert kinds(some, past=Past(path="r", solve_rate=0.02)) == ["group_size"]
+    assert kinds(some, past=Past(path="r", solve_rate=0.3)) == []
+    # The same mean, but every prompt is always or never solved
+    assert kinds(some, past=Past(path="r", rates=(1.0, 0.0, 0.0))) == ["group_size"]
+    assert kinds(some, past=Past(path="r", rates=(0.3, 0.3, 0.3))) == []
+    assert kinds(some, past=Past(path="r", dead_share=0.8)) == ["group_size"]
+    grpo = {"num_generations": 2}
+    assert kinds(recipe(hybrid={"grpo": grpo}, evaluate={"every": 20})) == ["group_size"]
+    sft = {"grpo": grpo, "controller": {"name": "sft_only"}}
+    assert kinds(recipe(hybrid=sft, evaluate={"every": 20})) == []
+
+
+def test_the_kl_at_which_the_guard_decides_every_step() -> None:
+    for gamma, target, kappa in ((1.0, 0.1, 1.0), (3.0, 0.02, 0.5)):
+        controller = SASR(gamma=gamma, kl_target=target, kappa=kappa)
+        full = kl_at_ceiling(target, kappa, 1 / (1 + gamma))
+        start = controller.start(total_steps=9, seed=0, g_warmup=1.0)
+        below, above = (controller.decide({**start, "kl": full * by}).p for by in (0.95, 1.05))
+        assert below is not None
+        assert below < above == GUARD_CEILING
+
+
+def test_a_kl_target_far_off() -> None:
+    def guarded(**more: Any) -> Recipe:
+        controller = {"name": "sasr", **more}
+        return recipe(hybrid={"controller": controller, "kl": {"sample": 1.0}}, evaluate={"every": 20})
+
+    assert kinds(guarded()) == []
+    assert kinds(guarded(kl_target=0.1)) == []
+    assert kinds(guarded(kl_target=2.0)) == ["kl_target"]
+    assert kinds(guarded(kl_target=0.001)) == ["kl_target"]
+    assert kinds(guarded(kl_target=0.001, kappa=0.01)) == []  # so weak that it takes 300 times the target
+    low, high = (Past(path="r", kl=(kl,), solve_rate=0.3) for kl in (0.001, 0.5))
+    assert kinds(guarded(kl_target=0.1), past=low) == kinds(guarded(kl_target=0.1), past=high) == ["kl_target"]
+    assert kinds(guarded(kl_target=0.2), past=high) == []
+    few = recipe(hybrid={"controller": {"name": "sasr", "kl_target": 0.1}}, evaluate={"every": 20})
+    assert kinds(few) == ["kl_sample"]  # a quarter of 8 completions
+
+
+def test_other_mistakes() -> None:
+    assert kinds(recipe(hybrid={"steps": 200})) == ["no_evaluation"]
+    assert kinds(recipe(hybrid={"steps": 50})) == []
+    assert kinds(recipe(hybrid={"steps": 50}), held_out=30) == ["few_held_out"]
+    batch = {"demonstration_batch_size": 3, "steps": 50}
+    assert kinds(recipe(hybrid=batch)) == ["norms_of_other_batches"]
+    assert kinds(recipe(hybrid={**batch, "controller": {"name": "static"}})) == []
+    hard = recipe(hybrid={"steps": 50, "curriculum": {}})
+    assert kinds(hard) == []
+    assert "curriculum_not_reached" in kinds(hard, "note")
+    rates = Past(path="r", rates=(0.4,) * 9 + (0.0,))
+    assert kinds(hard, past=rates) == ["curriculum_not_reached"]
+    assert kinds(hard, past=replace(rates, rates=(0.4,) + (0.0,) * 99)) == []
+    dropping = {"lora": {"lora_dropout": 0.1}, "evaluate": {"every": 20}}
+    guard = {"controller": {"name": "sasr", "kl_target": 0.1}, "kl": {"sample": 1.0}}
+    assert kinds(recipe(**dropping, hybrid=guard)) == ["dropout_in_kl"]
+    assert kinds(recipe(**dropping)) == []
+    assert kinds(recipe(hybrid={"steps": 50}, run={"report_to": ["neptune"]})) == ["tracker_missing"]
+
+
+def test_truncation_over_a_twentieth(digits) -> None:
+    some = recipe(warmup={"steps": 1, "max_length": 12}, hybrid={"steps": 50, "grpo": {"max_completion_length": 8}})
+    mostly = [(4, 4)] * 19
+    for long, expected in (
+        ([(4, 4)], []),
+        ([(4, 7)], []),  # one in twenty
+        ([(6, 6)] * 2, ["truncated_demonstrations"]),
+        ([(2, 8)] * 2, ["truncated_completions"]),
+    ):
+        assert kinds(some, texts=texts_of(some, rows_of(*mostly, *long), digits, None)) == expected
+    assert kinds(some, texts=texts_of(some, rows_of((4, 4)), digits, 12)) == ["long_prompts"]
+    assert kinds(recipe(hybrid={"steps": 50}), past=Past(path="r", truncated=0.4, solve_rate=0.3)) == [
+        "truncated_completions"
+    ]

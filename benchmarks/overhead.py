@@ -119,7 +119,8 @@ def instrumented(overhead: Overhead, skip: int) -> Iterator[None]:
     from posttrain.controllers import CONTROLLERS
     from posttrain.rundir import rundir
     from posttrain.running import callbacks
-    from posttrain.training import kl, ledger, sft_side, skipped, trainer
+    from posttrain.training import ledger, sft_side, skipped, trainer
+    from posttrain.training.window import kl
 
     of_step = trainer.HybridTrainer
     targets = [

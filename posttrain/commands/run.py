@@ -62,6 +62,6 @@ def _run(args: argparse.Namespace) -> None:
         restart=args.restart,
     )
     if processes() > 1:
-        from torch.distributed import destroy_process_group
+        from posttrain.processes.ranks import leave
 
-        destroy_process_group()  # NCCL complains of one that is left to the interpreter's end
+        leave()

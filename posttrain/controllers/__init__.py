@@ -1,4 +1,10 @@
-"""Controllers: what each optimizer step is made of. Pure Python over floats; importing this loads no torch."""
+"""Controllers: what each optimizer step is made of, SFT, GRPO or both, as pure functions over floats.
+
+A method is one small file and a line in `CONTROLLERS`. Tensors, files and clocks never belong here: that is what makes
+a run resumable and its decisions replayable.
+
+Other rooms import: `base`, `sasr`.
+"""
 
 from __future__ import annotations
 

@@ -1,1 +1,6 @@
-"""."""
+"""What a recipe names, resolved and checked: rows, rewards, leaks between them, and demonstrations as token ids.
+
+Where rows come from is `tasks/`'s; what a reward is, `scoring/`'s.
+
+Other rooms import: `data`, `inputs`, `leaks`.
+"""

@@ -1,1 +1,6 @@
-"""."""
+"""Policies and their tokenizers: loading and building them, their weights one by one, frozen copies, adapters merged.
+
+How a model is trained or sampled from does not belong here.
+
+Other rooms import: `attention_names`, `gguf_files`, `inference`, `load`, `merging`, `policy_weights`, `snapshot`.
+"""

@@ -1,7 +1,7 @@
 """Log-probabilities of a batch in one packed forward pass: no padding, each group's prompt once, the head where needed.
 
 The pass goes through the model as it is wrapped for training (DDP, FSDP2, DeepSpeed, PEFT) and through the fused head
-that TRL has put on it. `install` prepares a model: its attention becomes `tree_attention`'s, and a hook behind the
+that TRL has put on it. `install` prepares a model: its attention becomes `attention`'s, and a hook behind the
 backbone keeps only the hidden states that are scored. Without a `tree` a prepared model does what it did.
 """
 

@@ -185,6 +185,11 @@ class Ranks:
             raise shared
 
 
+def leave() -> None:
+    """End the group that the processes share: NCCL complains of one that is left to the interpreter's end."""
+    dist.destroy_process_group()
+
+
 def _beside() -> dist.ProcessGroup:
     """The group to agree over, with the time limit of the default group.
 

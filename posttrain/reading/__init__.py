@@ -1,1 +1,8 @@
-"""."""
+"""A run's directory read again, and what follows from it: why a step was what it was, other settings on the same
+signals, completions, runs against each other.
+
+Nothing here writes into a run. Pages are `report/`'s.
+
+Other rooms import: `compare`, `compare_spending`, `compare_weights`, `explain`, `explain_summary`, `replay`,
+`replay_shown`, `view`, `view_prompt`, `view_query`, `view_shown`.
+"""

@@ -1,1 +1,7 @@
-"""."""
+"""A recipe: its keys, where each was written, what contradicts what, and the arithmetic of its batches.
+
+A recipe is data: nothing here opens a data set or a model, and what is heavy is not imported.
+
+Other rooms import: `arithmetic`, `contradictions`, `mistakes`, `model_sections`, `recipe`, `section`, `sections`,
+`step_sizes`, `yamlfile`, `zero`.
+"""

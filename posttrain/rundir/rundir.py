@@ -6,7 +6,7 @@
     completions/step-000010.parquet  completions/eval-hybrid-000050.parquet
     checkpoints/{warmup,hybrid}/checkpoint-N/  warmup/ (the warmed-up model)  model/ (the final one)
 
-Only the main process of a distributed run opens the directory (see `shared_dir`); it holds a lock until it closes it
+Only the main process of a distributed run opens the directory (see `shared.py`); it holds a lock until it closes it
 or dies.
 """
 

@@ -7,7 +7,9 @@ A task is a frozen, keyword-only dataclass (validated inside the recipe by pydan
 - `slice_by`, the column that evaluation slices by difficulty,
 - `load(seed)`, which returns a `TaskData`.
 
-Generators live with their task. Nothing here imports torch.
+Generators live with their task; how a reward judges does not belong here.
+
+Other rooms import: `json_structure`, `knights_knaves`, `math`, `mixture`.
 """
 
 from __future__ import annotations

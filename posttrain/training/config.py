@@ -30,7 +30,7 @@ class HybridConfig(GRPOConfig):
             number in the group), so of neither the number of processes nor what else is sampled. `False` leaves TRL's
             own sampling with torch's generators.
         packed: Score rows in one sequence without padding, each group's prompt once, where the model allows it (see
-            `tree_scores.supports`); the gradients are those of TRL's padded rows, which `False` goes back to.
+            `packing.scores.supports`); the gradients are those of TRL's padded rows, which `False` goes back to.
         score_ahead: Completions that have ended are scored in the rewards' worker processes while others are still
             being sampled. The scores are the same; `False` is for measuring what that gains.
         drop_zero_advantage: Leave out completions whose advantage is 0 where they add nothing to the loss: `beta` 0, no

@@ -1,7 +1,7 @@
 """The GRPO half of a hybrid step: TRL's own, with prompts from a stream, seeded rollouts, and its numbers noted.
 
 `GRPOSide` is `GRPOTrainer` apart from where its prompts come from, what samples, and what is written down on the way;
-`window_side` has how a window's rows are trained on. `PRIVATE_NAMES` lists the private names of TRL that it touches.
+`window.side` has how a window's rows are trained on. `PRIVATE_NAMES` lists the private names of TRL that it touches.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from posttrain.rollouts.for_trl import (
 from posttrain.rollouts.sampling import EVALUATIONS
 from posttrain.rollouts.seeded import SeededRollouts
 from posttrain.scoring.ahead import ScoringAhead
-from posttrain.training import kl
 from posttrain.training.ledger import Recorder, completion_columns, rollout_rows, without_note
 from posttrain.training.streams import Stream
+from posttrain.training.window import kl
 from posttrain.training.window.side import WindowSide
 
 PRIVATE_NAMES: dict[str, tuple[str, ...]] = {

@@ -34,7 +34,7 @@ class SFTSide:
     Args:
         demonstrations: Rows with `prompt` and `completion`, or tokenised ones with `input_ids` and `labels`.
         model: The policy, already patched by TRL, not yet wrapped for several processes. Demonstrations are packed if
-            `tree_scores.install` has prepared it.
+            `packing.scores.install` has prepared it.
         tokenizer: The policy's.
         args: The trainer's settings.
         accelerator: The trainer's.

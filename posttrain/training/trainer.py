@@ -1,6 +1,6 @@
 """Stage 2: `HybridTrainer`, a `GRPOTrainer` whose every step is SFT, GRPO or both, as a controller says.
 
-Here are the clock and the step; `grpo_side` and `sft_side` have its halves, `hybrid_checkpoints` what is saved. Where
+Here are the clock and the step; `grpo_side` and `sft_side` have its halves, `checkpoints.hybrid` what is saved. Where
 private names of TRL and transformers are touched, `PRIVATE_NAMES` lists them with the parameters that we rely on; a
 test compares them with what is installed. What differs from `GRPOTrainer`:
 
@@ -39,13 +39,13 @@ from posttrain.scoring.ahead import ScoringAhead
 from posttrain.training.checkpoints.hybrid import HybridCheckpoints
 from posttrain.training.config import HybridConfig, check_arguments, check_engine_arguments, check_model
 from posttrain.training.gradnorm import add_gradients, total_norm, whole
-from posttrain.training.kl import DistanceFromStart
 from posttrain.training.ledger import FolderRecorder, Ledger, NewValues, Recorder, step_record
 from posttrain.training.losses import matched_sft_scale
 from posttrain.training.packable import against_packing
 from posttrain.training.sft_side import SFTSide
 from posttrain.training.skipped import SaveLater, SkippedSteps
 from posttrain.training.streams import Stream
+from posttrain.training.window.kl import DistanceFromStart
 from posttrain.training.zero import check_zero
 
 PRIVATE_NAMES: dict[str, tuple[str, ...]] = {"_get_grad_norm": ("self", "model", "grad_norm")}

@@ -1,1 +1,6 @@
-"""."""
+"""What is seen of a run while it trains: lines, the live view, trackers.
+
+Nothing here changes a run; what is read of it afterwards is `reading/`'s.
+
+Other rooms import: `live`, `progress`, `quiet`, `sparkline`, `terminal`, `trackers`.
+"""

@@ -29,13 +29,13 @@ from posttrain.training.checkpoints.resumable import check_resumable
 from posttrain.training.checkpoints.resume_state import (
     FORMAT,
     STATE,
-    Cut,
     describe_window,
     load_state,
     load_window,
     save_state,
     save_window,
 )
+from posttrain.training.window.cut import Cut
 
 
 def write(folder, step, content=b"weights"):

@@ -252,8 +252,3 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
         write_jsonl(out, rows())
     assert out.read_text() == '{"a": 1}\n'
     assert list(tmp_path.iterdir()) == [out]
-
-
-def test_no_torch():
-    code = "import sys, posttrain.tasks.knights_knaves; print({'torch', 'transformers', 'trl'} & {*sys.modules})"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"

@@ -158,6 +158,6 @@ def test_the_kl_with_a_fresh_adapter_is_that_of_its_copy(build, model, monkeypat
 
     how = {"max_steps": 3, "learning_rate": 1e-2, "kl_sample": 1.0}
     switched_off = kls(build(policy(), **how))
-    monkeypatch.setattr("posttrain.training.kl.has_fresh_adapter", lambda model: False)
+    monkeypatch.setattr("posttrain.training.window.kl.has_fresh_adapter", lambda model: False)
     assert kls(build(policy(), **how)) == pytest.approx(switched_off, rel=1e-6)
     assert switched_off[3] > 1e-5

@@ -9,15 +9,15 @@ import torch
 
 from posttrain.errors import ResumeError
 from posttrain.training.checkpoints.resume_state import (
-    Cut,
     describe_window,
     load_state,
     load_window,
     save_state,
     save_window,
 )
-from posttrain.training.kl import NAME, kl_sum
 from posttrain.training.window import window
+from posttrain.training.window.cut import Cut
+from posttrain.training.window.kl import NAME, kl_sum
 
 
 def rollouts(first, count, prompt_width=3, width=4):

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from posttrain.processes.ranks import Ranks
-from posttrain.training.checkpoints.resume_state import Cut
 from posttrain.training.window import window
 from posttrain.training.window.bins import WindowBins
+from posttrain.training.window.cut import Cut
 from posttrain.training.window.plan import Limits, Row, passes, plan_step, positions
 from posttrain.training.window.side import _fill_unknown
 

@@ -11,8 +11,8 @@ from trl import GRPOConfig, GRPOTrainer
 from trl.trainer import grpo_trainer
 
 from posttrain.controllers import GRPOOnly
-from posttrain.training.checkpoints.resume_state import cut_of
 from posttrain.training.trainer import HybridTrainer
+from posttrain.training.window.cut import cut_of
 from tests.training.conftest import COMMON, hybrid_args
 
 OURS_ALONE = ("packed", "drop_zero_advantage", "kl_sample", "completions_every")

@@ -1,6 +1,6 @@
 """`posttrain doctor`: whether this machine can run recipes, and what to do where it cannot.
 
-`judge` is pure: facts in, a line for each check out. The facts come from `doctor_facts`.
+`judge` is pure: facts in, a line for each check out. The facts come from `facts`.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def doctor(*, as_json: bool = False) -> int:
 
 
 def judge(facts: Facts) -> list[Check]:
-    """Every check of `facts`, which are as `doctor_facts.gather` returns them."""
+    """Every check of `facts`, which are as `facts.gather` returns them."""
     judges: tuple[Callable[[Facts], Iterator[Check]], ...] = (
         _versions, _gpus, _processes, _vllm, _attention, _memory, _disk, _hub, _cpu,
     )  # fmt: skip

@@ -24,7 +24,7 @@ COMPLETION = 8
 ROWS = 4
 """Of each part: prompts, demonstrations, held out."""
 VARIETY = {"import": "posttrain.planning.smoke.reward:variety"}
-"""A reward beside the recipe's own (see `smoke_reward`)."""
+"""A reward beside the recipe's own (see `reward.py`)."""
 GPU_ONLY: dict[str, Any] = {
     "bf16": False, "fp16": False, "bf16_full_eval": False, "fp16_full_eval": False, "tf32": None,
     "torch_compile": False, "use_liger_kernel": False,

@@ -1,7 +1,7 @@
 """`posttrain run RECIPE --smoke`: every part of a run, on a CPU, in a minute, with a tiny model of the recipe's kind.
 
 All of the recipe's data is loaded and checked, its rewards score real rows, its chat template renders the longest. Then
-a run of the scaled recipe (`smoke_recipe`) is stopped within each stage, resumed each time and brought to its end. What
+a run of the scaled recipe (`recipe.py`) is stopped within each stage, resumed each time and brought to its end. What
 the draws of the recipe's controller left out in its few steps, a further run of that kind alone makes up for.
 """
 

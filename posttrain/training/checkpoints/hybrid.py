@@ -8,7 +8,6 @@ from typing import Any
 from posttrain.controllers import Controller, State
 from posttrain.training.checkpoints.resume_state import (
     check_start,
-    cut_of,
     describe_window,
     load_state,
     load_window,
@@ -19,6 +18,7 @@ from posttrain.training.checkpoints.whole import WholeCheckpoints
 from posttrain.training.grpo_side import GRPOSide
 from posttrain.training.sft_side import SFTSide
 from posttrain.training.skipped import SkippedSteps
+from posttrain.training.window.cut import cut_of
 
 PRIVATE_NAMES: dict[str, tuple[str, ...]] = {
     "_load_from_checkpoint": ("self", "resume_from_checkpoint", "model"),

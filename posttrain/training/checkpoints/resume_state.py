@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from posttrain.errors import ResumeError
 from posttrain.training.window import window
+from posttrain.training.window.cut import Cut
 
 STATE = "posttrain.json"
 FORMAT = 3
@@ -23,28 +24,6 @@ FORMAT = 3
 
 READABLE = (2, 3)
 """Formats that are read: 2 has the same rows, with log-probabilities of all of them."""
-
-
-class Cut(NamedTuple):
-    """How a trainer cuts its windows.
-
-    Attributes:
-        rows: Completions in a window, over all processes.
-        micro_batches: Of each process in a window.
-        steps: Optimizer steps that share out the rows (see `window.optimizer_steps`).
-        iterations: Times that each row is trained on.
-    """
-
-    rows: int
-    micro_batches: int
-    steps: int
-    iterations: int
-
-
-def cut_of(args: Any) -> Cut:
-    """How a trainer with these `GRPOConfig` arguments cuts its windows."""
-    steps = window.optimizer_steps(args.steps_per_generation, args.gradient_accumulation_steps)
-    return Cut(args.generation_batch_size, args.steps_per_generation, steps, args.num_iterations)
 
 
 def save_state(checkpoint: Path, state: dict[str, Any]) -> None:

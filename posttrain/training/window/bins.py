@@ -1,4 +1,4 @@
-"""A window's micro-batches as `window_plan` has them, on every process: rows move to where they are trained on."""
+"""A window's micro-batches as `plan.py` has them, on every process: rows move to where they are trained on."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 
 from posttrain.processes.ranks import Ranks
-from posttrain.training.checkpoints.resume_state import Cut
 from posttrain.training.window import window
+from posttrain.training.window.cut import Cut
 from posttrain.training.window.plan import Limits, Plan, Row, plan_step, positions
 from posttrain.training.window.window import Rollouts
 

@@ -22,14 +22,13 @@ from trl.models.utils import disable_gradient_checkpointing
 from posttrain.packing.scores import FAMILIES, installed, row_scores
 from posttrain.processes.ranks import Ranks
 from posttrain.processes.zero import stage_of
-from posttrain.training import kl
-from posttrain.training.checkpoints.resume_state import cut_of
 from posttrain.training.config import HybridConfig
 from posttrain.training.ledger import Ledger
 from posttrain.training.losses import importance_ratio
 from posttrain.training.sampling_drift import SamplingDrift
-from posttrain.training.window import window
+from posttrain.training.window import kl, window
 from posttrain.training.window.bins import Planned, WindowBins
+from posttrain.training.window.cut import cut_of
 from posttrain.training.window.plan import passes
 from posttrain.training.window.window import Rollouts
 
@@ -69,7 +68,7 @@ class WindowSide(GRPOTrainer):
     _ledger: Ledger
 
     def begin_windows(self) -> None:
-        """Decide how windows are trained on; after TRL's constructor and `tree_scores.install`."""
+        """Decide how windows are trained on; after TRL's constructor and `packing.scores.install`."""
         args = self.args
         self._drift = SamplingDrift()
         self._share: Rollouts | None = None

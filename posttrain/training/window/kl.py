@@ -11,9 +11,9 @@ from torch import nn
 
 from posttrain.models.snapshot import PolicySnapshot, fingerprint, has_fresh_adapter
 from posttrain.processes.ranks import Ranks
-from posttrain.training.checkpoints.resume_state import cut_of
 from posttrain.training.config import HybridConfig
 from posttrain.training.losses import kl_k3
+from posttrain.training.window.cut import cut_of
 from posttrain.training.window.window import sampled_rows, sequences
 
 Score = Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]

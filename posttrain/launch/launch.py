@@ -48,8 +48,8 @@ def config_file(name: str) -> Path:
         ConfigError: There is neither.
     """
     if name in NAMES:
-        here = Path(__file__).parent
-        folders = (here / "launch_configs", here.parent / "recipes" / "accelerate")  # installed, or a checkout
+        package = Path(__file__).parents[1]
+        folders = (package / "launch_configs", package.parent / "recipes" / "accelerate")  # installed, or a checkout
         return next(folder for folder in folders if folder.is_dir()) / f"{name}.yaml"
     if Path(name).is_file():
         return Path(name)

@@ -78,7 +78,7 @@ def test_exit_status(
     def fail(args: object) -> None:
         raise error
 
-    monkeypatch.setattr(cli, "_data", fail)
+    monkeypatch.setattr("posttrain.commands.data._data", fail)
     arguments = ["data", "knights_knaves", "--people", "2", "--count", "1", "--out", "x"]
     assert cli.main(arguments) == status
     assert "Traceback" not in capsys.readouterr().err

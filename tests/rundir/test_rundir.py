@@ -177,7 +177,7 @@ def test_stages_are_done_once(tmp_path):
 
 HOLD = """
 import sys, time
-from posttrain.rundir import RunDir
+from posttrain.rundir.rundir import RunDir
 run = RunDir.open(sys.argv[1], {"a": 1}, {})
 if len(sys.argv) > 2:
     import multiprocessing
@@ -341,9 +341,9 @@ def test_an_evaluation_made_again_takes_the_place_of_the_first(tmp_path):
 FULL = """
 import resource, signal, sys
 from pathlib import Path
-from posttrain import files
+from posttrain.storage import files
 from posttrain.errors import CheckpointError
-from posttrain.rollouts.records import write_completions
+from posttrain.rundir.completions import write_completions
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 folder = Path(sys.argv[1])
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))

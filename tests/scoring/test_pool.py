@@ -224,8 +224,8 @@ def test_functions_of_a_script_travel_and_the_script_does_not_run_again(tmp_path
     (tmp_path / "train.py").write_text(
         textwrap.dedent("""
             import math
-            from posttrain.pool import RewardPool
-            from posttrain.reward import Reward
+            from posttrain.scoring.pool import RewardPool
+            from posttrain.scoring.score import Reward
 
             print("the script runs")
             SCALE = 0.25
@@ -300,8 +300,8 @@ def test_nothing_is_left_after_close():
 
 SCRIPT = """
 import sys, time
-from posttrain.pool import RewardPool
-from posttrain.reward import Reward
+from posttrain.scoring.pool import RewardPool
+from posttrain.scoring.score import Reward
 
 def hangs(completion):
     while True:

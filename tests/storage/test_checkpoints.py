@@ -113,7 +113,7 @@ def test_what_the_listing_does_not_show_is_sealed_if_it_is_named(tmp_path):
 FULL_DISK = """
 import resource, signal, sys, torch
 from pathlib import Path
-from posttrain.checkpoints import staged
+from posttrain.storage.checkpoints import staged
 from posttrain.errors import CheckpointError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))

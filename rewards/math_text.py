@@ -42,13 +42,16 @@ _REPLACED = [
         (r"\\\$|(?<!\\)\$", " "),
         (r"\\%", "%"),
         (r"(?i)\\text\{\s*(?:per\s?cent(?:age)?|pct)\s*\}|(?<![a-z\\])(?:per\s?cent(?:age)?|pct)(?![a-z])", "%"),
-        (r"\^\s*\{?\s*\\(?:circ|degree)\s*\}?|\\(?:degree|textdegree)(?![a-zA-Z])", r" \\text{ degrees}"),
+        (r"\s*\^\s*\{?\s*\\(?:circ|degree)(?![a-zA-Z])\s*\}?|\s*\\(?:degree|textdegree)(?![a-zA-Z])", r"^\\circ "),
+        (r",\s*(?:\.\s?){3,}|,\s*\\(?:dots[bc]?|cdots)(?![a-zA-Z])", r", \\ldots "),
         (r"(?i)\\text\{[\s,;]*(?:and|or)\s*\}|[\s,;]+(?:and|or)\s", ", "),
         (r",\s*,", ","),
     )
 ]  # fmt: skip
 _CURRENCY = re.compile(r"(?:US\s?|A|C)?\$|(?:Rs\.?|USD|EUR|GBP)\s*(?=\d)")
 _TEXT_UNIT = re.compile(r"\s*\\text\{([^{}]*)\}\s*(?:\^\s*\{?\s*-?\d\s*\}?|\^\s*\{\s*-?\d\s*\})?\s*$")
+#: Where the sign of degrees at the end belongs to a part of an expression and is no unit of the whole answer
+_DEGREES_INSIDE = re.compile(r"\\circ|\\(?:arc)?(?:sin|cos|tan|cot|sec|csc)|,")
 _PLAIN_UNIT = re.compile(
     r"(?<=[\d)}\s%])\s*((?:[A-Za-z]{1,20}\.?(?:\s*\^\s*\{?\d\}?|(?<=[cm]m)[23])?(?:\s+|\s*/\s*|-)?){1,5})$"
 )
@@ -136,9 +139,7 @@ def _numbers(text: str) -> str:
     text = _SPACED.sub(lambda match: match.group().replace(" ", ""), text)
     text = _GROUPED.sub(lambda match: match.group().replace(",", ""), text)
     text = _MIXED.sub(r"\1\\frac{\2}{\3}", text)
-    text = _SCIENTIFIC.sub(r"\1 \\times 10^{\2}", text)
-    # Without the sign math-verify reads 3(4) as the mixed number 3 + 4
-    return re.sub(r"(\d|\))\s*\(", r"\1\\cdot (", text) if re.search(r"\d\s*\(|\)\s*\(", text) else text
+    return _SCIENTIFIC.sub(r"\1 \\times 10^{\2}", text)
 
 
 def _without_frame(text: str) -> str:
@@ -181,6 +182,8 @@ def _plain_words(text: str) -> Answer:
 def _without_unit(text: str) -> tuple[str, str | None]:
     """The text without the units at its end, and the name of the unit if it is a known one."""
     name = None
+    if text.endswith("^\\circ") and not _DEGREES_INSIDE.search(text[: -len("^\\circ")]):
+        return text[: -len("^\\circ")].rstrip(), "degree"
     for _ in range(3):
         match = _TEXT_UNIT.search(text)
         if match is None or not text[: match.start()].strip():

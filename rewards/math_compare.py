@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 
+from posttrain.rewards.math_clock import same_time
 from posttrain.rewards.math_guard import OutOfTime, deadline
 from posttrain.rewards.math_judge import Unreadable, expression, forget, load, shown, verified
 from posttrain.rewards.math_numbers import plain_number, same_number
+from posttrain.rewards.math_pair import readings
 from posttrain.rewards.math_text import Answer, cleaned
 
 SECONDS = 2.0  # of computing, for everything that sympy does about one completion
@@ -19,7 +21,6 @@ NAME = re.compile(
     r"'*(?:\s*_\s*(?:\w|\{[^{}]*\}))?(?:\s*\^\s*\{?\s*-1\s*\}?)?(?:\s*\(\s*[A-Za-z](?:\s*,\s*[A-Za-z])*\s*\))?"
 )
 _PREFIX = re.compile(r"^\s*([A-Za-z]\s*(?=\\in)|\(\s*[A-Za-z](?:\s*,\s*[A-Za-z])*\s*\)\s*)(?:\\in(?![a-zA-Z])|=)")
-_TIME = re.compile(r"0?(\d{1,2}):(\d\d)(?:\s*(?:\\text\{)?\s*([ap])\.?\s*m\.?\s*\}?)?", re.IGNORECASE)
 
 
 def same_answer(gold: str, said: str) -> tuple[bool, str]:
@@ -47,7 +48,7 @@ def same_answer(gold: str, said: str) -> tuple[bool, str]:
 
 def _same_plain(gold: str, said: str) -> bool | None:
     """The verdict on two plain numbers, which needs no sympy; None for everything else."""
-    ours, theirs = cleaned(gold), cleaned(said)
+    ours, theirs = readings(gold, said)
     if ours.percent or theirs.percent or ours.base or theirs.base or (ours.unit and theirs.unit):
         return None
     one, other = plain_number(ours.math), plain_number(theirs.math)
@@ -60,7 +61,7 @@ def check_readable(gold: str) -> None:
         answer = cleaned(side)
         if not answer.math.strip():
             raise Unreadable("it is empty")
-        if answer.words or answer.base or plain_number(answer.math) or _TIME.fullmatch(side.strip()):
+        if answer.words or answer.base or answer.time or plain_number(answer.math):
             continue
         expression(answer.math)
 
@@ -81,11 +82,15 @@ def approximate(text: str) -> list[str]:
 
 
 def _same_exact(gold: str, said: str) -> bool:
-    ours, theirs = cleaned(gold), cleaned(said)
+    ours, theirs = readings(gold, said)
+    return ours == theirs or _same_answers(ours, theirs)
+
+
+def _same_answers(ours: Answer, theirs: Answer) -> bool:
     if not theirs.math.strip():
         raise Unreadable("it is empty")
-    if (times := _same_time(gold, said)) is not None:
-        return times
+    if ours.time or theirs.time:
+        return bool(ours.time and theirs.time and same_time(ours.time, theirs.time))
     if ours.words or theirs.words:
         return ours.words == theirs.words and ours.math == theirs.math
     if ours.unit and theirs.unit and ours.unit != theirs.unit:
@@ -96,17 +101,6 @@ def _same_exact(gold: str, said: str) -> bool:
             return False
         return ours.math.upper().lstrip("0") == theirs.math.upper().lstrip("0")
     return _same_percent(ours, theirs)
-
-
-def _same_time(gold: str, said: str) -> bool | None:
-    """Two clock times; None when the gold answer is none. With a.m. or p.m. on one side only, that is not compared."""
-    ours, theirs = _TIME.fullmatch(gold.strip()), _TIME.fullmatch(said.strip())
-    if ours is None:
-        return None
-    if theirs is None:
-        return False
-    halves = {half.lower() for half in (ours[3], theirs[3]) if half}
-    return ours.groups()[:2] == theirs.groups()[:2] and len(halves) < 2
 
 
 def _same_percent(gold: Answer, said: Answer) -> bool:

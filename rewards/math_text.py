@@ -6,6 +6,7 @@ import functools
 import re
 from dataclasses import dataclass
 
+from posttrain.rewards.math_clock import Time, clock
 from posttrain.rewards.math_units import MULTIPLIERS, NOT_UNITS, unit_name
 
 _LONGEST = 2_000  # characters; longer texts stay as they are, and are too long to be read
@@ -81,6 +82,10 @@ class Answer:
         percent: A percent sign was taken off its end.
         unit: The name of its unit, if that is a known one; see `math_units.py`.
         base: The base of the digits in `math`, if one was given.
+        time: It is a time of day; `math` is its text.
+        choice: The letter of a choice in front of it, as in `(B) 12`; `math` is then what stands behind.
+        as_unit: How it reads if letters at its end, which may be algebra, are a unit: `5` in metres for `5m`. Which
+            of both it is depends on the other answer; see `math_pair.readings`.
     """
 
     math: str
@@ -88,6 +93,9 @@ class Answer:
     percent: bool = False
     unit: str | None = None
     base: int | None = None
+    time: Time | None = None
+    choice: str | None = None
+    as_unit: Answer | None = None
 
 
 @functools.lru_cache(maxsize=4096)
@@ -99,6 +107,8 @@ def cleaned(text: str) -> Answer:
     if _WORDS.fullmatch(text):  # the common cases first
         return _plain_words(text)
     unit = "dollar" if re.match(r"\s*-?\s*\\?\$\s*[\d.]|.*\\\$", text) else None
+    if (time := clock(text)) is not None:
+        return Answer(text, time=time)
     text = _CURRENCY.sub(" ", text) if "$" in text or "R" in text or "U" in text or "E" in text else text
     text = _rewritten(text)
     text = _without_frame(text)

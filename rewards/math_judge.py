@@ -11,7 +11,7 @@ from typing import Any
 from posttrain.errors import RewardError
 from posttrain.rewards.math_guard import text_problem, tree_problem, uninterrupted
 from posttrain.rewards.math_numbers import PLACES, plain_number, rounding
-from posttrain.rewards.math_numeric import differ_in_numbers
+from posttrain.rewards.math_numeric import same_values
 from posttrain.rewards.math_reading import readable
 
 _TWO_NUMBERS = re.compile(r"\d(?:\s+|\s*\{\s*)\d")
@@ -29,10 +29,11 @@ def shown(text: str) -> str:
 
 
 def verified(gold: str, said: str) -> bool:
-    """What math-verify says, after our limits, with the holes closed that we know of."""
+    """What their values say, else what math-verify says, after our limits, with the holes closed that we know of."""
     ours, theirs = expression(gold), expression(said)
-    if differ_in_numbers(ours, theirs):
-        return False
+    same = same_values(ours, theirs)
+    if same is not None:
+        return same
     places = rounding(plain_number(gold), plain_number(said))
     same = _verify(ours, theirs, places)
     if not same and any(_imaginary(expression) for expression in (ours, theirs)):

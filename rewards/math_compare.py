@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from posttrain.rewards.math_clock import same_time
 from posttrain.rewards.math_guard import OutOfTime, deadline
 from posttrain.rewards.math_judge import Unreadable, expression, forget, load, shown, verified
 from posttrain.rewards.math_numbers import plain_number, same_number
-from posttrain.rewards.math_pair import readings
+from posttrain.rewards.math_pair import readings, same_quantity
 from posttrain.rewards.math_text import Answer, cleaned
 
 SECONDS = 2.0  # of computing, for everything that sympy does about one completion
@@ -61,7 +62,7 @@ def check_readable(gold: str) -> None:
         answer = cleaned(side)
         if not answer.math.strip():
             raise Unreadable("it is empty")
-        if answer.words or answer.base or answer.time or plain_number(answer.math):
+        if answer.words or answer.choice or answer.base or answer.time or plain_number(answer.math):
             continue
         expression(answer.math)
 
@@ -89,12 +90,17 @@ def _same_exact(gold: str, said: str) -> bool:
 def _same_answers(ours: Answer, theirs: Answer) -> bool:
     if not theirs.math.strip():
         raise Unreadable("it is empty")
+    if ours.choice and theirs.choice and (ours.only_choice or theirs.only_choice or ours.choice != theirs.choice):
+        return ours.choice == theirs.choice
+    if any(one.choice and not one.only_choice for one in (ours, theirs)):
+        # (B) 12 says both B and 12, and has to be right about each that the gold answer gives
+        return _same_answers(_without_choice(ours), _without_choice(theirs))
     if ours.time or theirs.time:
         return bool(ours.time and theirs.time and same_time(ours.time, theirs.time))
     if ours.words or theirs.words:
         return ours.words == theirs.words and ours.math == theirs.math
     if ours.unit and theirs.unit and ours.unit != theirs.unit:
-        return False
+        return same_quantity(ours, theirs)
     if ours.base or theirs.base:
         # The question often names the base, so an answer may leave it out; one that names it where gold doesn't is 5_6
         if theirs.base and ours.base != theirs.base:
@@ -103,12 +109,19 @@ def _same_answers(ours: Answer, theirs: Answer) -> bool:
     return _same_percent(ours, theirs)
 
 
+def _without_choice(answer: Answer) -> Answer:
+    return answer if answer.only_choice else replace(answer, choice=None)
+
+
 def _same_percent(gold: Answer, said: Answer) -> bool:
     """50% is 50% and 1/2, and, where a number stands alone, also 50: the sign is often left to the question."""
     if gold.percent == said.percent:
         return _same_math(gold.math, said.math)
     percent, other = (gold.math, said.math) if gold.percent else (said.math, gold.math)
     number, bare = plain_number(percent), plain_number(other)
+    if number is None and ";" not in percent + other and 0 < percent.count(",") == other.count(","):
+        pairs = zip(gold.math.split(","), said.math.split(","), strict=True)
+        return all(_same_percent(replace(gold, math=one), replace(said, math=two)) for one, two in pairs)
     if number is None:
         raise Unreadable("a percent sign after more than a number")
     if bare is not None and number.value == bare.value and abs(number.value) >= 1:

@@ -14,7 +14,9 @@ _SPELLED = {"infinity": r"\infty ", "inf": r"\infty "}
 _ROOT = re.compile(r"(?:\\|(?<![A-Za-z\\]))(sqrt|cbrt)\s*(?:(\()|(\d+(?:\.\d+)?|[A-Za-z](?![A-Za-z])))")
 _TIMES_TEN = re.compile(r"(\d)\s*[xX*]\s*(?=10\s*(?:\^|\*\*))")
 _POWER = re.compile(r"(?<=[\w)}\]])\s*\*\*\s*(?=[-\w({\\])")
-_ORDINAL = re.compile(r"(\d)\s*(?:\^\s*\{?\s*)?(?:\\text\s*\{\s*)?(?:st|nd|rd|th)(?![A-Za-z])\s*\}?\s*\}?", re.IGNORECASE)
+_ORDINAL = re.compile(
+    r"(\d)\s*(?:\^\s*\{?\s*)?(?:\\text\s*\{\s*)?(?:st|nd|rd|th)(?![A-Za-z])\s*\}?\s*\}?", re.IGNORECASE
+)
 _REPEATING = re.compile(
     r"(?P<whole>\d*)\s*\.\s*(?P<fixed>\d*)\s*(?:\\(?:overline|bar|dot|overset\s*\{[^{}]*\})\s*(?:\{\s*(?P<period>\d+)\s*\}"
     r"|(?P<one>\d))|\(\s*(?P<round>\d+)\s*\)(?!\s*[\w(^\\])|(?P<last>\d)(?P=last){2,}\s*(?:\.\.\.|\\[lc]?dots(?![a-z])))"

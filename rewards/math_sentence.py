@@ -22,10 +22,10 @@ _DOUBT = re.compile(
 _QUALIFIED = re.compile(r"^(?:about|approximately|approx\.?|around|roughly|circa)\s+(?=[-+]?[$\\\d.])", re.IGNORECASE)
 _EXACT = re.compile(r"^(?:exactly|precisely|only|just|a\s+total\s+of)\s+(?=[-+]?[$\\\d.])", re.IGNORECASE)
 _WORD = re.compile(r"[^\W\d_]{2,}")
-_VERBS = frozenset(
-    """is are was were be has have had can cannot must see shown does do did will would should may might answers varies
-    vary prove proof show follows exists holds there we it they she he""".split()
-)
+_VERBS = """
+    is are was were be has have had can cannot must see shown does do did will would should may might answers varies
+    vary prove proof show follows exists holds there we it they she he
+"""
 _POINTERS = re.compile(
     r"^(?:see|refer|answers?\s+(?:may|will|can)?\s*vary|proof|prove|shown?|as\s+(?:shown|above|below)|diagram|graph|figure"
     r"|explanation|sample\s+answer)\b",
@@ -65,6 +65,6 @@ def why_no_answer_text(text: str) -> str | None:
     words = [word.casefold() for word in _WORD.findall(re.sub(r"\\[A-Za-z]+", " ", text))]
     if _POINTERS.match(text) and len(words) > 1:
         return "it points to something else"
-    if len(words) >= _MOST_WORDS or (len(words) >= 4 and _VERBS & set(words)):
+    if len(words) >= _MOST_WORDS or (len(words) >= 4 and set(_VERBS.split()) & set(words)):
         return "no value stands at its end"
     return None

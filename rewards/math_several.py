@@ -11,17 +11,16 @@ _SIGNS = re.compile(r"\\[()\[\],;:! \\]|\\q?quad(?![a-zA-Z])|\\(?:text|mathrm|te
 _NAME = re.compile(r"(?:\\[A-Za-z]+|[A-Za-z])'?(?:_\{?\w{1,3}\}?)?(?:\([a-z]\))?\s*(?:=|\\in(?![a-z]))")
 _WORD = re.compile(r"[A-Za-z']+|\S")
 #: Words that only count on: what stands on both sides of them is one answer
-_JOINING = frozenset("and or also both as well plus respectively with either nor alongside together while".split())
+_JOINING = "and or also both as well plus respectively with either nor alongside together while"
 #: Words that offer another answer in place of the one before
-_HEDGING = frozenset(
-    "or maybe perhaps possibly alternatively otherwise either could might may probably another versus vs else".split()
-)
+_HEDGING = "or maybe perhaps possibly alternatively otherwise either could might may probably another versus vs else"
 #: Words that say nothing about the answer and may stand beside the others
-_FILLING = frozenset(
+_FILLING = (
     "the a an it is be answer answers answered final my other one option options guess choice value values result so"
     " that this i we think say solution solutions possibility possible candidate first second third if not"
-    " can also first second was would".split()
+    " can also first second was would"
 )
+_JOINS, _HEDGES, _FILLS = (frozenset(words.split()) for words in (_JOINING, _HEDGING, _FILLING))
 #: Words with which somebody takes back what stands before
 _CORRECTING = re.compile(
     r"\b(?:no|wait|actually|correct|correction|corrected|mistake|sorry|instead|rather|wrong|oops|hmm|error|recheck"
@@ -51,13 +50,13 @@ def belong_together(gap: str) -> bool:
     words = [word.casefold() for word in _WORD.findall(_SIGNS.sub(" ", bare))]
     if not words:
         return True
-    if not all(word in _JOINING for word in words):
+    if not all(word in _JOINS for word in words):
         if _CORRECTING.search(gap):
             return False
         if _STRONG_HEDGE.search(gap):
             return True
-    hedged = any(word in _HEDGING for word in words)
-    return all(word in _JOINING or word in _HEDGING or (hedged and word in _FILLING) for word in words)
+    hedged = any(word in _HEDGES for word in words)
+    return all(word in _JOINS or word in _HEDGES or (hedged and word in _FILLS) for word in words)
 
 
 def name_before(gap: str) -> str:

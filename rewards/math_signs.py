@@ -10,10 +10,10 @@ from fractions import Fraction
 _GREEK = (
     "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho sigma sigma tau upsilon"
     " phi chi psi omega"
-).split()
+)
 _CAPITALS = {"Γ": "Gamma", "Δ": "Delta", "Θ": "Theta", "Λ": "Lambda", "Ξ": "Xi", "Π": "Pi", "Σ": "Sigma", "Φ": "Phi",
              "Ψ": "Psi", "Ω": "Omega"}  # fmt: skip
-_LETTERS = {chr(0x3B1 + place): name for place, name in enumerate(_GREEK) if name != "omicron"} | _CAPITALS
+_LETTERS = {chr(0x3B1 + place): name for place, name in enumerate(_GREEK.split()) if name != "omicron"} | _CAPITALS
 #: Not the letters of a Greek word
 _GREEK_LETTER = re.compile(r"(?<![\u0370-\u03ff])[\u0391-\u03c9]{1,2}(?![\u0370-\u03ff])")
 _FRACTIONS = {
@@ -25,9 +25,9 @@ _SIGNS = str.maketrans(
         "\u2212": "-", "\u2013": "-", "\u2014": "-", "\u00d7": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ",
         "÷": "/", "\u2044": "/", "\u2215": "/", "\u2236": ":", "±": r"\pm ", "∓": r"\mp ", "∞": r"\infty ",
         "≤": r"\le ", "≥": r"\ge ", "⩽": r"\le ", "⩾": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "°": r"^\circ ",
-        "\u222a": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∉": r"\notin ", "∅": r"\emptyset ", "∖": r"\setminus ",
-        "∨": r"\lor ", "∧": r"\land ", "∠": r"\angle ", "△": r"\triangle ", "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}",
-        "ℕ": r"\mathbb{N}", "ℚ": r"\mathbb{Q}", "ℂ": r"\mathbb{C}", "⟨": r"\langle ", "⟩": r"\rangle ",
+        "\u222a": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∉": r"\notin ", "∅": r"\emptyset ", "\u2216": r"\setminus ",
+        "\u2228": r"\lor ", "∧": r"\land ", "∠": r"\angle ", "△": r"\triangle ", "\u211d": r"\mathbb{R}", "\u2124": r"\mathbb{Z}",
+        "\u2115": r"\mathbb{N}", "\u211a": r"\mathbb{Q}", "\u2102": r"\mathbb{C}", "⟨": r"\langle ", "⟩": r"\rangle ",
         "⌊": r"\lfloor ", "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil ", "…": r"\ldots ", "⋯": r"\ldots ",
         "\u2019": "'", "\u2032": "'", "“": '"', "”": '"', "\u00a0": " ", "\u2009": " ", "\u202f": " ", "\u3000": " ",
         "\u3001": ", ", "\u3002": ".", "✓": " ", "✔": " ", "✅": " ", "☑": " ", "\ufe0f": "",
@@ -85,8 +85,8 @@ _PLAIN_REPLACED = [
     for pattern, replacement in (
         (r"(?i)(?<![a-z\\])(?:per\s?cent(?:age)?|pct)(?![a-z])", "%"),
         (r",\s*(?:\.\s?){3,}", r", \\ldots "),
+        (r"(?i)(\\text\{[^{}]{0,80}[^{}\s,;])[\s,;]{1,9}(?:and|or)\s*\}", r"\1}, "),
         (r"(?i)\\text\{[\s,;]*(?:and|or)\s*\}|[\s,;]+(?:and|or)\s", ", "),
-        (r"(?i)(\\text\{[^{}]*[^{}\s,;])[\s,;]+(?:and|or)\s*\}", r"\1}, "),
         (r",\s*,", ","),
     )
 ]
@@ -97,7 +97,9 @@ def readable_signs(text: str) -> str:
     """A text with the signs beyond ASCII that have a spelling in LaTeX spelt so; letters of other alphabets stay."""
     if text.isascii():
         return text
-    text = _RAISED.sub(lambda match: "^{" + unicodedata.normalize("NFKC", match.group()).replace("−", "-") + "}", text)
+    text = _RAISED.sub(
+        lambda match: "^{" + unicodedata.normalize("NFKC", match.group()).replace("\u2212", "-") + "}", text
+    )
     text = _LOWERED.sub(lambda match: "_{" + unicodedata.normalize("NFKC", match.group()) + "}", text)
     text = _ROOT.sub(lambda match: _ROOTS[match[1]] + (f"{{{match[2]}}}" if match[2] else " "), text)
     text = _GREEK_LETTER.sub(lambda match: "".join(_greek(letter) for letter in match.group()), text)

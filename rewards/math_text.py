@@ -13,7 +13,7 @@ from posttrain.rewards.math_sentence import unqualified
 from posttrain.rewards.math_signs import one_spelling, readable_signs, tidied
 from posttrain.rewards.math_unit_names import MULTIPLIERS
 from posttrain.rewards.math_units import Unit, split_unit
-from posttrain.rewards.math_words import as_choice, as_words, letters_of_choices, normal_text, plain_words
+from posttrain.rewards.math_words import as_choice, as_words, letters_of_choices, named_choice, normal_text, plain_words
 
 __all__ = ["Answer", "cleaned", "tidied"]
 
@@ -24,6 +24,7 @@ _NAMES = {
     "negative infinity": r"-\infty", "minus infinity": r"-\infty", "empty set": r"\emptyset",
     "the empty set": r"\emptyset", "null set": r"\emptyset",
 }  # fmt: skip
+_COMMAND = re.compile(r"\\(?!text)[A-Za-z]+")
 _LEADING_TEXT = re.compile(r"^\\text\{\s*([^{}]*?)\s*\}")
 _TEXT_WITH_NUMBER = re.compile(r"\\text\{\s*([-+]?\d[\d.,]*(?:/\d+)?)(?![\d.,:])\s*([^{}]*)\}")
 _LETTER_IN_TEXT = re.compile(r"\\text\{\s*([A-Zei])\s*\}")
@@ -101,6 +102,8 @@ def _read(text: str, *, wrapped: bool = False, formula: bool = False) -> Answer:
         return Answer(text, time=time)
     if (name := _NAMES.get(text.casefold())) is not None:
         return Answer(name)
+    if (named := named_choice(text)) is not None:
+        return Answer(named, words=True, choice=named)
     if (words := plain_words(text)) is not None:
         return Answer(words, words=True, choice=words if len(words) == 1 else None)
     text, money = without_money(without_delimiters(text)) if not text.isalnum() else (text, None)
@@ -114,7 +117,7 @@ def _read(text: str, *, wrapped: bool = False, formula: bool = False) -> Answer:
     if not text[:1].isdigit() and not money and (words := as_words(text, wrapped=wrapped)) is not None:
         return Answer(words, words=True, choice=words if len(words) == 1 and words.isupper() else None)
     answer = _value(text, formula=formula, money=money)
-    if wrapped and any(character.isalpha() for character in answer.math.replace("\\", " ")):
+    if wrapped and len(text) > 1 and any(character.isalpha() for character in _COMMAND.sub("", answer.math)):
         return Answer(normal_text(text), words=True)
     return answer
 

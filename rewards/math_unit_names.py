@@ -8,16 +8,17 @@ from fractions import Fraction
 MULTIPLIERS = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 
 #: Words after which a number is not the answer that it looks like.
-NOT_UNITS = frozenset(
-    """or through until till between possibly perhaps probably either versus vs alternatively zero one two three four
+_NOT_UNITS = """
+    or through until till between possibly perhaps probably either versus vs alternatively zero one two three four
     five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen twenty
     thirty forty fifty sixty seventy eighty ninety and not but nor than minus plus times to from over under by dozen
     half halves third thirds quarter quarters fourth fourths fifth fifths sixth sixths eighth eighths tenth tenths
     hundredth hundredths thousandth thousandths squared cubed factorial pi sqrt root percent maybe wrong if is are was
     equals equal mod modulo choose twice thrice double triple i e sin cos tan log ln hundred thousand million billion
     trillion infinity inf base unless else instead actually incorrect false no k where when such might could
-    except excluding remainder""".split()
-)
+    except excluding remainder
+"""
+NOT_UNITS = frozenset(_NOT_UNITS.split())
 
 #: name | symbols, whose case counts | words, also with an s behind | what it measures | how many of the base unit
 _TABLE = """
@@ -120,7 +121,7 @@ COMPOUND = {"mph": (("mile", 1), ("hour", -1)), "kmh": (("km", 1), ("hour", -1))
             "fps": (("foot", 1), ("second", -1)), "mpg": (("mile", 1), ("gallon", -1)),
             "cc": (("cm", 3),), "sqft": (("foot", 2),)}  # fmt: skip
 #: Words that say that something is counted, and no unit in particular
-GENERIC = frozenset("unit units".split())
+GENERIC = frozenset({"unit", "units"})
 #: By symbol, in its own case
 SYMBOLS: dict[str, str] = {}
 #: By word in lower case
@@ -135,4 +136,13 @@ for _line in _TABLE.strip().splitlines():
     WORDS |= {form: _name for word in _words.split() for form in (word, f"{word}s")}
 
 #: Symbols that are letters of algebra as well, behind a number and without a word around them
-LETTERS = frozenset(symbol for symbol in SYMBOLS if len(symbol) == 1) | {"in", "ft", "lb", "min", "mi", "ha", "cl", "pt"}
+LETTERS = frozenset(symbol for symbol in SYMBOLS if len(symbol) == 1) | {
+    "in",
+    "ft",
+    "lb",
+    "min",
+    "mi",
+    "ha",
+    "cl",
+    "pt",
+}

@@ -10,7 +10,7 @@ from fractions import Fraction
 from posttrain.rewards.math_unit_names import COMPOUND, GENERIC, LETTERS, NOT_UNITS, SIZES, SYMBOLS, WORDS
 
 _POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3, "squared": 2, "cubed": 3}
-_FILLING = frozenset("per of a each the".split())
+_FILLING = frozenset({"per", "of", "a", "each", "the"})
 _PART = re.compile(r"[^\W\d_]+|\^\s*\{?\s*\(?\s*(-?\d)\s*\)?\s*\}?|\d|[/()*·.-]|\\cdot|\\times|\s+|.", re.DOTALL)
 _TOKEN = re.compile(
     r"\\text\{[^{}]*\}|\\[A-Za-z]+|\\.|[^\W\d_]+|\^\s*\{\s*-?\d\s*\}|\^\s*-?\d(?![\d.])|\s+|.", re.DOTALL
@@ -72,6 +72,8 @@ def split_unit(text: str) -> Unit | None:
     if wrapped:
         return None if value.endswith(("=", "<", ">", "(", "+", "-", "^", "_")) else Unit(value, name)
     letters = _are_letters(words)
+    if letters and not apart and words[:1].isupper():
+        return None  # 60 N is a force, 5C a product
     if _VALUE_END.search(value):
         # 2x and 3abc are products of variables, 3 cm and 3 red apples are not
         known = name is not None or (apart and _names_unit(words))
@@ -93,9 +95,7 @@ def _start_of_unit(tokens: list[str]) -> int:
             if not _is_unit_word(token):
                 break
             start = position = position - 1
-        elif token.isspace() or token in ("/", "-", ".", "\\cdot"):
-            position -= 1
-        elif (token.startswith("^") or token in ("2", "3")) and position > 1 and _takes_power(tokens[position - 2], token):
+        elif token.isspace() or token in ("/", "-", ".", "\\cdot") or _is_power(tokens, position):
             position -= 1
         else:
             break
@@ -112,7 +112,11 @@ def _is_unit_word(word: str) -> bool:
     return known or bool(_LONG_WORD.search(word)) or not word.isascii()
 
 
-def _takes_power(token: str, power: str) -> bool:
+def _is_power(tokens: list[str], position: int) -> bool:
+    """Whether the token before a position is the power of a unit before it."""
+    token, power = tokens[position - 2] if position > 1 else "", tokens[position - 1]
+    if not power.startswith("^") and power not in ("2", "3"):
+        return False
     if token.startswith("\\text{"):
         return power.startswith("^")
     return token.isalpha() and token in SYMBOLS and (power.startswith("^") or len(token) > 1)
@@ -127,7 +131,9 @@ def _named(word: str) -> str | None:
 
 
 def _names_unit(words: str) -> bool:
-    return any(_named(word) or word.casefold() in GENERIC or word in COMPOUND for word in re.findall(r"[^\W\d_]{2,}", words))
+    return any(
+        _named(word) or word.casefold() in GENERIC or word in COMPOUND for word in re.findall(r"[^\W\d_]{2,}", words)
+    )
 
 
 def _are_letters(words: str) -> bool:
@@ -181,7 +187,7 @@ def unit_name(words: str) -> str | None:
 
 
 def ratio(one: str, other: str) -> Fraction | None:
-    """How many of the other unit one unit is, such as 60 for `hour` and `minute`; None when they measure other things."""
+    """How many of the other unit one unit is, as 60 for `hour` and `minute`; None when they measure other things."""
     sizes = []
     for name in (one, other):
         size, measured = Fraction(1), {}

@@ -27,13 +27,17 @@ _ONE = r"(?:\([A-J]\)|[A-J])"
 _LETTERS = re.compile(rf"{_ONE}(?:\s*[,;&]\s*(?:and\s+|or\s+)?{_ONE})+", re.IGNORECASE)
 
 
+def named_choice(text: str) -> str | None:
+    """The letter of 'Option B'; None for everything else."""
+    match = _NAMED_CHOICE.fullmatch(text)
+    return match[1].upper() if match else None
+
+
 def as_choice(text: str) -> tuple[str, str] | None:
     """The letter of a choice and what stands behind it, if anything; None when a text starts with no such letter.
 
     A letter that stands there without a bracket or stop is one only by itself; two letters are no choice.
     """
-    if match := _NAMED_CHOICE.fullmatch(text):
-        return match[1].upper(), ""
     match = _CHOICE.match(text) if text[:1].isalpha() or text[:1] in "([" else None
     if match is None:
         return None
@@ -82,7 +86,9 @@ def as_words(text: str, *, wrapped: bool) -> str | None:
     if not bare or not any(character.isalpha() for character in bare):
         return None
     if len(bare) == 1:
-        return bare if bare.isupper() or wrapped or not bare.isascii() else None
+        return bare if bare.isupper() or not bare.isascii() else None
+    if not wrapped and "\\text" in text and not _is_text(_TEXT.sub("", text).strip()):
+        return None  # n \text{ ways}
     if (words := plain_words(bare)) is not None:
         return words
     if not (wrapped and "\\" not in bare) and not _is_text(bare):
@@ -91,7 +97,7 @@ def as_words(text: str, *, wrapped: bool) -> str | None:
 
 
 def _is_text(text: str) -> bool:
-    """A plain text that starts with a word and has nothing of a formula; with letters of another alphabet in any case."""
+    """A text that starts with a word, or has one of another alphabet, and nothing of a formula."""
     if _MATHEMATICS.search(text):
         return False
     words = _WORD.findall(text)

@@ -11,10 +11,9 @@ from typing import Any
 
 from posttrain.rewards.role_statements import CONTRADICTED, HEDGED, read_roles
 from posttrain.rewards.role_words import Vocabulary
+from posttrain.rewards.thinking import answer_section
 from posttrain.scoring.score import Score
 
-_THINK_TAG = re.compile(r"<(/?)think(?:ing)?>", re.IGNORECASE)
-_ANSWER_TAG = re.compile(r"<(/?)answer>", re.IGNORECASE)
 _HEADING = re.compile(
     r"^[^\w\n]{0,12}(?:(?:so|thus|hence|therefore),? )?(?:(?:the|my|our) )?(?:final |correct )?"
     r"(?:answers?|conclusions?|solutions?|verdict|result)\b(?:[^\w\n]{0,6}$|(?: is| are)?[^\w\n]{0,6}:)",
@@ -83,27 +82,6 @@ def score(
             notes.append(f"no statement about {name}")
     parts = {"correct_share": right / len(names), "complete": float(len(parsed) == len(names))}
     return Score(float(right == len(names)), parts=parts, parsed=parsed, note="; ".join(notes) or "everyone right")
-
-
-def answer_section(completion: str) -> tuple[str, bool]:
-    """The text after the thinking, narrowed to the last `<answer>` section, and whether there was one.
-
-    An `<answer>` that is never closed runs to the end. Thinking that is never closed leaves nothing.
-    """
-    text, thinking = completion, None
-    for thinking in _THINK_TAG.finditer(completion):  # noqa: B007 (the last one is wanted)
-        pass
-    if thinking is not None:
-        text = completion[thinking.end() :] if thinking.group(1) else ""
-    opened = closed = None
-    for tag in _ANSWER_TAG.finditer(text):
-        if not tag.group(1):
-            opened, closed = tag.end(), None
-        elif opened is not None and closed is None:
-            closed = tag.start()
-    if opened is None:
-        return text, False
-    return text[opened:closed], True
 
 
 def _read(section: str, tagged: bool, vocabulary: Vocabulary, copies: list[Any]) -> dict[int, bool | str]:

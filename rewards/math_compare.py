@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
+from posttrain.rewards.math_clock import same_time
 from posttrain.rewards.math_guard import OutOfTime, deadline
 from posttrain.rewards.math_judge import Unreadable, expression, forget, load, shown, verified
 from posttrain.rewards.math_numbers import plain_number, same_number
+from posttrain.rewards.math_pair import readings, same_quantity
 from posttrain.rewards.math_text import Answer, cleaned
 
 SECONDS = 2.0  # of computing, for everything that sympy does about one completion
@@ -19,7 +22,6 @@ NAME = re.compile(
     r"'*(?:\s*_\s*(?:\w|\{[^{}]*\}))?(?:\s*\^\s*\{?\s*-1\s*\}?)?(?:\s*\(\s*[A-Za-z](?:\s*,\s*[A-Za-z])*\s*\))?"
 )
 _PREFIX = re.compile(r"^\s*([A-Za-z]\s*(?=\\in)|\(\s*[A-Za-z](?:\s*,\s*[A-Za-z])*\s*\)\s*)(?:\\in(?![a-zA-Z])|=)")
-_TIME = re.compile(r"0?(\d{1,2}):(\d\d)(?:\s*(?:\\text\{)?\s*([ap])\.?\s*m\.?\s*\}?)?", re.IGNORECASE)
 
 
 def same_answer(gold: str, said: str) -> tuple[bool, str]:
@@ -47,7 +49,7 @@ def same_answer(gold: str, said: str) -> tuple[bool, str]:
 
 def _same_plain(gold: str, said: str) -> bool | None:
     """The verdict on two plain numbers, which needs no sympy; None for everything else."""
-    ours, theirs = cleaned(gold), cleaned(said)
+    ours, theirs = readings(gold, said)
     if ours.percent or theirs.percent or ours.base or theirs.base or (ours.unit and theirs.unit):
         return None
     one, other = plain_number(ours.math), plain_number(theirs.math)
@@ -60,7 +62,7 @@ def check_readable(gold: str) -> None:
         answer = cleaned(side)
         if not answer.math.strip():
             raise Unreadable("it is empty")
-        if answer.words or answer.base or plain_number(answer.math) or _TIME.fullmatch(side.strip()):
+        if answer.words or answer.choice or answer.base or answer.time or plain_number(answer.math):
             continue
         expression(answer.math)
 
@@ -81,15 +83,24 @@ def approximate(text: str) -> list[str]:
 
 
 def _same_exact(gold: str, said: str) -> bool:
-    ours, theirs = cleaned(gold), cleaned(said)
+    ours, theirs = readings(gold, said)
+    return ours == theirs or _same_answers(ours, theirs)
+
+
+def _same_answers(ours: Answer, theirs: Answer) -> bool:
     if not theirs.math.strip():
         raise Unreadable("it is empty")
-    if (times := _same_time(gold, said)) is not None:
-        return times
+    if ours.choice and theirs.choice and (ours.only_choice or theirs.only_choice or ours.choice != theirs.choice):
+        return ours.choice == theirs.choice
+    if any(one.choice and not one.only_choice for one in (ours, theirs)):
+        # (B) 12 says both B and 12, and has to be right about each that the gold answer gives
+        return _same_answers(_without_choice(ours), _without_choice(theirs))
+    if ours.time or theirs.time:
+        return bool(ours.time and theirs.time and same_time(ours.time, theirs.time))
     if ours.words or theirs.words:
         return ours.words == theirs.words and ours.math == theirs.math
     if ours.unit and theirs.unit and ours.unit != theirs.unit:
-        return False
+        return same_quantity(ours, theirs)
     if ours.base or theirs.base:
         # The question often names the base, so an answer may leave it out; one that names it where gold doesn't is 5_6
         if theirs.base and ours.base != theirs.base:
@@ -98,15 +109,8 @@ def _same_exact(gold: str, said: str) -> bool:
     return _same_percent(ours, theirs)
 
 
-def _same_time(gold: str, said: str) -> bool | None:
-    """Two clock times; None when the gold answer is none. With a.m. or p.m. on one side only, that is not compared."""
-    ours, theirs = _TIME.fullmatch(gold.strip()), _TIME.fullmatch(said.strip())
-    if ours is None:
-        return None
-    if theirs is None:
-        return False
-    halves = {half.lower() for half in (ours[3], theirs[3]) if half}
-    return ours.groups()[:2] == theirs.groups()[:2] and len(halves) < 2
+def _without_choice(answer: Answer) -> Answer:
+    return answer if answer.only_choice else replace(answer, choice=None)
 
 
 def _same_percent(gold: Answer, said: Answer) -> bool:
@@ -115,6 +119,9 @@ def _same_percent(gold: Answer, said: Answer) -> bool:
         return _same_math(gold.math, said.math)
     percent, other = (gold.math, said.math) if gold.percent else (said.math, gold.math)
     number, bare = plain_number(percent), plain_number(other)
+    if number is None and ";" not in percent + other and 0 < percent.count(",") == other.count(","):
+        pairs = zip(gold.math.split(","), said.math.split(","), strict=True)
+        return all(_same_percent(replace(gold, math=one), replace(said, math=two)) for one, two in pairs)
     if number is None:
         raise Unreadable("a percent sign after more than a number")
     if bare is not None and number.value == bare.value and abs(number.value) >= 1:

@@ -11,6 +11,7 @@ import re
 
 from posttrain.rewards.math_compare import EQUALS, NAME, approximate
 from posttrain.rewards.math_numbers import plain_number
+from posttrain.rewards.math_pair import readings
 from posttrain.rewards.math_text import cleaned, tidied
 
 _LONGEST_PROMPT = 50_000  # characters, from the end
@@ -47,11 +48,11 @@ def why_no_answer(gold: str, said: str, prompt: str = "") -> str | None:
     """
     golds = {key for side in approximate(gold) for key in _keys(side)}
     text = approximate(said)[0]
-    parts = _parts(cleaned(text).math)
-    if golds & set(map(_key, [said, cleaned(text).math, *parts])):
+    whole = readings(approximate(gold)[0], text)[1].math
+    parts = _parts(whole)
+    if golds & set(map(_key, [said, whole, *parts])):
         return None
     question = _question(prompt[-_LONGEST_PROMPT:])
-    whole = cleaned(text).math
     if _operates(whole) and _stands_in(_key(whole), question):
         return "repeats the question"
     reasons = [_why_not(part, golds, question, numbers=_is_of_numbers(gold)) for part in parts]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from posttrain.rewards.knights_knaves import answer_section
+from posttrain.rewards.thinking import answer_section
 
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*(?=\{|\d)")  # \boxed5 is LaTeX as well
 _BOXES_TRIED = 1000  # from the end, until one is not empty
@@ -25,7 +25,7 @@ def final_answer(completion: str, *, strict: bool = True) -> tuple[str | None, s
     """The text of the final answer, and where it was: `boxed`, `####`, `phrase`, `answer tag` or `last number`.
 
     What follows the thinking counts, and of that the last `<answer>` section when there is one; see
-    `knights_knaves.answer_section`. In it the last box with something in it counts, else the rest of the line
+    `thinking.answer_section`. In it the last box with something in it counts, else the rest of the line
     after the last `####`, else what follows the last 'the answer is' or 'final answer:', else the whole `<answer>`
     section. A last box that is never closed is no answer, whatever came before it.
 

@@ -25,12 +25,16 @@ _MOST_BITS = 20_000  # of any number on the way: 6,000 decimal digits
 _MOST_NODES = 1_500
 _MOST_EXPANDED = 60  # degree of a power of a sum
 _BINOMIAL = re.compile(r"\\[dt]?binom")
-_SMALL_BINOMIAL = re.compile(r"\\[dt]?binom\s*\{\s*(?:\d{1,4}|[A-Za-z])\s*\}\s*\{\s*(?:\d{1,4}|[A-Za-z])\s*\}")
+_SMALL = r"\{\s*(?:\d{1,4}(?!\d)|[A-Za-z]|[-+]|\s){1,8}\}"
+_SMALL_BINOMIAL = re.compile(rf"\\[dt]?binom\s*{_SMALL}\s*{_SMALL}")
 _DOUBLE_SUBSCRIPT = re.compile(r"_\s*(?:\w\s*|\{[^{}]*)_")
 #: x^x^x: the parser tries every way to read it, in time that doubles with each, and nothing may interrupt it
 _TOWER = re.compile(r"\^\s*[-+]?\s*(?:\w|\\[A-Za-z]+|\{[^{}]*\}|\([^()]*\))(?:\s*_\s*(?:\w|\{[^{}]*\}))?[\s']*\^")
 _DIVISION = re.compile(r"[/:]|\\(?:div|over)(?![a-zA-Z])")
-_UNFINISHED = re.compile(r"\\(?:sum|prod|int|iint|oint|lim|gcd|lcm|frac\s*\{?\s*d)(?![a-zA-Z])|\\choose")
+_UNFINISHED = re.compile(
+    r"\\(?:sum|prod|int|iint|oint|lim|gcd|lcm)(?![a-zA-Z])|\\choose"
+    r"|\\frac\s*\{\s*(?:d(?:\s*\^\s*\{?\d\}?)?\s*[a-zA-Z]?|\\partial[^{}]*)\s*\}\s*\{\s*(?:d\s*[a-zA-Z]|\\partial)"
+)
 #: sympy classes that mean a computation rather than an answer
 _COMPUTATIONS = frozenset({"Sum", "Product", "Integral", "Limit", "Derivative", "Subs"})
 _EXPONENTIAL = frozenset({"exp", "sinh", "cosh", "tanh", "coth", "sech", "csch", "gamma"})
@@ -82,6 +86,11 @@ def tree_problem(expression: Any) -> str | None:
         return str(refused)
     except RecursionError:
         return "an expression nested too deep"
+
+
+def size_in_bits(expression: Any) -> float:
+    """An upper bound for the binary digits of a number, before or after the point, that `tree_problem` lets pass."""
+    return _bits(expression, [0])
 
 
 class _Refused(Exception):

@@ -11,9 +11,10 @@ from typing import Any
 from posttrain.errors import RewardError
 from posttrain.rewards.math_guard import text_problem, tree_problem, uninterrupted
 from posttrain.rewards.math_numbers import PLACES, plain_number, rounding
-from posttrain.rewards.math_numeric import differ_in_numbers
+from posttrain.rewards.math_numeric import same_values
+from posttrain.rewards.math_reading import readable
 
-_TWO_NUMBERS = re.compile(r"\d\s+\d")
+_TWO_NUMBERS = re.compile(r"\d(?:\s+|\s*\{\s*)\d")
 
 _NUMBER_WITH_SUBSCRIPT = re.compile(r"\d\s*_")
 
@@ -28,10 +29,11 @@ def shown(text: str) -> str:
 
 
 def verified(gold: str, said: str) -> bool:
-    """What math-verify says, after our limits, with the holes closed that we know of."""
+    """What their values say, else what math-verify says, after our limits, with the holes closed that we know of."""
     ours, theirs = expression(gold), expression(said)
-    if differ_in_numbers(ours, theirs):
-        return False
+    same = same_values(ours, theirs)
+    if same is not None:
+        return same
     places = rounding(plain_number(gold), plain_number(said))
     same = _verify(ours, theirs, places)
     if not same and any(_imaginary(expression) for expression in (ours, theirs)):
@@ -75,16 +77,23 @@ def forget() -> None:
 @functools.lru_cache(maxsize=1024)
 def _read(text: str) -> Any:
     from latex2sympy2_extended import NormalizationConfig
-    from math_verify import LatexExtractionConfig, parse
+    from latex2sympy2_extended.latex2sympy2 import ConversionConfig, latex2sympy
+    from latex2sympy2_extended.math_normalization import normalize_latex
+    from math_verify.grader import should_treat_as_complex
 
-    # Units are off already, and its own list of them takes the t off 2t
-    normal = NormalizationConfig(units=False, malformed_operators=True, nits=True, boxed="all")
-    only_box = LatexExtractionConfig(
-        try_extract_without_anchor=False, boxed_match_priority=0, normalization_config=normal
-    )
+    # Units are off already, and its own list of them takes the t off 2t; arguments are in braces already
+    normal = normalize_latex(text, NormalizationConfig(units=False, malformed_operators=False, boxed="none"))
     with uninterrupted():  # its parser keeps tables that have to stay whole; `text_problem` bounds the time
-        found = parse(f"\\boxed{{{text}}}", [only_box], parsing_timeout=0)
-    return next((one for one in found if not isinstance(one, str)), None)
+        try:
+            return latex2sympy(
+                normal,
+                is_real=not should_treat_as_complex(normal),
+                convert_degrees=True,
+                normalization_config=None,
+                conversion_config=ConversionConfig(lowercase_symbols=False),  # R^2-r^2 is not 0
+            )
+        except Exception:  # it raises what it likes
+            return None
 
 
 def expression(text: str) -> Any:
@@ -95,6 +104,7 @@ def expression(text: str) -> Any:
     """
     load()
     problem = text_problem(text)
+    text = text if problem else readable(text)
     if problem is None and _TWO_NUMBERS.search(text):
         problem = "two numbers side by side"
     if problem is None and _NUMBER_WITH_SUBSCRIPT.search(text):

@@ -11,6 +11,7 @@ _DECIMAL = re.compile(rf"([+-]?)\s*({_INTEGER}?)\.(\d+)")
 _WHOLE = re.compile(rf"([+-]?)\s*({_INTEGER})")
 _SLASH = re.compile(r"([+-]?)\s*(\d+)\s*/\s*(\d+)")
 _FRAC = re.compile(r"([+-]?)\s*\\frac\s*(?:\{\s*([+-]?\d+)\s*\}|(\d))\s*(?:\{\s*(\d+)\s*\}|(\d))")
+_MIXED = re.compile(r"([+-]?)\s*(\d+)\s*\\frac\s*(?:\{\s*(\d+)\s*\}|(\d))\s*(?:\{\s*(\d+)\s*\}|(\d))")
 _LONGEST = 400  # characters: Python's own limit for turning digits into numbers is further off
 #: A Python float, and so a sympy Float read from text, keeps this many digits.
 _FLOAT_DIGITS = 15
@@ -21,7 +22,7 @@ _KEPT_DIGITS = 4  # of a small number
 
 @dataclass(frozen=True, slots=True)
 class PlainNumber:
-    """An integer, a decimal or a simple fraction.
+    """An integer, a decimal, a simple fraction or a mixed number.
 
     Args:
         value: The exact value.
@@ -35,7 +36,7 @@ class PlainNumber:
 
 
 def plain_number(text: str) -> PlainNumber | None:
-    """A text such as `-1,234.5`, `7`, `1/2` or `\\frac{-3}{4}` as a number; None for everything else.
+    """A text such as `-1,234.5`, `7`, `1/2`, `\\frac{-3}{4}` or `2\\frac{1}{3}` as a number; None for everything else.
 
     A comma before exactly three digits is a thousands separator. The text is one that `math_text.cleaned` returned.
     """
@@ -53,6 +54,9 @@ def plain_number(text: str) -> PlainNumber | None:
         sign, top, bottom = match.groups()
     elif match := _FRAC.fullmatch(text):
         sign, top, bottom = match[1], match[2] or match[3], match[4] or match[5]
+    elif match := _MIXED.fullmatch(text):
+        sign, whole, bottom = match[1], match[2], match[5] or match[6]
+        top = str(int(whole) * int(bottom) + int(match[3] or match[4]))
     else:
         return None
     if not int(bottom):

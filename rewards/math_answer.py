@@ -16,15 +16,29 @@ what equals the gold answer without being one.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from posttrain.rewards.math_compare import check_readable, same_answer
 from posttrain.rewards.math_echo import why_no_answer
 from posttrain.rewards.math_extract import final_answer, gold_answer
 from posttrain.rewards.math_judge import Unreadable, load, shown
+<<<<<<< HEAD
 from posttrain.scoring.score import Score
+=======
+from posttrain.rewards.math_sentence import why_no_answer_text
+from posttrain.rewards.math_text import cleaned
+>>>>>>> origin/main
 
 _LONGEST_ANSWER = 5_000  # characters
+_COMMAND = re.compile(r"\\text\{[^{}]*\}|\\(?:begin|end)\s*\{[^{}]*\}(?:\{[^{}]*\})?|\\[A-Za-z]+")
+_LONG_WORD = re.compile(r"(?<![A-Za-z])(?=[a-z]*[aeiouy])[A-Za-z][a-z]{2,}(?![A-Za-z])")
+_KINDS = {
+    "empty": re.compile("empty"),
+    "words": re.compile("^words"),
+    "computation": re.compile("^a computation"),
+    "size": re.compile("too (?:big|many|deep)|more than|characters$|deep$|huge|high power|of too many"),
+}
 
 
 def score(completion: str, *, answer: str | None, prompt: str = "", strict: bool = True, **row: Any) -> Score | None:
@@ -42,7 +56,7 @@ def score(completion: str, *, answer: str | None, prompt: str = "", strict: bool
         Score with the text of the answer as `parsed`, and as `note` where it was or why it earns nothing.
     """
     answer = gold_answer(answer or "")
-    if not answer.strip():
+    if not answer.strip() or _why_no_value(answer) is not None:
         return None
     said, where = final_answer(completion, strict=strict)
     try:
@@ -64,12 +78,30 @@ score.prepare = load  # type: ignore[attr-defined]  # a worker imports math-veri
 
 
 def why_unreadable(answer: str | None) -> str | None:
-    """Why a gold answer cannot be read, in words; None when it can."""
+    """Why a gold answer cannot be read, as `kind: answer: reason`; None when it can.
+
+    The kinds are `empty`, `sentence` (words that end in no value), `computation` (a sum or an integral to be computed),
+    `size` (too long, or too big to compute), `words` (words in the middle of a formula) and `notation` (all others).
+    """
     answer = gold_answer(answer or "")
     if not answer.strip():
-        return "there is no answer"
+        return "empty: there is no answer"
+    if (why := _why_no_value(answer)) is not None:
+        return f"sentence: {shown(answer)!r}: {why}"
     try:
         check_readable(answer)
     except Unreadable as problem:
-        return f"{shown(answer)!r}: {problem}"
+        return f"{_kind(str(problem))}: {shown(answer)!r}: {problem}"
     return None
+
+
+def _why_no_value(gold: str) -> str | None:
+    """Why a gold answer is a sentence that nobody could repeat word by word; None when it is something else."""
+    answer = cleaned(gold)
+    if answer.words:
+        return why_no_answer_text(gold)
+    return "words, and no value at their end" if len(_LONG_WORD.findall(_COMMAND.sub(" ", answer.math))) > 1 else None
+
+
+def _kind(problem: str) -> str:
+    return next((kind for kind, pattern in _KINDS.items() if pattern.search(problem)), "notation")

@@ -55,6 +55,11 @@ def spoken_value(text: str) -> str | None:
     return value
 
 
+def starts_with_value(text: str) -> bool:
+    """Whether a text starts as a value does: with a number, a formula, a bracket or a letter by itself."""
+    return _VALUE.match(text.lstrip("*_ ")) is not None
+
+
 def unqualified(text: str) -> str:
     """`7` of 'about 7' and 'exactly 7'; a bound such as 'at least 7' stays what it is."""
     return _EXACT.sub("", _QUALIFIED.sub("", text))

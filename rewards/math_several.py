@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from posttrain.rewards.math_text import cleaned
+
 _LONGEST_GAP = 120  # characters between two marks that may belong together
 #: Signs between two answers that say nothing by themselves, LaTeX's delimiters and spaces among them
 _SIGNS = re.compile(r"\\[()\[\],;:! \\]|\\q?quad(?![a-zA-Z])|\\(?:text|mathrm|textbf)\s*\{|[\s$*_.,;:&{}()\[\]|/~-]+")
@@ -68,6 +70,11 @@ def name_before(gap: str) -> str:
 
 
 def as_one(answers: Sequence[str]) -> str:
-    """Answers that belong together as one text: a list, or the answer itself where all of them are the same."""
-    distinct = list(dict.fromkeys(answer.strip() for answer in answers))
-    return distinct[0] if len(distinct) == 1 else ", ".join(distinct)
+    """Answers that belong together as one text: a list, or the last of them where all are the same."""
+    distinct = {_key(answer): answer.strip() for answer in answers}
+    return ", ".join(distinct.values())
+
+
+def _key(answer: str) -> tuple[str, bool, str | None]:
+    read = cleaned(answer)
+    return read.math.replace(" ", ""), read.percent, read.choice

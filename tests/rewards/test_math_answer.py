@@ -348,7 +348,7 @@ def test_the_last_box_is_balanced() -> None:
     assert last_boxed("\\boxed{\\{1\\}} and \\boxed{ }") == "\\{1\\}"
     assert last_boxed("\\boxed{1") == ""
     assert last_boxed("no box") is None
-    assert final_answer("\\boxed{1} \\boxed {2}") == ("2", "boxed")
+    assert final_answer("\\boxed{1}; no, \\boxed {2}") == ("2", "boxed")
 
 
 def test_plain_numbers_need_no_sympy() -> None:

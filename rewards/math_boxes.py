@@ -1,0 +1,73 @@
+r"""What the last `\boxed{...}` of a text holds, together with those before it that are part of the same answer."""
+
+from __future__ import annotations
+
+import re
+
+from posttrain.rewards.math_several import as_one, belong_together, name_before
+
+BOX = re.compile(r"\\(?:boxed|fbox)\s*(?=\{|\d)")  # \boxed5 is LaTeX as well
+_BOXES_TRIED = 1000  # from the end, until one is not empty
+_MOST_TOGETHER = 20
+_LONGEST_BOX = 100_000  # characters looked through for the end of a box
+
+
+def last_boxed(text: str) -> str | None:
+    r"""What is in the last `\boxed{...}` that is not empty; "" when the last is never closed, None without any.
+
+    Boxes before it count with it where the words between say so, as in `\boxed{3} and \boxed{8}`: `3, 8`; see
+    `math_several.py`. Braces are balanced; `\{` and `\}` are no braces. The time is linear in the text's length.
+    """
+    boxes = list(BOX.finditer(text))[-_BOXES_TRIED:]
+    for number in range(len(boxes) - 1, -1, -1):
+        end = _end(text, boxes[number].end())
+        if end is None:
+            return ""
+        content = _inside(text, boxes[number].end(), end)
+        if content:
+            return _with_those_before(text, boxes[:number], boxes[number].start(), content)
+    return None
+
+
+def _with_those_before(text: str, boxes: list[re.Match[str]], start: int, content: str) -> str:
+    contents, names = [content], []
+    for box in reversed(boxes[-_MOST_TOGETHER:]):
+        end = _end(text, box.end())
+        if end is None:
+            break
+        if end > start:  # around the other one
+            continue
+        gap = text[end:start]
+        inside = _inside(text, box.end(), end)
+        if not inside or not belong_together(gap):
+            break
+        names.insert(0, name_before(gap))
+        contents.insert(0, inside)
+        start = box.start()
+    names.insert(0, name_before(text[max(0, start - 40) : start]))
+    if len(contents) > 1 and all(names) and "=" not in "".join(contents):
+        contents = [f"{name} {inside}" for name, inside in zip(names, contents, strict=True)]
+    return as_one(contents)
+
+
+def _inside(text: str, start: int, end: int) -> str:
+    return (text[start + 1 : end - 1] if text[start] == "{" else text[start:end]).strip()
+
+
+def _end(text: str, start: int) -> int | None:
+    """Where the box whose brace or digit is at `start` ends; None when it is not closed, or far away."""
+    if text[start] != "{":
+        return start + 1
+    depth, position, end = 0, start, min(len(text), start + _LONGEST_BOX)
+    while position < end:
+        character = text[position]
+        if character == "\\":
+            position += 1  # whatever it is, it is no brace
+        elif character == "{":
+            depth += 1
+        elif character == "}":
+            depth -= 1
+            if not depth:
+                return position + 1
+        position += 1
+    return None

@@ -23,12 +23,9 @@ from posttrain.rewards.math_compare import check_readable, same_answer
 from posttrain.rewards.math_echo import why_no_answer
 from posttrain.rewards.math_extract import final_answer, gold_answer
 from posttrain.rewards.math_judge import Unreadable, load, shown
-<<<<<<< HEAD
-from posttrain.scoring.score import Score
-=======
 from posttrain.rewards.math_sentence import why_no_answer_text
 from posttrain.rewards.math_text import cleaned
->>>>>>> origin/main
+from posttrain.scoring.score import Score
 
 _LONGEST_ANSWER = 5_000  # characters
 _COMMAND = re.compile(r"\\text\{[^{}]*\}|\\(?:begin|end)\s*\{[^{}]*\}(?:\{[^{}]*\})?|\\[A-Za-z]+")

@@ -1,27 +1,29 @@
-"""Whether two answers to a math problem are the same: rules of our own, and `math_judge.py` for what is left."""
+"""Whether two answers to a math problem are the same.
+
+Decided by what they are: sets of real numbers (`math_regions.py`), values with their names (`math_systems.py`), lists,
+sets, points and matrices (`math_lists.py`), whose parts are compared in turn, and single things (`math_leaf.py`). What
+is said about letters is taken off before (`math_families.py`).
+"""
 
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from collections.abc import Iterator
 
-from posttrain.rewards.math_clock import same_time
+from posttrain.rewards.math_families import alike, unqualified
 from posttrain.rewards.math_guard import OutOfTime, deadline
-from posttrain.rewards.math_judge import Unreadable, expression, forget, load, shown, verified
+from posttrain.rewards.math_judge import Unreadable, forget, load, shown
+from posttrain.rewards.math_leaf import check_leaf, same_leaf
+from posttrain.rewards.math_lists import same_list, without_name
+from posttrain.rewards.math_names import NAME
 from posttrain.rewards.math_numbers import plain_number, same_number
-from posttrain.rewards.math_pair import readings, same_quantity
+from posttrain.rewards.math_pair import readings
+from posttrain.rewards.math_regions import region, same_region
+from posttrain.rewards.math_shape import DOTS, shape
+from posttrain.rewards.math_systems import same_system, system
 from posttrain.rewards.math_text import Answer, cleaned
 
 SECONDS = 2.0  # of computing, for everything that sympy does about one completion
-
-EQUALS = re.compile(r"(?<![<>!\\=:])=(?!=)")
-_RELATION = re.compile(r"[<>]|\\(?:le|ge|ne|lt|gt|in|subset)(?![a-zA-Z])")
-NAME = re.compile(
-    r"(?:\\(?!frac|sqrt|text|pi(?![a-z])|infty)[A-Za-z]+\s*\{?\s*[A-Za-z]*\s*\}?|[A-Za-z]{1,4}|\|[A-Z]{2}\|"
-    r"|[A-Za-z][A-Za-z ]*[A-Za-z]|\\text\{[^{}]*\})"
-    r"'*(?:\s*_\s*(?:\w|\{[^{}]*\}))?(?:\s*\^\s*\{?\s*-1\s*\}?)?(?:\s*\(\s*[A-Za-z](?:\s*,\s*[A-Za-z])*\s*\))?"
-)
-_PREFIX = re.compile(r"^\s*([A-Za-z]\s*(?=\\in)|\(\s*[A-Za-z](?:\s*,\s*[A-Za-z])*\s*\)\s*)(?:\\in(?![a-zA-Z])|=)")
 
 
 def same_answer(gold: str, said: str) -> tuple[bool, str]:
@@ -34,8 +36,8 @@ def same_answer(gold: str, said: str) -> tuple[bool, str]:
     """
     same = _same_plain(gold, said)
     if same is None:
-        check_readable(gold)
         load()  # outside the time limit: the first time it takes longer than any answer may
+        check_readable(gold)
         try:
             with deadline(SECONDS):
                 same = _same(gold, said)
@@ -60,17 +62,39 @@ def check_readable(gold: str) -> None:
     """Raise Unreadable when there is nothing that an answer could be compared with."""
     for side in approximate(gold):
         answer = cleaned(side)
-        if not answer.math.strip():
-            raise Unreadable("it is empty")
-        if answer.words or answer.choice or answer.base or answer.time or plain_number(answer.math):
+        if _is_single(answer) or plain_number(answer.math):
             continue
-        expression(answer.math)
+        text = unqualified(side)[0]
+        try:
+            with deadline(SECONDS):
+                if region(text) is None:
+                    for leaf in leaves(text):
+                        check_leaf(cleaned(leaf))
+        except OutOfTime as problem:
+            forget()
+            raise Unreadable(f"not read within {SECONDS:g} s of computing") from problem
+
+
+def leaves(text: str) -> Iterator[str]:
+    """The single things that an answer is made of, however deep, without their names."""
+    if (named := system(text)) is not None:
+        for row in named.rows:
+            for value in row:
+                yield from leaves(value)
+        return
+    made = shape(without_name(text)[1])
+    if made.kind == "one":
+        yield text if len(made.parts[0]) == len(text.strip()) else made.parts[0]
+        return
+    for part in made.parts:
+        if not DOTS.fullmatch(part):
+            yield from leaves(part)
 
 
 def _same(gold: str, said: str) -> bool:
     golds, saids = approximate(gold), approximate(said)
     # Of what is said, 'A ≈ B' is A: two different answers are none. Gold gives both as right.
-    return any(_same_exact(one, saids[0]) for one in golds)
+    return any(_same_whole(*alike(one, saids[0])) for one in golds)
 
 
 def approximate(text: str) -> list[str]:
@@ -82,123 +106,17 @@ def approximate(text: str) -> list[str]:
     return sides or [text]
 
 
-def _same_exact(gold: str, said: str) -> bool:
+def _same_whole(gold: str, said: str) -> bool:
     ours, theirs = readings(gold, said)
-    return ours == theirs or _same_answers(ours, theirs)
-
-
-def _same_answers(ours: Answer, theirs: Answer) -> bool:
-    if not theirs.math.strip():
-        raise Unreadable("it is empty")
-    if ours.choice and theirs.choice and (ours.only_choice or theirs.only_choice or ours.choice != theirs.choice):
-        return ours.choice == theirs.choice
-    if any(one.choice and not one.only_choice for one in (ours, theirs)):
-        # (B) 12 says both B and 12, and has to be right about each that the gold answer gives
-        return _same_answers(_without_choice(ours), _without_choice(theirs))
-    if ours.time or theirs.time:
-        return bool(ours.time and theirs.time and same_time(ours.time, theirs.time))
-    if ours.words or theirs.words:
-        return ours.words == theirs.words and ours.math == theirs.math
-    if ours.unit and theirs.unit and ours.unit != theirs.unit:
-        return same_quantity(ours, theirs)
-    if ours.base or theirs.base:
-        # The question often names the base, so an answer may leave it out; one that names it where gold doesn't is 5_6
-        if theirs.base and ours.base != theirs.base:
-            return False
-        return ours.math.upper().lstrip("0") == theirs.math.upper().lstrip("0")
-    return _same_percent(ours, theirs)
-
-
-def _without_choice(answer: Answer) -> Answer:
-    return answer if answer.only_choice else replace(answer, choice=None)
-
-
-def _same_percent(gold: Answer, said: Answer) -> bool:
-    """50% is 50% and 1/2, and, where a number stands alone, also 50: the sign is often left to the question."""
-    if gold.percent == said.percent:
-        return _same_math(gold.math, said.math)
-    percent, other = (gold.math, said.math) if gold.percent else (said.math, gold.math)
-    number, bare = plain_number(percent), plain_number(other)
-    if number is None and ";" not in percent + other and 0 < percent.count(",") == other.count(","):
-        pairs = zip(gold.math.split(","), said.math.split(","), strict=True)
-        return all(_same_percent(replace(gold, math=one), replace(said, math=two)) for one, two in pairs)
-    if number is None:
-        raise Unreadable("a percent sign after more than a number")
-    if bare is not None and number.value == bare.value and abs(number.value) >= 1:
+    if ours == theirs and ours.math.strip():
         return True
-    hundredth = number.value / 100
-    as_fraction = f"\\frac{{{hundredth.numerator}}}{{{hundredth.denominator}}}"
-    return _same_math(as_fraction, other) if gold.percent else _same_math(other, as_fraction)
+    if not _is_single(ours) or not _is_single(theirs):
+        for kind in (same_region, same_system, same_list):
+            same = kind(gold, said, _same_whole)
+            if same is not None:
+                return same
+    return same_leaf(ours, theirs)
 
 
-def _same_math(gold: str, said: str) -> bool:
-    ours, theirs = plain_number(gold), plain_number(said)
-    if ours is not None and theirs is not None:
-        same = same_number(ours, theirs)
-        return verified(gold, said) if same is None else same
-    gold, said = _without_common_name(gold), _without_common_name(said)
-    gold_name, gold_rest = _assignment(gold)
-    said_name, said_rest = _assignment(said)
-    if len(gold_rest) == len(said_rest) == 1 and gold_name is None and said_name is None:
-        gold, said = gold_rest[0], said_rest[0]
-    if gold_name is not None and said_name is not None:
-        return gold_name == said_name and _same_math(gold_rest[-1], said_rest[-1])
-    if gold_name is not None and len(said_rest) == 1:
-        return _same_math(gold_rest[-1], said)
-    if gold_name is None and len(gold_rest) == 1 and (said_name is not None or len(said_rest) > 1):
-        # Every part after the name has to be the gold answer: 10/4 = 2.5, but not 1 = 2 = 3
-        return not _RELATION.search(said) and all(_same_math(gold, part) for part in said_rest)
-    prefixes = {re.sub(r"\s", "", match[1]) for match in (_PREFIX.match(gold), _PREFIX.match(said)) if match}
-    if prefixes:  # x \in ..., (x, y) = ...
-        return len(prefixes) == 1 and _same_math(_PREFIX.sub("", gold), _PREFIX.sub("", said))
-    if _bracket(gold) != _bracket(said) and "" not in (_bracket(gold), _bracket(said)):
-        return False
-    return verified(gold, said) or _verified_as_lists(gold, said)
-
-
-def _assignment(text: str) -> tuple[str | None, list[str]]:
-    """`x`, [`2+3`, `5`] from `x=2+3=5`; the name is None where there is none, or where several things are named."""
-    if "==" in text:
-        raise Unreadable("two equals signs in a row")
-    parts = [part.strip() for part in EQUALS.split(text)]
-    if len(parts) == 1:
-        return None, [text]
-    if not parts[0]:  # a bare '= 5'
-        parts = parts[1:]
-    if not all(parts):
-        raise Unreadable("an equation without one of its sides")
-    if len(parts) == 1:
-        return None, parts
-    if any("," in part for part in parts[:-1]):
-        return None, [text] if len(parts) == 2 else parts
-    if NAME.fullmatch(parts[0]) and not re.search(r"(?<![a-z])not?(?![a-z])|\\ne", parts[0]):
-        return re.sub(r"\s+", "", parts[0]), parts[1:]
-    return None, parts
-
-
-def _without_common_name(text: str) -> str:
-    """`2, 3` from `x=2, x=3`; anything else as it is."""
-    parts = text.split(",")
-    if text.count("=") != len(parts) or len(parts) < 2:
-        return text
-    halves = [part.partition("=") for part in parts]
-    names = {name.strip() for name, _, _ in halves}
-    if len(names) > 1 or not NAME.fullmatch(names.pop()):
-        return text
-    return ", ".join(value.strip() for _, _, value in halves)
-
-
-def _bracket(text: str) -> str:
-    """`{` for a set, `(` for an interval, a point or a union of them, "" for anything else."""
-    text = text.strip()
-    if text.startswith("\\{") and text.endswith("\\}"):
-        return "{"
-    return "(" if text[:1] in "([" and text[-1:] in ")]" and "," in text else ""
-
-
-def _verified_as_lists(gold: str, said: str) -> bool:
-    """Once more with 100,200 as two numbers, where the other side shows that it is a list."""
-    grouped = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
-    if bool(grouped.search(gold)) == bool(grouped.search(said)) or "," not in grouped.sub("", gold + said):
-        return False
-    return verified(grouped.sub(", ", gold), grouped.sub(", ", said))
+def _is_single(answer: Answer) -> bool:
+    return bool(answer.words or answer.time or answer.base or answer.choice)

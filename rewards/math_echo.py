@@ -9,7 +9,9 @@ from __future__ import annotations
 import functools
 import re
 
-from posttrain.rewards.math_compare import EQUALS, NAME, approximate
+from posttrain.rewards.math_compare import approximate, leaves
+from posttrain.rewards.math_families import unqualified
+from posttrain.rewards.math_names import EQUALS, NAME
 from posttrain.rewards.math_numbers import plain_number
 from posttrain.rewards.math_pair import readings
 from posttrain.rewards.math_text import cleaned, tidied
@@ -28,6 +30,11 @@ _UNDONE = re.compile(
 )
 _ROOT_OR_FRACTION = re.compile(r"\\sqrt|\\frac|/")
 _ONLY_NUMBERS = re.compile(r"(?:[\d\s.,;:()\[\]{}/+-]|\\[{}]|\\(?:frac|pm|cup|infty)(?![a-z]))+")
+_BUILDER = re.compile(
+    r"^\s*(?:\\\{\s*)?[A-Za-z]\s*(?:\\in\s*\\mathbb\s*\{?\s*R\s*\}?\s*)?(?:\\mid(?![a-z])|\||:)(?=.*[<>\\])"
+)
+_INEQUALITY = re.compile(r"[<>]|\\(?:le|ge|ne|lt|gt|in|setminus|cup|cap|lor|land)(?![a-zA-Z])")
+_DISTANCE = re.compile(r"\|\s*[A-Za-z]\s*(?:[-+]\s*[\d./]+\s*)?\|(?=\s*(?:[<>]|\\[lg]))")
 _NO_MEANING = re.compile(r"[\s{}$]+|\\(?:left|right)(?![a-zA-Z])|\.(?!\d)")
 _TIMES = re.compile(r"\\(?:times|cdot)(?![a-zA-Z])")
 _SILENT_TIMES = re.compile(r"\*(?=[(A-Za-z\\])|(?<=[)A-Za-z])\*")
@@ -49,21 +56,28 @@ def why_no_answer(gold: str, said: str, prompt: str = "") -> str | None:
     golds = {key for side in approximate(gold) for key in _keys(side)}
     text = approximate(said)[0]
     whole = readings(approximate(gold)[0], text)[1].math
-    parts = _parts(whole)
-    if golds & set(map(_key, [said, whole, *parts])):
+    if golds & set(map(_key, [said, whole, *_parts(whole)])):
         return None
     question = _question(prompt[-_LONGEST_PROMPT:])
     if _operates(whole) and _stands_in(_key(whole), question):
         return "repeats the question"
-    reasons = [_why_not(part, golds, question, numbers=_is_of_numbers(gold)) for part in parts]
-    return None if None in reasons or not reasons else reasons[0]
+    numbers = _is_of_numbers(gold)
+    for leaf in leaves(unqualified(text)[0]):
+        reasons = [_why_not(part, golds, question, numbers=numbers) for part in _parts(cleaned(leaf).math)]
+        if reasons and None not in reasons:
+            return reasons[0]
+    return None
 
 
 def _why_not(part: str, golds: set[str], question: str, *, numbers: bool) -> str | None:
     """Why one side of an answer such as `2+3=5` is no answer by itself; one side that is one is enough."""
+    if _key(part) in golds:
+        return None
     if _operates(part) and _stands_in(_key(part), question):
         return "repeats the question"
-    return "leaves the arithmetic undone" if numbers and _undone(part) else None
+    # 1 < x < 5 and |x-2| < 3 are as good as (1, 5) and (-1, 5)
+    sides = [side.strip() for side in _INEQUALITY.split(_DISTANCE.sub("x", _BUILDER.sub("", part)))]
+    return "leaves the arithmetic undone" if numbers and any(map(_undone, sides)) else None
 
 
 def _keys(gold: str) -> list[str]:
@@ -79,8 +93,14 @@ def _parts(math: str) -> list[str]:
 
 def _is_of_numbers(gold: str) -> bool:
     """The gold answer is a number, or a list, a point or intervals of numbers, and itself computed."""
-    math = _parts(cleaned(approximate(gold)[-1]).math)
-    return bool(math) and bool(_ONLY_NUMBERS.fullmatch(math[-1])) and not _undone(math[-1])
+    found = [cleaned(leaf).math for leaf in leaves(unqualified(approximate(gold)[-1])[0])]
+    return bool(found) and all(map(_is_number, found))
+
+
+def _is_number(math: str) -> bool:
+    parts = _parts(math)
+    solved = len(parts) == 1 or NAME.fullmatch(math.partition("=")[0].strip()) or _ONLY_NUMBERS.fullmatch(parts[0])
+    return bool(solved and parts and _ONLY_NUMBERS.fullmatch(parts[-1])) and not _undone(parts[-1])
 
 
 def _undone(math: str) -> bool:

@@ -8,19 +8,20 @@ is said about letters is taken off before (`math_families.py`).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
+from posttrain.rewards.math_equations import is_equation
 from posttrain.rewards.math_families import alike, unqualified
 from posttrain.rewards.math_guard import OutOfTime, deadline
 from posttrain.rewards.math_judge import Unreadable, forget, load, shown
 from posttrain.rewards.math_leaf import check_leaf, same_leaf
 from posttrain.rewards.math_lists import same_list, without_name
-from posttrain.rewards.math_names import NAME
+from posttrain.rewards.math_names import EQUALS, NAME
 from posttrain.rewards.math_numbers import plain_number, same_number
 from posttrain.rewards.math_pair import readings
 from posttrain.rewards.math_regions import region, same_region
 from posttrain.rewards.math_shape import DOTS, shape
-from posttrain.rewards.math_systems import same_system, system
+from posttrain.rewards.math_systems import named_value, same_system, system
 from posttrain.rewards.math_text import Answer, cleaned
 
 SECONDS = 2.0  # of computing, for everything that sympy does about one completion
@@ -107,15 +108,25 @@ def approximate(text: str) -> list[str]:
 
 
 def _same_whole(gold: str, said: str) -> bool:
-    ours, theirs = readings(gold, said)
-    if ours == theirs and ours.math.strip():
+    if gold.strip() == said.strip() and gold.strip():
         return True
+    ours, theirs = readings(gold, said)
     if not _is_single(ours) or not _is_single(theirs):
-        for kind in (same_region, same_system, same_list):
+        for kind in (same_region, same_system, same_list, _same_named):
             same = kind(gold, said, _same_whole)
             if same is not None:
                 return same
-    return same_leaf(ours, theirs)
+    return (ours == theirs and bool(ours.math.strip())) or same_leaf(ours, theirs)
+
+
+def _same_named(gold: str, said: str, same: Callable[[str, str], bool]) -> bool | None:
+    """The verdict on `x=5` against `5` or `x=5`; None where neither is named, or the gold answer is an equation."""
+    (name, ours), (other_name, theirs) = named_value(gold), named_value(said)
+    if (name is None and other_name is None) or is_equation(gold, said):
+        return None
+    if name is None and shape(gold).kind == "one" and EQUALS.search(gold):
+        return None
+    return (name is None or other_name is None or name == other_name) and same(ours, theirs)
 
 
 def _is_single(answer: Answer) -> bool:

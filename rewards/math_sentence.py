@@ -50,6 +50,8 @@ def spoken_value(text: str) -> str | None:
     before, value = text[: verbs[-1].start()], text[verbs[-1].end() :].strip()
     if _DOUBT.search(before) or not _VALUE.match(value):
         return None
+    if value.count("{") != value.count("}"):  # the verb stands in a \\text behind a formula
+        return None
     if any(_VALUE.match(text, verb.end()) for verb in verbs[:-1]):
         return None
     return value

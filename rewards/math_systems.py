@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from posttrain.rewards.math_names import EQUALS, is_name, key, one_letter, tuple_names, usual_order
-from posttrain.rewards.math_shape import Shape, shape
+from posttrain.rewards.math_shape import Shape, plain, shape
 
 Same = Callable[[str, str], bool]
 _MOST_ROWS = 20
@@ -75,6 +75,12 @@ def system(text: str) -> System | None:
             return None
         rows.append(tuple(values[start + here.index(name)] for name in first))
     return System(tuple(first), tuple(rows))
+
+
+def named_value(text: str) -> tuple[str | None, str]:
+    """`x` and `30^\\circ` from `x=30^\\circ`; without a name None and the text itself."""
+    pair = _pair(plain(text)) if "=" in text else None
+    return pair or (None, text)
 
 
 def _pair(part: str) -> tuple[str, str] | None:

@@ -1,7 +1,7 @@
 """How far a value is from its schema: the share of violated keywords, and of required keys that are there.
 
 Validation is `jsonschema`'s. Each of its keywords is wrapped to count itself and to look at the clock. Those that could
-take long in one go have a version of their own here: patterns (matched by `regex`, which takes a time limit),
+take long in one go have a version of their own here: what has patterns (matched by `regex`, which takes a time limit),
 `uniqueItems` and `multipleOf` (exact: 19.99 is a multiple of 0.01).
 """
 
@@ -12,46 +12,37 @@ from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from fractions import Fraction
-from itertools import zip_longest
+from functools import cache
 from typing import Any
 
-from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 from jsonschema.validators import extend
 from referencing import Registry
 
-from posttrain.rewards.json_schema import CheckedSchema, compiled
-from posttrain.rewards.json_values import ArrayOrder, key, matched
+from posttrain.rewards.json_drafts import Draft
+from posttrain.rewards.json_evaluated import evaluated_keys
+from posttrain.rewards.json_patterns import compiled
+from posttrain.rewards.json_required import MISSING, Found, Judge, Place
+from posttrain.rewards.json_schema import CheckedSchema
+from posttrain.rewards.json_values import ArrayOrder, key
 
 _GROUPS = {
-    "object": "required dependentRequired minProperties maxProperties additionalProperties propertyNames "
+    "object": "required dependentRequired dependencies minProperties maxProperties additionalProperties propertyNames "
     "unevaluatedProperties",
-    "array": "minItems maxItems uniqueItems contains unevaluatedItems",
+    "array": "minItems maxItems uniqueItems contains additionalItems unevaluatedItems",
     "string": "minLength maxLength pattern",
     "number": "minimum maximum exclusiveMinimum exclusiveMaximum multipleOf",
 }
 _APPLIES_TO = {word: kind for kind, words in _GROUPS.items() for word in words.split()}
-#: Keywords that only hand the value on; what they lead to counts for itself.
-_HAND_ON = frozenset(
-    [
-        "$ref",
-        "$dynamicRef",
-        "allOf",
-        "properties",
-        "patternProperties",
-        "items",
-        "prefixItems",
-        "dependentSchemas",
-        "format",
-    ]
-)
-#: Keywords that count as one, whatever is inside them.
-_AS_ONE = frozenset(
-    ["anyOf", "oneOf", "not", "if", "contains", "propertyNames", "unevaluatedItems", "unevaluatedProperties"]
-)
+_KINDS = {
+    "hand on": "$ref $dynamicRef $recursiveRef allOf properties patternProperties items prefixItems dependentSchemas "
+    "format",
+    "as one": "anyOf oneOf not if contains propertyNames dependencies unevaluatedItems unevaluatedProperties",
+}
+_HAND_ON = frozenset(_KINDS["hand on"].split())  # hand the value on; what they lead to counts for itself
+_REST = frozenset(["additionalProperties", "additionalItems"])  # so do these, if they are no boolean
+_AS_ONE = frozenset(_KINDS["as one"].split())  # count as one, whatever is inside them
 _KEPT_PROBLEMS = 3
-MISSING: Any = object()
-"""Stands for no value; `None` is JSON's null."""
 
 
 class TooLong(Exception):
@@ -76,8 +67,9 @@ class Grade:
 @dataclass
 class _Tally:
     deadline: float
-    applied: set[tuple[Any, ...]] = field(default_factory=set)
-    violated: set[tuple[Any, ...]] = field(default_factory=set)
+    checked: CheckedSchema
+    applied: set[Place] = field(default_factory=set)
+    violated: set[Place] = field(default_factory=set)
     inside: int = 0
 
     def left(self) -> float:
@@ -86,7 +78,7 @@ class _Tally:
             raise TooLong
         return seconds
 
-    def add(self, place: tuple[Any, ...], *, violated: bool) -> None:
+    def add(self, place: Place, *, violated: bool) -> None:
         self.applied.add(place)
         if violated:
             self.violated.add(place)
@@ -108,30 +100,91 @@ def grade(
     `valid` counts each keyword once for each place in the schema, not for each value it meets, so that a long array
     can't water a violation down. `required` counts once for each key. A keyword for another type of value (`minimum`
     on a string) does not apply. What is inside `anyOf`, `oneOf`, `not`, `if` and `contains` counts as that one keyword.
+    An object that is missing violates what is required of it, or leaving it out would be better than to begin it; so
+    does an object or array of the gold that is missing or null.
 
     `structure` counts the root's type and each `required` key once for each place in the schema: right when the key
     is there, with a value of the type that its schema names, in every object it is required in. The keys that a
     missing object would have had to have are missing too; with a `gold`, also those of the items that it has more of,
     and of its objects and items under keys that may be absent: leaving out an item never counts for more than an item
-    with a key missing. It looks through `$ref`, `allOf`, `properties` and `items`. Where a value other than an object
-    is right, by the type that the schema names or by the gold, it needs no keys.
+    with a key missing. It looks through everything that judges a value or what is inside it; of `anyOf`, `oneOf` and
+    `if` only the branch that fits best counts: the gold's, or the value's own where the gold has nothing. Where a value
+    other than an object is right, by the type that the schema names or by the gold, it needs no keys.
 
     Raises:
         TooLong: The limit has passed, or there was no depth of calls left.
     """
-    tally = _Tally(time.monotonic() + time_limit_s)
-    token = _TALLY.set(tally)
+    tally = _Tally(time.monotonic() + time_limit_s, schema)
     try:
-        errors = list(_VALIDATOR(schema.contents, registry=Registry()).iter_errors(value))
-        structure = _structure(schema, value, gold, array_order, tally)
+        errors = _errors(tally, schema.contents, value)
+        found = Found({(0,): True})
+        if errors or (gold is not MISSING and key(value) != key(gold)):
+            found = Judge(schema, array_order, _Validation(tally)).required(value, gold)
     except RecursionError:
         raise TooLong from None
+    applied, violated = tally.applied | found.unmet, tally.violated | found.unmet
+    valid = 1 - len(violated) / len(applied) if applied else 1.0
+    if errors and not violated:  # the schema is `false`
+        valid = 0.0
+    return Grade(valid, found.share, [_in_words(error) for error in errors[:_KEPT_PROBLEMS]])
+
+
+def _errors(tally: _Tally, schema: Any, value: Any) -> list[ValidationError]:
+    """The violations, counted in the tally."""
+    token = _TALLY.set(tally)
+    try:
+        return list(_validator(tally.checked, schema).iter_errors(value))
     finally:
         _TALLY.reset(token)
-    valid = 1 - len(tally.violated) / len(tally.applied) if tally.applied else 1.0
-    if errors and not tally.violated:  # the schema is `false`
-        valid = 0.0
-    return Grade(valid, structure, [_in_words(error) for error in errors[:_KEPT_PROBLEMS]])
+
+
+def _validator(checked: CheckedSchema, schema: Any) -> Any:
+    """What validates by a sub-schema, with references as they are at its place."""
+    if id(schema) not in checked.validators:
+        validator = _class(checked.draft)(checked.contents, registry=Registry())
+        if schema is not checked.contents:
+            resolver = checked.resolvers.get(id(schema))
+            validator = validator.evolve(schema=schema, **({"_resolver": resolver} if resolver else {}))
+        checked.validators[id(schema)] = validator
+    return checked.validators[id(schema)]
+
+
+@dataclass
+class _Validation:
+    """What the search for required keys asks, within the same time limit."""
+
+    tally: _Tally
+
+    def likeness(self, schema: Any, value: Any) -> tuple[Any, ...]:
+        """Whether the value fits, how many keywords it meets, and how many not: what asks for more is nearer."""
+        tally = _Tally(self.tally.deadline, self.tally.checked)
+        errors = _errors(tally, schema, value)
+        return not errors, len(tally.applied - tally.violated), len(tally.violated)
+
+    def places(self, part: dict[str, Any], value: Any) -> set[Place]:
+        """The keywords of the sub-schema that apply to the value, but those that only hand it on."""
+        validator = self.tally.checked.draft.validator
+        words = (word for word in part if word in validator.VALIDATORS and not _hands_on(word, part[word]))
+        return {
+            place
+            for word in words
+            if word not in _APPLIES_TO or validator.TYPE_CHECKER.is_type(value, _APPLIES_TO[word])
+            for place in _places(part, word)
+        }
+
+    def matches(self, pattern: str, text: str) -> bool:
+        """Whether the pattern is found."""
+        return _matches(pattern, text, self.tally)
+
+
+def _hands_on(word: str, value: Any) -> bool:
+    return word in _HAND_ON or (word in _REST and isinstance(value, dict))
+
+
+def _places(schema: dict[str, Any], word: str) -> list[Place]:
+    if word == "required":
+        return [(id(schema), word, name) for name in schema[word]]
+    return [(id(schema), word)]
 
 
 def _in_words(error: ValidationError) -> str:
@@ -158,7 +211,7 @@ def _counted(word: str, check: Callable[..., Any]) -> Callable[..., Any]:
 def _count(
     tally: _Tally, word: str, value: Any, instance: Any, schema: Any, errors: list[ValidationError], validator: Any
 ) -> None:
-    if word in _HAND_ON or (word == "additionalProperties" and isinstance(value, dict)):
+    if _hands_on(word, value):
         for error in errors:
             if not isinstance(error.validator, str):  # a `false` sub-schema
                 tally.add((id(schema), word), violated=True)
@@ -166,15 +219,15 @@ def _count(
     elif word in _APPLIES_TO and not validator.is_type(instance, _APPLIES_TO[word]):
         return
     elif word == "required":
-        for name in value:
-            tally.add((id(schema), word, name), violated=name not in instance)
+        for place in _places(schema, word):
+            tally.add(place, violated=place[2] not in instance)
     else:
         tally.add((id(schema), word), violated=bool(errors))
 
 
-def _matches(pattern: str, text: str) -> bool:
+def _matches(pattern: str, text: str, tally: _Tally | None = None) -> bool:
     try:
-        return compiled(pattern).search(text, timeout=_TALLY.get().left()) is not None
+        return compiled(pattern).search(text, timeout=(tally or _TALLY.get()).left()) is not None
     except TimeoutError:
         raise TooLong from None
 
@@ -205,6 +258,20 @@ def _additional_properties(validator: Any, value: Any, instance: Any, schema: An
         yield ValidationError("keys that are not allowed: " + ", ".join(map(repr, extra[:5])))
 
 
+def _unevaluated_properties(validator: Any, value: Any, instance: Any, schema: Any) -> Iterator[ValidationError]:
+    if not validator.is_type(instance, "object"):
+        return
+    tally = _TALLY.get()
+    asked = _Validation(tally)
+    known = evaluated_keys(tally.checked, schema, instance, lambda each, of: asked.likeness(each, of)[0], asked.matches)
+    extra = [name for name in instance if name not in known]
+    if value is False and extra:
+        yield ValidationError("keys that are not allowed: " + ", ".join(map(repr, extra[:5])))
+    elif isinstance(value, dict):
+        for name in extra:
+            yield from validator.descend(instance[name], value, path=name)
+
+
 def _unique_items(validator: Any, value: bool, instance: Any, schema: Any) -> Iterator[ValidationError]:
     if value and validator.is_type(instance, "array") and len({key(item) for item in instance}) < len(instance):
         yield ValidationError(f"{instance!r} has equal items")
@@ -219,67 +286,14 @@ _OURS = {
     "pattern": _pattern,
     "patternProperties": _pattern_properties,
     "additionalProperties": _additional_properties,
+    "unevaluatedProperties": _unevaluated_properties,
     "uniqueItems": _unique_items,
     "multipleOf": _multiple_of,
 }
-_VALIDATOR: Any = extend(
-    Draft202012Validator,
-    {word: _counted(word, _OURS.get(word, check)) for word, check in Draft202012Validator.VALIDATORS.items()},
-)
 
 
-def _structure(checked: CheckedSchema, value: Any, gold: Any, order: ArrayOrder, tally: _Tally) -> float:
-    right: dict[tuple[int, str | None], bool] = {(0, None): _has_type(checked, checked.contents, value)}
-    absent: set[int] = set()
-    waiting = [(checked.contents, value, gold)]
-    while waiting:
-        tally.left()
-        schema, value, gold = waiting.pop()
-        for part in checked.in_place(schema):
-            if value is MISSING and gold is MISSING:
-                if id(part) in absent:  # counted already; a recursive schema ends here
-                    continue
-                absent.add(id(part))
-            properties = part.get("properties", {})
-            required = part.get("required", ()) if _needs_keys(checked, part, value, gold) else ()
-            here = value if isinstance(value, dict) else {}
-            there = gold if isinstance(gold, dict) else {}
-            for name in required:
-                ok = name in here and _has_type(checked, properties.get(name, True), here[name])
-                right[id(part), name] = ok and right.get((id(part), name), True)
-            waiting += [
-                (child, here.get(name, MISSING), there.get(name, MISSING))
-                for name, child in properties.items()
-                if name in here or name in there or name in required
-            ]
-            if "items" in part:
-                waiting += [(part["items"], *pair) for pair in _pairs(part, value, gold, order)]
-    return sum(right.values()) / len(right)
-
-
-def _has_type(checked: CheckedSchema, schema: Any, value: Any) -> bool:
-    for part in checked.in_place(schema):
-        kinds = part.get("type")
-        if kinds and not any(_is_type(value, kind) for kind in ([kinds] if isinstance(kinds, str) else kinds)):
-            return False
-    return schema is not False
-
-
-_is_type = Draft202012Validator({}).is_type
-
-
-def _needs_keys(checked: CheckedSchema, part: dict[str, Any], value: Any, gold: Any) -> bool:
-    if isinstance(value, dict) or isinstance(gold, dict):
-        return True
-    if gold is not MISSING:
-        return False
-    return value is MISSING or "type" not in part or not _has_type(checked, part, value)
-
-
-def _pairs(part: dict[str, Any], value: Any, gold: Any, order: ArrayOrder) -> list[tuple[Any, Any]]:
-    """The items of an array beside the gold's, MISSING where one of the two has fewer."""
-    start = len(part.get("prefixItems", ()))
-    here = value[start:] if isinstance(value, list) else []
-    there = gold[start:] if isinstance(gold, list) else []
-    equal, rest_gold, rest_here = matched(there, here, order)
-    return [*((item, item) for item in equal), *zip_longest(rest_here, rest_gold, fillvalue=MISSING)]
+@cache
+def _class(draft: Draft) -> Any:
+    """The draft's class of validators, of keywords that count themselves."""
+    theirs = draft.validator.VALIDATORS
+    return extend(draft.validator, {word: _counted(word, _OURS.get(word, check)) for word, check in theirs.items()})

@@ -1,38 +1,33 @@
-"""A row's JSON Schema (Draft 2020-12), checked before it judges anything.
+"""A row's JSON Schema, checked before it judges anything.
 
-Refused: what is no valid schema or of another draft, a `$ref` that leaves the document (nothing is ever fetched), a
-reference that leads back to itself without going deeper into the value, and patterns that can't be compiled or are
-too large. `format` is an annotation, as the draft has it, and never fails.
+Refused: what is no valid schema of its draft (`json_drafts.py`), a `$ref` that leaves the document (nothing is ever
+fetched), a reference that leads back to itself without going deeper into the value, and patterns that can't be compiled
+or are too large. `format` is an annotation, as the newest draft has it, and never fails.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
 import regex
-from jsonschema import Draft202012Validator, FormatChecker
+from jsonschema import FormatChecker
 from jsonschema.exceptions import SchemaError
-from referencing import Registry, Resource
+from referencing import Registry
 from referencing.exceptions import Unresolvable
-from referencing.jsonschema import DRAFT202012
 
 from posttrain.errors import RewardError
+from posttrain.rewards.json_drafts import Draft, draft_of
+from posttrain.rewards.json_patterns import LARGEST, compiled, written_out
 from posttrain.rewards.json_text import NotJson, parse, shorten
 
-DRAFT = "https://json-schema.org/draft/2020-12/schema"
 _IN_PLACE = ("not", "if", "then", "else")
 _IN_PLACE_LISTS = ("allOf", "anyOf", "oneOf")
-_REFERENCES = ("$ref", "$dynamicRef")
-_LARGEST_PATTERN = 20_000  # characters to match once every repetition is written out
-_PATTERN_PART = re.compile(
-    r"(?P<escape>\\(?:[pPxu]\{[^{}]*\}|.))|\[\^?\]?(?P<set>(?:[^\]\\]|\\.)*)\]|\{\d+(?:,(?P<most>\d*))?\}|.", re.DOTALL
-)
-_ASCII = {r"\d": "0-9", r"\w": "A-Za-z0-9_"}
+_IN_PLACE_MAPS = ("dependentSchemas", "dependencies")
+_REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
 
 
 @dataclass(frozen=True)
@@ -40,23 +35,33 @@ class CheckedSchema:
     """A schema that is fit to judge a value.
 
     Args:
-        contents: The schema itself.
-        targets: What each sub-schema with a `$ref` refers to, by the sub-schema's `id`.
+        contents: The schema itself, without `$schema`.
+        draft: The draft it is written in.
+        targets: What each sub-schema with a reference refers to, by the sub-schema's `id`.
+        resolvers: What each sub-schema's references are resolved by, by its `id`.
+        validators: What validates by each sub-schema, by its `id`, as far as it was asked for.
+        choices: Which branch of a union is meant by a value, by the union's place and the value, as far as known.
     """
 
     contents: Any
-    targets: dict[int, list[Any]]
+    draft: Draft
+    targets: dict[int, list[Any]] = field(default_factory=dict)
+    resolvers: dict[int, Any] = field(default_factory=dict)
+    validators: dict[int, Any] = field(default_factory=dict)
+    choices: dict[tuple[Any, ...], Any] = field(default_factory=dict)
 
     def in_place(self, schema: Any) -> Iterator[dict[str, Any]]:
-        """The sub-schema and all that it demands of the same value without condition: `$ref` and `allOf`."""
+        """The sub-schema and all that it demands of the same value without condition: references and `allOf`."""
         seen: set[int] = set()
         waiting = [schema]
         while waiting:
             part = waiting.pop()
             if isinstance(part, dict) and id(part) not in seen:
                 seen.add(id(part))
-                yield part
-                waiting += [*self.targets.get(id(part), ()), *part.get("allOf", ())]
+                waiting += self.targets.get(id(part), ())
+                if not (self.draft.lone_references and "$ref" in part):
+                    yield part
+                    waiting += part.get("allOf", ())
 
 
 def load_schema(schema: str | dict[str, Any] | bool) -> CheckedSchema:
@@ -77,14 +82,14 @@ def _load(text: str) -> CheckedSchema:
         contents = parse(text)
     except NotJson as error:
         raise _refuse(str(error), "a JSON Schema as JSON text") from None
+    draft = draft_of(contents)
     try:
-        _check_draft(contents)
         # Patterns are checked below: Python's own `re`, which would be asked here, knows no \p{...}
-        Draft202012Validator.check_schema(contents, format_checker=FormatChecker(formats=()))
-        checked = CheckedSchema(contents, {})
+        draft.validator.check_schema(contents, format_checker=FormatChecker(formats=()))
+        checked = CheckedSchema(contents, draft)
         _check_parts(checked)
     except SchemaError as error:
-        raise _refuse(f"{error.json_path}: {error.message[:200]}", "a valid JSON Schema, Draft 2020-12") from None
+        raise _refuse(f"{error.json_path}: {error.message[:200]}", f"a valid JSON Schema, {draft.name}") from None
     except RecursionError:
         raise _refuse("nested too deeply to be checked", "a flatter schema") from None
     return checked
@@ -94,28 +99,25 @@ def _refuse(seen: str, expected: str) -> RewardError:
     return RewardError(seen, expected=expected, where="schema")
 
 
-def _check_draft(contents: Any) -> None:
-    draft = contents.get("$schema", DRAFT) if isinstance(contents, dict) else DRAFT
-    if not isinstance(draft, str) or draft.rstrip("#") != DRAFT:
-        raise _refuse(f"$schema {shorten(draft)}", f"{DRAFT}, or no $schema")
-
-
 def _check_parts(checked: CheckedSchema) -> None:
     """Visits every sub-schema, resolves its references inside the document, and looks for endless ones."""
-    root = DRAFT202012.create_resource(checked.contents)
+    draft = checked.draft
+    root = draft.specification.create_resource(checked.contents)
     registry: Registry[Any] = Registry().with_resource("", root)
-    waiting = [(root, registry.resolver_with_root(root))]
+    waiting = [(checked.contents, registry.resolver_with_root(root))]
     parts: dict[int, dict[str, Any]] = {}
     while waiting:
-        resource, resolver = waiting.pop()
-        part = resource.contents
+        part, resolver = waiting.pop()
         if not isinstance(part, dict) or id(part) in parts:
             continue
         parts[id(part)] = part
-        _check_draft(part)
+        if draft_of(part, draft) is not draft:
+            raise _refuse(f"$schema {shorten(part['$schema'])} inside a schema of {draft.name}", "one draft for all")
+        part.pop("$schema", None)  # where it stands, `jsonschema` would go on with a validator of its own
         _check_patterns(part)
-        resolver = resolver.in_subresource(resource)
-        for reference in (part[word] for word in _REFERENCES if word in part):
+        resolver = resolver.in_subresource(draft.specification.create_resource(part))
+        checked.resolvers[id(part)] = resolver
+        for reference in (part[word] for word in _REFERENCES if draft.has(part, word)):
             try:
                 target = resolver.lookup(reference)
             except (Unresolvable, ValueError, TypeError, AttributeError):
@@ -124,12 +126,8 @@ def _check_parts(checked: CheckedSchema) -> None:
             if not isinstance(target.contents, dict | bool):
                 raise _refuse(f"a reference to {shorten(reference)}, which is no schema", "a schema there")
             checked.targets.setdefault(id(part), []).append(target.contents)
-            waiting.append((DRAFT202012.create_resource(target.contents), target.resolver))
-        waiting += [(Resource(each, DRAFT202012), resolver) for each in DRAFT202012.subresources_of(part)]
-    if any("unevaluatedProperties" in part for part in parts.values()) and any(
-        "patternProperties" in part for part in parts.values()
-    ):
-        raise _refuse("unevaluatedProperties beside patternProperties", "one of the two")
+            waiting.append((target.contents, target.resolver))
+        waiting += [(each, resolver) for each in draft.specification.subresources_of(part)]
     _check_ends(checked, parts)
 
 
@@ -159,60 +157,15 @@ def _same_value(checked: CheckedSchema, part: dict[str, Any]) -> Iterator[int]:
     """The sub-schemas that judge the same value as `part` does."""
     judges = [*checked.targets.get(id(part), ()), *(part[word] for word in _IN_PLACE if word in part)]
     judges += [each for word in _IN_PLACE_LISTS for each in part.get(word, ())]
-    judges += part.get("dependentSchemas", {}).values()
+    judges += [each for word in _IN_PLACE_MAPS if checked.draft.has(part, word) for each in part[word].values()]
     return (id(each) for each in judges if isinstance(each, dict))
 
 
 def _check_patterns(part: dict[str, Any]) -> None:
     for source in [*part.get("patternProperties", {}), *([part["pattern"]] if "pattern" in part else [])]:
-        if _written_out(source) > _LARGEST_PATTERN:
+        if written_out(source) > LARGEST:
             raise _refuse(f"the pattern {shorten(source)}", "fewer repetitions inside one another")
         try:
             compiled(source)
         except regex.error as error:
             raise _refuse(f"the pattern {shorten(source)}: {error}", "a regular expression") from None
-
-
-@lru_cache(maxsize=4096)
-def compiled(source: str) -> Any:
-    """A schema's pattern as a `regex` one, which can be given a time limit.
-
-    As in ECMA-262, which JSON Schema refers to, `$` is the very end and `\\d` and `\\w` are ASCII.
-
-    Raises:
-        regex.error: It is no regular expression.
-    """
-
-    def translate(match: re.Match[str]) -> str:
-        text = match.group()
-        if text == "$":
-            return r"\Z"
-        if match["set"] is not None:
-            return re.sub(r"\\.", lambda escape: _ASCII.get(escape.group(), escape.group()), text, flags=re.DOTALL)
-        if text in (r"\D", r"\W"):
-            return f"[^{_ASCII[text.lower()]}]"
-        return f"[{_ASCII[text]}]" if text in _ASCII else text
-
-    return regex.compile(_PATTERN_PART.sub(translate, source))
-
-
-def _written_out(source: str) -> int:
-    """The size of a pattern with its counted repetitions written out: what compiling it costs."""
-    groups = [0]  # the size so far of each open group
-    last = 0
-    for match in _PATTERN_PART.finditer(source):
-        text = match.group()
-        if text == "(":
-            groups.append(0)
-            last = 0
-        elif text == ")" and len(groups) > 1:
-            last = groups.pop()
-            groups[-1] += last
-        elif text[0] == "{" and text[-1] == "}":
-            times = max(int(number[:9]) for number in re.findall(r"\d+", text))
-            groups[-1] += last * max(times - 1, 0)
-            last *= max(times, 1)
-        else:
-            last = 1
-            groups[-1] += 1
-    return sum(groups)

@@ -7,6 +7,7 @@ from collections.abc import Hashable
 from typing import Any, Literal, TypeAlias
 
 ArrayOrder: TypeAlias = Literal["ordered", "any"]
+_MOST_COMPARED = 100_000  # pairs of leaves; arrays with more are compared by their index
 
 
 def key(value: Any, order: ArrayOrder = "ordered") -> Hashable:
@@ -35,19 +36,67 @@ def leaves(value: Any) -> int:
 def leaf_f1(gold: Any, said: Any, order: ArrayOrder = "ordered") -> float:
     """F1 of the leaves (scalars and empty containers) that are the same at the same place.
 
-    Items of arrays are matched by their index; with `order="any"` equal items first, then the others in turn.
+    Items of arrays go together as `paired` says. A null or an empty container that stands for something else of the
+    gold says nothing, and counts as nothing said: filling a place with it is neither better nor worse than leaving it.
     """
-    return 2 * _shared(gold, said, order) / (leaves(gold) + leaves(said))
+    shared, leaves_said = _compared(gold, said, order)
+    return 2 * shared / (leaves(gold) + leaves_said)
 
 
-def _shared(gold: Any, said: Any, order: ArrayOrder) -> int:
+def _compared(gold: Any, said: Any, order: ArrayOrder) -> tuple[int, int]:
+    """How many leaves are shared, and how many are said."""
     if isinstance(gold, dict) and isinstance(said, dict) and gold and said:
-        return sum(_shared(part, said[name], order) for name, part in gold.items() if name in said)
-    if isinstance(gold, list) and isinstance(said, list) and gold and said:
-        equal, rest_gold, rest_said = matched(gold, said, order)
-        pairs = zip(rest_gold, rest_said, strict=False)
-        return sum(map(leaves, equal)) + sum(_shared(one, other, order) for one, other in pairs)
-    return int(key(gold, order) == key(said, order))
+        pairs = [(gold[name], part) for name, part in said.items() if name in gold]
+        others = [part for name, part in said.items() if name not in gold]
+    elif isinstance(gold, list) and isinstance(said, list) and gold and said:
+        pairs, others = paired(gold, said, order)
+    elif key(gold, order) == key(said, order):
+        return 1, 1
+    else:
+        return 0, 0 if said in (None, [], {}) else leaves(said)
+    found = [_compared(*pair, order) for pair in pairs]
+    return sum(shared for shared, _ in found), sum(count for _, count in found) + sum(map(leaves, others))
+
+
+def paired(gold: list[Any], said: list[Any], order: ArrayOrder) -> tuple[list[tuple[Any, Any]], list[Any]]:
+    """Which items of two arrays are compared with one another, and the items of `said` that are with none.
+
+    In any order, equal items go together first. The others go together by their index; where one array is shorter, its
+    items go to those of the longer one, in their order, with which they share most, so that one item left out does not
+    spoil all after it.
+    """
+    equal, gold, said = matched(gold, said, order)
+    same = [(item, item) for item in equal]
+    if len(gold) == len(said) or len(gold) * len(said) == 0 or leaves(gold) * leaves(said) > _MOST_COMPARED:
+        return same + list(zip(gold, said, strict=False)), said[len(gold) :]
+    short, long = sorted((gold, said), key=len)
+    places = _embedded(short, long, order)
+    if short is said:
+        return same + [(long[place], item) for item, place in zip(short, places, strict=True)], []
+    taken = set(places)
+    rest = [item for place, item in enumerate(long) if place not in taken]
+    return same + [(item, long[place]) for item, place in zip(short, places, strict=True)], rest
+
+
+def _embedded(short: list[Any], long: list[Any], order: ArrayOrder) -> list[int]:
+    """The rising indices of `long` at which its items share most leaves with those of `short`."""
+    room = len(long) - len(short)
+    shared = [[_compared(long[i + s], item, order)[0] for s in range(room + 1)] for i, item in enumerate(short)]
+    best = [0] * (room + 1)  # what the items from i on share, when s of `long` have been passed over before them
+    passed = []  # whether to pass over one more
+    for row in reversed(shared):
+        best = [one + rest for one, rest in zip(row, best, strict=True)]
+        more = [False] * (room + 1)
+        for s in reversed(range(room)):
+            more[s] = best[s + 1] > best[s]
+            best[s] = max(best[s], best[s + 1])
+        passed.append(more)
+    places, s = [], 0
+    for i, more in enumerate(reversed(passed)):
+        while more[s]:
+            s += 1
+        places.append(i + s)
+    return places
 
 
 def matched(gold: list[Any], said: list[Any], order: ArrayOrder) -> tuple[list[Any], list[Any], list[Any]]:

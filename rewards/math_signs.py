@@ -79,6 +79,7 @@ _REPLACED = [
         (r"(?i)\\text\{\s*(?:per\s?cent(?:age)?|pct)\s*\}", "%"),
         (r"\s*\^\s*\{?\s*\\(?:circ|degree)(?![a-zA-Z])\s*\}?|\s*\\(?:degree|textdegree)(?![a-zA-Z])", r"^\\circ "),
         (r",\s*\\(?:dots[bc]?|cdots)(?![a-zA-Z])", r", \\ldots "),
+        (r"(\\text\{[^{}]{0,40}\^)\{(-?\d)\}", r"\1\2"),
     )
 ]  # fmt: skip
 _PLAIN_REPLACED = [

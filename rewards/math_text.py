@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 from posttrain.rewards.math_clock import Time, clock
 from posttrain.rewards.math_frames import unframed, without_delimiters, without_money
@@ -12,7 +13,7 @@ from posttrain.rewards.math_plain import typed
 from posttrain.rewards.math_sentence import unqualified
 from posttrain.rewards.math_signs import one_spelling, readable_signs, tidied
 from posttrain.rewards.math_unit_names import MULTIPLIERS
-from posttrain.rewards.math_units import Unit, split_unit
+from posttrain.rewards.math_units import Unit, mixed_quantity, split_unit
 from posttrain.rewards.math_words import as_choice, as_words, letters_of_choices, named_choice, normal_text, plain_words
 
 __all__ = ["Answer", "cleaned", "tidied"]
@@ -142,6 +143,8 @@ def _value(text: str, *, formula: bool, money: str | None) -> Answer:
     if (based := _based(text)) is not None:
         return based
     text = unframed(text).text
+    if (mixed := mixed_quantity(text)) is not None:
+        return Answer(_written(mixed[0]), unit=mixed[1])
     certain, as_unit = _without_units(text)
     unit = certain.name or money
     answer = Answer(_numbers(certain.value), percent=certain.percent, unit=unit)
@@ -149,6 +152,10 @@ def _value(text: str, *, formula: bool, money: str | None) -> Answer:
         return answer
     other = Answer(_numbers(as_unit.value), percent=as_unit.percent, unit=as_unit.name or money)
     return replace(answer, as_unit=other, apart=as_unit.apart and not formula)
+
+
+def _written(number: Fraction) -> str:
+    return str(number) if number.denominator == 1 else f"\\frac{{{number.numerator}}}{{{number.denominator}}}"
 
 
 def _as_power_of_ten(match: re.Match[str]) -> str:

@@ -53,7 +53,7 @@ def same_answer(gold: str, said: str) -> tuple[bool, str]:
 def _same_plain(gold: str, said: str) -> bool | None:
     """The verdict on two plain numbers, which needs no sympy; None for everything else."""
     ours, theirs = readings(gold, said)
-    if ours.percent or theirs.percent or ours.base or theirs.base or (ours.unit and theirs.unit):
+    if any(one.percent or one.base or one.choice for one in (ours, theirs)) or (ours.unit and theirs.unit):
         return None
     one, other = plain_number(ours.math), plain_number(theirs.math)
     return None if one is None or other is None else same_number(one, other)

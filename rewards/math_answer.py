@@ -24,10 +24,9 @@ from posttrain.rewards.math_echo import why_no_answer
 from posttrain.rewards.math_extract import final_answer, gold_answer
 from posttrain.rewards.math_judge import Unreadable, load, shown
 from posttrain.rewards.math_sentence import why_no_answer_text
-from posttrain.rewards.math_text import cleaned
+from posttrain.rewards.math_text import LONGEST, cleaned
 from posttrain.scoring.score import Score
 
-_LONGEST_ANSWER = 5_000  # characters
 _COMMAND = re.compile(r"\\text\{[^{}]*\}|\\(?:begin|end)\s*\{[^{}]*\}(?:\{[^{}]*\})?|\\[A-Za-z]+")
 _LONG_WORD = re.compile(r"(?<![A-Za-z])(?=[a-z]*[aeiouy])[A-Za-z][a-z]{2,}(?![A-Za-z])")
 _KINDS = {
@@ -60,7 +59,7 @@ def score(completion: str, *, answer: str | None, prompt: str = "", strict: bool
         if said is None:
             check_readable(answer)
             return Score(0.0, note=where)
-        if len(said) > _LONGEST_ANSWER:
+        if len(said) > LONGEST:
             check_readable(answer)
             return Score(0.0, parsed=shown(said), note=f"an answer of {len(said):,} characters")
         same, why = same_answer(answer, said)

@@ -16,9 +16,9 @@ from posttrain.rewards.math_unit_names import MULTIPLIERS
 from posttrain.rewards.math_units import Unit, mixed_quantity, split_unit
 from posttrain.rewards.math_words import as_choice, as_words, letters_of_choices, named_choice, normal_text, plain_words
 
-__all__ = ["Answer", "cleaned", "tidied"]
+__all__ = ["LONGEST", "Answer", "cleaned", "tidied"]
 
-_LONGEST = 2_000  # characters; longer texts stay as they are, and are too long to be read
+LONGEST = 2_000  # characters; longer texts stay as they are, and are too long to be read
 _PLAIN_NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?", re.ASCII)  # the commonest answers need nothing done
 _NAMES = {
     "infinity": r"\infty", "positive infinity": r"\infty", "plus infinity": r"\infty", "pi": r"\pi",
@@ -67,6 +67,7 @@ class Answer:
         as_unit: How it reads if letters at its end, which may be algebra, are a unit: `5` in metres for `5m`. Which
             of both it is depends on the other answer; see `math_pair.readings`.
         apart: Those letters stand apart, as those of a unit do, and not in a formula.
+        mixed: It was written with several units, such as 2 hours and 30 minutes; `math` is the sum.
     """
 
     math: str
@@ -78,6 +79,7 @@ class Answer:
     choice: str | None = None
     as_unit: Answer | None = None
     apart: bool = False
+    mixed: bool = False
 
     @property
     def only_choice(self) -> bool:
@@ -88,7 +90,7 @@ class Answer:
 @functools.lru_cache(maxsize=4096)
 def cleaned(text: str) -> Answer:
     """An answer without what doesn't change its meaning. Never fails; what makes no sense comes out as it is."""
-    if len(text) > _LONGEST:
+    if len(text) > LONGEST:
         return Answer(text)
     text = " ".join(text.split())
     if _PLAIN_NUMBER.fullmatch(text):
@@ -144,7 +146,7 @@ def _value(text: str, *, formula: bool, money: str | None) -> Answer:
         return based
     text = unframed(text).text
     if (mixed := mixed_quantity(text)) is not None:
-        return Answer(_written(mixed[0]), unit=mixed[1])
+        return Answer(_written(mixed[0]), unit=mixed[1], mixed=True)
     certain, as_unit = _without_units(text)
     unit = certain.name or money
     answer = Answer(_numbers(certain.value), percent=certain.percent, unit=unit)

@@ -6,10 +6,10 @@ import time
 
 import pytest
 
-from posttrain.reward import Score
 from posttrain.rewards.math_answer import score
 from posttrain.rewards.math_extract import final_answer, last_boxed
 from posttrain.rewards.math_several import belong_together
+from posttrain.scoring.score import Score
 
 
 def value(completion: str, answer: str) -> float:

@@ -5,7 +5,6 @@ import time
 
 import pytest
 
-from posttrain.reward import Score
 from posttrain.rewards import math_judge
 from posttrain.rewards.math_answer import score, why_unreadable
 from posttrain.rewards.math_compare import _same_plain
@@ -13,6 +12,7 @@ from posttrain.rewards.math_extract import gold_answer
 from posttrain.rewards.math_judge import verified
 from posttrain.rewards.math_text import cleaned
 from posttrain.rewards.math_units import ratio, split_unit, unit_name
+from posttrain.scoring.score import Score
 from tests.rewards.math_text_cases import OTHER, SAME, SPOKEN, UNREADABLE, pairs
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from posttrain.rewards.role_words import Token
@@ -317,7 +318,18 @@ _RULES: list[tuple[re.Pattern[str], str]] = [
 
 def framed(items: Items) -> Items:
     """The same items, with the letters that depend on the words beside them settled."""
-    letters = items.letters
+    settle = _settled_before if len(items.letters) <= _REMEMBERED_LENGTH else _settled
+    return Items(settle(items.letters), items.values)
+
+
+_REMEMBERED_LENGTH = 120
+
+
+def _settled(letters: str) -> str:
     for pattern, letter in _RULES:
         letters = pattern.sub(lambda match, letter=letter: letter * len(match.group()), letters)  # type: ignore[misc]
-    return Items(letters, items.values)
+    return letters
+
+
+# Sentences of one form have the same letters, whoever they are about.
+_settled_before = lru_cache(maxsize=8192)(_settled)

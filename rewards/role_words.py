@@ -38,6 +38,7 @@ class Vocabulary:
     roles: Mapping[str, bool]  # lower-case word, singular and plural, -> is it the knight's
     words: tuple[str, str]  # the puzzle's own words: (knave, knight)
     name_pattern: re.Pattern[str]
+    hyphened_pattern: re.Pattern[str]  # behind a name: it goes on
     token_pattern: re.Pattern[str]
 
     @classmethod
@@ -54,10 +55,9 @@ class Vocabulary:
             _spaced(unicodedata.normalize("NFC", name)) for name in sorted(names, key=len, reverse=True)
         )
         # Not inside a longer word or a hyphenated name; but `Ann-knight` and `_Ann_` are fine.
-        name_pattern = re.compile(
-            rf"(?<![^\W_])(?<![^\W\d_]-)(?:{name_words})(?![^\W_])(?!-(?!(?:{role_words})\b)[^\W\d_])",
-            re.IGNORECASE,
-        )
+        name_pattern = re.compile(rf"(?<![^\W_])(?<![^\W\d_]-)(?:{name_words})(?![^\W_])", re.IGNORECASE)
+        # Apart from the names, patterns are the same from row to row, and compiled once.
+        hyphened_pattern = re.compile(rf"-(?!(?:{role_words})\b)[^\W\d_]", re.IGNORECASE)
         token_pattern = re.compile(
             r"(?P<name>[\ue000-\uf8ff])"
             rf"|(?P<role>(?<!\w)(?:{role_words})(?!\w))"
@@ -66,7 +66,7 @@ class Vocabulary:
             r"|(?P<tick>[\u2713\u2714\u2705\u2611\u2717\u2718\u274c\u2716\u2715\u2612\u00d7])|(?P<mark>[.,;:!?()=|/&%-])",
             re.IGNORECASE,
         )
-        return cls(tuple(names), roles, (knave, knight), name_pattern, token_pattern)
+        return cls(tuple(names), roles, (knave, knight), name_pattern, hyphened_pattern, token_pattern)
 
     def word(self, role: bool) -> str:
         """The puzzle's word for a role."""
@@ -152,12 +152,17 @@ def _with_people_marked(text: str, vocabulary: Vocabulary) -> str:
     number = {_plain(name): i for i, name in enumerate(vocabulary.names)}
     if len(number) > _MOST_PEOPLE:
         raise ValueError(f"{len(number)} people; at most {_MOST_PEOPLE}")
-    cased = {_plain(match.group()) for match in vocabulary.name_pattern.finditer(text) if not match.group().islower()}
+    hyphened = vocabulary.hyphened_pattern
+    cased = {
+        _plain(match.group())
+        for match in vocabulary.name_pattern.finditer(text)
+        if not match.group().islower() and not hyphened.match(text, match.end())
+    }
 
     def mark(match: re.Match[str]) -> str:
         name = match.group()
         person = number.get(_plain(name))
-        if person is None or (name.islower() and _plain(name) in cased):
+        if person is None or hyphened.match(text, match.end()) or (name.islower() and _plain(name) in cased):
             return name
         return chr(_FIRST_PERSON + person)
 

@@ -18,36 +18,37 @@ _NAMES = r"N(?:(?:,?&?|/)N)*"
 # People in a heading's list: the last of them may already begin the next statement ('... are Bob and Cid is a knight').
 _OWN = r"N(?!,?[fn,]{0,3}v|[:>\-|(]+[an]{0,2}R|a?R)"
 _LISTED = rf"{_OWN}(?:(?:,?&?|/){_OWN})*"
-_QUANTITY = r"(?:n?[AB]|Z|zg|z[01#]|m{0,2}[01#]|q|nq)"
+_QUANTITY = r"(?:n?[AB]1?|Z|zg|z[01#]|m{0,2}[01#]|q|nq)"
 _EXCEPT = r"(?:,?[x+]f{0,2}B?(?P<but>N(?:(?:,?&?|/)N)*),?)"
-_EXCEPT_AFTER = r"(?:,?[x+]f{0,2}B?(?P<after>N(?:(?:,?&?|/)N)*)(?![fn]{0,2}v|:))"
-_GROUP = rf"(?P<quantity>{_QUANTITY})[AB]?F?[ag#1k]{{0,5}}(?P<members>{_NAMES})?{_EXCEPT}?"
+_EXCEPT_AFTER = r"(?:,?(?:[x+]f{0,2}B?|[wcG](?=N[ve]a?o?x))(?P<after>N(?:(?:,?&?|/)N)*)(?:[ve]a?o?x|(?![fn]{0,2}v|:)))"
+_GROUP = rf"(?P<quantity>{_QUANTITY})[AB]?F?[ag#1k]{{0,5}}(?:[,(]?(?P<members>{_NAMES})(?![fn]{{0,2}}v[^R]{{0,4}}R[,&]{{1,2}}N)[,)]?)?{_EXCEPT}?"
 _OTHERS = r"(?P<others>A?F?a?(?:O|k[#1g]{0,3}|A[kO]g?))(?:F[ag#1]{1,3})?"
 _PEOPLE = rf"(?:(?P<only>o)?(?P<names>{_NAMES})(?P<alone>o)?|(?P<pronoun>p)|{_OTHERS}|{_GROUP})"
 _LINK = (
-    r"(?P<link>(?:\([ft]{1,3}\))?(?:vl)?[,fT]{0,3}[fnoAB]{0,3}v[fcevnaoBAkTuxb,]{0,8}"  # is, must be, is found to be
-    r"|(?:v?l)?[#1()f&]{0,3}(?:,?l)?[:>\-|(][:>\-|()la,fvonBA#1kTi]{0,7}|[:>-][wdc]\("  # colon, dash, bar, arrow, bracket
-    r"|ea?f?|,(?=a)|(?<=^N)[,&](?=a?R$)|)"
+    r"(?P<link>(?:\([ft]{1,3}\))?(?:vl)?[,fTL]{0,3}[fnoAB]{0,3}v[fcevnaoBAkTuxb1,]{0,8}(?:[1a]?g?Fl?a?)?"  # is, must be, is found to be
+    r"|(?:v?l)?[#1()f&]{0,3}(?:,?l)?[:>\-|(][:>\-|()la,fvonBA#1kTi]{0,7}|[:>-][wdc1]\("  # colon, dash, bar, arrow, bracket
+    r"|ea?f?|,(?=a)|(?:(?<=^N)|(?<=:N))[,&](?=a?R$)|)"
 )
 _HEADS = r"[Fag#1l()]{0,4}[v:>\-|(][v:>\-|(),aoBf]{0,4}[NABOZk]"
-_MORE = rf"(?P<more>(?:[,&/\-(|>+]{{0,3}}[anfbBAk]{{0,3}}R(?!{_HEADS}))*)"
+_MORE = rf"(?P<more>(?:[,&/\-(|>+]{{0,3}}(?:fv)?[anfbBAk]{{0,3}}R(?!{_HEADS}))*)"
 _ROLE = rf"(?P<adjectives>[antobBAkfl]{{0,5}})(?P<role>R)(?!-w){_MORE}"
 _END = r"(?=$|[,&+;:()\-|>.CDrxFefoL])"
 
 _STATEMENT = re.compile(
     rf"(?:(?P<before>x)f?(?P<besides>{_NAMES}),)?{_PEOPLE}"
-    rf"(?:(?:(?P<truth>(?:[fn,T]{{0,3}}v)?[fnBAT]{{0,3}}t){_END}(?:[:>(,\-]{{1,2}}a?(?P<bracketed>R))?)"
+    rf"(?:(?:(?P<truth>(?:[fn,T]{{0,3}}v|[:>\-(])?[fnBAT]{{0,3}}t){_END}(?:[:>(,\-]{{1,2}}a?(?P<bracketed>R))?)"
     rf"|{_LINK}{_ROLE}){_EXCEPT_AFTER}?"
 )
 _LIST = re.compile(_NAMES)
 _HEADS_A_LIST = re.compile(_HEADS)
 _HEADING = re.compile(
     rf"(?P<negated>n?)(?P<article>a?)(?P<only>o?)(?P<modifier>m?)(?P<number>[1#]?)(?P<adjectives>[tbfk]{{0,2}})(?P<role>R)"
-    rf"(?:[Fagf#1()i]{{0,6}})(?:l{{0,1}})(?P<link>v[foBA]{{0,2}}:?|[:>\-|(][:>\-|(vafoX#1)]{{0,5}}|(?<=[\dX]),|,)"
+    rf"(?:[Fagf#1()i]{{0,6}})(?:l{{0,1}})(?P<link>v[foBA]{{0,2}}:?|[:>\-|(][:>\-|(vafoX#1)]{{0,5}}|,f?)"
     rf"(?:(?P<names>{_LISTED})|{_OTHERS}|{_GROUP})"
 )
 _ECHO = re.compile(rf"(?:[,&+]{{0,2}}f?(?:[eZ]f?v|E)|[eZ]f?v)(?P<names>{_NAMES})(?!v)")
-_ECHO_BEHIND = re.compile(rf"(?P<names>{_NAMES})(?P<link>,?f?(?:v(?P<negated>n)?f?(?:L|1|f)?)|,?f?L){_END}")
+_ECHO_AS = re.compile(rf",?e(?P<names>{_NAMES})v(?=$|[,.;&])")
+_ECHO_BEHIND = re.compile(rf"(?P<names>{_NAMES})(?P<link>,?f{{0,3}}(?:v(?P<negated>n)?f?(?:L|1|f)?)|,?f?L){_END}")
 _NOBODY_THERE = re.compile(r"(?:Xf?z|^f?z(?=R(?![:l])))(?P<role>R)")
 _ONLY_THERE = re.compile(r"Xo(?P<role>R)(?![,&/]{1,2}a?R)")
 _ONWARD = re.compile(rf"(?:^|[,&+])[f]{{0,2}}(?P<link>[fn]{{0,2}}v[fcevnaoBAkTu]{{0,6}}){_ROLE}")
@@ -56,9 +57,9 @@ _UNANIMOUS = re.compile(r"(?P<quantity>[AB])[Fag#]{0,4}a?(?P<role>R)(?=$|[,.;+x]
 
 # What stands before a statement and takes its force: unknown words at its very side, a negation, a quantity.
 _BESIDE = re.compile(r"(?:[wntqmHYGzKVx0]|[cu]n|(?<!l)F)a?$")
-_UNLINKED_BESIDE = re.compile(r"(?:[vieY]|[wntqmHYGzKVx0]|[cu]n|F)a?$")
+_UNLINKED_BESIDE = re.compile(r"(?:^[,&+f]{0,3}v|[ieY]|[wntqmHYGzKVx0]|[cu]n|F)a?$")
 _DENIED_BEFORE = re.compile(
-    r"(?:d[vfiw]{0,3}[hwF:,]?|n[fviawbcu]{0,4}h|n[fviawb]{0,4}[cuwbB]|w[hf]|^[^N]{0,6}n:|nf?)f?$"
+    r"(?:d[vfiwac]{0,3}[hwF:]?|n[fviawbcu]{0,4}h|n[fviawb]{0,4}[cuwbB]|w[hf]|^[^N]{0,6}n:|nf?)f?$"
 )
 _DENIED_AFTER = re.compile(r"[:>(,\-]{0,2}(?:[ih]?[fv]{0,2}a?d|[vw]?w{0,2}aK)")
 
@@ -136,9 +137,11 @@ def _statement(reader: _Reader, match: re.Match[str], before: str) -> int:
     """'Ann is a knight', 'Everyone but Ann: knave', 'they both lie'."""
     link = match.group("link") or ""
     unlinked = match.group("truth") is None and link in ("", ",")
-    if (_UNLINKED_BESIDE if unlinked else _BESIDE).search(before):
+    relative = link.startswith(",f")  # 'unlike Zoey, who is a knave'
+    if not relative and (_UNLINKED_BESIDE if unlinked else _BESIDE).search(before):
         return match.start("role") if match.group("role") else match.end()
-    if unlinked and (not match.group("names") or _HEADS_A_LIST.match(match.string, match.end("role"))):
+    makes = match.group("pronoun") and before.endswith("c")  # 'making her a knight'
+    if unlinked and ((not match.group("names") and not makes) or _HEADS_A_LIST.match(match.string, match.end("role"))):
         return 0
     roles = _roles(reader, match)
     if not roles:
@@ -245,6 +248,7 @@ def _quantified(reader: _Reader, match: re.Match[str]) -> tuple[tuple[int, ...],
 def _bounds(words: list[tuple[str, object]], size: int) -> tuple[int, int]:
     """How many of `size` people a quantity means, at least and at most."""
     letters = "".join(letter for letter, _ in words)
+    letters = letters.rstrip("1") if "A" in letters or "B" in letters else letters
     if letters in ("A", "B"):
         return size, size
     if letters in ("nA", "nB"):
@@ -283,9 +287,12 @@ def _zips(reader: _Reader, match: re.Match[str], link: str) -> bool:
 def _heading(reader: _Reader, match: re.Match[str], before: str) -> int:
     """'Knights: Ann, Bob', 'the only knave is Cid', 'one knight (Ann)', 'Knaves: everyone else'."""
     number, link = match.group("number"), match.group("link")
-    there = before.endswith("X") or bool(number)
+    alone = match.end() == len(match.string) and not before.strip("&a")  # '...; the knave, Max'
+    there = before.endswith("X") or bool(number) or alone
     if link.startswith(",") and not there:
         return 0
+    if re.search(r"R[,&/]{1,2}a?$", before):
+        return match.end()  # 'the knights and knaves are ...'
     if re.search(r"[wHY]a?n?a?$|[NO]v?[nfa]*$", before) and not there:
         return 0
     role = reader.items.values[match.start("role")] != (match.group("negated") == "n" or "n" in before[-2:])
@@ -299,7 +306,7 @@ def _heading(reader: _Reader, match: re.Match[str], before: str) -> int:
     spared = reader.people(match, "but") if match.group("but") else ()
     reader.give([person for person in people if person not in spared], role != flipped)
     reader.give(spared, role == flipped)
-    exclusive = match.group("only") or before.endswith(("o", "Xo")) or match.group("modifier")
+    exclusive = match.group("only") or "o" in link or before.endswith(("o", "Xo")) or match.group("modifier")
     if exclusive and match.group("names"):
         reader.give(reader.context.but(people), not role)
     reader.context.role = role != flipped
@@ -380,6 +387,7 @@ for _letters, _pattern, _read in (
     ("(", _PAIR, _pair_in_brackets),
     ("xoNpABZznm01#qakO", _STATEMENT, _statement),
     (",&+eZE", _ECHO, _echo),
+    (",e", _ECHO_AS, _echo),
     ("N", _ECHO_BEHIND, _echo_behind),
     ("naom1#tbfkR", _HEADING, _heading),
     ("AB", _UNANIMOUS, _unanimous),

@@ -16,22 +16,22 @@ from posttrain.rewards.role_words import Token
 
 _CLASSES: dict[str, str] = {
     # What statements consist of (N and R are people and role words, the marks stand for themselves).
-    "v": "is are was am be being been 's 're equals becomes become remains remain stays acts plays identifies_as "
+    "v": "should_be_classified should_be_identified is are was am be being been 's 're equals becomes become remains remain stays acts plays identifies_as "
     "turns_out turn_out turned_out ends_up ended_up is_the_case_that_is belongs_to belong_to has_the_role_of has_role "
-    "has_the_role have_the_role_of plays_the_role_of counts_as qualifies_as serves_as falls_under has_been have_been "
+    "has_the_role have_the_role_of plays_the_role_of counts_as qualifies_as serves_as falls_into belongs_in falls_under has_been have_been "
     "es ist est sind sont son \u662f \u4e3a \u70ba \u5c31\u662f \u90fd\u662f \u5747\u4e3a",
     "vn": "isn't aren't wasn't ain't \u4e0d\u662f",
     "n": "nothing the_opposite don't doesn't didn't not never cannot can't couldn't isnt non anything_but nothing_but_a_non the_opposite_of far_from hardly "
     "barely scarcely \u4e0d",
     "z": "no",
-    "a": "a an the un une el la ein eine \u4e00\u4e2a \u4e00\u540d",
-    "f": "then also indeed fact in_fact to clearly definitely certainly surely really truly necessarily always simply "
+    "a": "our a an the un une el la ein eine \u4e00\u4e2a \u4e00\u540d",
+    "f": "will of_type namely moreover furthermore additionally then also indeed fact in_fact to clearly definitely certainly surely really truly necessarily always simply "
     "again who which finally now here must has_to have_to had_to needs_to need_to can_only could_only may_only "
     "has_got_to must_therefore himself herself themselves respectively hence_the with_certainty for_certain "
     "undoubtedly without_a_doubt without_doubt without_any_doubt no_doubt beyond_doubt beyond_a_doubt unquestionably "
     "there_is_no_doubt there's_no_doubt there_can_be_no_doubt I_have_no_doubt absolutely obviously evidently plainly "
     "logically either_way in_either_case in_any_case in_all_cases in_both_cases in_each_case in_every_case "
-    "just_in_case true_or_false one_by_one both_ways it's_settled if_any if_so if_needed inevitably automatically "
+    "true_or_false one_by_one both_ways it's_settled if_any if_so if_needed inevitably automatically "
     "directly immediately ultimately accordingly likewise_then first_of_all in_particular of_course for_sure "
     "as_a_result as_such as_for regarding concerning as_follows in_order to_sum_up_then next step so_far well okay ok "
     "yes great alright perfect too_a as_required identity's as_intended as_expected as_needed as_desired as_claimed_by "
@@ -42,10 +42,10 @@ _CLASSES: dict[str, str] = {
     "Z": "none nobody neither no_one not_one not_a_one not_a_single_one not_any not_a_single nor_any",
     "O": "others rest everyone_else everybody_else anyone_else all_else remainder each_other_person",
     "k": "other remaining",
-    "x": "except except_for apart_from aside_from besides other_than excluding save save_for barring bar "
+    "x": "exception except except_for apart_from aside_from besides other_than excluding save save_for barring bar "
     "with_the_exception_of with_exception_of the_exception_being the_exception_is with_the_sole_exception_of not_counting "
     "but_for but_not",
-    "F": "of among amongst out_of from_among between",
+    "F": "for in of among amongst out_of from_among between",
     "g": "them these those us people inhabitants inhabitant islanders islander persons person individuals individual "
     "characters character residents folks folk villagers villager members member speakers speaker ones on_the_island "
     "on_this_island in_the_group in_this_group of_the_group present men women of_the_island men_and_women",
@@ -57,22 +57,22 @@ _CLASSES: dict[str, str] = {
     "q": "some most many few several half any a_few a_majority the_majority a_minority certain_of part half_a_dozen "
     "plenty a_lot lots a_third a_quarter two_thirds one_half one_third a_couple various numerous whoever whichever "
     "somebody someone anyone anybody",
-    "p": "he she they this_person that_person former latter this_one",
+    "p": "him he she they this_person that_person former latter this_one",
     "&": "and & nor while whereas plus as_well_as along_with together_with und et y \u548c \u4e0e \u800c \u4e14",
     "+": "but yet however though although",
     "e": "as likewise similarly",
     "l": "role roles type identity status kind class nature character_type label designation person's_role",
     "L": "too as_well likewise_too one_too one_as_well one",
-    "E": "same_goes_for same_for same_is_true_for same_is_true_of same_applies_to likewise_for so_too_is ditto_for "
+    "E": "just_like same_as_for same_goes_for same_for same_is_true_for same_is_true_of same_applies_to likewise_for so_too_is ditto_for "
     "same_holds_for",
     "X": "there_is there_are there's there_must_be there_exists there_exist exist we_have has_exactly",
-    "i": "let_me let_us i we you it this which i'm i've we've i'd it's we'll what let's lets one_can these_facts these_two us_that me "
-    "my our",
+    "i": "let_me let_us i we you it this which i'm i've we've i'd we'll what let's lets one_can these_facts these_two us_that me "
+    "my",
     "$": "his her their its own whose",
     "h": "that",
     "t": "",  # filled from TRUTH
     # Frames: what a clause does with the statement in it.
-    "c": "conclude deduce infer derive find finds found see realize realise note identify identified figure figured "
+    "c": "true safe_to_say fair_to_say conclude deduce infer derive find finds found see realize realise note identify identified figure figured "
     "establish established confirm confirms confirmed show shows shown prove proves proved proven verify verified "
     "ensure ensures obtain get gets reach reaches arrive learn give gives given_by yield yields demonstrate demonstrates "
     "follow follows concluded deduced inferred derived recognized recognised revealed reveals reveal considered "
@@ -91,14 +91,17 @@ _CLASSES: dict[str, str] = {
     "remains_to_be_shown remains_to_be_seen to_be_shown to_be_checked to_be_proved to_be_proven to_verify "
     "we_should_check to_see_if to_test goal_is_to_show goal hypothesis hypothetical assumption conjecture speculate "
     "picture let's_verify",
-    "I": "if whether unless would wouldn't iff would've hypothetical when whenever provided provided_that providing "
+    "I": "just_in_case if whether unless would wouldn't iff would've hypothetical when whenever provided provided_that providing "
     "as_long_as so_long_as on_condition_that on_the_condition_that in_case in_the_event in_the_event_that only_when "
     "only_if if_and_only_if even_if until once under_the_assumption under_the_condition "
     "on_the_assumption on_the_premise contingent_on depending_on conditional_on subject_to insofar_as inasmuch_as_if "
-    "lest should_it with_the_assumption based_on_the_assumption assuming_that wherever had_it requires require "
+    "lest should_it with_the_assumption based_on_the_assumption assuming_that wherever had_it "
     "wants want wish wishes hope hopes hoping expect expected fear desire",
+    "iv": "it's that's",
+    "Xz": "there_isn't_a_single there_is_not_a_single there_isn't_a there_isn't_any there_is_not_a there_aren't_any "
+    "there_are_not_any there_isn't_one",
     "Iv": "were weren't",
-    "^": "given considering given_that seeing",
+    "^": "given considering seeing",
     "G": "based_on from using by through after looking_at following in_light_of because_of under with_respect_to "
     "due_to going_by judging_by relying_on on_the_basis_of analyzing analysing combining examining evaluating "
     "putting reviewing taking working comparing having thanks_to per_our from_all consistent_with satisfies satisfy "
@@ -116,7 +119,7 @@ _CLASSES: dict[str, str] = {
     "announces announced admits reports reported explained explains answered whispers shouts quoth put_it puts_it "
     "put_it: denies denied thought believed claims_that wrote writes maintains maintained contends contended "
     "\u8bf4",
-    "H": "or either maybe perhaps possibly possible might may probably likely presumably apparently supposedly "
+    "H": "likelihood could_think might_think could_believe could_say could_argue may_think would_think would_guess could_imagine or either maybe perhaps possibly possible might may probably likely presumably apparently supposedly "
     "allegedly seemingly seems seem appears appear guess guessing hunch suspect suspects bet unclear alternatively "
     "arguably conceivably potentially plausibly plausible tentatively doubtful unlikely chance chances odds probability "
     "leaning lean tend tends most_likely very_likely should_be ought_to doesn't_have_to don't_have_to need_not "
@@ -137,9 +140,9 @@ _CLASSES: dict[str, str] = {
     "reconsidering revised revise revising rather_a i_mean make_that strike_that on_second_thought my_bad no_no "
     "let_me_correct",
     "T": "actually",
-    "C": "therefore thus hence consequently thereby ergo so_we_get that_means donc \u56e0\u6b64 \u6240\u4ee5 \u6545",
+    "C": "whence wherefore therefore thus hence consequently thereby ergo so_we_get that_means donc \u56e0\u6b64 \u6240\u4ee5 \u6545",
     "s": "so",
-    "y": "means implies imply mean implying meaning entails",
+    "y": "requires require means implies imply mean implying meaning entails",
     "D": "finally_then conclusion overall summary in_conclusion to_conclude in_summary to_summarize to_summarise "
     "summarizing summing_up to_sum_up in_short in_sum verdict qed we_conclude we_can_conclude i_conclude "
     "in_the_end all_in_all bottom_line final_answer final_result putting_it_all_together putting_everything_together "
@@ -151,7 +154,7 @@ _CLASSES: dict[str, str] = {
     "@": "another second third alternate different first fourth",
     "[": "where in_which under_which",
     "r": "because since as_either \u56e0\u4e3a",
-    "d": "false untrue wrong incorrect impossible lie_that a_lie nonsense no_way not_true not_the_case not_correct "
+    "d": "mistake_to no_evidence no_proof no_reason no_indication by_no_means under_no_circumstances false untrue wrong incorrect impossible lie_that a_lie nonsense no_way not_true not_the_case not_correct "
     "not_so isn't_true isn't_the_case doubt deny denying refuted disproved ruled_out myth fallacy refute reject "
     "rejected incorrectly wrongly falsely mistakenly ruling_out rule_out rules_out erroneous contrary_to fake "
     "doesn't_hold does_not_hold unfounded bogus",
@@ -166,12 +169,12 @@ _CLASSES: dict[str, str] = {
 TRUTH: dict[str, bool] = {
     **dict.fromkeys(
         "tells_the_truth tell_the_truth telling_the_truth always_tells_the_truth speaks_the_truth speak_the_truth "
-        "speaking_the_truth tells_truth truthful truth-telling truthtelling honest tells_only_the_truth "
+        "speaking_the_truth told_the_truth spoke_the_truth has_told_the_truth tells_truth truthful truth-telling truthtelling honest tells_only_the_truth "
         "always_truthful speaks_truthfully".split(),
         True,
     ),
     **dict.fromkeys(
-        "lies lie lying always_lies always_lie tells_lies tell_lies dishonest untruthful deceitful deceptive "
+        "lied told_a_lie has_lied tells_a_lie is_a_liar lies lie lying always_lies always_lie tells_lies tell_lies dishonest untruthful deceitful deceptive "
         "is_always_lying".split(),
         False,
     ),
@@ -261,24 +264,26 @@ _RULES: list[tuple[re.Pattern[str], str]] = [
         (r"(?<=v)z(?=[ab]?R)", "n"),
         # 'Based on the statements', 'according to our analysis', 'given their claims'; but not 'the claim that ...'
         (
-            r"[G^~](?:h(?=[^,:]{0,6}[Jj]))?[^,;:SIRYh^~]{0,14}?[Jj](?!h)(?:F[ag#1NB&]{1,6})?"
+            r"[G^~](?:h(?=[^,:]{0,6}[Jj]))?[^,;:SIRYh~]{0,14}?[Jj](?!h)(?:F[ag#1NB&]{1,6})?"
             r"(?:[&,]{1,2}[^,;:SIRYh^~&]{0,6}?[Jj](?!h)){0,6}",
             "f",
         ),
+        (r"[G^][ABf]{0,2}i[pN&,]{1,4}Y(?=[,:])|(?:[G^~]|<[wA])[^,;:NRSIvht~^]{0,10}(?=,)", "f"),
+        (r"^FNv[fwj]{1,2}(?=,)", "~"),
+        (r"^F[^,;:NRSIhH*@]{0,10}(?=,)|^F(?=N[:,])", "f"),
         (r"\^(?=[,;.C]|$)", "f"),
         (r"[G^][ih](?=[,:CDfi])", "f"),
-        (r"e[fi]{0,1}[wcYu][wfvib]{0,2}(?:J|[wf]$)(?=,)", "f"),
+        (r"(?<![NR])e[fi}wcYuv]{1,5}[wfJGj]{0,4}(?=,|$)", "f"),
         (r"I[i]f?_[^,IS]{0,14},", "f"),
         (r"~", "~"),
         (r"\^", "I"),
+        (r"(?<=N[:>])i(?=v)|(?<=c)\$(?=aR)", "p"),
         # Who says it: 'this tells us', 'we say' are the writer's own words
         (r"(?<=[ihQPJ])(?:f|}w?){0,2}Y(?=[ihN]|[fwi]{1,3}h)", "c"),
         (r"(?<=}v)Y(?=h)", "c"),
-        (r"(?<=[NpAB1])f?j(?!:)", "Y"),
-        (r"(?<=Nv)[fwao1#@$]{0,2}j(?=f?[ycJ])", "f"),
-        (r"(?<=Nv)[fwao1#@$]{0,2}[jQ]", "Y"),
-        (r"\$[fwao1#@$]{0,2}[jQ]", "Y"),
-        (r"[jQ](?=[FG]N)|j(?=v?h|[1#]?:|[wfv]{0,3}:$)", "Y"),
+        (r"(?<=[Np])f?j(?!:)|(?<=[AB1])j(?=h)", "Y"),
+        (r"(?:(?<=Nv)|\$)[fwao1#@$d]{0,2}[jQ](?=v?[fv]?(?:[h:NABZpq]|$)|F(?!N[vc]))", "Y"),
+        (r"[jQ](?=[FG][N&,$wa]{1,6}(?:v?h|v?:|$))|j(?=v?h|[1#]?:|[wfv]{0,3}:$)", "Y"),
         (r"[Jj](?=v?[fAB]{0,2}[yc])", "i"),
         (r"[Jj$]", "f"),
         (r"(?<=[ih,])y", "C"),
@@ -297,11 +302,13 @@ _RULES: list[tuple[re.Pattern[str], str]] = [
         # 'no other assignment', 'any other leads to a contradiction'
         (r"[qzA]@?k[^.;N]{0,12}K|k[*QPw<]{1,3}[^,;N]{0,6}K|[qzA]@?k[fwbH]{0,3}[QP*]", "f"),
         (r"z[fwbH@]{0,3}[QP]", "M"),
+        (r"n[fwa]{0,2}o[^,;:NRv]{0,4}[QP*]", "M"),
         # 'the only possible solution', 'the correct option', 'in this case'
         (r"(?:^|(?<=[^oXm]))(?:b|o[^,;:NRv()]{0,4}|1o[^,;:NRv()]{0,3})[fbHwt@]{0,2}[Q*P]", "Q"),
         (r"(?<=X)[ofma]{0,3}1[fbHwt]{0,3}[Q*]", "Q"),
-        (r"[wfi]?[ih]\*(?!\[)", "f"),
+        (r"[Fwfi]?[ih]\*(?!\[)", "f"),
         (r"n(?=a?\*h)", "d"),
+        (r"(?<=v)a?\*(?=h)", "c"),
         (r"[@k]\*(?!v)|\*(?=h|\[|[1#a]?[:,\-.)(]|[1#])|^\*", "S"),
         (r"\*", "f"),
         # several solutions, and the labels of each
@@ -311,6 +318,7 @@ _RULES: list[tuple[re.Pattern[str], str]] = [
         (r"[QP](?=[:>\-,(hvN\[]|[fcbg#AF]{1,4}[vh:,]|$)(?<!v.)", "D"),
         (r"[QP]", "f"),
         (r"G", "w"),
+        (r"(?<=R)>(?=N[fn]{0,2}v)", "I"),
         (r"^[^N]{0,20}RH[^N]{0,6}R(?=[^N]{0,20}:)", "f"),
     )
 ]

@@ -23,7 +23,7 @@ _SMALL_JOINERS = words("is are a an the and not as be both")
 _NAMES_ONLY = re.compile(r"[#1()\-,f:>.]{0,6}(?:[wgl]:)?N(?:[,&()\-#1/]{0,3}N)*[):,\-.#1]{0,4}")
 _ROLES_ONLY = re.compile(r"[^A-Za-z!]{0,6}(?:[aobfkm1#]{0,3}R[^A-Za-z]{0,6}(?:gF?)?l?[^A-Za-z]{0,4})+")
 _ROLE_LINE = re.compile(r"[^A-Za-z]{0,4}(?:l[:>\-v]{1,2})?[anob]{0,3}R(?![^RN]{0,4}R)(?![:>v\-(|]{0,3}[NABOk])")
-_DIALOGUE = re.compile(r"[#1()\-,.]{0,6}N:[f]{0,3}(?:(?P<other>N)[fn]{0,3}v|[ABZqmi#1z])")
+_DIALOGUE = re.compile(r"[#1()\-,.]{0,6}N:[f]{0,3}(?:(?P<other>N)[fn]{0,3}v|[ABZqmi#z]|1[^(R])")
 _SPLITS = re.compile(r"[rCDVM!]")
 _SUFFIX = re.compile(r"Y[fa]{0,2}N?$")
 _THEN = re.compile(r"[,\-]?f")
@@ -73,7 +73,7 @@ def read_roles(text: str, vocabulary: Vocabulary, strict: bool = False) -> dict[
             continue
         for cell in split(row):
             for sentence in _sentences(cell, False):
-                page.read(sentence)
+                page.read(sentence._replace(starts_line=False))
     return ledger.result()
 
 
@@ -112,6 +112,8 @@ class _Page:
     def _only_roles(self, sentence: _Sentence) -> bool:
         """A line of roles heads a list; the same behind a statement takes it back ('a knight; a knave')."""
         items, ledger = sentence.items, self.ledger
+        if not sentence.starts_line and re.match("a?R,(?!N+$)", items.letters):
+            ledger.add([(who, items.values[items.letters.index("R")]) for who in ledger.context.last])
         if not _ROLES_ONLY.fullmatch(items.letters):
             return False
         roles = [value for letter, value in zip(items.letters, items.values, strict=True) if letter == "R"]

@@ -1,7 +1,6 @@
-"""Reading one clause: the forms in which people are given roles, as patterns over the letters of `role_lexicon`.
+"""Reading one clause: at each place the forms of `role_forms` are tried in order; the first that fits says who is what.
 
-At each place of a clause the forms are tried in order; the first that fits says who is what, and reading goes on
-behind it. Every repetition is bounded or has one way to match, so that no clause takes more than linear time.
+Reading goes on behind it, so that a clause is one pass.
 """
 
 from __future__ import annotations
@@ -10,58 +9,28 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from posttrain.rewards.role_lexicon import Items
+from posttrain.rewards.role_forms import (
+    BESIDE,
+    DENIED_AFTER,
+    DENIED_BEFORE,
+    ECHO,
+    ECHO_AS,
+    ECHO_BEHIND,
+    HEADING,
+    HEADS_A_LIST,
+    LIST,
+    NOBODY_THERE,
+    ONLY_THERE,
+    ONWARD,
+    PAIR,
+    STATEMENT,
+    UNANIMOUS,
+    UNLINKED_BESIDE,
+    bounds,
+)
+from posttrain.rewards.role_letters import Items
 
 Said = list[tuple[int, bool]]  # person, and whether a knight
-
-_NAMES = r"N(?:(?:,?&?|/)N)*"
-# People in a heading's list: the last of them may already begin the next statement ('... are Bob and Cid is a knight').
-_OWN = r"N(?!,?[fn,]{0,3}v|[:>\-|(]+[an]{0,2}R|a?R)"
-_LISTED = rf"{_OWN}(?:(?:,?&?|/){_OWN})*"
-_QUANTITY = r"(?:n?[AB]1?|Z|zg|z[01#]|m{0,2}[01#]|q|nq)"
-_EXCEPT = r"(?:,?[x+]f{0,2}B?(?P<but>N(?:(?:,?&?|/)N)*),?)"
-_EXCEPT_AFTER = r"(?:,?(?:[x+]f{0,2}B?|[wcG](?=N[ve]a?o?x))(?P<after>N(?:(?:,?&?|/)N)*)(?:[ve]a?o?x|(?![fn]{0,2}v|:)))"
-_GROUP = rf"(?P<quantity>{_QUANTITY})[AB]?F?[ag#1k]{{0,5}}(?:[,(]?(?P<members>{_NAMES})(?![fn]{{0,2}}v[^R]{{0,4}}R[,&]{{1,2}}N)[,)]?)?{_EXCEPT}?"
-_OTHERS = r"(?P<others>A?F?a?(?:O|k[#1g]{0,3}|A[kO]g?))(?:F[ag#1]{1,3})?"
-_PEOPLE = rf"(?:(?P<only>o)?(?P<names>{_NAMES})(?P<alone>o)?|(?P<pronoun>p)|{_OTHERS}|{_GROUP})"
-_LINK = (
-    r"(?P<link>(?:\([ft]{1,3}\))?(?:vl)?[,fTL]{0,3}[fnoAB]{0,3}v[fcevnaoBAkTuxb1,]{0,8}(?:[1a]?g?Fl?a?)?"  # is, must be, is found to be
-    r"|(?:v?l)?[#1()f&]{0,3}(?:,?l)?[:>\-|(][:>\-|()la,fvonBA#1kTi]{0,7}|[:>-][wdc1]\("  # colon, dash, bar, arrow, bracket
-    r"|ea?f?|,(?=a)|(?:(?<=^N)|(?<=:N))[,&](?=a?R$)|)"
-)
-_HEADS = r"[Fag#1l()]{0,4}[v:>\-|(][v:>\-|(),aoBf]{0,4}[NABOZk]"
-_MORE = rf"(?P<more>(?:[,&/\-(|>+]{{0,3}}(?:fv)?[anfbBAk]{{0,3}}R(?!{_HEADS}))*)"
-_ROLE = rf"(?P<adjectives>[antobBAkfl]{{0,5}})(?P<role>R)(?!-w){_MORE}"
-_END = r"(?=$|[,&+;:()\-|>.CDrxFefoL])"
-
-_STATEMENT = re.compile(
-    rf"(?:(?P<before>x)f?(?P<besides>{_NAMES}),)?{_PEOPLE}"
-    rf"(?:(?:(?P<truth>(?:[fn,T]{{0,3}}v|[:>\-(])?[fnBAT]{{0,3}}t){_END}(?:[:>(,\-]{{1,2}}a?(?P<bracketed>R))?)"
-    rf"|{_LINK}{_ROLE}){_EXCEPT_AFTER}?"
-)
-_LIST = re.compile(_NAMES)
-_HEADS_A_LIST = re.compile(_HEADS)
-_HEADING = re.compile(
-    rf"(?P<negated>n?)(?P<article>a?)(?P<only>o?)(?P<modifier>m?)(?P<number>[1#]?)(?P<adjectives>[tbfk]{{0,2}})(?P<role>R)"
-    rf"(?:[Fagf#1()i]{{0,6}})(?:l{{0,1}})(?P<link>v[foBA]{{0,2}}:?|[:>\-|(][:>\-|(vafoX#1)]{{0,5}}|,f?)"
-    rf"(?:(?P<names>{_LISTED})|{_OTHERS}|{_GROUP})"
-)
-_ECHO = re.compile(rf"(?:[,&+]{{0,2}}f?(?:[eZ]f?v|E)|[eZ]f?v)(?P<names>{_NAMES})(?!v)")
-_ECHO_AS = re.compile(rf",?e(?P<names>{_NAMES})v(?=$|[,.;&])")
-_ECHO_BEHIND = re.compile(rf"(?P<names>{_NAMES})(?P<link>,?f{{0,3}}(?:v(?P<negated>n)?f?(?:L|1|f)?)|,?f?L){_END}")
-_NOBODY_THERE = re.compile(r"(?:Xf?z|^f?z(?=R(?![:l])))(?P<role>R)")
-_ONLY_THERE = re.compile(r"Xo(?P<role>R)(?![,&/]{1,2}a?R)")
-_ONWARD = re.compile(rf"(?:^|[,&+])[f]{{0,2}}(?P<link>[fn]{{0,2}}v[fcevnaoBAkTu]{{0,6}}){_ROLE}")
-_PAIR = re.compile(r"\(N,a?(?P<role>R)\)")
-_UNANIMOUS = re.compile(r"(?P<quantity>[AB])[Fag#]{0,4}a?(?P<role>R)(?=$|[,.;+x])" + _EXCEPT_AFTER + "?")
-
-# What stands before a statement and takes its force: unknown words at its very side, a negation, a quantity.
-_BESIDE = re.compile(r"(?:[wntqmHYGzKVx0]|[cu]n|(?<!l)F)a?$")
-_UNLINKED_BESIDE = re.compile(r"(?:^[,&+f]{0,3}v|[ieY]|[wntqmHYGzKVx0]|[cu]n|F)a?$")
-_DENIED_BEFORE = re.compile(
-    r"(?:d[vfiwac]{0,3}[hwF:]?|n[fviawbcu]{0,4}h|n[fviawb]{0,4}[cuwbB]|w[hf]|^[^N]{0,6}n:|nf?)f?$"
-)
-_DENIED_AFTER = re.compile(r"[:>(,\-]{0,2}(?:[ih]?[fv]{0,2}a?d|[vw]?w{0,2}aK)")
 
 
 @dataclass
@@ -118,9 +87,9 @@ def claims_in(items: Items, context: Context) -> Said:
             match = pattern.match(letters, i)
             if match is not None and match.end() > i:
                 before = letters[max(0, i - 12) : i]
-                if _DENIED_BEFORE.search(before):
+                if DENIED_BEFORE.search(before):
                     return reader.said
-                if _DENIED_AFTER.match(letters, match.end()):
+                if DENIED_AFTER.match(letters, match.end()):
                     i = match.end()
                     break
                 end = read(reader, match, before)
@@ -129,7 +98,7 @@ def claims_in(items: Items, context: Context) -> Said:
                     break
         else:
             # Nor does any shorter list of these people lead anywhere.
-            i = _LIST.match(letters, i).end() if letters[i] == "N" else i + 1  # type: ignore[union-attr]
+            i = LIST.match(letters, i).end() if letters[i] == "N" else i + 1  # type: ignore[union-attr]
     return reader.said
 
 
@@ -138,10 +107,10 @@ def _statement(reader: _Reader, match: re.Match[str], before: str) -> int:
     link = match.group("link") or ""
     unlinked = match.group("truth") is None and link in ("", ",")
     relative = link.startswith(",f")  # 'unlike Zoey, who is a knave'
-    if not relative and (_UNLINKED_BESIDE if unlinked else _BESIDE).search(before):
+    if not relative and (UNLINKED_BESIDE if unlinked else BESIDE).search(before):
         return match.start("role") if match.group("role") else match.end()
     makes = match.group("pronoun") and before.endswith("c")  # 'making her a knight'
-    if unlinked and ((not match.group("names") and not makes) or _HEADS_A_LIST.match(match.string, match.end("role"))):
+    if unlinked and ((not match.group("names") and not makes) or HEADS_A_LIST.match(match.string, match.end("role"))):
         return 0
     roles = _roles(reader, match)
     if not roles:
@@ -237,42 +206,12 @@ def _quantified(reader: _Reader, match: re.Match[str]) -> tuple[tuple[int, ...],
         reader.name(members)
     start = match.start("quantity")
     words = list(zip(quantity, reader.items.values[start : match.end("quantity")], strict=True))
-    low, high = _bounds(words, len(domain))
+    low, high = bounds(words, len(domain))
     if low >= len(domain):
         return domain, False, False
     if high <= 0:
         return domain, True, False
     return None
-
-
-def _bounds(words: list[tuple[str, object]], size: int) -> tuple[int, int]:
-    """How many of `size` people a quantity means, at least and at most."""
-    letters = "".join(letter for letter, _ in words)
-    letters = letters.rstrip("1") if "A" in letters or "B" in letters else letters
-    if letters in ("A", "B"):
-        return size, size
-    if letters in ("nA", "nB"):
-        return 0, size - 1
-    if letters in ("Z", "zg", "z1"):
-        return 0, 0
-    number = words[-1][1]
-    if not isinstance(number, int):
-        return 1, size
-    if letters.startswith("z"):
-        return 0, number - 1
-    modifier = next((word for letter, word in words if letter == "m"), "exactly")
-    low, high = _MODIFIERS.get(str(modifier), (None, None))
-    return (0 if low is None else number + low), (size if high is None else number + high)
-
-
-#: What to add to a number for the bounds; None: no bound.
-_MODIFIERS: dict[str, tuple[int | None, int | None]] = {
-    **dict.fromkeys(("exactly", "precisely"), (0, 0)),
-    **dict.fromkeys(("at least", "no fewer than", "no less than", "not fewer than"), (0, None)),
-    **dict.fromkeys(("at most", "no more than", "not more than", "up to", "only up to"), (None, 0)),
-    "more than": (1, None),
-    **dict.fromkeys(("fewer than", "less than"), (None, -1)),
-}
 
 
 def _zips(reader: _Reader, match: re.Match[str], link: str) -> bool:
@@ -326,7 +265,7 @@ def _echo(reader: _Reader, match: re.Match[str], before: str) -> int:
 def _echo_behind(reader: _Reader, match: re.Match[str], before: str) -> int:
     """'..., Cid too', '..., but Cid is not'."""
     link = match.group("link")
-    if reader.context.role is None or _BESIDE.search(before) or not (match.group("negated") or link[-1] in "L1"):
+    if reader.context.role is None or BESIDE.search(before) or not (match.group("negated") or link[-1] in "L1"):
         return 0
     people = reader.people(match, "names")
     reader.name(people)
@@ -370,7 +309,7 @@ def _pair_in_brackets(reader: _Reader, match: re.Match[str], before: str) -> int
 
 def _unanimous(reader: _Reader, match: re.Match[str], before: str) -> int:
     """'Both knaves.', 'All knights except Ann.'"""
-    if _BESIDE.search(before):
+    if BESIDE.search(before):
         return match.end()
     domain = _pair(reader.context) if match.group("quantity") == "B" else reader.context.everyone()
     spared = reader.people(match, "after") if match.group("after") else ()
@@ -384,16 +323,16 @@ _Form = tuple[re.Pattern[str], Callable[[_Reader, re.Match[str], str], int]]
 #: First letter -> the forms that may begin with it, in the order in which they are tried.
 _FORMS: dict[str, tuple[_Form, ...]] = {}
 for _letters, _pattern, _read in (
-    ("(", _PAIR, _pair_in_brackets),
-    ("xoNpABZznm01#qakO", _STATEMENT, _statement),
-    (",&+eZE", _ECHO, _echo),
-    (",e", _ECHO_AS, _echo),
-    ("N", _ECHO_BEHIND, _echo_behind),
-    ("naom1#tbfkR", _HEADING, _heading),
-    ("AB", _UNANIMOUS, _unanimous),
-    ("Xz", _NOBODY_THERE, _of_everyone(False)),
-    ("X", _ONLY_THERE, _of_everyone(True)),
-    (",&+fvn", _ONWARD, _onward),
+    ("(", PAIR, _pair_in_brackets),
+    ("xoNpABZznm01#qakO", STATEMENT, _statement),
+    (",&+eZE", ECHO, _echo),
+    (",e", ECHO_AS, _echo),
+    ("N", ECHO_BEHIND, _echo_behind),
+    ("naom1#tbfkR", HEADING, _heading),
+    ("AB", UNANIMOUS, _unanimous),
+    ("Xz", NOBODY_THERE, _of_everyone(False)),
+    ("X", ONLY_THERE, _of_everyone(True)),
+    (",&+fvn", ONWARD, _onward),
 ):
     for _letter in _letters:
         _FORMS[_letter] = (*_FORMS.get(_letter, ()), (_pattern, _read))

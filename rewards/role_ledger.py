@@ -56,6 +56,10 @@ class Ledger:
         if self.mode == "":
             self.mode, self.assumed, self.judged = "if", said, False
 
+    def announce(self, mode: str) -> None:
+        """What follows is a guess, or someone's words ('My guess:', 'The statements are:')."""
+        self.mode, self.fresh = mode, True
+
     def refute(self) -> None:
         """The assumption led to a contradiction."""
         self.mode = ""
@@ -72,8 +76,8 @@ class Ledger:
 
     def conclude(self, said: Said, opener: str) -> None:
         """Statements of a clause: recorded, unless they hang on an assumption that is still open."""
+        self.fresh = False
         if self.mode in ("assuming", "if", "several"):
-            self.fresh = False
             complete = len({person for person, _ in said}) == self.context.people
             denied = any((person, not role) in self.assumed for person, role in said)
             settled = complete or (self.mode != "several" and (self.judged or denied))

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from posttrain.rewards.role_clauses import claims_in
 from posttrain.rewards.role_ledger import CONTRADICTED, HEDGED, Ledger
-from posttrain.rewards.role_lexicon import Items, framed, itemize
+from posttrain.rewards.role_letters import Items, framed, itemize
 from posttrain.rewards.role_tables import Table, is_rule, split
 from posttrain.rewards.role_words import Token, Vocabulary, cleaned, tokenize, words
 
@@ -141,8 +141,6 @@ def _read_sentence(items: Items, sentence: _Sentence, ledger: Ledger) -> None:
         ledger.mode = ""
     for opener, clause in _clauses(items):
         _read_clause(clause, opener, sentence.question, ledger)
-    if ledger.mode == "hedging" and not items.letters.endswith(":") and not sentence.ends_line:
-        pass
 
 
 def _clauses(items: Items) -> Iterator[tuple[str, Items]]:
@@ -178,7 +176,7 @@ def _read_clause(items: Items, opener: str, question: bool, ledger: Ledger) -> N
     if "U" in letters:
         ledger.hedge(people if people and "R" in letters else ledger.context.everyone())
         if letters.endswith(":"):
-            ledger.mode = "hedging"
+            ledger.announce("hedging")
         return
     if question:
         return
@@ -188,7 +186,7 @@ def _read_clause(items: Items, opener: str, question: bool, ledger: Ledger) -> N
     bare = letters.rstrip("-").endswith(":")
     if reported and not roles:
         if bare or reported == ":":
-            ledger.mode = "reported"
+            ledger.announce("reported")
         return
     negative = "K" in letters and not re.search(r"[zn][^N]{0,4}K|r|w\w?K", letters)
     if "S" in letters or "<" in letters:
@@ -213,14 +211,14 @@ def _read_clause(items: Items, opener: str, question: bool, ledger: Ledger) -> N
         elif roles and re.search("[ABp]", letters):
             ledger.hedge(ledger.context.everyone())
         if bare and not roles:
-            ledger.mode = "hedging"
+            ledger.announce("hedging")
         return
     if "K" in letters or "b" in letters:
         ledger.verdict(negative, bool(people))
         if negative and not people:
             return
     if re.search("d[:]$", letters) and not people:
-        ledger.mode = "reported"
+        ledger.announce("reported")
         return
     said = claims_in(items, ledger.context)
     if opener == "V" and "R" in letters and not said:
@@ -232,7 +230,7 @@ def _read_clause(items: Items, opener: str, question: bool, ledger: Ledger) -> N
 
 
 def _before_reported_speech(items: Items) -> tuple[Items, str]:
-    """Cut a clause at the first verb of saying; nothing is left where the saying comes last or 'according to' stands."""
+    """Cut a clause at the first verb of saying; nothing is left of '..., says Ann'."""
     letters = items.letters
     i = letters.find("Y")
     if "~" in letters:

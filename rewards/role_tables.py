@@ -10,13 +10,15 @@ import re
 from collections.abc import Sequence
 
 from posttrain.rewards.role_clauses import Said
-from posttrain.rewards.role_lexicon import Items, framed, itemize
+from posttrain.rewards.role_letters import Items, framed, itemize
 from posttrain.rewards.role_words import Token
 
 _PEOPLE = re.compile(r"[#1()./,\-:&]*N(?:[,&/()\-#1:]*N)*[)#1:]*")
 _ROLE = re.compile(r"[:\-]?[ab]?(?P<negated>n?)(?P<both>B?)a?[tbf]?(?P<role>R)(?:$|[(,\-:;.>r][^RN]*$|[ie].*$)")
 _HEADER_ROLE = re.compile(r"[^NR]{0,3}R[^NR]{0,3}")
-_QUOTES = frozenset("statement statements claim claims says said assertion assumption assumed".split())
+_QUOTES = frozenset(
+    ["statement", "statements", "claim", "claims", "says", "said", "assertion", "assumption", "assumed"]
+)
 _YES = frozenset(("yes", "y", "true", "x"))
 _NO = frozenset(("no", "n", "false"))
 

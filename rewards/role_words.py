@@ -61,7 +61,7 @@ class Vocabulary:
         token_pattern = re.compile(
             r"(?P<name>[\ue000-\uf8ff])"
             rf"|(?P<role>(?<!\w)(?:{role_words})(?!\w))"
-            r"|(?P<para>\n\s*\n)|(?P<nl>\n)|(?P<arrow>[-=]+>)"
+            r"|(?P<para>\n\s*\n)|(?P<nl>\n)|(?P<arrow>[-=]{1,20}>)"
             r"|(?P<word>(?:[^\W\d_]+(?:'[^\W\d_]+)?)|'(?:s|re)\b)|(?P<num>\d+)"
             r"|(?P<tick>[\u2713\u2714\u2705\u2611\u2717\u2718\u274c\u2716\u2715\u2612\u00d7])|(?P<mark>[.,;:!?()=|/&%-])",
             re.IGNORECASE,

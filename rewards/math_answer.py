@@ -5,7 +5,11 @@ Where the answer stands is decided in `math_extract.py`, what it says in `math_t
 what equals the gold answer without being one.
 
 - Percentages: `50\%` equals `1/2` and, when the number is at least 1, also a bare `50`.
-- Units are left out, but two known units that differ are two answers. '2 million' is 2,000,000.
+- Units are left out, but two known units that differ are two answers, unless they make one quantity: 60 minutes are 1
+  hour, 5 cm are not 5 cm^2. '2 million' is 2,000,000. `$14$` is no money, `$14` and `\$14` are.
+- A letter behind a number is a unit only where the gold answer has no letters: `6` does not say `6s`.
+- `(B)`, `B. 12` and `Option B` say B; of a gold answer `(B) 12` either part may be said.
+- Several answers side by side, in boxes or dollars, are a list; a later one that corrects the others counts alone.
 - A comma before exactly three digits separates thousands, unless inside brackets: `(1,234)` is a pair.
 - Decimals equal what they round to at 6 places: `0.333333` is `1/3`, `0.333` is not.
 - `(1,2)` is not `(2,1)`, nor `[1,2)` `[1,2]`; `\{1,2\}` and the list `1,2` are `\{2,1\}` and `2,1`.
@@ -42,7 +46,7 @@ def score(completion: str, *, answer: str | None, prompt: str = "", strict: bool
 
     Args:
         completion: The completion as text. What follows the thinking counts; of that the last `\boxed{...}`, else
-            what follows the last `####`, else the last 'the answer is'.
+            the last `####`, else the last "the answer is"; several side by side are one answer, a list.
         answer: The gold answer in LaTeX or plain text, or a worked solution that marks it by a box or `####`.
         prompt: The prompt as text. What only repeats a formula of it scores 0; see `math_echo.py`.
         strict: False also takes the last number of a completion that marks no answer.

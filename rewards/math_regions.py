@@ -121,6 +121,10 @@ def _together(text: str, names: set[str]) -> Any:
 def _listed(parts: list[str], names: set[str]) -> Any:
     from sympy import Intersection, Union
 
+    first = re.fullmatch(r"(.+?\\ne(?![a-zA-Z]))(.+)", parts[0], re.DOTALL)
+    if first and not any(_SIGN.search(part) for part in parts[1:]):  # x is neither 0 nor 1
+        parts = [parts[0], *(first[1] + " " + part for part in parts[1:])]
+        return Intersection(*[_one(part, names) for part in parts])
     if not all(_SIGN.search(part) or _MEMBER.fullmatch(part) for part in parts) or len(parts) > _MOST_PARTS:
         raise _None
     sets = [_one(part, names) for part in parts]

@@ -276,7 +276,7 @@ def _pieces(numbers: Any) -> list[tuple[Any, Any, bool, bool]] | None:
     """Beginning, end and whether these are left out, of all intervals and points, in their order."""
     from sympy import FiniteSet, Interval, Union
 
-    pieces = []
+    pieces: list[tuple[Any, Any, bool, bool]] = []
     for part in numbers.args if isinstance(numbers, Union) else [numbers]:
         if isinstance(part, FiniteSet):
             pieces.extend((point, point, False, False) for point in part.args)

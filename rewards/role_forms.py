@@ -11,7 +11,7 @@ _NAMES = r"N(?:(?:,?&?|/)N)*"
 # People in a heading's list: the last of them may already begin the next statement ('... are Bob and Cid is a knight').
 _OWN = r"N(?!,?[fn,]{0,3}v|[:>\-|(]+[an]{0,2}R|a?R)"
 _LISTED = rf"{_OWN}(?:(?:,?&?|/){_OWN})*"
-_QUANTITY = r"(?:n?[AB]1?|Z|zg|z[01#]|m{0,2}[01#]|q|nq)"
+_QUANTITY = r"(?:n?[AB]o?1?|Z|zg|z[01#]|m{0,2}[01#]|q|nq)"
 _EXCEPT = r"(?:,?[x+]f{0,2}B?(?P<but>N(?:(?:,?&?|/)N)*),?)"
 _EXCEPT_AFTER = r"(?:,?(?:[x+]f{0,2}B?|[wcG](?=N[ve]a?o?x))(?P<after>N(?:(?:,?&?|/)N)*)(?:[ve]a?o?x|(?![fn]{0,2}v|:)))"
 _GROUP = (
@@ -22,13 +22,13 @@ _OTHERS = r"(?P<others>A?F?a?(?:O|k[#1g]{0,3}|A[kO]g?))(?:F[ag#1]{1,3})?"
 _PEOPLE = rf"(?:(?P<only>o)?(?P<names>{_NAMES})(?P<alone>o)?|(?P<pronoun>p)|{_OTHERS}|{_GROUP})"
 _LINK = (
     r"(?P<link>(?:\([ft]{1,3}\))?(?:vl)?[,fTL]{0,3}[fnoAB]{0,3}v"
-    r"[fcevnaoBAkTuxb1,]{0,8}(?:[1a]?g?Fl?a?)?"  # is, must be, is found to be, is one of the
-    r"|(?:v?l)?[#1()f&]{0,3}(?:,?l)?[:>\-|(][:>\-|()la,fvonBA#1kTi]{0,7}|[:>-][wdc1]\("  # colon, dash, arrow, bracket
-    r"|ea?f?|,(?=a)|(?:(?<=^N)|(?<=:N))[,&](?=a?R$)|)"
+    r"[fcevnaoBAkTuxb1,h]{0,8}(?:[1a]?g?Fl?a?)?[:>\-]?"  # is, must be, is found to be, is one of the
+    r"|(?:v?l)?[#1()f&]{0,3}(?:,?l)?[:>\-|(/][:>\-|()la,fvonBA#1kTi]{0,7}|[:>-][wdc1]\("  # colon, dash, arrow, bracket
+    r"|ea?f?|hF|,(?=a)|(?:(?<=^N)|(?<=:N))[,&](?=a?R$)|)"
 )
 _HEADS = r"[Fag#1l()]{0,4}[v:>\-|(][v:>\-|(),aoBf]{0,4}[NABOZk]"
-_MORE = rf"(?P<more>(?:[,&/\-(|>+]{{0,3}}(?:fv)?[anfbBAk]{{0,3}}R(?!{_HEADS}))*)"
-_ROLE = rf"(?P<adjectives>[antobBAkfl]{{0,5}})(?P<role>R)(?!-w){_MORE}"
+_MORE = rf"(?P<more>(?:[,&/\-(|>+]{{0,3}}(?:(?:fv)?[anfbBAk]{{0,3}}|w?a|w[^NRhvrY,;:]{{0,6}}&a)R(?!{_HEADS}))*)"
+_ROLE = rf"(?P<adjectives>[antobBAkfl#]{{0,5}})(?P<role>R)(?!-w){_MORE}"
 _END = r"(?=$|[,&+;:()\-|>.CDrxFefoL])"
 
 STATEMENT = re.compile(
@@ -54,17 +54,15 @@ UNANIMOUS = re.compile(r"(?P<quantity>[AB])[Fag#]{0,4}a?(?P<role>R)(?=$|[,.;+x])
 
 # What stands before a statement and takes its force: unknown words at its very side, a negation, a quantity.
 BESIDE = re.compile(r"(?:[wntqmHYGzKVx0]|[cu]n|(?<!l)F)a?$")
-UNLINKED_BESIDE = re.compile(r"(?:^[,&+f]{0,3}v|[ieY]|[wntqmHYGzKVx0]|[cu]n|F)a?$")
-DENIED_BEFORE = re.compile(
-    r"(?:d[vfiwac]{0,3}[hwF:]?|n[fviawbcu]{0,4}h|n[fviawb]{0,4}[cuwbB]|w[hf]|^[^N]{0,6}n:|nf?)f?$"
-)
-DENIED_AFTER = re.compile(r"[:>(,\-]{0,2}(?:[ih]?[fv]{0,2}a?d|[vw]?w{0,2}aK)")
+UNLINKED_BESIDE = re.compile(r"(?:(?:^|[,;])[,&+fnZ]{0,3}v|[ieY]|[wntqmHYGzKVx0]|[cu]n|F)a?$")
+DENIED_BEFORE = re.compile(r"(?:d[vfiwac]{0,3}[hwF:]?|n[fviawbcu]{0,4}h|n[fviawb]{0,4}[cuwbB]|wh|^[^N]{0,6}n:|nf?)f?$")
+DENIED_AFTER = re.compile(r"[:>(,\-]{0,2}(?:[ih]?[fv]{0,2}a?d|[vwf]{0,3}aK)")
 
 
 def bounds(words: list[tuple[str, object]], size: int) -> tuple[int, int]:
     """How many of `size` people a quantity means, at least and at most."""
     letters = "".join(letter for letter, _ in words)
-    letters = letters.rstrip("1") if "A" in letters or "B" in letters else letters
+    letters = letters.rstrip("o1") if "A" in letters or "B" in letters else letters
     if letters in ("A", "B"):
         return size, size
     if letters in ("nA", "nB"):

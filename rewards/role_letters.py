@@ -102,7 +102,10 @@ _RULES: list[tuple[re.Pattern[str], str]] = [
         (r"(?<![NR])e[fi}wcYuv]{1,5}[wfJGj]{0,4}(?=,|$)", "f"),
         (r"I[i]f?_[^,IS]{0,14},", "f"),
         (r"\^", "I"),
-        (r"(?<=N[:>])i(?=v)|(?<=c)\$(?=aR)", "p"),
+        (r"(?<=c)\$(?=aR)", "p"),
+        (r"^`h?(?=N)", "<"),
+        (r"`", "c"),
+        (r"[<S][fw]{0,2}[QP]", "<"),
         # Who says it: 'this tells us', 'we say' are the writer's own words
         (r"(?<=[ihQPJ])(?:f|}w?){0,2}Y(?=[ihN]|[fwi]{1,3}h)", "c"),
         (r"(?<=}v)Y(?=h)", "c"),
@@ -119,7 +122,7 @@ _RULES: list[tuple[re.Pattern[str], str]] = [
         (r"(?<=[Nf])C(?=[fn]{0,2}v)|(?<=N),C,(?=[fn]{0,2}v)", "f"),
         (r"(?<=N),[+],(?=[fn]{0,2}v)", "f"),
         # 'can be determined', 'we can', 'can only'; any other 'can' leaves it open
-        (r"(?<=i)}|}(?=[no]|v?f?[cu])", "f"),
+        (r"(?<=i)}(?!v)|}(?=[no]|v?f?[cu])", "f"),
         (r"}", "H"),
         (r"%", "H"),
         # 'cannot be determined', 'not sure', 'impossible to know'
@@ -134,10 +137,10 @@ _RULES: list[tuple[re.Pattern[str], str]] = [
         (r"[Fwfi]?[ih]\*(?!\[)", "f"),
         (r"n(?=a?\*h)", "d"),
         (r"(?<=v)a?\*(?=h)", "c"),
-        (r"[@k]\*(?!v)|\*(?=h|\[|[1#a]?[:,\-.)(]|[1#])|^\*", "S"),
+        (r"[1@][fwbH]{0,2}\*(?=v[h:N])|[@k]\*(?!v)|\*(?=h|\[|[1#a]?[:,\-.)(]|[1#])|^\*", "S"),
         (r"\*", "f"),
         # several solutions, and the labels of each
-        (r"[#q][@wfHb]{0,3}P|m1[wfHb]{0,2}[PQ]|BP|[@k][wfbH]{0,2}[QP]|(?<![oXm])1[wHfb]{0,3}Q(?![1#])", "M"),
+        (r"[#q][@wfHb]{0,3}P|m1[wfHb]{0,2}[PQ]|BP|[@k][wfbH]{0,2}[QP]|(?<![oXma])1[wHfb]{0,3}Q(?![1#])", "M"),
         (r"H[wfb]{0,2}[QP]", "M"),
         (r"Q(?=[1#][:.)\-,(>]|[1#]$|a[:.)])", "!"),
         (r"[QP](?=[:>\-,(hvN\[]|[fcbg#AF]{1,4}[vh:,]|$)(?<!v.)", "D"),

@@ -10,6 +10,7 @@ from __future__ import annotations
 CLASSES: dict[str, str] = {
     # What statements consist of (N and R are people and role words; marks stand for themselves).
     "v": (  # copulas
+        "comes_out_as come_out_as came_out_as \u662f\u4e00\u4e2a \u662f\u4e00\u540d "
         "should_be_classified should_be_identified is are was am be being been 's 're equals becomes become "
         "remains remain stays acts plays turns_out turn_out turned_out ends_up ended_up belongs_to belong_to "
         "has_the_role_of has_role has_the_role have_the_role_of plays_the_role_of counts_as qualifies_as "
@@ -38,7 +39,7 @@ CLASSES: dict[str, str] = {
         "in_truth with_no_doubt such_that where_as"
     ),
     "o": "only sole lone solely alone exclusively just merely",  # 'only'
-    "A": "all each every everyone everybody todos alle",  # everyone
+    "A": "every_single each_single all each every everyone everybody todos alle",  # everyone
     "B": "both",  # both
     "Z": (  # nobody
         "none nobody neither no_one not_one not_a_one not_a_single_one not_any not_a_single nor_any"
@@ -91,9 +92,10 @@ CLASSES: dict[str, str] = {
     "h": "that",  # 'that'
     # Frames: what a clause does with the statement in it.
     "c": (  # verbs and adjectives of concluding
+        "concludes points_to point_to dictates dictate establishes concluded_that "
         "true safe_to_say fair_to_say conclude deduce infer derive find finds found see realize realise note "
-        "identify identified figure figured establish established confirm confirms confirmed show shows shown "
-        "prove proves proved proven verify verified ensure ensures obtain get gets reach reaches arrive learn "
+        "identify identified figure figured establish established confirm confirms confirmed  shows shown "
+        " proves proved proven verify verified ensure ensures obtain get gets reach reaches arrive learn "
         "give gives given_by yield yields demonstrate demonstrates follow follows concluded deduced inferred "
         "derived recognized recognised revealed reveals reveal considered classified categorized categorised "
         "labeled labelled deemed known_to_be understood clear evident obvious apparent_that settled think believe "
@@ -102,16 +104,19 @@ CLASSES: dict[str, str] = {
         "assigned_to designated with results resulting resolved denote denotes correspond corresponds maps "
         "discovered seen observe is_the_case the_fact_is have_shown including include"
     ),
+    "`": "prove show",  # may order a proof
     "u": (  # of knowing; negated, they leave everything open
         "determine determined know known sure certain decide decided tell say_for_sure confident positive_that "
         "convinced"
     ),
     "S": (  # suppositions, which last until they are settled
+        "for_the_sake_of_argument for_argument's_sake "
         "assume assumes assumed assuming suppose supposing supposed hypothetically imagine pretend let let_us_say "
         "let's_say lets_say consider_that consider_if hypothesize hypothesise postulate posit presume presuming "
         "granted granting what_if let's_pretend given_the_assumption say_for_instance"
     ),
     "<": (  # what is only to be checked
+        "to_be_verified to_be_determined "
         "consider consider_the try trying test testing check_whether check_if check_that verify_that example "
         "for_example for_instance e_g we_need_to_check need_to_check to_check need_to_verify need_to_show "
         "need_to_prove to_show to_prove want_to_show want_to_prove must_show must_check have_to_check "
@@ -127,7 +132,9 @@ CLASSES: dict[str, str] = {
         "subject_to insofar_as inasmuch_as_if lest should_it with_the_assumption based_on_the_assumption "
         "assuming_that wherever had_it wants want wish wishes hope hopes hoping expect expected fear desire"
     ),
-    "iv": "it's that's",
+    "pv": "it's it_is",
+    "hv": "that's",
+    "vh": "is_if",
     "Xz": (
         "there_isn't_a_single there_is_not_a_single there_isn't_a there_isn't_any there_is_not_a there_aren't_any "
         "there_are_not_any there_isn't_one"
@@ -162,6 +169,9 @@ CLASSES: dict[str, str] = {
         "maintained contends contended \u8bf4"
     ),
     "H": (  # hedges and alternatives
+        "inclined tempted most_of_the_time some_of_the_time sometimes often usually occasionally "
+        "at_times not_only not_just "
+        "mostly looks_like feels_like "
         "likelihood could_think might_think could_believe could_say could_argue may_think would_think would_guess "
         "could_imagine or either maybe perhaps possibly possible might may probably likely presumably apparently "
         "supposedly allegedly seemingly seems seem appears appear guess guessing hunch suspect suspects bet "
@@ -185,7 +195,8 @@ CLASSES: dict[str, str] = {
         "reversed interchangeable not_confident don't_take_my_word"
     ),
     "M": (  # more than one solution, or none
-        "not_unique isn't_unique non_unique no_unique more_than_one_solution multiple_solutions several_solutions"
+        "not_unique isn't_unique non_unique no_unique more_than_one_solution more_than_one_answer "
+        "more_than_one_assignment multiple_solutions several_solutions"
     ),
     "V": (  # corrections
         "wait no_wait correction hmm oops sorry mistake mistaken scratch_that scratch instead recheck reconsider "
@@ -200,6 +211,7 @@ CLASSES: dict[str, str] = {
     "s": "so",  # 'so'
     "y": "requires require means implies imply mean implying meaning entails",  # 'means', 'implies'
     "D": (  # conclusions, the last step
+        "final_answer_would_be answer_would_be answer_will_be solution_would_be conclusion_would_be "
         "finally_then conclusion overall summary in_conclusion to_conclude in_summary to_summarize to_summarise "
         "summarizing summing_up to_sum_up in_short in_sum verdict qed we_conclude we_can_conclude i_conclude "
         "in_the_end all_in_all bottom_line final_answer final_result putting_it_all_together "

@@ -22,7 +22,7 @@ __all__ = ["CONTRADICTED", "HEDGED", "read_roles"]
 _SMALL_JOINERS = words("is are a an the and not as be both")
 _NAMES_ONLY = re.compile(r"[#1()\-,f:>.]{0,6}(?:[wgl]:)?N(?:[,&()\-#1/]{0,3}N)*[):,\-.#1]{0,4}")
 _ROLES_ONLY = re.compile(r"[^A-Za-z!]{0,6}(?:[aobfkm1#]{0,3}R[^A-Za-z]{0,6}(?:gF?)?l?[^A-Za-z]{0,4})+")
-_ROLE_LINE = re.compile(r"[^A-Za-z]{0,4}(?:l[:>\-v]{1,2})?[anob]{0,3}R(?![^RN]{0,4}R)(?![:>v\-(|]{0,3}[NABOk])")
+_ROLE_LINE = re.compile(r"[^A-Za-z]{0,4}(?:l[:>\-v]{1,2}|v)?[anob]{0,3}R(?![^RN]{0,4}R)(?![:>v\-(|]{0,3}[NABOk])")
 _DIALOGUE = re.compile(r"[#1()\-,.]{0,6}N:[f]{0,3}(?:(?P<other>N)[fn]{0,3}v|[ABZqmi#z]|1[^(R])")
 _SPLITS = re.compile(r"[rCDVM!]")
 _SUFFIX = re.compile(r"Y[fa]{0,2}N?$")
@@ -91,6 +91,9 @@ class _Page:
             return
         if sentence.paragraph:
             ledger.new_paragraph()
+        if items.letters.strip(",-:") == "H" and "or" in items.values:
+            ledger.open("M")  # one solution 'or' another
+            return
         if self.heading is not None and _NAMES_ONLY.fullmatch(items.letters):
             ledger.add([(person, self.heading) for person in _named(items)])
             return
@@ -122,7 +125,7 @@ class _Page:
             ledger.add([(person, roles[0] != ("n" in items.letters))])
         elif not sentence.starts_line and ledger.context.last and len(roles) == 1:
             ledger.add([(who, roles[0]) for who in ledger.context.last if who in ledger.segment])
-        self.heading = roles[0] if len(roles) == 1 and person is None else None
+        self.heading = roles[0] if len(roles) == 1 and person is None and sentence.starts_line else None
         return True
 
 
@@ -237,7 +240,11 @@ def _before_reported_speech(items: Items) -> tuple[Items, str]:
         return Items("", []), "~"
     if i < 0:
         return items, ""
-    if _SUFFIX.search(letters, i) and re.search("R", letters[:i]) and re.search(r"[,\-]f?N?f?$", letters[:i]):
+    if (
+        _SUFFIX.search(letters, i)
+        and re.search("R", letters[:i])
+        and re.search(r"[,\-]f?N?f?$|vi[Np]$|e[Np]f?$", letters[:i])
+    ):
         return Items("", []), "Y"
     behind = re.search(r",\+", letters[i:])
     if behind:

@@ -109,6 +109,8 @@ _SWAPS = str.maketrans(
     }
 )
 _CLEAN: list[tuple[re.Pattern[str], str]] = [
+    (re.compile(r"\be\. ?g\.", re.IGNORECASE), " for example, "),
+    (re.compile(r"\bi\. ?e\.", re.IGNORECASE), ", "),
     (re.compile(r"\\(?:begin|end)\{[^{}\n]{0,40}\}(?:\{[clr|@ ]{0,20}\})?"), "\n"),
     (re.compile(r"\\\\|<br ?/?>"), "\n"),
     (re.compile(r"\\(?:to|rightarrow|Rightarrow|implies)\b|\u2192"), " -> "),

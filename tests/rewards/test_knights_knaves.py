@@ -429,13 +429,13 @@ def _filled(text, names, solution):
 
 @pytest.mark.parametrize(("kind", "text"), _cases(SAYS_ALL))
 def test_phrasings_that_say_it_all_under_every_solution(kind, text):
-    for names in (["Ivy", "Max"], ["Jean-Luc", "O'Neil"]):
-        for solution in itertools.product([True, False], repeat=2):
-            filled = _filled(text, names, solution)
-            assert scored(filled, names, list(solution)).value == 1.0, filled
-            for wrong in ([not solution[0], solution[1]], [solution[0], not solution[1]]):
-                result = scored(filled, names, wrong)
-                assert (result.value, result.parts["correct_share"]) == (0.0, 0.5)
+    names = ["Ivy", "O'Neil"]
+    for solution in itertools.product([True, False], repeat=2):
+        filled = _filled(text, names, solution)
+        assert scored(filled, names, list(solution)).value == 1.0, filled
+        for wrong in ([not solution[0], solution[1]], [solution[0], not solution[1]]):
+            result = scored(filled, names, wrong)
+            assert (result.value, result.parts["correct_share"]) == (0.0, 0.5)
 
 
 @pytest.mark.parametrize(("kind", "text", "roles"), _cases(FIXED))

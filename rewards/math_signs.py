@@ -59,6 +59,7 @@ _NAMED = re.compile(rf"\\text\{{\s*({_FUNCTIONS})\s*\}}")
 _REPLACED = [
     (re.compile(pattern), replacement)
     for pattern, replacement in (
+        (r"\{\s*\\rm(?![a-zA-Z])[\s~]{0,3}([A-Za-z./ ]{2,20})\}", r"\\text{\1}"),
         (r"\\(?:left|right|[bB]igg?[lrm]?|middle|displaystyle|textstyle|scriptstyle|limits|tiny|small|normalsize|large"
          r"|Large|LARGE|huge|Huge|rm|bf|it|sf|tt|bfseries|itshape|rmfamily|centering|noindent|strut)(?![a-zA-Z])\s?\.?",
          ""),

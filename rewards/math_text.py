@@ -148,12 +148,19 @@ def _value(text: str, *, formula: bool, money: str | None) -> Answer:
     if (mixed := mixed_quantity(text)) is not None:
         return Answer(_written(mixed[0]), unit=mixed[1], mixed=True)
     certain, as_unit = _without_units(text)
-    unit = certain.name or money
+    unit = _with_money(certain.name, money)
     answer = Answer(_numbers(certain.value), percent=certain.percent, unit=unit)
     if as_unit is None:
         return answer
     other = Answer(_numbers(as_unit.value), percent=as_unit.percent, unit=as_unit.name or money)
     return replace(answer, as_unit=other, apart=as_unit.apart and not formula)
+
+
+def _with_money(unit: str | None, money: str | None) -> str | None:
+    """`dollar hour^-1` for `$12 per hour`."""
+    if unit and money and all("^-" in part for part in unit.split()):
+        return " ".join(sorted([money, *unit.split()]))
+    return unit or money
 
 
 def _written(number: Fraction) -> str:

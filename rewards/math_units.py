@@ -29,6 +29,8 @@ _VALUE_END = re.compile(r"(?:\d\s*[)}\]]*|[)}]|\\(?:pi|infty|circ))\s*!?\s*%?$")
 _QUANTITY = r"(\d{1,9}(?:\.\d{1,9})?)\s?(\\text\{[^{}]*\}|[A-Za-z]{1,12})\.?"
 _EACH = re.compile(_QUANTITY)
 _MIXED = re.compile(rf"{_QUANTITY}(?:,?\s?{_QUANTITY}){{1,2}}", re.ASCII)
+_GREEK_UNIT = re.compile(r"(?<=[\d}]\s)\\(?:(mu)\s*(?:\\text\{\s*)?([gms])\s*\}?|(Omega))$")
+_GREEK_UNITS = {"mu": "u", None: "ohm"}
 _LONG_WORD = re.compile(r"(?=[A-Za-z]*[aeiouyAEIOUY])[A-Za-z]{3}")
 _MANY = re.compile(r",|(?<![a-z^{-])\d|\d{2}")
 
@@ -62,6 +64,7 @@ def split_unit(text: str) -> Unit | None:
     text = _QUOTIENT.sub(lambda match: "\\text{" + f"{_bare(match[1])}/{_bare(match[2])}" + "}", text)
     if (match := _BRACKETED.search(text)) and _names_unit(_bare(match[1])):
         text = f"{text[: match.start()]}\\text{{{_bare(match[1])}}}"
+    text = _GREEK_UNIT.sub(lambda match: f"\\text{{{_GREEK_UNITS[match[1]]}{match[2] or ''}}}", text)
     tokens = _TOKEN.findall(text)
     start = _start_of_unit(tokens)
     value, unit = "".join(tokens[:start]), "".join(tokens[start:])

@@ -64,6 +64,10 @@ SAME = {
         3.5\text{ m/s} <- 3.5 meters per second
         40\text{ mph} <- 40 \text{ miles per hour}
         6\text{ sq. ft} <- 6\text{ square feet}
+        34 <- 34 {\rm ~cm}
+        34 <- 34 \mu\text{m}
+        34 <- 34 \Omega
+        \$34 \text{ per hour} <- 34 dollars per hour
         """,
     "one quantity": r"""
         90\text{ minutes} <- 1.5\text{ hours}
@@ -171,6 +175,7 @@ SAME = {
         347_8 <- 347 \text{ (base 8)}
         \approx 6 <- about 6
         about 6 <- 6
+        \text{about } 6 <- 6
         """,
     "typed without LaTeX": r"""
         \frac{\pi}{3} <- pi/3

@@ -14,7 +14,8 @@ import regex
 LARGEST = 20_000
 """Characters to match once every repetition is written out."""
 _PART = re.compile(
-    r"(?P<escape>\\(?:[pPxu]\{[^{}]*\}|c[A-Za-z]|k<\w+>|.))|\[\^?\]?(?P<set>(?:[^\]\\]|\\.)*)\]|\{\d+(?:,(?P<most>\d*))?\}|.",
+    r"(?P<escape>\\(?:[pPxu]\{[^{}]*\}|c[A-Za-z]|k<\w+>|.))|"
+    r"\[\^?\]?(?P<set>(?:[^\]\\]|\\.)*)\]|\{\d+(?:,(?P<most>\d*))?\}|.",
     re.DOTALL,
 )
 _ESCAPE = re.compile(r"\\(?:u\{[^{}]*\}|c[A-Za-z]|.)", re.DOTALL)

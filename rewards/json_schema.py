@@ -135,7 +135,7 @@ def _check_ends(checked: CheckedSchema, parts: dict[int, dict[str, Any]]) -> Non
     """Refuses references that come back to where they started without going into the value."""
     finished: set[int] = set()
     for start in parts:
-        path: list[tuple[int, Iterator[int]]] = [(start, _same_value(checked, parts[start]))]
+        path: list[tuple[int, Iterator[int]]] = [(start, _same_value(checked, parts, start))]
         on_path = {start}
         while path:
             here, following = path[-1]
@@ -150,15 +150,16 @@ def _check_ends(checked: CheckedSchema, parts: dict[int, dict[str, Any]]) -> Non
                 )
             else:
                 on_path.add(child)
-                path.append((child, _same_value(checked, parts[child])))
+                path.append((child, _same_value(checked, parts, child)))
 
 
-def _same_value(checked: CheckedSchema, part: dict[str, Any]) -> Iterator[int]:
-    """The sub-schemas that judge the same value as `part` does."""
+def _same_value(checked: CheckedSchema, parts: dict[int, dict[str, Any]], here: int) -> Iterator[int]:
+    """The sub-schemas that judge the same value as the one here does."""
+    part = parts[here]
     judges = [*checked.targets.get(id(part), ()), *(part[word] for word in _IN_PLACE if word in part)]
     judges += [each for word in _IN_PLACE_LISTS for each in part.get(word, ())]
     judges += [each for word in _IN_PLACE_MAPS if checked.draft.has(part, word) for each in part[word].values()]
-    return (id(each) for each in judges if isinstance(each, dict))
+    return (id(each) for each in judges if id(each) in parts)  # a draft may not know the keyword
 
 
 def _check_patterns(part: dict[str, Any]) -> None:

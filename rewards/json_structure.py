@@ -26,6 +26,7 @@ from typing import Any, Literal
 
 from posttrain.errors import RewardError
 from posttrain.nearest import hint
+from posttrain.rewards.json_drafts import draft_of
 from posttrain.rewards.json_grade import MISSING, TooLong, grade
 from posttrain.rewards.json_schema import load_schema
 from posttrain.rewards.json_text import NotJson, parse, read_answer
@@ -56,8 +57,9 @@ def score(
 
     Args:
         completion: The completion as text.
-        schema: The JSON Schema, Draft 2020-12: JSON text (a column of objects would get nulls for absent keys when
-            rows go through Arrow), or the object. None: the row is of another task.
+        schema: The JSON Schema, of the draft that its `$schema` names, else 2020-12: JSON text (a column of objects
+            would get nulls for absent keys when rows go through Arrow), or the object. None: the row is of another
+            task.
         gold: The right object: JSON text, or the object. Without it there is no part `values`.
         weights: Other weights for some parts; 0 leaves a part out.
         values_by: `f1` as above, `exact` for all or nothing.
@@ -131,6 +133,17 @@ def read_gold(gold: Any) -> Any:
         return parse(gold)
     except NotJson as error:
         raise RewardError(str(error), expected="JSON text", where="gold") from None
+
+
+def why_unreadable(schema: Any) -> str | None:
+    """Why a row's schema is of a draft that nobody here can read, in words; None if it is none, or another fault."""
+    try:
+        draft_of(schema if isinstance(schema, dict) else parse(schema) if isinstance(schema, str) else None)
+    except NotJson:
+        return None
+    except RewardError as error:
+        return " ".join(str(error).split())
+    return None
 
 
 def check_row(schema: Any, gold: Any = None) -> str | None:

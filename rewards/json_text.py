@@ -10,8 +10,10 @@ import json
 import math
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+from posttrain.rewards.thinking import after_thinking, tags
 
 DEEPEST = 64
 """Arrays and objects inside one another that are read."""
@@ -22,7 +24,8 @@ MOST_BRACKETS = 100
 
 _SPACE = " \t\n\r"  # JSON's white space; a byte order mark or a non-breaking space is other text
 _MOST_DIGITS = len(str(int(sys.float_info.max)))
-_END_TOKENS = re.compile(r"(?:[ \t\n\r]|<\|[^<>|\s]{1,40}\|>|</s>|<eos>)+\Z")
+_END_TOKEN = re.compile(r"(?:<\|[^<>|\s]{1,40}\|>|</s>|<eos>)\Z")
+_LONGEST_TOKEN = 44
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*+"?|[{}\[\]]', re.DOTALL)
 
 
@@ -74,18 +77,44 @@ def parse(text: str) -> Any:
 def read_answer(completion: str, *, think_in_prompt: bool = False) -> Reading:
     """The one JSON value of a completion: all of it, all that is in its fence, or the one object in its prose.
 
-    A `<think>` block at the start is no part of the answer. In prose, the value is the only object outside of other
-    brackets, or, when there is no object, the only array. What stands inside broken JSON is never taken for an answer,
-    nor is one picked out of several.
+    Thinking is no part of the answer (`thinking.py`), nor is the pair of tags `<answer>` and `</answer>` around all the
+    rest, which the reward `format` asks for. Where just one `<answer>` section stands among other text, it is what is
+    read. In prose, the value is the only object outside of other brackets, or, when there is no object, the only array.
+    What stands inside broken JSON is never taken for an answer, nor is one picked out of several.
     """
     if len(completion) > LONGEST:
         return Reading(False, note=f"{len(completion)} characters; at most {LONGEST} are read")
-    text = _END_TOKENS.sub("", completion.lstrip(_SPACE))
-    if think_in_prompt or text.startswith("<think>"):
-        _, closed, text = text.partition("</think>")
-        if not closed:
-            return Reading(False, note="the thinking is never closed")
-        text = text.strip(_SPACE)
+    text = _without_end(completion)
+    after = after_thinking(text, in_prompt=think_in_prompt)
+    if after is None:
+        return Reading(False, note="the thinking is never closed")
+    first = next((tag for tag in tags(text) if tag.thinking), None)
+    before = "" if first is None or first.closes or think_in_prompt else text[: first.start]
+    answer, around = _unwrapped(after.strip(_SPACE))
+    reading = _read(answer)
+    if reading.found and (around or before.strip(_SPACE)):
+        return replace(reading, alone=False, fenced=False, note="text around the JSON")
+    return reading
+
+
+def _without_end(text: str) -> str:
+    text = text.strip(_SPACE)
+    while token := _END_TOKEN.search(text, max(0, len(text) - _LONGEST_TOKEN)):
+        text = text[: token.start()].rstrip(_SPACE)
+    return text
+
+
+def _unwrapped(text: str) -> tuple[str, bool]:
+    """What is inside the one `<answer>` section, and whether there is more than that; the text itself without one."""
+    found = tags(text)
+    if [tag.closes for tag in found] not in ([False], [False, True]):
+        return text, False
+    start, end = found[0].end, found[1].start if found[1:] else len(text)
+    whole = found[0].start == 0 and bool(found[1:]) and found[1].end == len(text)
+    return text[start:end].strip(_SPACE), not whole
+
+
+def _read(text: str) -> Reading:
     if not text:
         return Reading(False, note="empty")
     try:
@@ -117,7 +146,8 @@ def _inside_fence(text: str) -> str | None:
 
 
 def _values_in_prose(text: str) -> list[Any]:
-    objects, arrays = [], []
+    objects: list[Any] = []
+    arrays: list[Any] = []
     position = 0
     for _ in range(MOST_BRACKETS):
         starts = [place for place in (text.find("{", position), text.find("[", position)) if place >= 0]

@@ -5,7 +5,11 @@ Where the answer stands is decided in `math_extract.py`, what it says in `math_t
 what equals the gold answer without being one.
 
 - Percentages: `50\%` equals `1/2` and, when the number is at least 1, also a bare `50`.
-- Units are left out, but two known units that differ are two answers. '2 million' is 2,000,000.
+- Units are left out, but two known units that differ are two answers, unless they make one quantity: 60 minutes are 1
+  hour, 5 cm are not 5 cm^2. '2 million' is 2,000,000. `$14$` is no money, `$14` and `\$14` are.
+- A letter behind a number is a unit only where the gold answer has no letters: `6` does not say `6s`.
+- `(B)`, `B. 12` and `Option B` say B; of a gold answer `(B) 12` either part may be said.
+- Several answers side by side, in boxes or dollars, are a list; a later one that corrects the others counts alone.
 - A comma before exactly three digits separates thousands, unless inside brackets: `(1,234)` is a pair.
 - Decimals equal what they round to at 6 places: `0.333333` is `1/3`, `0.333` is not.
 - `(1,2)` is not `(2,1)`, nor `[1,2)` `[1,2]`; `\{1,2\}` and the list `1,2` are `\{2,1\}` and `2,1`.
@@ -24,10 +28,9 @@ from posttrain.rewards.math_echo import why_no_answer
 from posttrain.rewards.math_extract import final_answer, gold_answer
 from posttrain.rewards.math_judge import Unreadable, load, shown
 from posttrain.rewards.math_sentence import why_no_answer_text
-from posttrain.rewards.math_text import cleaned
+from posttrain.rewards.math_text import LONGEST, cleaned
 from posttrain.scoring.score import Score
 
-_LONGEST_ANSWER = 5_000  # characters
 _COMMAND = re.compile(r"\\text\{[^{}]*\}|\\(?:begin|end)\s*\{[^{}]*\}(?:\{[^{}]*\})?|\\[A-Za-z]+")
 _LONG_WORD = re.compile(r"(?<![A-Za-z])(?=[a-z]*[aeiouy])[A-Za-z][a-z]{2,}(?![A-Za-z])")
 _KINDS = {
@@ -43,7 +46,7 @@ def score(completion: str, *, answer: str | None, prompt: str = "", strict: bool
 
     Args:
         completion: The completion as text. What follows the thinking counts; of that the last `\boxed{...}`, else
-            what follows the last `####`, else the last 'the answer is'.
+            the last `####`, else the last "the answer is"; several side by side are one answer, a list.
         answer: The gold answer in LaTeX or plain text, or a worked solution that marks it by a box or `####`.
         prompt: The prompt as text. What only repeats a formula of it scores 0; see `math_echo.py`.
         strict: False also takes the last number of a completion that marks no answer.
@@ -60,7 +63,7 @@ def score(completion: str, *, answer: str | None, prompt: str = "", strict: bool
         if said is None:
             check_readable(answer)
             return Score(0.0, note=where)
-        if len(said) > _LONGEST_ANSWER:
+        if len(said) > LONGEST:
             check_readable(answer)
             return Score(0.0, parsed=shown(said), note=f"an answer of {len(said):,} characters")
         same, why = same_answer(answer, said)

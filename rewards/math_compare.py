@@ -22,7 +22,7 @@ from posttrain.rewards.math_pair import readings
 from posttrain.rewards.math_regions import region, same_region
 from posttrain.rewards.math_shape import DOTS, shape
 from posttrain.rewards.math_systems import named_value, same_system, system
-from posttrain.rewards.math_text import Answer, cleaned
+from posttrain.rewards.math_text import LONGEST, Answer, cleaned
 
 SECONDS = 2.0  # of computing, for everything that sympy does about one completion
 
@@ -53,7 +53,7 @@ def same_answer(gold: str, said: str) -> tuple[bool, str]:
 def _same_plain(gold: str, said: str) -> bool | None:
     """The verdict on two plain numbers, which needs no sympy; None for everything else."""
     ours, theirs = readings(gold, said)
-    if ours.percent or theirs.percent or ours.base or theirs.base or (ours.unit and theirs.unit):
+    if any(one.percent or one.base or one.choice for one in (ours, theirs)) or (ours.unit and theirs.unit):
         return None
     one, other = plain_number(ours.math), plain_number(theirs.math)
     return None if one is None or other is None else same_number(one, other)
@@ -61,6 +61,8 @@ def _same_plain(gold: str, said: str) -> bool | None:
 
 def check_readable(gold: str) -> None:
     """Raise Unreadable when there is nothing that an answer could be compared with."""
+    if len(gold) > LONGEST:
+        raise Unreadable(f"an answer of {len(gold):,} characters")
     for side in approximate(gold):
         answer = cleaned(side)
         if _is_single(answer) or plain_number(answer.math):
@@ -111,7 +113,7 @@ def _same_whole(gold: str, said: str) -> bool:
     if gold.strip() == said.strip() and gold.strip():
         return True
     ours, theirs = readings(gold, said)
-    if not _is_single(ours) or not _is_single(theirs):
+    if not (ours.mixed or theirs.mixed or (_is_single(ours) and _is_single(theirs))):
         for kind in (same_region, same_system, same_list, _same_named):
             same = kind(gold, said, _same_whole)
             if same is not None:
@@ -130,4 +132,6 @@ def _same_named(gold: str, said: str, same: Callable[[str, str], bool]) -> bool 
 
 
 def _is_single(answer: Answer) -> bool:
-    return bool(answer.words or answer.time or answer.base or answer.choice)
+    if answer.words or answer.time or answer.base or answer.choice:
+        return True
+    return answer.mixed or answer.math == r"\emptyset"

@@ -99,7 +99,7 @@ def _same_math(gold: str, said: str) -> bool:
     if ours is not None and theirs is not None:
         same = same_number(ours, theirs)
         return verified(gold, said) if same is None else same
-    if (equal := _same_equations(gold, said)) is not None:
+    if (equal := _same_equations(gold, said)) is not None or (equal := _same_ratio(gold, said)) is not None:
         return equal
     gold_name, gold_rest = assignment(gold)
     said_name, said_rest = assignment(said)
@@ -125,6 +125,17 @@ def _same_equations(gold: str, said: str) -> bool | None:
     if one[0] is not None and one[0] == other[0] and _same_math(one[1][-1], other[1][-1]):
         return True
     return same_equation(gold, said)
+
+
+def _same_ratio(gold: str, said: str) -> bool | None:
+    """The verdict on `3:4:5`, which is `6:8:10`, but, read as divisions, also `3:5:4`; None for all others."""
+    ours, theirs = ([part.strip() for part in text.split(":")] for text in (gold, said))
+    if max(len(ours), len(theirs)) < 3 or not all(ours + theirs):
+        return None
+    return len(ours) == len(theirs) and all(
+        _same_formula(f"({ours[0]}) \\cdot ({other})", f"({theirs[0]}) \\cdot ({one})")
+        for one, other in zip(ours[1:], theirs[1:], strict=True)
+    )
 
 
 def _same_formula(gold: str, said: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from posttrain.rewards.math_frames import inline_formula
+from posttrain.rewards.math_frames import inline_formula, unframed
 from posttrain.rewards.math_sentence import spoken_value, starts_with_value
 from posttrain.rewards.math_several import as_one, belong_together
 from posttrain.rewards.math_signs import without_emphasis
@@ -104,7 +104,8 @@ def without_sentence(text: str) -> str:
         found = _value_after(text, phrase)
         if found is not None and "\n" not in text.strip():
             return found.text
-    return spoken_value(text) or text
+    framed = unframed(text)
+    return spoken_value(framed.text if framed.words else text) or text
 
 
 def _hashed(text: str, line: re.Match[str]) -> str | None:

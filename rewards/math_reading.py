@@ -15,6 +15,7 @@ _UPRIGHT = re.compile(r"\\text\s*\{\s*([ei])\s*\}")  # the constants
 _SILENT_PRODUCT = re.compile(r"((?<![\d.])\d+\.?\d*|\))\s*(?=\()|(\))\s*(?=\\frac|\d)")
 #: `dx` would be a differential; integrals and derivatives are no answers, so a d is always a letter
 _LETTER_D = re.compile(r"\\[A-Za-z]+|(d)(?=\s*(?:[A-Za-z]|\\[A-Za-z]))")
+_PRIME = re.compile(r"(?<=[A-Za-z])'+(?!\s*[_'])")
 _NUMBER_SETS = re.compile(r"\\(?:mathbb|mathbf|Bbb)\s*\{?\s*([NZQRC])(?![A-Za-z])\s*\}?")
 
 
@@ -22,6 +23,7 @@ def readable(text: str) -> str:
     """A formula, as `math_text.cleaned` returns it, with the same meaning and nothing left for math-verify to guess."""
     text = _UPRIGHT.sub(r" \1 ", text)
     text = _NUMBER_SETS.sub(r"\\mathbb{\1}", text)
+    text = _PRIME.sub("_{prime}", text)  # y' is not y
     if ("^" in text or "_" in text or "\\" in text) and text.count("{") == text.count("}"):
         text = _braced(text)
     text = _SILENT_PRODUCT.sub(lambda match: f"{match[1] or match[2]}\\cdot ", text)

@@ -121,6 +121,10 @@ def _together(text: str, names: set[str]) -> Any:
 def _listed(parts: list[str], names: set[str]) -> Any:
     from sympy import Intersection, Union
 
+    first = re.fullmatch(r"(.+?\\ne(?![a-zA-Z]))(.+)", parts[0], re.DOTALL)
+    if first and not any(_SIGN.search(part) for part in parts[1:]):  # x is neither 0 nor 1
+        parts = [parts[0], *(first[1] + " " + part for part in parts[1:])]
+        return Intersection(*[_one(part, names) for part in parts])
     if not all(_SIGN.search(part) or _MEMBER.fullmatch(part) for part in parts) or len(parts) > _MOST_PARTS:
         raise _None
     sets = [_one(part, names) for part in parts]
@@ -272,7 +276,7 @@ def _pieces(numbers: Any) -> list[tuple[Any, Any, bool, bool]] | None:
     """Beginning, end and whether these are left out, of all intervals and points, in their order."""
     from sympy import FiniteSet, Interval, Union
 
-    pieces = []
+    pieces: list[tuple[Any, Any, bool, bool]] = []
     for part in numbers.args if isinstance(numbers, Union) else [numbers]:
         if isinstance(part, FiniteSet):
             pieces.extend((point, point, False, False) for point in part.args)

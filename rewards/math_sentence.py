@@ -19,7 +19,9 @@ _DOUBT = re.compile(
     r"|may|either|or|neither|whether|hardly|impossible|unlikely|doubt)\b|n't\b",
     re.IGNORECASE,
 )
-_QUALIFIED = re.compile(r"^(?:about|approximately|approx\.?|around|roughly|circa)\s+(?=[-+]?[$\\\d.])", re.IGNORECASE)
+_QUALIFIED = re.compile(
+    r"^(?:\\text\{\s*)?(?:about|approximately|approx\.?|around|roughly|circa)[\s}]+(?=[-+]?[$\\\d.])", re.IGNORECASE
+)
 _EXACT = re.compile(r"^(?:exactly|precisely|only|just|a\s+total\s+of)\s+(?=[-+]?[$\\\d.])", re.IGNORECASE)
 _WORD = re.compile(r"[^\W\d_]{2,}")
 _VERBS = """

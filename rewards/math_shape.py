@@ -19,6 +19,7 @@ _REWRITTEN = [
         (r"\\(?:left|right|bigl|bigr|Bigl|Bigr|big|Big|displaystyle|textstyle)(?![a-zA-Z])\s?(?:\.(?!\d))?", ""),
         (r"(?<=\d)(?:,\s?\\!|\\,|\{,\})\s?(?=\d{3}(?!\d))", ""),
         (r"\\!", ""),
+        (r"(?<!\\)\\[,;:> ]", " "),
         (r"\uff0c", ","),
         (r"\uff1b", ";"),
         ("\u00b1", r"\\pm "),
@@ -41,11 +42,13 @@ _ENVIRONMENT = re.compile(
     r"\\begin\{(cases|aligned|align\*?|array|gathered|split)\}\s*(?:\{[lcr|\s]*\})?(.*?)\\end\{\1\}", re.DOTALL
 )
 _BRACE = re.compile(r"(?:\\left\s*)?\\(?:\{|lbrace)\s*(?=\\begin\{(?:array|aligned|cases)\})")
+_CONDITION = re.compile(r"\\text\s*\{\s*,?\s*(?:if|for|when|where)\s*\}|(?<![A-Za-z\\])(?:if|for|when)(?![A-Za-z])")
 _MATRIX = re.compile(r"\\begin\{([pbv]?matrix)\}((?:(?!\\begin|\\end).)*)\\end\{\1\}", re.DOTALL)
 _GROUPED = re.compile(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?!\d|,\d)")
 _BOTH_SIGNS = re.compile(r"\\(pm|mp)(?![a-zA-Z])\s*")
 _UNARY = re.compile(r"(?:^|(?<=[({\[,=<>^]))\s*\+\s*")
 DOTS = re.compile(r"\\(?:ldots|dots|cdots)(?![a-zA-Z])")
+_IN_TEXT = re.compile(r"\\text\s*\{([^{}]*=[^{}]*)\}")
 _DELIMITED = re.compile(r"\$([^$]*)\$|\\\((.*)\\\)|\\\[(.*)\\\]", re.DOTALL)
 
 
@@ -98,7 +101,9 @@ def has_grouped(text: str) -> bool:
 
 def plain(text: str) -> str:
     """A text with its commands for brackets, its rows, 'and' and 'or' written as brackets, commas and semicolons."""
-    text = text.strip()
+    text = " ".join(text.split())
+    if (wrapped := _IN_TEXT.fullmatch(text)) is not None:
+        text = wrapped[1]
     if (delimited := _DELIMITED.fullmatch(text)) and "$" not in text[1:-1]:
         text = next(part for part in delimited.groups() if part is not None)
     if "\\begin" in text:
@@ -113,10 +118,13 @@ def plain(text: str) -> str:
 
 def _rows(match: re.Match[str]) -> str:
     rows = [row.strip().rstrip(",;").strip() for row in re.split(r"\\\\(?:\[[^\]]*\])?", match[2])]
-    cells = [cell.strip() for row in rows for cell in row.split("&")[1:]]
-    if any(cell and cell[0] not in "=<>" and not cell.startswith(("\\le", "\\ge")) for cell in cells):
-        return match.group()  # values with conditions, or a table
-    return ", ".join(row.replace("&", "") for row in rows if row)
+    cells = [[cell.strip().rstrip(",").rstrip() for cell in row.split("&")] for row in rows if row]
+    if all(cell[:1] in ("", "=", "<", ">") or cell.startswith(("\\le", "\\ge")) for row in cells for cell in row[1:]):
+        return ", ".join(row.replace("&", "") for row in rows if row)
+    if match[1] in ("cases", "array") and all(len(row) == 2 and all(row) for row in cells):
+        # values with conditions: a set of pairs
+        return "\\{" + ", ".join(f"({value}, {_CONDITION.sub('', condition)})" for value, condition in cells) + "\\}"
+    return match.group()
 
 
 def split(text: str, separator: str, *, grouped: bool = False) -> list[str]:

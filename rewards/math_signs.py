@@ -59,6 +59,7 @@ _NAMED = re.compile(rf"\\text\{{\s*({_FUNCTIONS})\s*\}}")
 _REPLACED = [
     (re.compile(pattern), replacement)
     for pattern, replacement in (
+        (r"\{\s*\\rm(?![a-zA-Z])[\s~]{0,3}([A-Za-z./ ]{2,20})\}", r"\\text{\1}"),
         (r"\\(?:left|right|[bB]igg?[lrm]?|middle|displaystyle|textstyle|scriptstyle|limits|tiny|small|normalsize|large"
          r"|Large|LARGE|huge|Huge|rm|bf|it|sf|tt|bfseries|itshape|rmfamily|centering|noindent|strut)(?![a-zA-Z])\s?\.?",
          ""),
@@ -79,6 +80,7 @@ _REPLACED = [
         (r"(?i)\\text\{\s*(?:per\s?cent(?:age)?|pct)\s*\}", "%"),
         (r"\s*\^\s*\{?\s*\\(?:circ|degree)(?![a-zA-Z])\s*\}?|\s*\\(?:degree|textdegree)(?![a-zA-Z])", r"^\\circ "),
         (r",\s*\\(?:dots[bc]?|cdots)(?![a-zA-Z])", r", \\ldots "),
+        (r"(\\text\{[^{}]{0,40}\^)\{(-?\d)\}", r"\1\2"),
     )
 ]  # fmt: skip
 _PLAIN_REPLACED = [

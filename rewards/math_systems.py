@@ -7,6 +7,7 @@ several solutions: `x=1, y=2; x=2, y=1`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from posttrain.rewards.math_shape import Shape, plain, shape
 
 Same = Callable[[str, str], bool]
 _MOST_ROWS = 20
+_LABEL = re.compile(r"^\\text\s*\{\s*([A-Za-z][A-Za-z ]*)[:=]\s*\}")  # \text{hens: }6
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,7 @@ def same_system(gold: str, said: str, same: Same) -> bool | None:
 
 def system(text: str) -> System | None:
     """The solutions that a text states by name; None where it names fewer than two different things."""
-    if "=" not in text:
+    if "=" not in text and ":" not in text:
         return None
     whole = shape(text)
     parts = [inner for part in whole.parts for inner in shape(part).parts] if whole.kind == "list" else [*whole.parts]
@@ -84,7 +86,7 @@ def named_value(text: str) -> tuple[str | None, str]:
 
 
 def _pair(part: str) -> tuple[str, str] | None:
-    name, *values = (side.strip() for side in EQUALS.split(part))
+    name, *values = (side.strip() for side in EQUALS.split(_LABEL.sub(r"\\text{\1}=", part)))
     if not values or not all(values) or not is_name(name):
         return None
     return key(name), "=".join(values)

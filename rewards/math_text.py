@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 from posttrain.rewards.math_clock import Time, clock
 from posttrain.rewards.math_frames import unframed, without_delimiters, without_money
@@ -12,12 +13,12 @@ from posttrain.rewards.math_plain import typed
 from posttrain.rewards.math_sentence import unqualified
 from posttrain.rewards.math_signs import one_spelling, readable_signs, tidied
 from posttrain.rewards.math_unit_names import MULTIPLIERS
-from posttrain.rewards.math_units import Unit, split_unit
+from posttrain.rewards.math_units import Unit, mixed_quantity, split_unit
 from posttrain.rewards.math_words import as_choice, as_words, letters_of_choices, named_choice, normal_text, plain_words
 
-__all__ = ["Answer", "cleaned", "tidied"]
+__all__ = ["LONGEST", "Answer", "cleaned", "tidied"]
 
-_LONGEST = 2_000  # characters; longer texts stay as they are, and are too long to be read
+LONGEST = 2_000  # characters; longer texts stay as they are, and are too long to be read
 _PLAIN_NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?", re.ASCII)  # the commonest answers need nothing done
 _NAMES = {
     "infinity": r"\infty", "positive infinity": r"\infty", "plus infinity": r"\infty", "pi": r"\pi",
@@ -66,6 +67,7 @@ class Answer:
         as_unit: How it reads if letters at its end, which may be algebra, are a unit: `5` in metres for `5m`. Which
             of both it is depends on the other answer; see `math_pair.readings`.
         apart: Those letters stand apart, as those of a unit do, and not in a formula.
+        mixed: It was written with several units, such as 2 hours and 30 minutes; `math` is the sum.
     """
 
     math: str
@@ -77,6 +79,7 @@ class Answer:
     choice: str | None = None
     as_unit: Answer | None = None
     apart: bool = False
+    mixed: bool = False
 
     @property
     def only_choice(self) -> bool:
@@ -87,7 +90,7 @@ class Answer:
 @functools.lru_cache(maxsize=4096)
 def cleaned(text: str) -> Answer:
     """An answer without what doesn't change its meaning. Never fails; what makes no sense comes out as it is."""
-    if len(text) > _LONGEST:
+    if len(text) > LONGEST:
         return Answer(text)
     text = " ".join(text.split())
     if _PLAIN_NUMBER.fullmatch(text):
@@ -142,13 +145,26 @@ def _value(text: str, *, formula: bool, money: str | None) -> Answer:
     if (based := _based(text)) is not None:
         return based
     text = unframed(text).text
+    if (mixed := mixed_quantity(text)) is not None:
+        return Answer(_written(mixed[0]), unit=mixed[1], mixed=True)
     certain, as_unit = _without_units(text)
-    unit = certain.name or money
+    unit = _with_money(certain.name, money)
     answer = Answer(_numbers(certain.value), percent=certain.percent, unit=unit)
     if as_unit is None:
         return answer
     other = Answer(_numbers(as_unit.value), percent=as_unit.percent, unit=as_unit.name or money)
     return replace(answer, as_unit=other, apart=as_unit.apart and not formula)
+
+
+def _with_money(unit: str | None, money: str | None) -> str | None:
+    """`dollar hour^-1` for `$12 per hour`."""
+    if unit and money and all("^-" in part for part in unit.split()):
+        return " ".join(sorted([money, *unit.split()]))
+    return unit or money
+
+
+def _written(number: Fraction) -> str:
+    return str(number) if number.denominator == 1 else f"\\frac{{{number.numerator}}}{{{number.denominator}}}"
 
 
 def _as_power_of_ten(match: re.Match[str]) -> str:

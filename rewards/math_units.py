@@ -3,6 +3,7 @@ r"""Units behind a number: `12\text{ cm}^2`, `60 \mathrm{~km} / \mathrm{h}`, `60
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 from dataclasses import dataclass
 from fractions import Fraction
@@ -25,6 +26,11 @@ _TEMPERATURE = re.compile(r"\^\\circ\s*(?:\\text\{\s*)?([CF]|Celsius|Fahrenheit)
 _DEGREES_INSIDE = re.compile(r"\\circ|\\(?:arc)?(?:sin|cos|tan|cot|sec|csc)|\\(?:text|angle)|[=<>]")
 #: What ends a value that a bare word may follow
 _VALUE_END = re.compile(r"(?:\d\s*[)}\]]*|[)}]|\\(?:pi|infty|circ))\s*!?\s*%?$")
+_QUANTITY = r"(\d{1,9}(?:\.\d{1,9})?)\s?(\\text\{[^{}]*\}|[A-Za-z]{1,12})\.?"
+_EACH = re.compile(_QUANTITY)
+_MIXED = re.compile(rf"{_QUANTITY}(?:,?\s?{_QUANTITY}){{1,2}}", re.ASCII)
+_GREEK_UNIT = re.compile(r"(?<=[\d}]\s)\\(?:(mu)\s*(?:\\text\{\s*)?([gms])\s*\}?|(Omega))$")
+_GREEK_UNITS = {"mu": "u", None: "ohm"}
 _LONG_WORD = re.compile(r"(?=[A-Za-z]*[aeiouyAEIOUY])[A-Za-z]{3}")
 _MANY = re.compile(r",|(?<![a-z^{-])\d|\d{2}")
 
@@ -58,6 +64,7 @@ def split_unit(text: str) -> Unit | None:
     text = _QUOTIENT.sub(lambda match: "\\text{" + f"{_bare(match[1])}/{_bare(match[2])}" + "}", text)
     if (match := _BRACKETED.search(text)) and _names_unit(_bare(match[1])):
         text = f"{text[: match.start()]}\\text{{{_bare(match[1])}}}"
+    text = _GREEK_UNIT.sub(lambda match: f"\\text{{{_GREEK_UNITS[match[1]]}{match[2] or ''}}}", text)
     tokens = _TOKEN.findall(text)
     start = _start_of_unit(tokens)
     value, unit = "".join(tokens[:start]), "".join(tokens[start:])
@@ -77,7 +84,8 @@ def split_unit(text: str) -> Unit | None:
     if _VALUE_END.search(value):
         # 2x and 3abc are products of variables, 3 cm and 3 red apples are not
         known = name is not None or (apart and _names_unit(words))
-        return Unit(value, name, letters, apart) if known or (apart and _LONG_WORD.search(words)) else None
+        counted = not words.isascii() or (apart and _LONG_WORD.search(words))
+        return Unit(value, name, letters, apart) if known or counted else None
     known = name is not None and not letters and apart and (value[-1:].isalpha() or value.endswith("}"))
     return Unit(value, name) if known else None
 
@@ -184,6 +192,18 @@ def unit_name(words: str) -> str | None:
         elif part.isdigit():
             return None
     return " ".join(f"{name}^{power}" if power != 1 else name for name, power in sorted(powers.items())) or None
+
+
+def mixed_quantity(text: str) -> tuple[Fraction, str] | None:
+    """`2 hours 30 minutes` as 150 minutes; None unless there are several numbers, each with a smaller unit."""
+    if not _MIXED.fullmatch(text):
+        return None
+    parts = [(Fraction(number), unit_name(_bare(unit)) or "") for number, unit in _EACH.findall(text)]
+    smallest = parts[-1][1]
+    sizes = [ratio(name, smallest) for _, name in parts]
+    if None in sizes or any(one <= other for one, other in itertools.pairwise(sizes)):  # type: ignore[operator]
+        return None
+    return sum((number * size for (number, _), size in zip(parts, sizes, strict=True) if size), Fraction(0)), smallest
 
 
 def ratio(one: str, other: str) -> Fraction | None:

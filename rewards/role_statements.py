@@ -1,50 +1,40 @@
 """Reading which of two roles a text gives to each of some people.
 
-The text is cut into tokens (people, role words, other words, marks), the tokens into clauses, and each clause is
-read left to right for 'Ann is a knight', 'Ann | knight', 'knights: Ann and Bob', 'both are knaves' and the like.
-Everything is one pass over the text: no input, however hostile, takes more than linear time.
+The text is cut into tokens, these into lines, table rows and sentences, sentences into clauses. What a clause does with
+its statement (conclude, suppose, report, ask, hedge) is in the letters of `role_lexicon`; the statement itself is read
+by `role_clauses`. Everything is one pass over the text: no input, however hostile, takes more than linear time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
 
-from posttrain.rewards.role_clauses import Claim, claims_in, names_only, only_roles
+from posttrain.rewards.role_clauses import claims_in
+from posttrain.rewards.role_ledger import CONTRADICTED, HEDGED, Ledger
+from posttrain.rewards.role_letters import Items, framed, itemize
+from posttrain.rewards.role_tables import Table, is_rule, split
 from posttrain.rewards.role_words import Token, Vocabulary, cleaned, tokenize, words
 
-CONTRADICTED = "contradicted"
-HEDGED = "hedged"
+__all__ = ["CONTRADICTED", "HEDGED", "read_roles"]
 
-_SAID = words(
-    "said says saying claim claims claimed claiming stated states asserted asserts assert remarked remarks remark "
-    "commented comments mentioned mentions told tells telling according accuses accused thinks believes declared "
-    "declares declare noted notes expressed expresses argued argues suggested suggests insists "
-    "insisted replied replies statement statements assertion asks asked"
-)
-_TRUTH = words("truth truths lie lies true truthfully")
-_ASSUME = words(
-    "assume assumes assuming suppose supposing hypothetically case cases imagine consider considering "
-    "scenario possibility option try test"
-)
-_SETTLED = words("only consistent valid")  # 'the only consistent scenario is ...' assumes nothing
-_IF = words("if whether unless would wouldn't iff were should implies imply assumption hypothesis example")
-_HEDGE = words(
-    "or either maybe perhaps possibly possible might may could probably likely presumably unclear unsure uncertain "
-    "alternatively"
-)
-_UNKNOWN = words("undetermined unknown undeterminable unsolvable inconclusive")
-_CANNOT = words("cannot can't couldn't impossible not")
-_REVISION = words(
-    "wait actually correction hmm oops sorry mistake mistaken scratch instead recheck reconsider reconsidering "
-    "revised revise revising"
-)
-_THEREFORE = words("therefore thus hence so consequently finally conclusion conclude overall summary answer solution")
-_EXPLAINED = words("no without because since doesn't don't")
-_EVERYBODY = words("both all everyone everybody each they")
-_REASON = frozenset(("because", "since"))
-_VERBS = words("is are be must isn't aren't")
 _SMALL_JOINERS = words("is are a an the and not as be both")
+_NAMES_ONLY = re.compile(r"[#1()\-,f:>.]{0,6}(?:[wgl]:)?N(?:[,&()\-#1/]{0,3}N)*[):,\-.#1]{0,4}")
+_ROLES_ONLY = re.compile(r"[^A-Za-z!]{0,6}(?:[aobfkm1#]{0,3}R[^A-Za-z]{0,6}(?:gF?)?l?[^A-Za-z]{0,4})+")
+_ROLE_LINE = re.compile(r"[^A-Za-z]{0,4}(?:l[:>\-v]{1,2}|v)?[anob]{0,3}R(?![^RN]{0,4}R)(?![:>v\-(|]{0,3}[NABOk])")
+_DIALOGUE = re.compile(r"[#1()\-,.]{0,6}N:[f]{0,3}(?:(?P<other>N)[fn]{0,3}v|[ABZqmi#z]|1[^(R])")
+_SPLITS = re.compile(r"[rCDVM!]")
+_SUFFIX = re.compile(r"Y[fa]{0,2}N?$")
+_THEN = re.compile(r"[,\-]?f")
+
+
+class _Sentence(NamedTuple):
+    items: Items
+    question: bool
+    paragraph: bool  # a blank line comes before it
+    starts_line: bool
+    ends_line: bool
 
 
 def read_roles(text: str, vocabulary: Vocabulary, strict: bool = False) -> dict[int, bool | str]:
@@ -60,204 +50,226 @@ def read_roles(text: str, vocabulary: Vocabulary, strict: bool = False) -> dict[
     Returns:
         By position in `names`: True (knight), False (knave), CONTRADICTED or HEDGED. Nobody else is mentioned.
     """
-    ledger = _Ledger(len(vocabulary.names), strict)
-    heading: bool | None = None  # 'Knaves:' on a line of its own, then one name a line
-    column: list[int] = []  # a table's row of names, then its row of roles
-    for sentence in _sentences(tokenize(cleaned(text, vocabulary), vocabulary)):
-        if sentence.paragraph:
+    ledger = Ledger(len(vocabulary.names), strict)
+    page = _Page(ledger)
+    table: Table | None = None
+    for row, paragraph in _lines(tokenize(cleaned(text, vocabulary), vocabulary)):
+        if Token("mark", "|") not in row:
+            table = None if not row else table
+            for sentence in _sentences(row, paragraph):
+                table = None
+                page.read(sentence)
+            continue
+        if paragraph:
             ledger.new_paragraph()
-        people, roles = names_only(sentence.tokens), only_roles(sentence.tokens)
-        if people and heading is not None:
-            ledger.add([Claim(person, heading) for person in people])
+            table = None
+        if is_rule(row):
             continue
-        if not any(token.value == "|" for token in sentence.tokens):
-            column = []
-        if column and len(roles) == len(column):
-            ledger.add([Claim(person, role) for person, role in zip(column, roles, strict=True)])
-        if people or roles:
-            column = people if len(people) > 1 and Token("mark", "|") in sentence.tokens else []
-            heading = roles[0] if len(roles) == 1 and not people else None
+        table = table or Table()
+        said = table.read(row)
+        if said is not None:
+            ledger.add(said)
+            page.heading = page.person = None
             continue
-        if all(token.kind in ("mark", "arrow", "num") for token in sentence.tokens):
-            continue  # the rule below a table's head, a number in a list
-        column, heading = [], None
-        for opener, clause in _clauses(sentence.tokens):
-            _read_clause(clause, opener, sentence.question, ledger)
+        for cell in split(row):
+            for sentence in _sentences(cell, False):
+                page.read(sentence._replace(starts_line=False))
     return ledger.result()
 
 
-class _Sentence(NamedTuple):
-    tokens: list[Token]
-    question: bool
-    paragraph: bool  # a blank line comes before it
+class _Page:
+    """Sentences one after the other, and the headings above them."""
 
+    def __init__(self, ledger: Ledger):
+        self.ledger = ledger
+        self.heading: bool | None = None  # 'Knaves:' on a line of its own, then one name a line
+        self.person: int | None = None  # 'Ann:' on a line of its own, then her role
 
-class _Ledger:
-    """Who was said to be what. A segment is a stretch of text that has to agree with itself."""
-
-    def __init__(self, people: int, strict: bool):
-        self.people, self.strict = people, strict
-        self.said: dict[int, bool | str] = {}
-        self.segment: dict[int, bool | str] = {}
-        self.replaces = False
-        self.assuming = False
-
-    def add(self, claims: list[Claim]) -> None:
-        for claim in claims:
-            for person in self._whom(claim):
-                before = self.segment.get(person, claim.role)
-                self.segment[person] = claim.role if before in (claim.role, HEDGED) else CONTRADICTED
-
-    def _whom(self, claim: Claim) -> list[int]:
-        if claim.person == Claim.EVERYONE:
-            return list(range(self.people))
-        if claim.person == Claim.BOTH:
-            return [0, 1] if self.people == 2 else []
-        if claim.person == Claim.OTHERS:
-            known = set(claim.besides) or set(self.segment or self.said)
-            return [person for person in range(self.people) if person not in known]
-        return [claim.person]
-
-    def hedge(self, people: Sequence[int]) -> None:
-        for person in people:
-            if self.segment.get(person) != CONTRADICTED:
-                self.segment[person] = HEDGED
-
-    def close(self, replaces: bool = False) -> None:
-        """End the segment; `replaces` says that the next one may overrule what was said."""
-        complete = len(self.segment) == self.people and HEDGED not in self.segment.values()
-        overrule = self.replaces or (complete and not self.strict)
-        for person, role in self.segment.items():
-            before = self.said.get(person, role)
-            agree = overrule or role == HEDGED or before in (role, HEDGED)
-            self.said[person] = role if agree else CONTRADICTED
-        self.segment, self.replaces, self.assuming = {}, replaces, False
-
-    def new_paragraph(self) -> None:
-        self.assuming = False
-        if not self.strict:
-            self.close(self.replaces and not self.segment)
-
-    def result(self) -> dict[int, bool | str]:
-        self.close()
-        return self.said
-
-
-def _read_clause(tokens: list[Token], opener: str, question: bool, ledger: _Ledger) -> None:
-    """Put what one clause asserts into the ledger."""
-    if opener:
-        ledger.assuming = False
-    if opener == "revision" or (opener == "conclusion" and not ledger.strict):
-        ledger.close(replaces=True)
-    tokens, quoted = _before_reported_speech(tokens)
-    spoken = {token.value for token in tokens if token.kind == "word"}
-    people = [token.value for token in tokens if token.kind == "name"]
-    roles = any(token.kind == "role" for token in tokens)
-    undecided = "determine" in " ".join(spoken) and spoken & _CANNOT
-    ignorant = "don't" in spoken and "know" in spoken
-    if spoken & _UNKNOWN or undecided or ignorant:
-        ledger.hedge(range(ledger.people))
-        return
-    if question or (quoted and not roles):
-        return
-    contradiction = any(word.startswith("contradict") for word in spoken) and not spoken & _EXPLAINED
-    if spoken & _ASSUME and not spoken & _SETTLED:
-        ledger.assuming = not contradiction
-        return
-    if spoken & _IF:
-        return
-    if "either" in spoken and "way" in spoken:
-        spoken.discard("either")
-    if spoken & _HEDGE or ("can" in spoken and not spoken & {"only", "not", "we", "i"}):
-        if spoken & _REASON or tokens[0].value == "as":
+    def read(self, sentence: _Sentence) -> None:
+        items, ledger = sentence.items, self.ledger
+        if not re.search("[A-Za-z!<~^]", items.letters):
             return
-        if people and (roles or "either" in spoken):
+        if sentence.paragraph:
+            ledger.new_paragraph()
+        if items.letters.strip(",-:") == "H" and "or" in items.values:
+            ledger.open("M")  # one solution 'or' another
+            return
+        if self.heading is not None and _NAMES_ONLY.fullmatch(items.letters):
+            ledger.add([(person, self.heading) for person in _named(items)])
+            return
+        if self._only_roles(sentence):
+            return
+        heading, person = self.heading, self.person
+        self.heading = self.person = None
+        if _NAMES_ONLY.fullmatch(items.letters) and sentence.ends_line:
+            names = _named(items)
+            self.person = names[0] if len(names) == 1 else None
+            ledger.context.last = tuple(names)
+            return
+        if person is not None and _ROLE_LINE.match(items.letters):
+            items = Items("N:" + items.letters, [person, ":", *items.values])
+        if heading is not None and items.letters.startswith("Z"):
+            return
+        _read_sentence(items, sentence, ledger)
+
+    def _only_roles(self, sentence: _Sentence) -> bool:
+        """A line of roles heads a list; the same behind a statement takes it back ('a knight; a knave')."""
+        items, ledger = sentence.items, self.ledger
+        if not sentence.starts_line and re.match("a?R,(?!N+$)", items.letters):
+            ledger.add([(who, items.values[items.letters.index("R")]) for who in ledger.context.last])
+        if not _ROLES_ONLY.fullmatch(items.letters):
+            return False
+        roles = [value for letter, value in zip(items.letters, items.values, strict=True) if letter == "R"]
+        person, self.person = self.person, None
+        if person is not None and sentence.starts_line and len(roles) == 1 and sentence.ends_line:
+            ledger.add([(person, roles[0] != ("n" in items.letters))])
+        elif not sentence.starts_line and ledger.context.last and len(roles) == 1:
+            ledger.add([(who, roles[0]) for who in ledger.context.last if who in ledger.segment])
+        self.heading = roles[0] if len(roles) == 1 and person is None and sentence.starts_line else None
+        return True
+
+
+def _named(items: Items) -> list[int]:
+    return [value for letter, value in zip(items.letters, items.values, strict=True) if letter == "N"]
+
+
+def _read_sentence(items: Items, sentence: _Sentence, ledger: Ledger) -> None:
+    dialogue = _DIALOGUE.match(items.letters)
+    if dialogue:
+        speaker = items.values[items.letters.index("N")]
+        if not dialogue.group("other") or items.values[dialogue.start("other")] != speaker:
+            ledger.context.last = (speaker,)
+            return
+    if ledger.mode == "if" and not _THEN.match(items.letters):
+        ledger.mode = ""
+    for opener, clause in _clauses(items):
+        _read_clause(clause, opener, sentence.question, ledger)
+
+
+def _clauses(items: Items) -> Iterator[tuple[str, Items]]:
+    """Split a sentence before letters that give a reason, conclude or revise; yields (opener, items)."""
+    opener, start = "", 0
+    for match in _SPLITS.finditer(items.letters):
+        i, letter = match.start(), match.group()
+        if i > start or (opener and letter not in "rCD"):
+            yield opener, items.cut(start, i)
+            opener = ""
+        if letter == "r":
+            opener, start = "", i
+        else:
+            # 'Wait, so Ann is ...' stays a revision.
+            opener = opener if opener in ("V", "M", "!") or (opener == "D" and letter == "C") else letter
+            start = i + 1
+    if start < len(items.letters) or opener:
+        yield opener, items.cut(start)
+
+
+def _read_clause(items: Items, opener: str, question: bool, ledger: Ledger) -> None:
+    """Put what one clause asserts into the ledger."""
+    letters = items.letters
+    ledger.open(opener)
+    if "T" in letters:
+        ledger.open("V")
+    first = re.search("N(?:[,&]{1,2}N)*", letters)
+    if first and not re.match(r"[f,&+C]{0,3}p", letters):
+        ledger.context.last = tuple(
+            value for value in items.values[first.start() : first.end()] if isinstance(value, int)
+        )
+    people = _named(items)
+    if "U" in letters:
+        ledger.hedge(people if people and "R" in letters else ledger.context.everyone())
+        if letters.endswith(":"):
+            ledger.announce("hedging")
+        return
+    if question:
+        return
+    items, reported = _before_reported_speech(items)
+    letters = items.letters
+    roles = "R" in letters or "t" in letters
+    bare = letters.rstrip("-").endswith(":")
+    if reported and not roles:
+        if bare or reported == ":":
+            ledger.announce("reported")
+        return
+    negative = "K" in letters and not re.search(r"[zn][^N]{0,4}K|r|w\w?K", letters)
+    if "S" in letters or "<" in letters:
+        if "S" in letters or bare or roles:
+            ledger.suppose(
+                [] if negative else claims_in(Items(re.sub("[SI<]", "f", letters), items.values), ledger.context)
+            )
+        if negative:
+            ledger.refute()
+        return
+    if "I" in letters:
+        if letters[0] != "r" or roles:
+            ledger.condition(claims_in(Items(re.sub("[I]", "f", letters), items.values), ledger.context))
+        if negative:
+            ledger.refute()
+        return
+    if "H" in letters:
+        if letters[0] in "re":
+            return
+        if people and (roles or "either" in items.values):
             ledger.hedge(people)
-        elif roles and spoken & _EVERYBODY:
-            ledger.hedge(range(ledger.people))
+        elif roles and re.search("[ABp]", letters):
+            ledger.hedge(ledger.context.everyone())
+        if bare and not roles:
+            ledger.announce("hedging")
         return
-    if contradiction:
-        ledger.assuming = False
-        if not ledger.strict:
-            ledger.segment.clear()
+    if "K" in letters or "b" in letters:
+        ledger.verdict(negative, bool(people))
+        if negative and not people:
+            return
+    if re.search("d[:]$", letters) and not people:
+        ledger.announce("reported")
         return
-    claims = claims_in(tokens)
-    if ledger.assuming:
-        return
-    if opener == "revision" and roles and not claims:
+    said = claims_in(items, ledger.context)
+    if opener == "V" and "R" in letters and not said:
         ledger.hedge(list(ledger.said))  # 'no, a knave': of whom is anyone's guess
-    ledger.add(claims)
+        return
+    if not people and "d" in letters:
+        ledger.verdict(True, True)
+    ledger.conclude(said, opener)
 
 
-def _before_reported_speech(tokens: list[Token]) -> tuple[list[Token], bool]:
-    """Cut a clause at the first verb of saying, unless the writer says it ('I say that Ann ...')."""
-    for i, token in enumerate(tokens):
-        if token.kind == "word" and token.value in _SAID:
-            if any(before.value in ("i", "we", "my", "our", "don't") for before in tokens[max(0, i - 2) : i]):
-                continue
-            if any(after.value in _TRUTH for after in tokens[i + 1 : i + 4]):
-                continue  # 'Ann is a knight (tells the truth)'
-            return tokens[:i], True
-    return tokens, False
+def _before_reported_speech(items: Items) -> tuple[Items, str]:
+    """Cut a clause at the first verb of saying; nothing is left of '..., says Ann'."""
+    letters = items.letters
+    i = letters.find("Y")
+    if "~" in letters:
+        return Items("", []), "~"
+    if i < 0:
+        return items, ""
+    if (
+        _SUFFIX.search(letters, i)
+        and re.search("R", letters[:i])
+        and re.search(r"[,\-]f?N?f?$|vi[Np]$|e[Np]f?$", letters[:i])
+    ):
+        return Items("", []), "Y"
+    behind = re.search(r",\+", letters[i:])
+    if behind:
+        start = i + behind.end()
+        return Items(letters[:i] + ";" + letters[start:], [*items.values[:i], ";", *items.values[start:]]), "Y"
+    return items.cut(0, i), ":" if letters.endswith(":") else "Y"
 
 
-def _clauses(tokens: list[Token]) -> Iterator[tuple[str, list[Token]]]:
-    """Split a sentence before words that give a reason, conclude or revise; yields (opener, tokens)."""
-    opener = ""
-    clause: list[Token] = []
-    for i, token in enumerate(tokens):
-        before = tokens[i - 1].value if i else None
-        following = tokens[i + 1].value if i + 1 < len(tokens) else ","
-        if token.kind == "word" and clause and (token.value in _REASON or (token.value, following) == ("as", "either")):
-            yield opener, clause
-            opener, clause = "", [token]
-            continue
-        if token.value == "actually" and before in _VERBS:  # 'Ann is actually a knight'
-            opener = "revision"
-            continue
-        kind = _opener(before, token, following)
-        if not kind or before in _VERBS:
-            clause.append(token)
-            continue
-        if clause:
-            yield opener, clause
-        # 'Wait, so Ann is ...' stays a revision.
-        opener = kind if clause or opener != "revision" else opener
-        clause = []
-    if clause or opener:
-        yield opener, clause
-
-
-def _opener(before: Any, token: Token, following: Any) -> str:
-    if token.kind != "word" or (token.value == "so" and following in ("is", "are")):
-        return ""
-    if token.value in ("means", "implies") and before in ("this", "which", "that", "it"):
-        return "conclusion"
-    if token.value in _REVISION or (token.value == "no" and following in (",", "-", ":")):
-        return "revision"
-    if token.value in _THEREFORE and following != "that":
-        return "conclusion"
-    return ""
-
-
-def _sentences(tokens: list[Token]) -> Iterator[_Sentence]:
-    """Split at full stops, semicolons, question marks and line ends, but not at a line wrapped in mid-phrase."""
+def _lines(tokens: list[Token]) -> Iterator[tuple[list[Token], bool]]:
+    """Lines as lists of tokens, each with whether a blank line comes before; wrapped ones joined."""
     current: list[Token] = []
     paragraph = False
     for i, token in enumerate(tokens):
         following = tokens[i + 1] if i + 1 < len(tokens) else None
         if token.kind == "nl" and _wrapped(current, following):
             continue
-        ends = token.kind in ("nl", "para") or (token.kind == "mark" and token.value in ".;!?")
-        if not ends:
+        if token.kind not in ("nl", "para"):
             current.append(token)
             continue
         if current:
-            yield _Sentence(current, token.value == "?", paragraph)
+            yield current, paragraph
             current, paragraph = [], False
         paragraph = paragraph or token.kind == "para"
     if current:
-        yield _Sentence(current, False, paragraph)
+        yield current, paragraph
 
 
 def _wrapped(current: list[Token], following: Token | None) -> bool:
@@ -267,3 +279,17 @@ def _wrapped(current: list[Token], following: Token | None) -> bool:
     if last.value == "," or (last.kind == "word" and last.value in _SMALL_JOINERS):
         return following.kind != "num" and following.value not in ("|", "-", "(")
     return following.kind == "word" and following.value in ("is", "are", "and", "isn't", "aren't", "a", "an")
+
+
+def _sentences(line: list[Token], paragraph: bool) -> Iterator[_Sentence]:
+    """Split a line at full stops, semicolons, question marks."""
+    start = 0
+    for i, token in enumerate([*line, Token("nl", "\n")]):
+        if token.kind != "nl" and not (token.kind == "mark" and token.value in ".;!?"):
+            continue
+        if i > start:
+            items = framed(itemize(line[start:i]))
+            ends = i >= len(line) - 1
+            yield _Sentence(items, token.value == "?", paragraph, start == 0, ends)
+            paragraph = False
+        start = i + 1

@@ -15,8 +15,11 @@ _FIRST_PERSON = 0xE000  # people become characters of Unicode's private use area
 _MOST_PEOPLE = 0xF8FF - _FIRST_PERSON
 
 
+_TICKS = "\u2713\u2714\u2705\u2611"
+
+
 class Token(NamedTuple):
-    """A piece of text: `kind` is name, role, word, num, arrow, mark, nl or para; `value` what it stands for."""
+    """A piece of text: `kind` is name, role, word, num, arrow, tick, mark, nl or para; `value` what it stands for."""
 
     kind: str
     value: Any
@@ -35,6 +38,7 @@ class Vocabulary:
     roles: Mapping[str, bool]  # lower-case word, singular and plural, -> is it the knight's
     words: tuple[str, str]  # the puzzle's own words: (knave, knight)
     name_pattern: re.Pattern[str]
+    hyphened_pattern: re.Pattern[str]  # behind a name: it goes on
     token_pattern: re.Pattern[str]
 
     @classmethod
@@ -51,18 +55,18 @@ class Vocabulary:
             _spaced(unicodedata.normalize("NFC", name)) for name in sorted(names, key=len, reverse=True)
         )
         # Not inside a longer word or a hyphenated name; but `Ann-knight` and `_Ann_` are fine.
-        name_pattern = re.compile(
-            rf"(?<![^\W_])(?<![^\W\d_]-)(?:{name_words})(?![^\W_])(?!-(?!(?:{role_words})\b)[^\W\d_])",
-            re.IGNORECASE,
-        )
+        name_pattern = re.compile(rf"(?<![^\W_])(?<![^\W\d_]-)(?:{name_words})(?![^\W_])", re.IGNORECASE)
+        # Apart from the names, patterns are the same from row to row, and compiled once.
+        hyphened_pattern = re.compile(rf"-(?!(?:{role_words})\b)[^\W\d_]", re.IGNORECASE)
         token_pattern = re.compile(
             r"(?P<name>[\ue000-\uf8ff])"
             rf"|(?P<role>(?<!\w)(?:{role_words})(?!\w))"
-            r"|(?P<para>\n\s*\n)|(?P<nl>\n)|(?P<arrow>[-=]+>)"
-            r"|(?P<word>(?:[^\W\d_]+(?:'[^\W\d_]+)?)|'(?:s|re)\b)|(?P<num>\d+)|(?P<mark>[.,;:!?()=|/&-])",
+            r"|(?P<para>\n\s*\n)|(?P<nl>\n)|(?P<arrow>[-=]{1,20}>)"
+            r"|(?P<word>(?:[^\W\d_]+(?:'[^\W\d_]+)?)|'(?:s|re)\b)|(?P<num>\d+)"
+            r"|(?P<tick>[\u2713\u2714\u2705\u2611\u2717\u2718\u274c\u2716\u2715\u2612\u00d7])|(?P<mark>[.,;:!?()=|/&%-])",
             re.IGNORECASE,
         )
-        return cls(tuple(names), roles, (knave, knight), name_pattern, token_pattern)
+        return cls(tuple(names), roles, (knave, knight), name_pattern, hyphened_pattern, token_pattern)
 
     def word(self, role: bool) -> str:
         """The puzzle's word for a role."""
@@ -77,6 +81,8 @@ def tokenize(text: str, vocabulary: Vocabulary) -> list[Token]:
         value: Any = string.lower()
         if kind == "name":
             value = ord(string) - _FIRST_PERSON
+        elif kind == "tick":
+            value = string in _TICKS
         elif kind == "role":
             value = vocabulary.roles[_plain(string)]
         tokens.append(Token(kind, value))
@@ -95,10 +101,17 @@ _SWAPS = str.maketrans(
         "\u21d4": " iff ",
         "\uff1a": ":",
         "\uff0c": ",",
+        "\u3001": ",",
+        "\u3002": ".",
+        "\uff1b": ";",
+        "\uff08": "(",
+        "\uff09": ")",
     }
 )
 _CLEAN: list[tuple[re.Pattern[str], str]] = [
-    (re.compile(r"\\(?:begin|end)\{[^{}\n]{0,40}\}"), "\n"),
+    (re.compile(r"\be\. ?g\.", re.IGNORECASE), " for example, "),
+    (re.compile(r"\bi\. ?e\.", re.IGNORECASE), ", "),
+    (re.compile(r"\\(?:begin|end)\{[^{}\n]{0,40}\}(?:\{[clr|@ ]{0,20}\})?"), "\n"),
     (re.compile(r"\\\\|<br ?/?>"), "\n"),
     (re.compile(r"\\(?:to|rightarrow|Rightarrow|implies)\b|\u2192"), " -> "),
     (re.compile(r"\\neq?\b|!="), " is not "),
@@ -112,6 +125,7 @@ _CLEAN: list[tuple[re.Pattern[str], str]] = [
     (re.compile(r"\((?=[^()\n]{0,400}\b(?:because|since|would|says|said|claims|contradict))[^()\n]{0,400}\)"), " "),
     (re.compile(r"[^\S\n]+"), " "),
 ]
+_IDEOGRAPHS = re.compile("[\u3400-\u9fff]+")  # written without spaces around names
 _QUOTED = re.compile(r'"([^"\n]*)"' r"|(?<![\w\ue000-\uf8ff])'([^'\n]{0,400})'(?!\w)")
 
 
@@ -119,6 +133,8 @@ def cleaned(text: str, vocabulary: Vocabulary) -> str:
     """The text with people as single characters and without markup or quoted claims."""
     text = unicodedata.normalize("NFC", text).replace("\r\n", "\n").translate(_SWAPS)
     text = re.sub(r"[\x00-\x08\x0b-\x1f\ue000-\uf8ff]", " ", text)
+    if not any(_IDEOGRAPHS.search(name) for name in vocabulary.names):
+        text = _IDEOGRAPHS.sub(r" \g<0> ", text)
     text = _with_people_marked(text, vocabulary)
     for pattern, replacement in _CLEAN:
         text = pattern.sub(replacement, text)
@@ -138,12 +154,17 @@ def _with_people_marked(text: str, vocabulary: Vocabulary) -> str:
     number = {_plain(name): i for i, name in enumerate(vocabulary.names)}
     if len(number) > _MOST_PEOPLE:
         raise ValueError(f"{len(number)} people; at most {_MOST_PEOPLE}")
-    cased = {_plain(match.group()) for match in vocabulary.name_pattern.finditer(text) if not match.group().islower()}
+    hyphened = vocabulary.hyphened_pattern
+    cased = {
+        _plain(match.group())
+        for match in vocabulary.name_pattern.finditer(text)
+        if not match.group().islower() and not hyphened.match(text, match.end())
+    }
 
     def mark(match: re.Match[str]) -> str:
         name = match.group()
         person = number.get(_plain(name))
-        if person is None or (name.islower() and _plain(name) in cased):
+        if person is None or hyphened.match(text, match.end()) or (name.islower() and _plain(name) in cased):
             return name
         return chr(_FIRST_PERSON + person)
 

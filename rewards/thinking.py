@@ -3,34 +3,58 @@
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
-_THINKING = r"<(?P<closes>/?)\s{0,3}(?P<name>(?:seed:)?think(?:ing)?|thoughts?|reasoning)\s{0,3}>"
+_TAG = r"<(/?)\s{0,3}(answer|(?:seed:)?think(?:ing)?|thoughts?|reasoning)\s{0,3}>"
 #: A key or value of JSON; what looks like a tag in it is data. Without the punctuation around it, a quotation mark in
 #: prose, such as that of 5" or of a draft that breaks off, would swallow real tags.
 _JSON_STRING = r'[{\[,:]\s*+"(?:[^"\\\n]|\\.)*+"(?=\s*[,:}\]])'
-THINK_TAG = re.compile(_THINKING, re.IGNORECASE)
-ANSWER_TAG = re.compile(r"<(?P<closes>/?)\s{0,3}(?P<name>answer)\s{0,3}>", re.IGNORECASE)
-_TAG_OR_STRING = re.compile(f"{_THINKING}|{_JSON_STRING}", re.IGNORECASE)
+_ANY_TAG = re.compile(_TAG, re.IGNORECASE)
+_TAG_OR_STRING = re.compile(f"{_TAG}|{_JSON_STRING}", re.IGNORECASE)
+
+
+class Tag(NamedTuple):
+    """A tag of thinking or of the answer.
+
+    Args:
+        name: What it is called, in small letters.
+        thinking: Whether it is about thinking: `<think>`, `<thinking>`, `<thought>` and `<reasoning>` are the same.
+        closes: Whether it is a closing one.
+        start: Where it begins in the text.
+        end: Where the text goes on behind it.
+    """
+
+    name: str
+    thinking: bool
+    closes: bool
+    start: int
+    end: int
+
+
+def tags(text: str) -> list[Tag]:
+    """The tags of a text in their order, in any case; what stands in a string of JSON is none."""
+    if not _ANY_TAG.search(text):
+        return []
+    return [
+        Tag(name, name != "answer", bool(match[1]), *match.span())
+        for match in _TAG_OR_STRING.finditer(text)
+        if (name := (match[2] or "").lower())
+    ]
 
 
 def after_thinking(completion: str, *, in_prompt: bool = False) -> str | None:
     """The text after the last tag that closes thinking, all of it without such tags; None if thinking goes on.
 
-    `<think>`, `<thinking>`, `<thought>` and `<reasoning>` are the same in any case, and a closing tag ends thinking
-    even if none opened it: the chat template may have.
+    A closing tag ends thinking even if none opened it: the chat template may have.
 
     Args:
         completion: The completion as text.
         in_prompt: The chat template ends with `<think>`, so the completion starts inside the thinking.
     """
-    if not THINK_TAG.search(completion):
+    found = [tag for tag in tags(completion) if tag.thinking]
+    if not found:
         return None if in_prompt else completion
-    last = None
-    for match in _TAG_OR_STRING.finditer(completion):
-        last = match if match["name"] else last
-    if last is None:
-        return None if in_prompt else completion
-    return completion[last.end() :] if last["closes"] else None
+    return completion[found[-1].end :] if found[-1].closes else None
 
 
 def answer_section(completion: str) -> tuple[str, bool]:
@@ -38,13 +62,14 @@ def answer_section(completion: str) -> tuple[str, bool]:
 
     An `<answer>` that is never closed runs to the end. Thinking that is never closed leaves nothing.
     """
-    text = after_thinking(completion) or ""
-    opened = closed = None
-    for tag in ANSWER_TAG.finditer(text):
-        if not tag["closes"]:
-            opened, closed = tag.end(), None
+    start, opened, closed = 0, None, None
+    for tag in tags(completion):
+        if tag.thinking:
+            start, opened, closed = tag.end if tag.closes else len(completion), None, None
+        elif not tag.closes:
+            opened, closed = tag.end, None
         elif opened is not None and closed is None:
-            closed = tag.start()
-    if opened is None:
-        return text, False
-    return text[opened:closed], True
+            closed = tag.start
+    if start == len(completion) or opened is None:
+        return completion[start:], False
+    return completion[opened:closed], True

@@ -1,6 +1,6 @@
 """How good a model is on held-out problems, and how sure one can be of it.
 
-A problem passes when its completion scores 1.0 under the task's reward. Greedy pass@1 is what the tables show; sampled
+What a problem passes by is the recipe's to say (`judging`). Greedy pass@1 is what the tables show; sampled
 pass@k (Chen et al. 2021, arXiv 2107.03374) says what more tries would give. Intervals are percentile bootstraps over
 problems: they say how the figure would vary with another draw of problems, not with another seed of training. When
 every problem passes, or none, there is nothing to resample, and the interval is the exact one (Clopper, Pearson 1934).
@@ -17,16 +17,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from posttrain.errors import ConfigError, DataError, RewardError
+from posttrain.evaluation.judging import PASS, judge, judged, passes
+from posttrain.evaluation.statistics import pass_at_k, share_ci
 from posttrain.scoring.score import Outcome, Reward
-from posttrain.scoring.scorer import message_text, score_rows
 
 if TYPE_CHECKING:
     from posttrain.processes.ranks import Ranks
     from posttrain.rundir.completions import Completion
     from posttrain.scoring.pool import RewardPool
-from posttrain.evaluation.statistics import pass_at_k, share_ci
-
-PASS = 1.0
 
 
 @dataclass(frozen=True)
@@ -43,6 +41,7 @@ class Evaluation:
         truncated_share: Share of the greedy completions that the limit on tokens cut off.
         errors: How many completions the reward failed on; they count as not passed.
         seconds: How long it took.
+        judge: What the problems passed by, as `judging.judge` has it.
     """
 
     passed: list[bool]
@@ -54,6 +53,7 @@ class Evaluation:
     truncated_share: float = 0.0
     errors: int = 0
     seconds: float = 0.0
+    judge: dict[str, Any] = field(default_factory=dict)
 
     @property
     def pass_at_1(self) -> float:
@@ -72,6 +72,7 @@ class Evaluation:
         if self.pass_at_k:
             line["pass@k"] = {str(k): value for k, value in self.pass_at_k.items()}
         return line | {
+            "judge": self.judge,
             "by": self.by,
             "mean_length": self.mean_length,
             "truncated_share": self.truncated_share,
@@ -86,6 +87,7 @@ def evaluate(
     rows: list[dict[str, Any]],
     reward: Reward | Sequence[Reward],
     *,
+    threshold: float = PASS,
     k: Sequence[int] = (1,),
     samples: int = 1,
     temperature: float = 1.0,
@@ -108,8 +110,8 @@ def evaluate(
         model: A causal language model of transformers or PEFT; its mode and torch's generators stay as they are.
         tokenizer: Its tokenizer.
         rows: The problems: `prompt` (text or messages) and the columns that the reward reads.
-        reward: A `Reward`, which passes a completion by the value 1.0. Of several, for a mixture of tasks, the first
-            one that applies to a row decides.
+        reward: What judges: one, or several whose scores are weighed.
+        threshold: The score at which a completion passes.
         k: The k of the sampled pass@k, each at most `samples`; used when `samples` is above 1.
         samples: Sampled completions per problem; 1 means the greedy one only.
         temperature: Of the samples.
@@ -133,6 +135,7 @@ def evaluate(
         raise DataError("there are no problems to evaluate on", expected="at least one row")
     if samples > 1 and not all(1 <= each <= samples for each in k):
         raise ConfigError(f"pass@{max(k)} from {samples} samples", expected=f"each k in 1..{samples}", where="k")
+    judges = [reward] if isinstance(reward, Reward) else list(reward)
     started = time.perf_counter()
     share = _Share(len(rows), ranks)
     total = len(rows) * (1 + samples if samples > 1 else 1)
@@ -158,10 +161,9 @@ def evaluate(
         return answers
 
     def scored(answers: list[_Answer]) -> list[dict[str, Any]]:
-        texts = [completion.text for _, _, completion in answers]
-        outcomes = _outcomes(reward, [rows[place] for place, _, _ in answers], texts, pool)
+        outcomes = judged(judges, [rows[place] for place, _, _ in answers], [each for _, _, each in answers], pool)
         return [
-            _row(outcome, rows[place], place, number, completion, slice_by)
+            _row(outcome, passes(outcome, threshold), rows[place], place, number, completion, slice_by)
             for outcome, (place, number, completion) in zip(outcomes, answers, strict=True)
         ]
 
@@ -189,6 +191,7 @@ def evaluate(
         truncated_share=float(np.mean([line["truncated"] for line in table])),
         errors=len(failures),
         seconds=time.perf_counter() - started,
+        judge=judge(judges, threshold),
     )
 
 
@@ -239,23 +242,14 @@ def _sampler(
     return partial(with_engine.generate, engine, tokenizer)
 
 
-def _outcomes(
-    rewards: Reward | Sequence[Reward], rows: Sequence[dict[str, Any]], texts: Sequence[str], pool: RewardPool | None
-) -> list[Outcome]:
-    """What the first reward that applies says of each row's completion."""
-    outcomes = [Outcome()] * len(rows)
-    for reward in [rewards] if isinstance(rewards, Reward) else rewards:
-        left = [i for i, outcome in enumerate(outcomes) if outcome.score is None and outcome.error is None]
-        columns = [
-            rows[i] if reward.style == "trl" else {**rows[i], "prompt": message_text(rows[i]["prompt"])} for i in left
-        ]
-        for i, outcome in zip(left, score_rows(reward, [texts[i] for i in left], columns, pool), strict=True):
-            outcomes[i] = outcome
-    return outcomes
-
-
 def _row(
-    outcome: Outcome, row: dict[str, Any], index: int, sample: int | None, completion: Completion, slice_by: str | None
+    outcome: Outcome,
+    passed: bool,
+    row: dict[str, Any],
+    index: int,
+    sample: int | None,
+    completion: Completion,
+    slice_by: str | None,
 ) -> dict[str, Any]:
     """A completion with its score, as a row of the parquet file."""
     score = outcome.score
@@ -264,7 +258,7 @@ def _row(
         "sample": sample,
         "prompt": row["prompt"],
         "completion": completion.text,
-        "passed": score is not None and score.value >= PASS,
+        "passed": passed,
         "score": None if score is None else float(score.value),
         "note": "" if score is None else score.note,
         "error": None if outcome.error is None else str(outcome.error),

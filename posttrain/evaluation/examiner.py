@@ -12,7 +12,7 @@ from torch.distributed.tensor import DTensor
 from posttrain.evaluation.curriculum import pass_rates
 from posttrain.evaluation.evaluate import Evaluation, evaluate
 from posttrain.inputs.data import fit_to_model
-from posttrain.inputs.inputs import task_rewards
+from posttrain.inputs.inputs import load_judges
 from posttrain.processes.ranks import Ranks
 from posttrain.processes.zero import is_partitioned
 from posttrain.recipe.recipe import Recipe
@@ -30,12 +30,13 @@ class Examiner:
     Args:
         recipe: The run's recipe.
         data: The task's rows: how long their prompts are bounds what the engine must hold.
-        rewards: What the policy is trained by, which the workers need beside the task's own.
+        rewards: What the policy is trained by, and so judged by where the recipe names nothing else for that.
         tokenizer: The policy's.
         on_gpu: Whether the run computes on a GPU.
         ranks: The processes of the run, each of which samples and scores its share.
 
     Attributes:
+        judges: The rewards that the evaluations are judged by.
         pool: The workers.
     """
 
@@ -52,12 +53,12 @@ class Examiner:
         self._recipe, self._data, self._tokenizer, self._on_gpu = recipe, data, tokenizer, on_gpu
         self._ranks = ranks or Ranks()
         self._template_kwargs = recipe.hybrid.template_kwargs
-        self._task_rewards = task_rewards(recipe.task)
+        self.judges = load_judges(recipe, data, rewards)
         self._engine: Engine | None = None
         scoring = recipe.scoring
         self.pool = self._ranks.together(
             lambda: RewardPool(
-                [*rewards, *(each for each in self._task_rewards if each not in rewards)],
+                [*rewards, *(each for each in self.judges if each not in rewards)],
                 workers=scoring.workers,
                 time_limit_s=scoring.time_limit_s,
                 memory_limit_mb=scoring.memory_limit_mb,
@@ -155,7 +156,8 @@ class Examiner:
                 model if sharded else model.to("cuda" if self._on_gpu else "cpu"),
                 self._tokenizer,
                 fit_to_model(rows, self._tokenizer),
-                self._task_rewards,
+                self.judges,
+                threshold=self._recipe.evaluate.threshold,
                 k=k,
                 samples=samples,
                 temperature=temperature,

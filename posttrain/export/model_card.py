@@ -17,6 +17,7 @@ from posttrain.export.mix_drawing import mix_drawing
 from posttrain.export.origin import Origin, is_hub_id, plain_name, without_paths, without_places
 from posttrain.reading.compare import difference, problems
 from posttrain.reading.compare_spending import spending_in_words, spent
+from posttrain.reading.judged import in_words, judge_of, telling_slices
 from posttrain.rundir import reading as run_reading
 from posttrain.rundir.layout import Layout
 from posttrain.scoring.loading import known_rewards
@@ -89,7 +90,7 @@ def write_card(folder: Path, subject: Subject, *, name: str, origin: Origin, kin
     if drawing:
         files.write_text(folder / "mix.svg", drawing)
     environment = run_reading.environment(layout)
-    table = _results(subject)
+    table, judge = _results(subject), _judge(subject, recipe)
     body = (
         _jinja()
         .get_template("model_card.md.j2")
@@ -101,7 +102,7 @@ def write_card(folder: Path, subject: Subject, *, name: str, origin: Origin, kin
             task=_task(recipe),
             stages=_stages(recipe, steps),
             programs="grpo" in _losses(steps) and _built_in(recipe),
-            graded_by=_graded_by(recipe),
+            graded_by=in_words(judge, lambda each: f"`{_plain(each)}`"),
             table=table,
             ks=list(dict.fromkeys(k for row in table for k in row["pass@k"])),
             slices=_slices(subject),
@@ -118,7 +119,8 @@ def write_card(folder: Path, subject: Subject, *, name: str, origin: Origin, kin
             unfinished=not (subject.warmup or subject.checkpoint or "final" in subject.evaluations()),
         )
     )
-    text = f"---\n{_metadata(name, recipe, origin, kind, table, _losses(steps)).strip()}\n---\n\n{body.strip()}\n"
+    metadata = _metadata(name, recipe, origin, kind, table, _losses(steps), _metric(judge))
+    text = f"---\n{metadata.strip()}\n---\n\n{body.strip()}\n"
     files.write_text(folder / "README.md", text)
 
 
@@ -152,7 +154,9 @@ def _yaml(recipe: dict[str, Any]) -> str:
     return yaml_dump(recipe, sort_keys=False)
 
 
-def _metadata(name: str, recipe: dict[str, Any], origin: Origin, kind: str, table: Lines, losses: list[str]) -> str:
+def _metadata(
+    name: str, recipe: dict[str, Any], origin: Origin, kind: str, table: Lines, losses: list[str], metric: str
+) -> str:
     from huggingface_hub import EvalResult, ModelCardData
 
     tasks = [task.get("name", "") for task in _tasks(recipe)]
@@ -160,7 +164,7 @@ def _metadata(name: str, recipe: dict[str, Any], origin: Origin, kind: str, tabl
     last = next((row for row in table if row["own"]), None)  # of another state the hub must not be told
     result = EvalResult(
         task_type="text-generation", dataset_type="_".join(tasks) or "unknown",
-        dataset_name=f"{_task(recipe)}, {last['n']} held out", metric_type="pass@1", metric_name="pass@1, greedy",
+        dataset_name=f"{_task(recipe)}, {last['n']} held out", metric_type="pass@1", metric_name=metric,
         metric_value=round(last["pass@1"], 4),
     ) if last else None  # fmt: skip
     data = ModelCardData(
@@ -221,11 +225,23 @@ def _built_in(recipe: dict[str, Any]) -> bool:
     return bool(tasks) and all(name in TASKS for name in tasks)
 
 
-def _graded_by(recipe: dict[str, Any]) -> str:
-    own = [each.get("name") or each.get("path") or each.get("import") for each in _own_rewards(recipe)]
-    plain = [re.sub(r"[`<>\s]+", " ", without_paths(str(name))) for name in own]  # within a code span
-    names = ", ".join(f"`{name}`" for name in plain)
-    return f"the recipe's reward{'s' if len(own) > 1 else ''}: {names}" if own else "the task's reward"
+def _judge(subject: Subject, recipe: dict[str, Any]) -> dict[str, Any] | None:
+    """What the last of the evaluations in the table was judged by."""
+    lines = list(subject.evaluations().values())
+    return judge_of(lines[-1], recipe) if lines else None
+
+
+def _plain(name: str) -> str:
+    """A reward's name without places of this machine, as it can stand in a code span."""
+    return re.sub(r"[`<>\s]+", " ", without_paths(name))
+
+
+def _metric(judge: dict[str, Any] | None) -> str:
+    """What the hub calls the number: what it is, and by which reward."""
+    if judge is None:
+        return "pass@1, greedy"
+    at = f", at {judge['threshold']:g}" if judge["threshold"] < 1 else ""
+    return f"pass@1, greedy, by {' and '.join(_plain(each['name']) for each in judge['rewards'])}{at}"
 
 
 def _of_what(name: str) -> str:
@@ -257,8 +273,8 @@ def _results(subject: Subject) -> Lines:
 
 def _slices(subject: Subject) -> Lines:
     lines = list(subject.evaluations().values())
-    by = (lines[-1].get("by") or {}) if lines else {}
-    return [{"column": column, "values": values} for column, values in by.items() if len(values) > 1]
+    by = telling_slices(lines[-1]) if lines else {}
+    return [{"column": column, "values": values} for column, values in by.items()]
 
 
 def _data(layout: Layout) -> Lines:

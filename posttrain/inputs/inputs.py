@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -52,6 +52,35 @@ def load_rewards(recipe: Recipe, data: TaskData, functions: Iterable[Callable[..
     return rewards
 
 
+def load_judges(recipe: Recipe, data: TaskData, rewards: Sequence[Reward]) -> list[Reward]:
+    """What judges the evaluations: `evaluate.reward`, or else what the policy is trained by.
+
+    Args:
+        recipe: The recipe.
+        data: The task's rows; those to evaluate on must have the columns that the judges take.
+        rewards: What `load_rewards` gave.
+
+    Raises:
+        RewardError: One cannot be loaded, or takes a column that the held-out rows do not have.
+        ConfigError: None of them has a weight above 0, so that nothing could pass.
+    """
+    named = [load_reward(_routed(each, recipe.task, "evaluate.reward")) for each in recipe.evaluate.reward or []]
+    judges = [reward for reward in named or rewards or task_rewards(recipe.task) if reward.weight]
+    own = own_rewards(recipe.task)
+    if not any(reward.weight > 0 for reward in judges):
+        raise ConfigError(
+            "no reward that judges the evaluation has a weight above 0",
+            expected="at least one, by which a problem can pass",
+            where=recipe.where("evaluate.reward"),
+            fix=f"name what judges, such as evaluate: {{reward: {next(iter(own.values()), 'NAME')}}}",
+        )
+    if len(own) > 1:
+        return [_fitted(reward, data.eval) for reward in judges]
+    for reward in judges if data.eval else []:
+        reward.check_columns(set(data.eval[0]))
+    return judges
+
+
 def _fitted(reward: Reward, rows: list[dict[str, Any]]) -> Reward:
     """A reward of a mixture, limited to the tasks whose rows have all that it needs; those it names must have it."""
     columns: dict[str, set[str]] = {}
@@ -73,7 +102,7 @@ def task_rewards(task: Task) -> list[Reward]:
     ]
 
 
-def _routed(reward: RewardConfig, task: Task) -> RewardConfig:
+def _routed(reward: RewardConfig, task: Task, key: str = "rewards") -> RewardConfig:
     """A reward that is one of a mixture's tasks' own applies to that task's rows, unless the recipe says otherwise."""
     own = own_rewards(task)
     unknown = sorted(set(reward.tasks or ()) - set(own))
@@ -81,7 +110,7 @@ def _routed(reward: RewardConfig, task: Task) -> RewardConfig:
         raise ConfigError(
             f"the reward applies to {unknown[0]!r}",
             expected="tasks of the recipe: " + ", ".join(own),
-            where="rewards.tasks",
+            where=f"{key}.tasks",
             fix="a single task needs no `tasks`" if len(own) == 1 else None,
         )
     tasks = [name for name, its in own.items() if its == reward.name]

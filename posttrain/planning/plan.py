@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from posttrain.errors import PosttrainError
-from posttrain.inputs.inputs import load_data, load_rewards
+from posttrain.inputs.inputs import load_data, load_judges, load_rewards
 from posttrain.planning.amounts import Amounts, amounts
 from posttrain.planning.lengths import Texts, texts_of
 from posttrain.planning.machine import Machine
@@ -211,7 +211,7 @@ class _Maker:
                 self._problem("data", error)
             return None
         try:
-            load_rewards(self.recipe, data)
+            load_judges(self.recipe, data, load_rewards(self.recipe, data))
         except PosttrainError as error:
             self._problem("rewards", error)
         return data

@@ -21,6 +21,8 @@ from typing import Any
 from posttrain.errors import ConfigError, DataError
 from posttrain.evaluation.statistics import holm, mcnemar, paired_difference, share_ci
 from posttrain.reading.compare_spending import spent
+from posttrain.reading.judged import in_words as judge_in_words
+from posttrain.reading.judged import judge_of, meaning
 from posttrain.rundir import reading as run_reading
 from posttrain.rundir.facts import flatten
 from posttrain.rundir.layout import STAGES, Layout
@@ -117,7 +119,9 @@ def difference(before: dict[Problem, Row], after: dict[Problem, Row], column: st
     change = _change([(before[problem], after[problem]) for problem in shared])
     groups: dict[str, list[tuple[Row, Row]]] = {}
     for problem in shared if column else ():
-        groups.setdefault(str(before[problem].get(column or "")), []).append((before[problem], after[problem]))
+        value = before[problem].get(column or "")
+        if value is not None:
+            groups.setdefault(str(value), []).append((before[problem], after[problem]))
     return change | {
         "p": mcnemar(change["wins"], change["regressions"]),
         "column": column,
@@ -309,6 +313,10 @@ def _warnings(runs: list[Examined], differences: list[Row], recipes: list[Row]) 
 def _other_scoring(runs: list[Examined], recipes: list[Row]) -> list[str]:
     """What makes passes of two runs mean different things."""
     said = []
+    judges = [judge_of(run.line, recipe) for run, recipe in zip(runs, recipes, strict=True)]
+    if any(meaning(judge) != meaning(judges[0]) for judge in judges):
+        by = "; ".join(f"{run.name} by {judge_in_words(judge)}" for run, judge in zip(runs, judges, strict=True))
+        said.append(f"the evaluations were judged differently, so that a pass does not mean the same: {by}")
     found = [run_reading.environment(run.layout).get("fingerprints") or {} for run in runs]
     for name in dict.fromkeys(name for each in found for name in each if name.startswith("reward ")):
         if len({each[name] for each in found if name in each}) > 1:

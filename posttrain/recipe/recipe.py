@@ -162,20 +162,32 @@ def _write_out(data: dict[str, Any], folder: Path, strays: dict[str, str] | None
     model = data.get("model")
     if isinstance(model, dict) and isinstance(model.get("gguf"), str):
         model["gguf"] = _absolute(model["gguf"], folder)
-    rewards = data.get("rewards")
-    if isinstance(rewards, list):
-        rewards[:] = [{"name": one} if isinstance(one, str) else one for one in rewards]
-    for reward in rewards.values() if isinstance(rewards, dict) else rewards or []:
-        if isinstance(reward, dict) and isinstance(reward.get("path"), str):
-            written, reward["path"] = reward["path"], _absolute(reward["path"], folder)
-            if strays is not None and _leads_out(written, folder):
-                strays[reward["path"]] = written
+    evaluate = data.get("evaluate")
+    if isinstance(evaluate, dict):
+        judges = evaluate.get("reward")
+        by_number = isinstance(judges, dict) and all(isinstance(key, int) for key in judges)
+        if isinstance(judges, str | dict) and not by_number:
+            evaluate["reward"] = [judges]
+    for section, key in ((data, "rewards"), (evaluate, "reward")):
+        if isinstance(section, dict):
+            _write_out_rewards(section.get(key), folder, strays)
     task = data.get("task")
     tasks = task.get("tasks") if isinstance(task, dict) else None
     for part in [task, *tasks] if isinstance(tasks, list) else [task]:
         if isinstance(part, dict):
             paths = {key: value for key, value in part.items() if key == "path" or key.endswith("_path")}
             part.update({key: _absolute_paths(value, folder) for key, value in paths.items()})
+
+
+def _write_out_rewards(rewards: Any, folder: Path, strays: dict[str, str] | None) -> None:
+    if isinstance(rewards, list):
+        rewards[:] = [{"name": one} if isinstance(one, str) else one for one in rewards]
+    each = rewards.values() if isinstance(rewards, dict) else rewards if isinstance(rewards, list) else ()
+    for reward in each:
+        if isinstance(reward, dict) and isinstance(reward.get("path"), str):
+            written, reward["path"] = reward["path"], _absolute(reward["path"], folder)
+            if strays is not None and _leads_out(written, folder):
+                strays[reward["path"]] = written
 
 
 def _absolute_paths(value: Any, folder: Path) -> Any:
@@ -211,13 +223,18 @@ def _complete(layer: Layer, path: Path) -> None:
 
 
 def _reward_files(layer: Layer, strays: Mapping[str, str]) -> Iterable[ConfigError]:
-    """What is wrong with the files of the rewards."""
-    rewards = layer.data.get("rewards")
-    for index, reward in enumerate(rewards if isinstance(rewards, list) else []):
-        path = reward.get("path") if isinstance(reward, dict) else None
-        if not isinstance(path, str):
-            continue
-        file, where = _reward_file(path), where_in(layer, ("rewards", index, "path"))
+    """What is wrong with the files of the rewards, those that train and those that judge."""
+    evaluate = layer.data.get("evaluate")
+    lists = {("rewards",): layer.data.get("rewards")}
+    lists["evaluate", "reward"] = evaluate.get("reward") if isinstance(evaluate, dict) else None
+    named = [
+        ((*key, index, "path"), reward["path"])
+        for key, rewards in lists.items()
+        for index, reward in enumerate(rewards if isinstance(rewards, list) else [])
+        if isinstance(reward, dict) and isinstance(reward.get("path"), str)
+    ]
+    for key, path in named:
+        file, where = _reward_file(path), where_in(layer, key)
         if path in strays:
             yield ConfigError(
                 f"{strays[path]!r} leads out of the folder of the recipe, to {file.resolve()}",

@@ -156,11 +156,13 @@ class EvaluateSection(Section):
 
     Args:
         every: Hybrid steps between evaluations; 0 evaluates at the ends of the stages only.
-        k: The k of pass@k. 1 is greedy pass@1.
+        k: The k of pass@k, one or a list. 1 is greedy pass@1.
         samples: Completions sampled per row, at `temperature`, where a k above 1 is asked for.
         batch_size: Completions generated at once.
         at_start: Evaluate the model before any training, too.
         max_completion_length: Tokens; null takes hybrid.grpo.max_completion_length.
+        reward: What judges, as under `rewards`, one or a list; null takes the rewards that the policy is trained by.
+        threshold: A completion passes where the mean of its scores, weighed by the rewards' weights, reaches this.
     """
 
     every: Count = 0
@@ -170,6 +172,13 @@ class EvaluateSection(Section):
     batch_size: Size = 64
     at_start: bool = True
     max_completion_length: Size | None = None
+    reward: Annotated[list[RewardConfig], Field(min_length=1)] | None = None
+    threshold: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+    @field_validator("k", "reward", mode="before")
+    @classmethod
+    def _as_list(cls, value: Any) -> Any:
+        return [value] if isinstance(value, int | str | Mapping) and not isinstance(value, bool) else value
 
 
 class RunSection(Section):

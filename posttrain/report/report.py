@@ -8,7 +8,10 @@ from typing import Any
 
 from posttrain.alarms import read as read_alarms
 from posttrain.drawing import page
+from posttrain.errors import CheckpointError
+from posttrain.reading.judged import in_words, judge_of
 from posttrain.report import alarms, completions, curves, tables
+from posttrain.rundir.facts import read_recipe
 from posttrain.rundir.layout import Layout
 from posttrain.rundir.reading import evals as read_evals
 from posttrain.rundir.reading import steps as read_steps
@@ -51,6 +54,7 @@ def _values(layout: Layout) -> dict[str, Any]:
         "version": (environment.get("versions") or {}).get("posttrain", ""),
         "table": table,
         "headline": head,
+        "judged": _judged(layout, evals),
         "tiles": _tiles(steps, raised),
         "mix": curves.mix(steps, offset),
         "pins": alarms.pins(raised, min(places), max(places)) if places else [],
@@ -66,6 +70,16 @@ def _values(layout: Layout) -> dict[str, Any]:
         "environment": json.dumps(environment, indent=2, ensure_ascii=False) if environment else "",
         "longest_file": LONGEST_FILE,
     }
+
+
+def _judged(layout: Layout, evals: Lines) -> str:
+    """What the last evaluation was judged by, in words."""
+    try:
+        recipe = read_recipe(layout.recipe_file) if layout.recipe_file.exists() else {}
+    except CheckpointError:  # a report comes of a torn recipe, too
+        recipe = {}
+    judge = judge_of(evals[-1], recipe) if evals else None
+    return in_words(judge) if judge else ""
 
 
 def _tiles(steps: Lines, raised: Lines) -> list[tuple[str, str, str, str]]:

@@ -10,6 +10,7 @@ from posttrain.drawing.charts import whisker
 from posttrain.evaluation.statistics import mcnemar, paired_difference, pass_at_k, share_ci
 from posttrain.reading.compare import CLEAR
 from posttrain.reading.compare_spending import hybrid_tokens
+from posttrain.reading.judged import telling_slices
 from posttrain.rundir import completions as records
 from posttrain.rundir.layout import STAGES, Layout
 from posttrain.rundir.reading import eval_file, eval_results, last_evals
@@ -89,11 +90,10 @@ def headline(table: Lines) -> dict[str, Any] | None:
 
 def slices(evals: Lines) -> Lines:
     """Per slice column: the stages, a row a value with n and each stage's pass@1, and how many values are left out."""
-    latest = last_evals(evals)
-    columns = dict.fromkeys(column for line in latest.values() for column in line.get("by") or {})
+    telling = {stage: telling_slices(line) for stage, line in last_evals(evals).items()}
     tables = []
-    for column in columns:
-        cells = {stage: (line.get("by") or {}).get(column, {}) for stage, line in latest.items()}
+    for column in dict.fromkeys(column for slices in telling.values() for column in slices):
+        cells = {stage: slices.get(column, {}) for stage, slices in telling.items()}
         values = list(dict.fromkeys(value for cell in cells.values() for value in cell))
         rows = [
             {

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from posttrain.errors import ConfigError, PosttrainError
-from posttrain.inputs.inputs import check_model, load_data, load_rewards
+from posttrain.inputs.inputs import check_model, load_data, load_judges, load_rewards
 from posttrain.processes.connection import explained
 from posttrain.processes.ranks import Ranks
 from posttrain.recipe.arithmetic import for_processes
@@ -154,7 +154,8 @@ def _run(
         loaded = load_rewards(recipe, data, rewards)
         described = contents(train=data.train, demonstrations=data.demonstrations, eval=data.eval)
         fingerprints = {"data": described["fingerprint"]}
-        fingerprints |= {f"reward {reward.name}": reward.source_sha256 or "" for reward in loaded}
+        for reward in [*load_judges(recipe, data, loaded), *loaded]:
+            fingerprints[f"reward {reward.name}"] = reward.source_sha256 or ""
         quiet_libraries()
         # Before there is a run directory, which a corrected name would not fit any more
         return settled, here, data, described, loaded, fingerprints | check_model(recipe)

@@ -2,5 +2,5 @@
 
 The rewards themselves are in `rewards/`; importing this room runs none of them.
 
-Other rooms import: `ahead`, `loading`, `pool`, `score`, `scorer`.
+Other rooms import: `ahead`, `calling`, `loading`, `pool`, `score`, `scorer`.
 """

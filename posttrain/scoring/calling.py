@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import math
+import numbers
 import time
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import replace
@@ -107,12 +109,20 @@ def _score_some(
 
 
 def _trl_outcome(value: Any) -> Outcome:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return Outcome()
     try:
+        if value is None or _is_nan(value):
+            return Outcome()
         return Outcome(Score(as_number(value, "the returned value"), bounded=False))
-    except RewardError as error:
+    except Exception as error:  # what a value's own methods raise is one value's failure
         return Outcome(error=describe(error))
+
+
+def _is_nan(value: Any) -> bool:
+    """Whether a value is NaN: Python's, of any of NumPy's widths, or in a tensor of one element of whatever library."""
+    if not isinstance(value, numbers.Real) and callable(getattr(value, "item", None)):
+        with contextlib.suppress(ValueError, RuntimeError, TypeError):  # several elements: no number at all
+            value = value.item()
+    return isinstance(value, numbers.Real) and not isinstance(value, numbers.Rational) and math.isnan(value)
 
 
 def _as_score(value: Any) -> Score | None:

@@ -22,6 +22,8 @@ ENTRY_POINT_GROUP = "posttrain.rewards"
 #: Modules made from a reward's file are named by this, the file's stem and a hash of its path.
 FILE_MODULE = "posttrain_reward_"
 _DEFAULT_FUNCTION = "score"
+#: Modules made from files, by name, with the digest of what the file said then
+_LOADED: dict[str, tuple[str, ModuleType]] = {}
 
 
 class RewardSource(Protocol):
@@ -120,10 +122,25 @@ def _from_file(path: str, base_dir: Path) -> tuple[Callable[..., Any], str]:
     if file.suffix != ".py":
         raise RewardError(f"{file} is not a Python file", expected="a file ending in .py", where=where)
     try:
-        module = module_from_file(module_name, file)
+        module = _once(module_name, file)
     except (Exception, SystemExit) as error:
         raise _cannot_load(str(file), error, where) from error
     return _attribute(module, function_name, where), _display_name(file.stem, function_name)
+
+
+def _once(name: str, file: Path) -> ModuleType:
+    """The module of a file, run once however many rewards are in it, and again only when it has changed.
+
+    Rewards of one file share what the file holds (a cache, a table), and what is pickled by its name must be what
+    stands under that name.
+    """
+    source = file.read_bytes()
+    digest = hashlib.sha256(source).hexdigest()
+    said, module = _LOADED.get(name, ("", None))
+    if module is None or said != digest or sys.modules.get(name) is not module:
+        module = module_from_file(name, file, source)
+        _LOADED[name] = digest, module
+    return module
 
 
 def module_from_file(name: str, file: str | Path, source: bytes | None = None) -> ModuleType:
@@ -131,6 +148,7 @@ def module_from_file(name: str, file: str | Path, source: bytes | None = None) -
 
     `source` is what the file said when it was read before, should it have changed since.
     """
+    _make_room_for_neighbours(Path(file).parent)
     spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None
     assert spec.loader is not None
@@ -149,6 +167,27 @@ def module_from_file(name: str, file: str | Path, source: bytes | None = None) -
     finally:
         sys.path.remove(folder)
     return module
+
+
+def _make_room_for_neighbours(folder: Path) -> None:
+    """Forget neighbours of other rewards' files that a file of this folder would get in place of its own.
+
+    Two files in two folders may each have a `helper.py` beside them, and Python keeps one module a name. Functions that
+    hold the forgotten one go on with it.
+    """
+    others = {Path(str(module.__file__)).parent for name, module in _file_modules()} - {folder}
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if "." in name or not file or name.startswith(FILE_MODULE):
+            continue
+        its = Path(file).parent.parent if Path(file).stem == "__init__" else Path(file).parent
+        if its in others and ((folder / f"{name}.py").is_file() or (folder / name / "__init__.py").is_file()):
+            for one in [other for other in sys.modules if other == name or other.startswith(f"{name}.")]:
+                del sys.modules[one]
+
+
+def _file_modules() -> list[tuple[str, ModuleType]]:
+    return [(name, module) for name, module in list(sys.modules.items()) if name.startswith(FILE_MODULE)]
 
 
 def _from_import(path: str) -> tuple[Callable[..., Any], str]:

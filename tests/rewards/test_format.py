@@ -12,6 +12,9 @@ from posttrain.rewards.format import score
         "\n<think>\nwhy\n</think>\n\n<answer>\n42\n</answer>\n",
         "<think>a < b and b > a</think> <answer>42</answer><|im_end|>",
         "<think>why</think><answer>42</answer></s>",
+        "<thinking>why</thinking><answer>42</answer>",
+        "<THINK>why</THINK><Answer>42</Answer>",
+        '<think>{"tag": "</think>"}</think><answer>42</answer>',
     ],
 )
 def test_the_right_form(text):
@@ -42,6 +45,10 @@ def test_the_right_form(text):
         ("<think>why</think><answer>42</answer> and more", "text outside the tags: 'and more'"),
         ("Well: <think>why</think><answer>42</answer>", "text outside the tags: 'Well:'"),
         ("<think>why</think> so <answer>42</answer>", "text outside the tags: 'so'"),
+        ("<think>why</thinking><answer>42</answer>", "<think> is closed by </thinking>"),
+        ("<think>why</think><thinking>more</thinking><answer>42</answer>", "2 times <think>"),
+        ("<think>why</think><answer>4</thinking>2</answer>", "2 times <think>"),
+        ("<thinking>why", "<thinking> is never closed; no <answer>"),
     ],
 )
 def test_the_wrong_form_says_what_is_wrong(text, note):

@@ -6,6 +6,7 @@ import json
 import pytest
 
 from posttrain.errors import RewardError
+from posttrain.rewards.format import score as form
 from posttrain.rewards.json_structure import WEIGHTS, score
 from posttrain.scoring.calling import score_completion
 from posttrain.scoring.score import Reward
@@ -118,13 +119,90 @@ def test_the_prompt_can_open_the_thinking():
         f"\u00a0{RIGHT}",
         f"As {{asked}} in [1] and [the text]:\n{RIGHT}",
         f"Sure:\n```json\n{RIGHT}\n```\nDone.",
-        f"<answer>{RIGHT}</answer>",
     ],
 )
 def test_text_around_costs_only_json(completion):
     result = judged(completion, allow_fence=True)
     assert result.parts == {"parses": 1, "valid": 1, "structure": 1, "values": 1, "only_json": 0}
     assert result.note == "text around the JSON"
+
+
+NAMES = ["think", "thinking", "THINK", "thought", "reasoning"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_thinking_ends_as_for_every_other_reward(name):
+    assert judged(f"<{name}>Maybe {{}}?</{name}>\n{RIGHT}").value == 1.0
+    assert judged(f"Maybe {{}}?</{name}>{RIGHT}").value == 1.0
+    assert judged(f"Maybe {{}}?</{name}>{RIGHT}", think_in_prompt=True).value == 1.0
+    assert judged(f"<{name}>{RIGHT}").note == "the thinking is never closed"
+    assert judged(f"{RIGHT}<{name}>hm").value == 0.0
+    assert judged(f"<{name}>{RIGHT}</{name}>").note == "empty"
+    assert judged(f"Well, {{}}. <{name}>hm</{name}>{RIGHT}").parts["only_json"] == 0.0
+
+
+@pytest.mark.parametrize("text", ["</think>", "<think>", "so <answer>1</answer> it is", '"</thinking>"', "</answer>"])
+def test_a_tag_in_a_string_is_data(text):
+    gold = {"reasoning": text, "answer": 42}
+    said = json.dumps(gold)
+    schema = {"type": "object", "required": ["reasoning", "answer"]}
+    for completion in (
+        said,
+        f"<think>hm</think>{said}",
+        f"<think>hm</think><answer>{said}</answer>",
+        f"hm</think>{said}",
+    ):
+        assert judged(completion, schema=schema, gold=gold).value == 1.0, completion
+    assert judged(f"Here: {said}", schema=schema, gold=gold).parts["values"] == 1.0
+    assert judged(json.dumps(text), schema={}, gold=text).parts["parses"] == ("think" not in text)
+
+
+@pytest.mark.parametrize(
+    ("completion", "only_json"),
+    [
+        ("<answer>{}</answer>", 1),
+        ("<think>Maybe [1]?</think>\n<answer>\n{}\n</answer>\n<|im_end|>", 1),
+        ("<thinking>hm</thinking><ANSWER>{}</ANSWER>", 1),
+        ("hm</think><answer>{}</answer></s>", 1),
+        ("So: <answer>{}</answer>", 0),
+        ("<answer>{}</answer> Done.", 0),
+        ('Maybe {"a": 1}? <answer>{}</answer>', 0),
+        ("<answer>It is {}.</answer>", 0),
+        ("<answer>{}", 0),
+        ("{}</answer>", 0),
+        ("<answer>\n```json\n{}\n```\n</answer>", 0),
+    ],
+)
+def test_the_answer_tags_around_the_json_are_no_other_text(completion, only_json):
+    result = judged(completion.replace("{}", RIGHT))
+    assert result.parts == {"parses": 1, "valid": 1, "structure": 1, "values": 1, "only_json": only_json}
+
+
+@pytest.mark.parametrize(
+    "completion",
+    [
+        "<answer></answer>{}",
+        "<answer>{}</answer><answer>{}</answer>",
+        "<answer>{} {}</answer>",
+        "<answer>{</answer>{}",
+        "<answer>none</answer> or {}",
+        "<think><answer>{}</answer></think>",
+        "<think><answer>{}</answer></think><answer></answer>",
+    ],
+)
+def test_one_answer_is_expected_in_the_tags(completion):
+    assert judged(completion.replace("{}", RIGHT)).value == 0.0
+
+
+@pytest.mark.parametrize("options", [{}, {"think_in_prompt": True}])
+def test_the_reward_format_and_this_one_can_both_be_1(options):
+    opening = "" if options else "<think>"
+    for said in (RIGHT, json.dumps(GOLD, indent=2), json.dumps({**GOLD, "reasoning": "</think>"})):
+        completion = f"{opening}Six times seven.</think>\n<answer>\n{said}\n</answer>"
+        assert form(completion, **options).value == 1.0
+        assert judged(completion, gold=json.loads(said), **options).value == 1.0
+    assert form(f"{opening}hm</think>{RIGHT}", **options).value == 0.0
+    assert judged(f"{opening}hm</think>{RIGHT}", **options).value == 1.0
 
 
 @pytest.mark.parametrize("fence", ["```json\n{}\n```", "```\n{}\n```", "\n```JSON\n{}```\n"])

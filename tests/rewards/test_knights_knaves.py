@@ -8,6 +8,7 @@ import pytest
 
 from posttrain.rewards.knights_knaves import answer_section, score
 from posttrain.scoring.score import Score
+from tests.rewards.knights_knaves_renderings import FIXED, SAYS_ALL, SAYS_TOO_LITTLE
 
 NAMES = ["Ann", "Bob", "Cid"]
 SOLUTION = [True, False, False]
@@ -414,6 +415,49 @@ def test_every_assignment_in_every_rendering(rendering, people):
             assert wrong.parts["correct_share"] == pytest.approx(1 - 1 / people)
 
 
+def _cases(table):
+    return [
+        (kind, *case) if isinstance(case, tuple) else (kind, case) for kind, cases in table.items() for case in cases
+    ]
+
+
+def _filled(text, names, solution):
+    """The phrasing with names for capital letters and role words for small ones."""
+    roles = ["knight" if role else "knave" for role in solution]
+    return text.format(**dict(zip("ABC", names, strict=False)), **dict(zip("abc", roles, strict=False)))
+
+
+@pytest.mark.parametrize(("kind", "text"), _cases(SAYS_ALL))
+def test_phrasings_that_say_it_all_under_every_solution(kind, text):
+    names = ["Ivy", "O'Neil"]
+    for solution in itertools.product([True, False], repeat=2):
+        filled = _filled(text, names, solution)
+        assert scored(filled, names, list(solution)).value == 1.0, filled
+        for wrong in ([not solution[0], solution[1]], [solution[0], not solution[1]]):
+            result = scored(filled, names, wrong)
+            assert (result.value, result.parts["correct_share"]) == (0.0, 0.5)
+
+
+@pytest.mark.parametrize(("kind", "text", "roles"), _cases(FIXED))
+def test_phrasings_whose_words_fix_the_roles(kind, text, roles):
+    names, right = ["Ivy", "Max", "Zoey"][: len(roles)], [role == "T" for role in roles]
+    for solution in itertools.product([True, False], repeat=len(roles)):
+        result = scored(_filled(text, names, right), names, list(solution))
+        assert result.value == (list(solution) == right), result.parsed
+        shared = sum(said == true for said, true in zip(right, solution, strict=True)) / len(roles)
+        assert result.parts["correct_share"] == pytest.approx(shared)
+
+
+@pytest.mark.parametrize(("kind", "text"), _cases(SAYS_TOO_LITTLE))
+@pytest.mark.parametrize("tagged", [False, True])
+def test_phrasings_that_leave_someone_open(kind, text, tagged):
+    names = ["Ivy", "Max", "Zoey"][: 3 if "{C}" in text else 2]
+    filled = _filled(text, names, [True] * 3)
+    for solution in itertools.product([True, False], repeat=len(names)):
+        result = scored(f"<answer>{filled}</answer>" if tagged else filled, names, list(solution))
+        assert result.value == 0.0, result.parsed
+
+
 QUIZ = (
     "A very special island is inhabited only by knights and knaves. Knights always tell the truth, and knaves always "
     'lie. You meet 3 inhabitants: Ann, Bob, and Cid. Ann was heard saying, "Bob is a knave or Cid is a knave". "Ann '
@@ -522,6 +566,17 @@ HOSTILE = (
         "not ",
         "\ue000",
         "(because ",
+        "=",
+        "-",
+        "one of ",
+        "based on Ann, ",
+        "| Ann | knight ",
+        "except Ann ",
+        "and so is Ann ",
+        "knight, ",
+        "Ann or a knight ",
+        "because if Ann is a knight so ",
+        "\u6545 ",
     ),
 )
 

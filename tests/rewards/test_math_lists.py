@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from posttrain.rewards.math_answer import score, why_unreadable
+
+HOSTILE_CPU_S = 3.0  # of computing; the reward's own limit is 2
 
 #: kind: gold, said
 RIGHT = {
@@ -33,6 +37,9 @@ RIGHT = {
         ("6, 14", r"6\text{ hens and }14\text{ rabbits}"),
         ("6, 14", r"6 \text{ hens}, 14 \text{ rabbits}"),
         (r"6\text{ hens and }14\text{ rabbits}", r"14\text{ rabbits and }6\text{ hens}"),
+        ("4, 9", r"\text{boys: }4, \text{ girls: }9"),
+        ("(3,5)", r"x=3,\ y=5"),
+        ("(3,5)", r"\text{x = 3, y = 5}"),
         (r"\left(\frac12, 3\right)", r"x = 0.5, y = \sqrt{9}".replace(r"\sqrt{9}", "3")),
         (r"\begin{pmatrix}2\\-1\end{pmatrix}", "x=2, y=-1"),
     ],
@@ -75,6 +82,13 @@ RIGHT = {
         (r"1,2,4,\ldots,32", "1,2,4,8,16,32"),
         (r"\{1,2,\ldots,100\}", r"\{1,2,3,\ldots,100\}"),
         (r"a_1,a_2,\ldots,a_n", r"a_1, a_2, \dots, a_n"),
+    ],
+    "ratios and cases": [
+        ("3:4:5", "6:8:10"),
+        (
+            r"\begin{cases} x & x<0\\ 1 & x\ge0\end{cases}",
+            r"\begin{cases} 1, & \text{if } x\geq 0\\ x, & \text{if } x<0\end{cases}",
+        ),
     ],
     "thousands": [("100,200", "100, 200"), ("1,234, 5", "1234, 5"), (r"(1,\!234, 5)", "(1234,5)")],
 }
@@ -142,6 +156,12 @@ WRONG = {
         (r"2,4,\ldots,12", "2,4,6,8,12"),
         (r"a_1,a_2,\ldots,a_n", "a_1,a_2,a_n"),
     ],
+    "ratios and cases": [
+        ("3:4:5", "3:5:4"),
+        ("3:4:5", "3:4"),
+        (r"\begin{cases} x & x<0\\ 1 & x\ge0\end{cases}", r"\begin{cases} x & x>0\\ 1 & x\le0\end{cases}"),
+        (r"\begin{cases} x & x<0\\ 1 & x\ge0\end{cases}", "x, 1"),
+    ],
     "thousands": [("100,200", "100"), ("(1,234)", "1234"), ("1,234, 5", "1,235, 5")],
 }
 
@@ -170,3 +190,30 @@ def test_what_is_not(gold: str, said: str) -> None:
 def test_gold_answers_are_readable_and_say_themselves(gold: str) -> None:
     assert why_unreadable(gold) is None
     assert value(gold, gold) == 1
+
+
+HOSTILE = {
+    "spaces in a name": "\\a" + " " * 1_900 + "! = 1, y=2",
+    "signs": r"\pm" * 600,
+    "signs of parts": ",".join([r"\pm1\pm2\pm3"] * 60),
+    "names": ",".join(f"x_{number}=1" for number in range(300)),
+    "cases": r"\begin{cases}" * 100 + r"x=1\\" * 50,
+    "dots": "1,2,\\ldots,999999999999",
+    "dots of powers": "1,2,4,\\ldots,3",
+    "alternatives": r" \text{ or } ".join(f"x<{number}" for number in range(100)),
+    "unions": r"\cup".join(f"({number},{number + 1})" for number in range(40)),
+    "texts": r"\text{a and " * 150,
+    "commas": ", " * 900 + "where k is an integer",
+    "qualifiers": "5" + ", k \\in \\mathbb{Z}" * 100,
+    "long equation": "x+y=" + "+".join(f"x^{{{number}}}y" for number in range(2, 30)),
+    "tower": r"2^{x^{y^{9}}}=9^{y^{x^{9}}}",
+    "lists in lists": "(" * 500 + "1,2" + ")" * 500,
+}
+
+
+@pytest.mark.parametrize("gold", ["(1,2)", "x+y=5", r"(-\infty,2)\cup(3,\infty)", r"\frac{\pi}{2}+k\pi", "1, 2, 3"])
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_answers_end(name: str, gold: str) -> None:
+    start = time.process_time()
+    assert value(gold, HOSTILE[name]) == 0
+    assert time.process_time() - start < HOSTILE_CPU_S

@@ -52,6 +52,7 @@ RIGHT = {
         (r"\emptyset", r"\varnothing"),
         (r"[1,3]", r"[1,2]\cup[2,3]"),
         (r"(1,2)", r"(0,2)\cap(1,3)"),
+        (r"\mathbb{R}\setminus\{0,1\}", r"x\ne0,1"),
     ],
     "equations": [
         ("x+y=5", "y=5-x"),

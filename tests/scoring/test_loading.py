@@ -6,17 +6,18 @@ import math
 import pickle
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
 
 from posttrain.errors import RewardError
-from posttrain.scoring.calling import score_completion
+from posttrain.scoring.calling import score_batch, score_completion
 from posttrain.scoring.loading import known_rewards, load_reward
-from posttrain.scoring.score import Reward, Score
+from posttrain.scoring.score import Outcome, Reward, Score
 from posttrain.scoring.scorer import message_text
 
 
@@ -222,3 +223,63 @@ def test_the_example_to_copy():
     assert score_completion(reward, "5", {"answer": "4"}).score == wrong
     assert score_completion(reward, "5", {"answer": "yes"}).score is None
     assert score_completion(reward, "none", {"answer": "4"}).value == 0.0
+
+
+def test_a_file_is_loaded_again_only_when_it_has_changed(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text("def score(completion):\n    return 0.5\ndef other(completion):\n    return 0.75\n")
+    first, other = (load_reward(Spec(path=f"mine.py:{name}"), tmp_path) for name in ("score", "other"))
+    assert first.function.__globals__ is other.function.__globals__
+    file.write_text("def score(completion):\n    return 0.25\n")
+    again = load_reward(Spec(path="mine.py"), tmp_path)
+    assert [score_completion(reward, "x", {}).value for reward in (first, again)] == [0.5, 0.25]
+    file.write_text("def score(completion) return\n")
+    with pytest.raises(RewardError, match="SyntaxError"):
+        load_reward(Spec(path="mine.py"), tmp_path)
+
+
+class OneElement:
+    """A tensor's scalar, as far as rewards look at it."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def item(self):
+        if isinstance(self.value, Exception):
+            raise self.value
+        return self.value
+
+
+@pytest.mark.parametrize(
+    "nan",
+    [math.nan, np.float16("nan"), np.float32("nan"), np.float64("nan"), np.longdouble("nan"), np.array(math.nan),
+     np.array([np.nan], np.float32), OneElement(math.nan)],
+)  # fmt: skip
+def test_nan_of_any_width_does_not_apply(nan):
+    reward = Reward.from_callable(lambda completions: [nan, 0.5])
+    assert score_batch(reward, ["", ""], ["a", "b"], {})[0] == replace(Outcome(), seconds=ANY)
+    assert score_batch(reward, ["", ""], ["a", "b"], {})[1].value == 0.5
+
+
+def test_batches_of_numpy_and_torch_keep_their_numbers_and_nans():
+    import torch
+
+    values = [np.nan, 0.25, -3.0]
+    for batch in (
+        np.array(values, np.float32), torch.tensor(values), torch.tensor(values, dtype=torch.bfloat16),
+        torch.tensor(values, requires_grad=True), torch.tensor([values]).T,
+    ):  # fmt: skip
+        reward = Reward.from_callable(lambda completions, batch=batch: batch)
+        outcomes = score_batch(reward, [""] * 3, ["a"] * 3, {})
+        assert [(outcome.value, outcome.error) for outcome in outcomes] == [(None, None), (0.25, None), (-3.0, None)]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [math.inf, np.float32("inf"), "nan", [math.nan], np.array([math.nan, 1.0]), OneElement(ValueError("two")),
+     OneElement(KeyError("x")), 10**400, complex(math.nan, 0)],
+)  # fmt: skip
+def test_what_is_no_number_of_a_batch_is_one_failure(value):
+    outcomes = score_batch(Reward.from_callable(lambda completions: [value, 0.5]), ["", ""], ["a", "b"], {})
+    assert outcomes[0].error
+    assert outcomes[1].value == 0.5

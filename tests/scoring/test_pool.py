@@ -483,3 +483,61 @@ def test_a_pool_that_is_closed_before_its_workers_are_ready_leaves_no_file_open(
         RewardPool([Reward.from_callable(troubled)], workers=2).close()
         gc.collect()
     assert [warning for warning in seen if warning.category is ResourceWarning] == []
+
+
+CACHED = """
+import functools
+
+runs = [0]
+
+
+@functools.cache
+def half(n):
+    runs[0] += 1
+    return n / 2
+
+
+def first(completion, *, n):
+    return half(n)
+
+
+def second(completion, *, n):
+    return half(n) / 2
+
+
+@functools.lru_cache
+def third(completion, *, n):
+    return n / 8
+"""
+
+
+def test_rewards_of_one_file_share_what_it_holds(tmp_path):
+    (tmp_path / "mine.py").write_text(CACHED)
+    (tmp_path / "link.py").symlink_to(tmp_path / "mine.py")
+    named = ("mine.py:first", "./mine.py:second", "mine.py:third", "link.py:first", f"{tmp_path}/mine.py:first")
+    rewards = [load_reward(RewardConfig(path=name), tmp_path) for name in named]
+    with RewardPool(rewards, workers=1, time_limit_s=LIMIT_S) as pool:
+        said = [pool.score(index, ["a"], [{"n": 1}])[0].value for index in range(len(rewards))]
+    assert said == [0.5, 0.25, 0.125, 0.5, 0.5]
+    with RewardPool(rewards, workers=0) as pool:
+        for index in (0, 1, 3, 4):
+            pool.score(index, ["a"], [{"n": 1}])
+    assert rewards[0].function.__globals__["runs"] == [1]
+
+
+def test_files_of_one_name_in_two_folders_are_two(tmp_path):
+    for folder, factor in (("one", 0.5), ("two", 0.25)):
+        (tmp_path / folder / "package_beside").mkdir(parents=True)
+        (tmp_path / folder / "package_beside" / "__init__.py").write_text("from package_beside.deep import FACTOR\n")
+        (tmp_path / folder / "package_beside" / "deep.py").write_text(f"FACTOR = {factor}\n")
+        (tmp_path / folder / "beside.py").write_text(
+            "import functools\nfrom package_beside import FACTOR\ndef times(n):\n    return FACTOR * n\n"
+        )
+        (tmp_path / folder / "mine.py").write_text(
+            "import functools\nfrom beside import times\n@functools.cache\ndef kept(n):\n    return times(n)\n"
+            "def score(completion, *, n):\n    return kept(n)\n"
+        )
+    rewards = [load_reward(RewardConfig(path=f"{folder}/mine.py"), tmp_path) for folder in ("one", "two")]
+    for workers in (0, 1):
+        with RewardPool(rewards, workers=workers, time_limit_s=LIMIT_S) as pool:
+            assert [pool.score(index, ["a"], [{"n": 1}])[0].value for index in (0, 1)] == [0.5, 0.25]

@@ -289,6 +289,26 @@ def test_unfit_rows_are_named_at_the_start(tmp_path):
         JsonStructure(path=str(tmp_path / "missing.jsonl")).load(0)
 
 
+@pytest.mark.parametrize("as_text", [True, False])
+def test_rows_of_a_draft_that_is_not_known_are_left_out_and_named(tmp_path, as_text):
+    def row(number, draft):
+        schema = {"$schema": draft, **SCHEMA} if draft else SCHEMA
+        return {"text": f"t{number}", "schema": json.dumps(schema) if as_text else schema, "gold": {"n": number}}
+
+    known = [None, "http://json-schema.org/draft-07/schema#", "https://json-schema.org/draft/2019-09/schema"]
+    drafts = [*known, "http://json-schema.org/draft-99/schema#", *["https://example.com/own"] * 6]
+    path = own_file(tmp_path, [row(number, draft) for number, draft in enumerate(drafts)])
+    data = JsonStructure(path=path, train=3, eval=0, demonstrations=0).load(0)
+    assert {row["text"] for row in data.train} == {"t0", "t1", "t2"}
+    (note,) = data.notes
+    assert note.startswith("7 of 10 rows are left out")
+    assert "and 2 more" in note
+    line = next(line for line in note.splitlines() if f"{path}:4:" in line)
+    for part in ("schema.$schema: ", "draft-99", "expected: ", "fix: "):
+        assert part in line
+    assert JsonStructure(path=path, train=2, eval=1, demonstrations=0).load(0).notes == data.notes
+
+
 def own_rows(tmp_path, rows, **options):
     counts = {"train": len(rows), "eval": 0, "demonstrations": 0, **options}
     return JsonStructure(path=own_file(tmp_path, rows), prompt="short", **counts).load(0).train

@@ -154,10 +154,10 @@ def test_unreadable_gold_answers_are_left_out_and_listed(tmp_path: Path) -> None
     assert len(data.train) + len(data.eval) == 3
     (note,) = data.notes
     assert note.startswith("7 of 10 rows are left out: the reward cannot read their answer\n")
-    assert f"{path}:4: '?': " in note
+    assert f"{path}:4: notation: '?': " in note
     assert f"{path}:5: " in note
     assert "too big to compute" in note
-    assert f"{path}:6: there is no answer" in note
+    assert f"{path}:6: empty: there is no answer" in note
     assert note.endswith("and 2 more")
 
 

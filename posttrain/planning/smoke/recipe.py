@@ -263,6 +263,7 @@ def _evaluation(recipe: Recipe) -> Any:
             "samples": 2 if sampled else 1,
             "batch_size": min(section.batch_size, ROWS),
             "max_completion_length": length and min(length, COMPLETION),
+            "reward": section.reward or _rewards(recipe),  # not the reward that the smoke test adds
         }
     )
 

@@ -94,12 +94,15 @@ class JsonStructure:
     def load(self, seed: int) -> TaskData:
         """The rows for one seed, the same in every process.
 
+        Rows of a file whose schema is of a draft that is not known are left out and listed in `notes`.
+
         Raises:
             DataError: There are not as many different texts as asked for, or rows of a file can't be used.
         """
         counts = {"eval": self.eval, "demonstrations": self.demonstrations, "train": self.train}
+        notes: list[str] = []
         if self.path:
-            parts = split_rows(read_rows(self.path, self.prompt, self.difficulty), seed, counts, self.split)
+            parts = split_rows(read_rows(self.path, self.prompt, self.difficulty, notes), seed, counts, self.split)
         else:
             records = split_records(
                 seed,
@@ -112,7 +115,7 @@ class JsonStructure:
             )
             parts = {part: [record_row(record, self.prompt) for record in some] for part, some in records.items()}
         demonstrations = [with_completion(row, self.style) for row in parts["demonstrations"]]
-        return TaskData(train=parts["train"], demonstrations=demonstrations, eval=parts["eval"])
+        return TaskData(train=parts["train"], demonstrations=demonstrations, eval=parts["eval"], notes=notes)
 
 
 def generate_rows(

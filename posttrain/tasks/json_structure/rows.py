@@ -73,7 +73,7 @@ def with_completion(row: Row, style: Style) -> Row:
     return {"prompt": row["prompt"], "completion": completion, **{k: v for k, v in row.items() if k != "prompt"}}
 
 
-def read_rows(paths: Sequence[str], prompt: Prompt, levels: Sequence[int] | None) -> list[Row]:
+def read_rows(paths: Sequence[str], prompt: Prompt, levels: Sequence[int] | None, notes: list[str]) -> list[Row]:
     """The rows of files (`row_files.py`): `prompt` or `text`, `schema`, `gold`, and perhaps `difficulty` (else 0).
 
     Schema and gold may be JSON text or the objects themselves. Other columns are kept, except `completion`. Of rows
@@ -83,13 +83,22 @@ def read_rows(paths: Sequence[str], prompt: Prompt, levels: Sequence[int] | None
         paths: The files.
         prompt: The form of the prompt of rows that have none.
         levels: The values of `difficulty` to keep; None keeps all.
+        notes: Gets a paragraph about the rows that are left out because their schema is of a draft that is not known.
 
     Raises:
         DataError: A file can't be read, or rows that no completion could be judged by; the first are named.
     """
+    from posttrain.rewards.json_structure import why_unreadable
+
     rows: dict[str, Row] = {}
     unfit: list[str] = []
-    for given in each_row(paths):
+    unreadable: list[str] = []
+    raw = list(each_row(paths))
+    for given in raw:
+        why = None if isinstance(given, BadRow) else why_unreadable(given.columns.get("schema"))
+        if why is not None:
+            unreadable.append(f"{given.where}: {why}")
+            continue
         row = given.seen if isinstance(given, BadRow) else _own_row(given.columns, prompt)
         if isinstance(row, str):
             unfit.append(f"{given.where}: {row}")
@@ -99,10 +108,14 @@ def read_rows(paths: Sequence[str], prompt: Prompt, levels: Sequence[int] | None
         more = f"\n  and {len(unfit) - _SHOWN} more" if len(unfit) > _SHOWN else ""
         raise DataError(
             f"{len(unfit)} rows can't be used:\n  " + "\n  ".join(unfit[:_SHOWN]) + more,
-            expected="text or prompt, a JSON Schema (Draft 2020-12) and a gold value that fits it in every row",
+            expected="text or prompt, a JSON Schema (Draft 4 to 2020-12) and a gold value that fits it in every row",
             where="task json_structure, path",
             fix="mend or delete those rows",
         )
+    if unreadable:
+        more = f"\n  and {len(unreadable) - _SHOWN} more" if len(unreadable) > _SHOWN else ""
+        left_out = f"{len(unreadable)} of {len(raw)} rows are left out: the draft of their schema is not known\n  "
+        notes.append(left_out + "\n  ".join(unreadable[:_SHOWN]) + more)
     return list(rows.values())
 
 

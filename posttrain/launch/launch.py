@@ -29,6 +29,7 @@ from posttrain.launch.nodes import Nodes, nodes_of, slurm_host_names
 from posttrain.launch.run_dir import check_directory
 from posttrain.nearest import did_you_mean
 from posttrain.processes.launched import COMMAND, resuming
+from posttrain.recipe.shipped import shipped_folder
 from posttrain.rundir.layout import Layout
 
 NAMES = ("single", "ddp", "fsdp2", "zero2", "zero3")
@@ -48,9 +49,7 @@ def config_file(name: str) -> Path:
         ConfigError: There is neither.
     """
     if name in NAMES:
-        package = Path(__file__).parents[1]
-        folders = (package / "launch_configs", package.parent / "recipes" / "accelerate")  # installed, or a checkout
-        return next(folder for folder in folders if folder.is_dir()) / f"{name}.yaml"
+        return shipped_folder() / "accelerate" / f"{name}.yaml"
     if Path(name).is_file():
         return Path(name)
     raise ConfigError(

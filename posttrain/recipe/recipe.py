@@ -21,6 +21,7 @@ from posttrain.recipe.mistakes import explain, raise_all, where_in
 from posttrain.recipe.model_sections import GGUF_SUFFIX, LoraSection, ModelSection
 from posttrain.recipe.section import Section
 from posttrain.recipe.sections import AnyTask, EvaluateSection, RewardConfig, RolloutSection, RunSection, ScoringSection
+from posttrain.recipe.shipped import located
 from posttrain.recipe.stage_sections import HybridSection, WarmupSection
 from posttrain.recipe.yamlfile import DEFAULT, Key, Layer, load_layers, merge, overrides_layer
 from posttrain.tasks import Task
@@ -97,12 +98,13 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
 
     Relative paths of rewards, a GGUF model and the task's files start at the folder of the file that names them (on the
     command line: the working directory) and are absolute in the result. A reward is code: a relative path to one must
-    not lead out of that folder. `run.dir` left out is `runs/` and the recipe's name.
+    not lead out of that folder. `posttrain:NAME` is a recipe that ships. `run.dir` left out is `runs/` and the recipe's
+    name.
 
     Raises:
         ConfigError: With file, line, key, what was expected and the nearest legal key, for every problem found.
     """
-    path = Path(path)
+    path = located(path)
     strays: dict[str, str] = {}
     layer = load_layers(path, prepare=partial(_write_out, strays=strays), kinds=KINDS)
     typed = overrides_layer(overrides)

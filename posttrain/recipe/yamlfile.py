@@ -31,6 +31,7 @@ from ruamel.yaml.tokens import (
 
 from posttrain.errors import ConfigError
 from posttrain.nearest import display, nearest_files
+from posttrain.recipe.shipped import PREFIX, located
 
 Key = tuple[str | int, ...]
 Prepare = Callable[[dict[str, Any], Path], None]
@@ -76,7 +77,8 @@ def dotted(key: Iterable[str | int]) -> str:
 
 
 def load_layers(path: str | Path, *, prepare: Prepare | None = None, kinds: Kinds | None = None) -> Layer:
-    """A YAML file over the parents that it `extends`, each relative to the file that names it.
+    """A YAML file over the parents that it `extends`, each relative to the file that names it, or one that ships
+    (`posttrain:base/lora`).
 
     Args:
         path: The file.
@@ -107,7 +109,8 @@ def _load(path: Path, below: tuple[Path, ...], named_at: str | None, prepare: Pr
     if not isinstance(parent, str):
         raise ConfigError(repr(parent), expected="the path of one YAML file", where=parent_at)
     below = (*below, path)
-    return merge(_load(path.parent / parent, below, parent_at, prepare, kinds), layer, kinds)
+    above = located(parent, parent_at) if parent.startswith(PREFIX) else path.parent / parent
+    return merge(_load(above, below, parent_at, prepare, kinds), layer, kinds)
 
 
 def read_layer(path: Path, named_at: str | None = None) -> Layer:

@@ -130,6 +130,11 @@ def test_a_wheel_has_them(tmp_path):
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path / "installed")
+    shipped = tmp_path / "installed" / "posttrain" / "shipped_recipes"
+    assert (shipped / "custom_reward" / "my_reward.py").is_file()
+    assert {path.relative_to(shipped) for path in shipped.rglob("*.yaml")} == {
+        path.relative_to(ROOT / "recipes") for path in (ROOT / "recipes").rglob("*.yaml")
+    }
     ask = "from posttrain.launch import launch; print(*(launch.config_file(name) for name in launch.NAMES), sep='\\n')"
     environ = {**os.environ, "PYTHONPATH": str(tmp_path / "installed")}
     done = subprocess.run(

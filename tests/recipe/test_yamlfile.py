@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from posttrain.errors import ConfigError
+from posttrain.recipe.recipe import load_recipe
 from posttrain.recipe.yamlfile import Layer, load_layers, merge, overrides_layer, read_layer
 
 KINDS = {("tool",): ("name",), ("model",): ("name", "init")}
@@ -187,3 +188,15 @@ def test_absent_file_names_what_is_there(tmp_path: Path) -> None:
         load_layers(tmp_path / "x.yaml")
     with pytest.raises(ConfigError, match=r"the folder .*nowhere does not exist either"):
         load_layers(tmp_path / "nowhere" / "x.yaml")
+
+
+def test_recipes_that_ship_have_a_name_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").write_text("extends: posttrain:base/lora\nmodel: some/model\n")
+    assert load_layers("mine.yaml").data["lora"]
+    assert load_recipe("posttrain:quickstart").run.dir == "runs/quickstart"
+    Path("typo.yaml").write_text("extends: posttrain:base/lorra\n")
+    with pytest.raises(ConfigError, match=r"no recipe 'base/lorra' ships") as caught:
+        load_layers("typo.yaml")
+    assert "typo.yaml:1: extends" in str(caught.value)
+    assert "did you mean base/lora?" in str(caught.value)

@@ -22,22 +22,39 @@ class Items(NamedTuple):
         return Items(self.letters[start:end], self.values[start:end])
 
 
-def _table() -> dict[str, list[tuple[tuple[str, ...], str, Any]]]:
-    """First word -> the phrases that begin with it, longest first: words, letters, value."""
-    table: dict[str, list[tuple[tuple[str, ...], str, Any]]] = {}
+_Entry = tuple[tuple[str, ...], str, Any]  # words, letters, value
+
+
+def _tables() -> tuple[dict[str, _Entry], dict[tuple[str, str], list[_Entry]]]:
+    """Single words, and phrases by their first two words, longest first."""
     entries: list[tuple[str, str, Any]] = [
         (phrase, letters, phrase.replace("_", " ")) for letters, text in CLASSES.items() for phrase in text.split()
     ]
     entries += [(phrase, "t", truth) for text, truth in ((TRUTHFUL, True), (LYING, False)) for phrase in text.split()]
+    single: dict[str, _Entry] = {}
+    phrases: dict[tuple[str, str], list[_Entry]] = {}
     for phrase, letters, value in entries:
         words = tuple(phrase.split("_"))
-        table.setdefault(words[0], []).append((words, letters, NUMBERS.get(value, value)))
-    for phrases in table.values():
-        phrases.sort(key=lambda entry: -len(entry[0]))
-    return table
+        entry = (words, letters, NUMBERS.get(value, value))
+        if len(words) == 1:
+            single.setdefault(phrase, entry)
+        else:
+            phrases.setdefault((words[0], words[1]), []).append(entry)
+    for some in phrases.values():
+        some.sort(key=lambda entry: -len(entry[0]))
+    return single, phrases
 
 
-_PHRASES = _table()
+_SINGLE, _PHRASES = _tables()
+
+
+def _entry(tokens: Sequence[Token], i: int) -> _Entry | None:
+    """What the word at `i` is, with those behind it as long as they are one phrase."""
+    if i + 1 < len(tokens):
+        for entry in _PHRASES.get((tokens[i].value, tokens[i + 1].value), ()):
+            if tuple(token.value for token in tokens[i : i + len(entry[0])]) == entry[0]:
+                return entry
+    return _SINGLE.get(tokens[i].value)
 
 
 def itemize(tokens: Sequence[Token]) -> Items:
@@ -49,12 +66,7 @@ def itemize(tokens: Sequence[Token]) -> Items:
         kind, value = tokens[i]
         step = 1
         if kind == "word":
-            found: tuple[tuple[str, ...], str, Any] | None = None
-            for entry in _PHRASES.get(value, ()):
-                words = entry[0]
-                if len(words) == 1 or tuple(token.value for token in tokens[i : i + len(words)]) == words:
-                    found = entry
-                    break
+            found = _entry(tokens, i)
             if found is None:
                 # Single letters name alternatives ('Solution B'), as numbers do.
                 letters.append("1" if len(value) == 1 and value.isascii() else "w")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 720, 220, 46, 12, 34, 30
-COLUMNS = 240
+COLUMNS = 60  # of several steps each, so that a column shows a share and not whether a step was the one or the other
 SFT, GRPO, INK, SOFT = "#9db9e8", "#f3cfae", "#1b1f24", "#59616b"
 
 

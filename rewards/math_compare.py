@@ -14,6 +14,7 @@ from posttrain.rewards.math_equations import is_equation
 from posttrain.rewards.math_families import alike, unqualified
 from posttrain.rewards.math_guard import OutOfTime, deadline
 from posttrain.rewards.math_judge import Unreadable, forget, load, shown
+from posttrain.rewards.math_labels import labelled, same_labelled
 from posttrain.rewards.math_leaf import check_leaf, same_leaf
 from posttrain.rewards.math_lists import same_list, without_name
 from posttrain.rewards.math_names import EQUALS, NAME
@@ -80,6 +81,10 @@ def check_readable(gold: str) -> None:
 
 def leaves(text: str) -> Iterator[str]:
     """The single things that an answer is made of, however deep, without their names."""
+    if (parts := labelled(text)) is not None:
+        for part in parts:
+            yield from leaves(part)
+        return
     if (named := system(text)) is not None:
         for row in named.rows:
             for value in row:
@@ -112,6 +117,8 @@ def approximate(text: str) -> list[str]:
 def _same_whole(gold: str, said: str) -> bool:
     if gold.strip() == said.strip() and gold.strip():
         return True
+    if (same := same_labelled(gold, said, _same_whole)) is not None:
+        return same
     ours, theirs = readings(gold, said)
     if not (ours.mixed or theirs.mixed or (_is_single(ours) and _is_single(theirs))):
         for kind in (same_region, same_system, same_list, _same_named):

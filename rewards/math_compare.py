@@ -22,6 +22,7 @@ from posttrain.rewards.math_numbers import plain_number, same_number
 from posttrain.rewards.math_pair import readings
 from posttrain.rewards.math_regions import region, same_region
 from posttrain.rewards.math_shape import DOTS, shape
+from posttrain.rewards.math_statements import opposed
 from posttrain.rewards.math_systems import named_value, same_system, system
 from posttrain.rewards.math_text import LONGEST, Answer, cleaned
 
@@ -48,6 +49,7 @@ def same_answer(gold: str, said: str) -> tuple[bool, str]:
         except OutOfTime:
             forget()
             return False, f"not compared within {SECONDS:g} s of computing"
+    same = same and not opposed(gold, said)
     return same, "" if same else f"read as {shown(said)}, not {shown(gold)}"
 
 

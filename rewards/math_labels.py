@@ -34,14 +34,13 @@ _WORD_LABEL = re.compile(
 )
 _WORD = re.compile(r"[A-Za-z]?[a-z]{2,60}|\\(?:max|min)")
 #: Words in front of a value that say something about it, and name nothing
-_NO_LABEL = frozenset(
-    """
-    about at all and any approximately around base between both but by cos each either even every
-    exactly except for from if increasing decreasing least less log mod more most near neither no
-    none nor not odd of on only or over roughly sin some sqrt tan than then to under unless until
-    when where with without max min gcd lcm
-    """.split()
-)
+_NO_LABEL_WORDS = """
+    about at all and any approximately around base between both but by cos each either even every exactly
+    except for from if increasing decreasing least less log mod more most near neither no none nor not odd of
+    on only or over roughly sin some sqrt tan than then to under unless until when where with without max min
+    gcd lcm
+"""
+_NO_LABEL = frozenset(_NO_LABEL_WORDS.split())
 
 
 def same_labelled(gold: str, said: str, same: Same) -> bool | None:

@@ -25,6 +25,19 @@ RIGHT = {
         (r"\text{maximum } 5, \text{ minimum } -3", "min: -3, max: 5"),
         (r"\text{mean } 4.5, \text{ median } 4", r"\text{mean} = 4.5, \text{median} = 4"),
     ],
+    "statements": [
+        (r"\text{ellipse}", r"\text{an ellipse}"),
+        (r"\text{diverges}", r"\text{The series diverges}"),
+        (r"\text{The sequence converges}", r"\text{It converges.}"),
+        (r"\text{no solutions}", r"\text{There is no solution}"),
+        (r"\text{does not exist}", r"\text{The limit does not exist}"),
+        (r"\text{DNE}", r"\text{does not exist}"),
+        (r"\text{second player}", r"\text{The second player wins}"),
+        (r"\text{Yes}", r"\text{Yes, it is possible}"),
+        (r"\text{No}", r"\text{No, it cannot be done}"),
+        ("6 km north", "6 km"),
+        ("6 km north", "6 kilometers north"),
+    ],
 }
 WRONG = {
     "counted parts": [
@@ -44,6 +57,23 @@ WRONG = {
         (r"\text{maximum } 5, \text{ minimum } -3", "-3, 5"),
         (r"\text{boys } 9, \text{ girls } 4", r"\text{girls } 9, \text{ boys } 4"),
         (r"\angle A = 30, \angle AB = 20", r"\angle AB = 30, \angle A = 20"),
+    ],
+    "statements": [
+        (r"\text{ellipse}", r"\text{a hyperbola}"),
+        (r"\text{ellipse}", r"\text{not an ellipse}"),
+        (r"\text{diverges}", r"\text{The series does not diverge}"),
+        (r"\text{The series diverges}", r"\text{The sequence diverges}"),
+        (r"\text{no solutions}", r"\text{one solution}"),
+        (r"\text{does not exist}", r"\text{The limit exists}"),
+        (r"\text{second player}", r"\text{The first player wins}"),
+        (r"\text{second player}", r"\text{The second player loses}"),
+        (r"\text{Yes}", r"\text{No, it is not possible}"),
+        (r"\text{Yes}", r"\text{Yes, but not always}"),
+        (r"\text{Yes}", r"\text{Yes or no}"),
+        (r"\text{No}", r"\text{No, it is possible}"),
+        (r"\text{No}", r"\text{No solution}"),
+        ("6 km north", "6 km south"),
+        (r"6\text{ units left}", r"6\text{ units right}"),
     ],
 }
 

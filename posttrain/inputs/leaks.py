@@ -6,13 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from posttrain.errors import DataError
+from posttrain.tasks.columns import content_key
 
-
-def content_key(row: Mapping[str, Any]) -> str:
-    """What makes a row the same example: its prompt, white space and case apart."""
-    prompt = row["prompt"]
-    text = prompt if isinstance(prompt, str) else " ".join(str(message["content"]) for message in prompt)
-    return " ".join(text.lower().split())
+__all__ = ["check_disjoint", "content_key"]
 
 
 def check_disjoint(held_out: Sequence[Mapping[str, Any]], *others: Sequence[Mapping[str, Any]]) -> None:

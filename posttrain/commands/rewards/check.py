@@ -22,7 +22,7 @@ from posttrain.scoring.pool import RewardPool
 from posttrain.scoring.score import Reward
 from posttrain.scoring.scorer import message_text
 from posttrain.storage.files import write_json
-from posttrain.tasks import TaskData, own_rewards
+from posttrain.tasks import TaskData, label_of, own_rewards
 from posttrain.tasks.math import Math
 from posttrain.watching.progress import Progress
 
@@ -59,7 +59,7 @@ def check_recipe(
     if rows < 1:
         raise ConfigError(str(rows), expected="at least 1", where="--rows")
     recipe = load_recipe(path, overrides)
-    of_a_run = load_data(recipe)
+    of_a_run = load_data(recipe, to_train=False)
     data = _with_demonstrations(recipe, of_a_run, rows)
     try:
         rewards = load_rewards(recipe, data)
@@ -106,18 +106,19 @@ def _with_demonstrations(recipe: Recipe, data: TaskData, rows: int) -> TaskData:
     parts: list[Any] = getattr(recipe.task, "tasks", [recipe.task])
     mixed = len(parts) > 1
     columns = {name: None for row in (*data.train[:1], *data.eval[:1]) for name in row} if mixed else {}
-    there = {row["task"] if mixed else recipe.task.name for row in data.demonstrations}
+    there = {row["task"] if mixed else label_of(recipe.task) for row in data.demonstrations}
     found, notes = list(data.demonstrations), list(data.notes)
     for task in parts:
-        if task.name in there:
+        label = label_of(task)
+        if label in there:
             continue
         train, held_out = (
-            [row for row in part if not mixed or row["task"] == task.name] for part in (data.train, data.eval)
+            [row for row in part if not mixed or row["task"] == label] for part in (data.train, data.eval)
         )
         more = _made(task, recipe.run.seed, rows, len(train)) or _boxed_answers(task, [*train, *held_out])
-        found += [{**columns, **row, "task": task.name} for row in more] if mixed else more
+        found += [{**columns, **row, "task": label} for row in more] if mixed else more
         if mixed and not more:
-            notes.append(f"{task.name}: there is no demonstration to take gold completions from")
+            notes.append(f"{label}: there is no demonstration to take gold completions from")
     data = dataclasses.replace(data, demonstrations=found, notes=notes)
     if not found:
         raise DataError(

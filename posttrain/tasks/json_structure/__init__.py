@@ -46,6 +46,7 @@ class JsonStructure:
     """Texts to extract a JSON object from, each with its schema; generated, or read from files.
 
     Args:
+        label: What rewards and reports call the task, if not `json_structure`: a mixture may have several.
         difficulty: The levels, 1 to 5 (see `generate.py`); each gets the same share. `"1-3"` is understood. Not given:
             all of them.
         train: How many prompts for the rollouts.
@@ -68,6 +69,7 @@ class JsonStructure:
     slice_by: ClassVar[str] = "difficulty"
 
     name: Literal["json_structure"] = "json_structure"
+    label: str | None = None
     difficulty: Annotated[list[int] | None, BeforeValidator(lambda v: None if v is None else parse_levels(v))] = None
     train: Annotated[int, Field(ge=0)] = 4000
     eval: Annotated[int, Field(ge=0)] = 200

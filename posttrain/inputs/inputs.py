@@ -127,12 +127,12 @@ def load_judges(recipe: Recipe, data: TaskData, rewards: Sequence[Reward]) -> li
             "no reward that judges the evaluation has a weight above 0",
             expected="at least one, by which a problem can pass",
             where=recipe.where("evaluate.reward"),
-            fix=f"name what judges, such as evaluate: {{reward: {next(iter(own.values()), 'NAME')}}}",
+            fix=f"name what judges, such as evaluate: {{reward: {next(filter(None, own.values()), 'NAME')}}}",
         )
     if len(own) > 1:
         return [_fitted(reward, data.eval) for reward in judges]
     for reward in judges if data.eval else []:
-        reward.check_columns(set(data.eval[0]))
+        reward.check_columns({name for name in data.eval[0] if name != "completion"})
     return judges
 
 
@@ -152,7 +152,7 @@ def _fitted(reward: Reward, rows: list[dict[str, Any]]) -> Reward:
 def task_rewards(task: Task) -> list[Reward]:
     """The rewards that define a pass: the task's own, or those of a mixture's tasks, each for their rows only.
 
-    A task of the kind `rows` has none: see `judges`.
+    A task of the kind `rows` has none: the recipe's judge it.
     """
     return [load_reward(config) for config in own_reward_configs(task)]
 
@@ -165,26 +165,6 @@ def own_reward_configs(task: Task) -> list[RewardConfig]:
         if reward is not None:
             tasks.setdefault(reward, []).append(label)
     return [RewardConfig(name=reward, tasks=labels if len(own) > 1 else None) for reward, labels in tasks.items()]
-
-
-def judges(task: Task, rewards: Iterable[Reward]) -> list[Reward]:
-    """The rewards that define a pass, of which the first that applies to a row decides.
-
-    Args:
-        task: Its own rewards come first.
-        rewards: What the recipe trains by. Those with a weight judge the rows of tasks that have no reward of their
-            own, in the recipe's order.
-    """
-    own = own_rewards(task)
-    without = frozenset(label for label, reward in own.items() if reward is None)
-    if not without:
-        return task_rewards(task)
-    found = task_rewards(task)
-    for reward in rewards:
-        labels = without if reward.tasks is None else without & reward.tasks
-        if reward.weight and labels:
-            found.append(reward if len(own) == 1 else replace(reward, tasks=labels))
-    return found
 
 
 def _routed(reward: RewardConfig, task: Task, key: str = "rewards") -> RewardConfig:

@@ -29,11 +29,13 @@ from posttrain.tasks.json_structure import JsonStructure
 from posttrain.tasks.knights_knaves import KnightsKnaves
 from posttrain.tasks.math import Math
 from posttrain.tasks.mixture import Mixture
+from posttrain.tasks.rows import Rows
 
 TASKS: dict[str, type] = {
     "knights_knaves": KnightsKnaves,
     "math": Math,
     "json_structure": JsonStructure,
+    "rows": Rows,
     "mixture": Mixture,
 }
 """What a recipe can name under `task.name`."""
@@ -194,7 +196,12 @@ def _write_out_rewards(rewards: Any, folder: Path, strays: dict[str, str] | None
 
 def _absolute_paths(value: Any, folder: Path) -> Any:
     paths = value if isinstance(value, list) else [value]
-    absolute = [_absolute(path, folder) if isinstance(path, str) else path for path in paths]
+    absolute: list[Any] = []
+    for path in paths:
+        if isinstance(path, dict) and isinstance(path.get("file"), str):  # with a weight
+            absolute.append({**path, "file": _absolute(path["file"], folder)})
+        else:
+            absolute.append(_absolute(path, folder) if isinstance(path, str) else path)
     return absolute if value is not None else None
 
 

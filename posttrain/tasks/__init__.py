@@ -10,7 +10,7 @@ A task is a frozen, keyword-only dataclass (validated inside the recipe by pydan
 
 Generators live with their task; how a reward judges does not belong here.
 
-Other rooms import: `json_structure`, `knights_knaves`, `math`, `mixture`.
+Other rooms import: `columns`, `json_structure`, `knights_knaves`, `math`, `mixture`, `rows`.
 """
 
 from __future__ import annotations

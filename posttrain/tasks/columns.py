@@ -12,7 +12,8 @@ RESERVED = frozenset(
         "task",  # of a mixture: whose row it is
         "completion", "completions", "prompts", "completion_ids",  # what a reward is called with
         "trainer_state", "log_extra", "log_metric",
-        "image", "images", "environment", "environments",  # GRPOTrainer takes them for something else
+        # GRPOTrainer takes these for something else
+        "image", "images", "environment", "environments", "messages", "chosen", "rejected",
     }
 )  # fmt: skip
 """Names under which no column of a file reaches a reward. (`prompt` is what the model reads.)"""
@@ -26,9 +27,9 @@ def own_columns(columns: Mapping[str, Any]) -> Row:
 def left_out(columns: Iterable[str], said: list[str]) -> None:
     """Add a note on columns that no reward can be given under their names, if there are any.
 
-    `completion` is not told of: it is a demonstration where a task reads it, and nowhere the row's answer.
+    `completion` and `messages` are not told of: demonstrations, which no reward is to see.
     """
-    names = sorted(RESERVED.intersection(columns) - {"completion"})
+    names = sorted(RESERVED.intersection(columns) - {"completion", "messages"})
     if names:
         many = len(names) > 1
         said.append(

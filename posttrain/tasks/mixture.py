@@ -14,13 +14,14 @@ from posttrain.tasks.columns import content_key, rectangular
 from posttrain.tasks.json_structure import JsonStructure
 from posttrain.tasks.knights_knaves import KnightsKnaves
 from posttrain.tasks.math import Math
+from posttrain.tasks.rows import Rows
 
 Row = dict[str, Any]
 
 if TYPE_CHECKING:
     Part = Any
 else:
-    Part = Annotated[KnightsKnaves | Math | JsonStructure, Field(discriminator="name")]
+    Part = Annotated[KnightsKnaves | Math | JsonStructure | Rows, Field(discriminator="name")]
 
 
 @dataclass(frozen=True, kw_only=True)

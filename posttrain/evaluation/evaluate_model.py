@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from posttrain.errors import ConfigError
 from posttrain.evaluation.evaluate import evaluate
 from posttrain.inputs.data import fit_to_model
 from posttrain.inputs.inputs import loading, task_rewards
@@ -54,6 +55,13 @@ def evaluate_model(
         dtype = "bfloat16" if on_gpu else "float32"
         policy = load_policy(source, dtype=dtype, trainable=False, trust_remote_code=trust_remote_code)
     rewards = task_rewards(task)
+    if not rewards:
+        raise ConfigError(
+            f"the task {task.name} has no reward of its own",
+            expected="a task whose reward defines a pass: knights_knaves, math or json_structure",
+            where="--task",
+            fix="evaluate such rows in a run: its recipe's rewards judge them",
+        )
     with RewardPool(rewards) as pool, Progress([], plain=None) as progress:
         result = evaluate(
             policy.to("cuda" if on_gpu else "cpu"),

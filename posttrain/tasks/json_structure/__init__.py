@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
@@ -29,6 +30,9 @@ from posttrain.tasks.json_structure.rows import (
 )
 
 __all__ = ["JsonStructure", "generate_rows", "parse_levels", "write"]
+
+
+_LISTED = 5  # words that are no keywords
 
 
 def parse_levels(value: Any) -> list[int]:
@@ -104,7 +108,9 @@ class JsonStructure:
         counts = {"eval": self.eval, "demonstrations": self.demonstrations, "train": self.train}
         notes: list[str] = []
         if self.path:
-            parts = split_rows(read_rows(self.path, self.prompt, self.difficulty, notes), seed, counts, self.split)
+            rows = read_rows(self.path, self.prompt, self.difficulty, notes)
+            notes += _words_that_are_no_keywords(rows)
+            parts = split_rows(rows, seed, counts, self.split)
         else:
             records = split_records(
                 seed,
@@ -118,6 +124,20 @@ class JsonStructure:
             parts = {part: [record_row(record, self.prompt) for record in some] for part, some in records.items()}
         demonstrations = [with_completion(row, self.style) for row in parts["demonstrations"]]
         return TaskData(train=parts["train"], demonstrations=demonstrations, eval=parts["eval"], notes=notes)
+
+
+def _words_that_are_no_keywords(rows: Sequence[Row]) -> list[str]:
+    """A note about misspelt and outdated keywords, with in how many rows the schema has each; none without such."""
+    from posttrain.rewards.json_unknown import unknown_keywords  # here: naming a task needs no reward
+
+    said: Counter[str] = Counter()
+    for schema, count in Counter(str(row["schema"]) for row in rows).items():
+        said.update(dict.fromkeys(unknown_keywords(schema), count))
+    if not said:
+        return []
+    lines = [f"{count} {'row' if count == 1 else 'rows'}: {one}" for one, count in said.most_common(_LISTED)]
+    more = [f"and {len(said) - _LISTED} more"] if len(said) > _LISTED else []
+    return ["words in schemas that are no keywords count for nothing\n  " + "\n  ".join([*lines, *more])]
 
 
 def generate_rows(

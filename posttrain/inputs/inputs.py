@@ -220,6 +220,16 @@ def hub_options(recipe: Recipe) -> dict[str, Any]:
     return {"revision": section.revision, "trust_remote_code": section.trust_remote_code} if section.name else {}
 
 
+def policy_options(recipe: Recipe, *, on_gpu: bool) -> dict[str, Any]:
+    """The arguments of `load_policy` by which a run loads its models."""
+    dtype = recipe.model.dtype
+    if dtype == "auto":
+        # Weights that train stay in float32 (TRL computes in bf16): a step of 1e-6 would round to nothing in bf16
+        dtype = "bfloat16" if on_gpu and recipe.lora else "float32"
+    options = {"dtype": dtype, "attn_implementation": recipe.model.attn_implementation, **hub_options(recipe)}
+    return {key: value for key, value in options.items() if value}
+
+
 @contextmanager
 def loading(source: str | Path, where: str) -> Iterator[None]:
     """Turn what transformers raises for a model that is not there into an error that names the key.

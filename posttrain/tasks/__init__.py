@@ -15,7 +15,7 @@ Other rooms import: `columns`, `json_structure`, `knights_knaves`, `math`, `mixt
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Protocol
 
 
@@ -66,3 +66,10 @@ def own_rewards(task: Any) -> dict[str, str | None]:
     None: the task has no reward of its own, and the recipe's rewards judge it.
     """
     return {label_of(part): part.reward for part in getattr(task, "tasks", [task])}
+
+
+def held_out_alone(task: Any) -> Any:
+    """The task without rows to train on, and the same held-out rows: those are drawn before all others."""
+    if hasattr(task, "tasks"):
+        return replace(task, tasks=[held_out_alone(part) for part in task.tasks])
+    return replace(task, **{each.name: 0 for each in fields(task) if each.name in ("train", "demonstrations")})

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 
+from posttrain.rewards.math_domains import in_signs, set_in_signs
 from posttrain.rewards.math_equations import is_equation
 from posttrain.rewards.math_families import alike, unqualified
 from posttrain.rewards.math_guard import OutOfTime, deadline
@@ -66,7 +67,7 @@ def check_readable(gold: str) -> None:
     """Raise Unreadable when there is nothing that an answer could be compared with."""
     if len(gold) > LONGEST:
         raise Unreadable(f"an answer of {len(gold):,} characters")
-    for side in approximate(gold):
+    for side in approximate(set_in_signs(gold)):
         answer = cleaned(side)
         if _is_single(answer) or plain_number(answer.math):
             continue
@@ -102,6 +103,7 @@ def leaves(text: str) -> Iterator[str]:
 
 
 def _same(gold: str, said: str) -> bool:
+    gold, said = in_signs(gold, said)
     golds, saids = approximate(gold), approximate(said)
     # Of what is said, 'A ≈ B' is A: two different answers are none. Gold gives both as right.
     return any(_same_whole(*alike(one, saids[0])) for one in golds)

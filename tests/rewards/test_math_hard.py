@@ -38,6 +38,16 @@ RIGHT = {
         ("6 km north", "6 km"),
         ("6 km north", "6 kilometers north"),
     ],
+    "sets in words": [
+        (r"\mathbb{R}\setminus\{2\}", "all real numbers except 2"),
+        (r"(-\infty,2)\cup(2,\infty)", r"\text{all real numbers except } x=2"),
+        (r"\text{all real numbers except } 2", r"x\ne2"),
+        (r"\mathbb{R}\setminus\{1,3\}", "all reals except 1 and 3"),
+        (r"[-1,\infty)", r"\text{all } x\ge -1"),
+        ("(0,2)", r"\text{increasing on } (0,2)"),
+        (r"\text{increasing on } (0,2)", "(0,2)"),
+        ("[2,4]", r"2\le f(x)\le4"),
+    ],
 }
 WRONG = {
     "counted parts": [
@@ -74,6 +84,15 @@ WRONG = {
         (r"\text{No}", r"\text{No solution}"),
         ("6 km north", "6 km south"),
         (r"6\text{ units left}", r"6\text{ units right}"),
+    ],
+    "sets in words": [
+        (r"\mathbb{R}\setminus\{2\}", "all real numbers except 3"),
+        (r"\mathbb{R}\setminus\{2\}", "all real numbers"),
+        (r"\mathbb{R}\setminus\{2\}", "2"),
+        (r"[-1,\infty)", r"\text{all } x> -1"),
+        (r"\text{increasing on } (0,2)", r"\text{decreasing on } (0,2)"),
+        (r"\text{increasing on } (0,2)", "[0,2]"),
+        ("[2,4]", r"2\le f(x)<4"),
     ],
 }
 

@@ -27,8 +27,8 @@ from posttrain.rewards.math_extract import final_answer
 from posttrain.rewards.math_numbers import plain_number, rounding
 from posttrain.rewards.math_text import cleaned
 from posttrain.tasks.math import INSTRUCTION
-from posttrain.tasks.math_files import read_files
 from posttrain.tasks.math_rows import Columns, read_row
+from posttrain.tasks.row_files import read_files
 
 Pair = tuple[str, str, str]  # gold answer, completion, prompt
 

@@ -24,8 +24,8 @@ from posttrain.scoring.loading import load_reward
 from posttrain.scoring.pool import RewardPool
 from posttrain.tasks.json_structure import generate_rows as json_rows
 from posttrain.tasks.knights_knaves import generate_rows as puzzle_rows
-from posttrain.tasks.math_files import read_files
 from posttrain.tasks.math_rows import Columns, read_row
+from posttrain.tasks.row_files import read_files
 
 Row = dict[str, Any]
 

@@ -26,7 +26,7 @@ EXAMPLES = """examples:
   posttrain view runs/quickstart --worst
   posttrain compare runs/quickstart runs/other
   posttrain export runs/quickstart --to exported
-  posttrain eval runs/quickstart/model --task knights_knaves task.people=[2,3] --k 1 8 --samples 8
+  posttrain eval runs/quickstart
   posttrain data knights_knaves --people 2-4 --count 1000 --out puzzles.jsonl
   posttrain rewards check recipes/quickstart.yaml
   posttrain doctor

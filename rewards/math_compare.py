@@ -10,10 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 
+from posttrain.rewards.math_domains import in_signs, set_in_signs
 from posttrain.rewards.math_equations import is_equation
 from posttrain.rewards.math_families import alike, unqualified
 from posttrain.rewards.math_guard import OutOfTime, deadline
 from posttrain.rewards.math_judge import Unreadable, forget, load, shown
+from posttrain.rewards.math_labels import labelled, same_labelled
 from posttrain.rewards.math_leaf import check_leaf, same_leaf
 from posttrain.rewards.math_lists import same_list, without_name
 from posttrain.rewards.math_names import EQUALS, NAME
@@ -21,6 +23,7 @@ from posttrain.rewards.math_numbers import plain_number, same_number
 from posttrain.rewards.math_pair import readings
 from posttrain.rewards.math_regions import region, same_region
 from posttrain.rewards.math_shape import DOTS, shape
+from posttrain.rewards.math_statements import opposed
 from posttrain.rewards.math_systems import named_value, same_system, system
 from posttrain.rewards.math_text import LONGEST, Answer, cleaned
 
@@ -47,6 +50,7 @@ def same_answer(gold: str, said: str) -> tuple[bool, str]:
         except OutOfTime:
             forget()
             return False, f"not compared within {SECONDS:g} s of computing"
+    same = same and not opposed(gold, said)
     return same, "" if same else f"read as {shown(said)}, not {shown(gold)}"
 
 
@@ -63,7 +67,7 @@ def check_readable(gold: str) -> None:
     """Raise Unreadable when there is nothing that an answer could be compared with."""
     if len(gold) > LONGEST:
         raise Unreadable(f"an answer of {len(gold):,} characters")
-    for side in approximate(gold):
+    for side in approximate(set_in_signs(gold)):
         answer = cleaned(side)
         if _is_single(answer) or plain_number(answer.math):
             continue
@@ -80,6 +84,10 @@ def check_readable(gold: str) -> None:
 
 def leaves(text: str) -> Iterator[str]:
     """The single things that an answer is made of, however deep, without their names."""
+    if (parts := labelled(text)) is not None:
+        for part in parts:
+            yield from leaves(part)
+        return
     if (named := system(text)) is not None:
         for row in named.rows:
             for value in row:
@@ -95,6 +103,7 @@ def leaves(text: str) -> Iterator[str]:
 
 
 def _same(gold: str, said: str) -> bool:
+    gold, said = in_signs(gold, said)
     golds, saids = approximate(gold), approximate(said)
     # Of what is said, 'A ≈ B' is A: two different answers are none. Gold gives both as right.
     return any(_same_whole(*alike(one, saids[0])) for one in golds)
@@ -112,6 +121,8 @@ def approximate(text: str) -> list[str]:
 def _same_whole(gold: str, said: str) -> bool:
     if gold.strip() == said.strip() and gold.strip():
         return True
+    if (same := same_labelled(gold, said, _same_whole)) is not None:
+        return same
     ours, theirs = readings(gold, said)
     if not (ours.mixed or theirs.mixed or (_is_single(ours) and _is_single(theirs))):
         for kind in (same_region, same_system, same_list, _same_named):

@@ -10,6 +10,7 @@ import functools
 import re
 
 from posttrain.rewards.math_compare import approximate, leaves
+from posttrain.rewards.math_domains import set_in_signs
 from posttrain.rewards.math_families import unqualified
 from posttrain.rewards.math_names import EQUALS, NAME
 from posttrain.rewards.math_numbers import plain_number
@@ -35,6 +36,7 @@ _BUILDER = re.compile(
 )
 _INEQUALITY = re.compile(r"[<>]|\\(?:le|ge|ne|lt|gt|in|setminus|cup|cap|lor|land)(?![a-zA-Z])")
 _DISTANCE = re.compile(r"\|\s*[A-Za-z]\s*(?:[-+]\s*[\d./]+\s*)?\|(?=\s*(?:[<>]|\\[lg]))")
+_FUNCTION = re.compile(r"[A-Za-z]\([a-z]\)")  # what an inequality may be about, as a letter
 _NO_MEANING = re.compile(r"[\s{}$]+|\\(?:left|right)(?![a-zA-Z])|\.(?!\d)")
 _TIMES = re.compile(r"\\(?:times|cdot)(?![a-zA-Z])")
 _SILENT_TIMES = re.compile(r"\*(?=[(A-Za-z\\])|(?<=[)A-Za-z])\*")
@@ -54,7 +56,7 @@ def why_no_answer(gold: str, said: str, prompt: str = "") -> str | None:
         prompt: The prompt as text.
     """
     golds = {key for side in approximate(gold) for key in _keys(side)}
-    text = approximate(said)[0]
+    text = approximate(set_in_signs(said))[0]
     whole = readings(approximate(gold)[0], text)[1].math
     if golds & set(map(_key, [said, whole, *_parts(whole)])):
         return None
@@ -77,7 +79,11 @@ def _why_not(part: str, golds: set[str], question: str, *, numbers: bool) -> str
         return "repeats the question"
     # 1 < x < 5 and |x-2| < 3 are as good as (1, 5) and (-1, 5)
     sides = [side.strip() for side in _INEQUALITY.split(_DISTANCE.sub("x", _BUILDER.sub("", part)))]
-    return "leaves the arithmetic undone" if numbers and any(map(_undone, sides)) else None
+    return (
+        "leaves the arithmetic undone"
+        if numbers and any(_undone(side) for side in sides if not _FUNCTION.fullmatch(side))
+        else None
+    )
 
 
 def _keys(gold: str) -> list[str]:

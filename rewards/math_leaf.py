@@ -12,6 +12,7 @@ from posttrain.rewards.math_judge import Unreadable, expression, verified
 from posttrain.rewards.math_names import EQUALS, is_name, key
 from posttrain.rewards.math_numbers import plain_number, same_number
 from posttrain.rewards.math_pair import same_quantity
+from posttrain.rewards.math_statements import same_statement
 from posttrain.rewards.math_text import Answer
 
 _IN_RADIANS = re.compile(r"\\(?:pi|circ)(?![a-zA-Z])")
@@ -38,7 +39,7 @@ def same_leaf(ours: Answer, theirs: Answer) -> bool:
     if ours.time or theirs.time:
         return bool(ours.time and theirs.time and same_time(ours.time, theirs.time))
     if ours.words or theirs.words:
-        return ours.words == theirs.words and ours.math == theirs.math
+        return ours.words == theirs.words and _same_words(ours.math, theirs.math)
     if ours.unit and theirs.unit and ours.unit != theirs.unit:
         angles = {ours.unit, theirs.unit} == {"degree", "radian"}
         return _same_angle(ours, theirs) if angles else same_quantity(ours, theirs)
@@ -66,6 +67,10 @@ def check_leaf(answer: Answer) -> None:
     else:
         for part in rest:
             expression(part)
+
+
+def _same_words(gold: str, said: str) -> bool:
+    return gold == said or (min(len(gold), len(said)) > 1 and same_statement(gold, said))
 
 
 def _without_choice(answer: Answer) -> Answer:

@@ -11,11 +11,13 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from posttrain.rewards.math_labels import matching, word_label
 from posttrain.rewards.math_names import EQUALS, is_name, key, one_letter, tuple_names, usual_order
 from posttrain.rewards.math_shape import Shape, plain, shape
 
 Same = Callable[[str, str], bool]
 _MOST_ROWS = 20
+_WORDY = re.compile(r"(?<![\\a-z])[A-Za-z]{3}|\\text")
 _LABEL = re.compile(r"^\\text\s*\{\s*([A-Za-z][A-Za-z ]*)[:=]\s*\}")  # \text{hens: }6
 
 
@@ -33,9 +35,9 @@ def same_system(gold: str, said: str, same: Same) -> bool | None:
     if ours is None and theirs is None:
         return None
     if ours is not None and theirs is not None:
-        if set(ours.names) != set(theirs.names) or len(ours.rows) != len(theirs.rows):
+        order = matching(ours.names, theirs.names)
+        if order is None or len(ours.rows) != len(theirs.rows):
             return False
-        order = [theirs.names.index(name) for name in ours.names]
         return _same_rows(ours.rows, [tuple(row[index] for index in order) for row in theirs.rows], same)
     named = ours or theirs
     assert named is not None
@@ -52,7 +54,7 @@ def same_system(gold: str, said: str, same: Same) -> bool | None:
 
 def system(text: str) -> System | None:
     """The solutions that a text states by name; None where it names fewer than two different things."""
-    if "=" not in text and ":" not in text:
+    if "=" not in text and ":" not in text and not _WORDY.search(text):
         return None
     whole = shape(text)
     parts = [inner for part in whole.parts for inner in shape(part).parts] if whole.kind == "list" else [*whole.parts]
@@ -61,7 +63,7 @@ def system(text: str) -> System | None:
         return named
     if whole.kind != "list":
         parts = _chained(parts[0])
-    pairs = [_pair(part) for part in parts]
+    pairs = [_pair(part) or word_label(part) for part in parts]
     if len(pairs) < 2 or None in pairs:
         return None
     names = [pair[0] for pair in pairs if pair is not None]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-_TAG = r"<(/?)\s{0,3}(answer|(?:seed:)?think(?:ing)?|thoughts?|reasoning)\s{0,3}>"
-#: A key or value of JSON; what looks like a tag in it is data. Without the punctuation around it, a quotation mark in
-#: prose, such as that of 5" or of a draft that breaks off, would swallow real tags.
-_JSON_STRING = r'[{\[,:]\s*+"(?:[^"\\\n]|\\.)*+"(?=\s*[,:}\]])'
-_ANY_TAG = re.compile(_TAG, re.IGNORECASE)
-_TAG_OR_STRING = re.compile(f"{_TAG}|{_JSON_STRING}", re.IGNORECASE)
+_REST = r"(/?)\s{0,3}(answer|(?:seed:)?think(?:ing)?|thoughts?|reasoning)\s{0,3}>"
+_TAG = re.compile("<" + _REST, re.IGNORECASE)
+#: A tag, or a key or value of JSON: what looks like a tag in it is data. Without the punctuation around it, a quotation
+#: mark in prose, such as that of 5" or of a draft that breaks off, would swallow real tags. It starts with one class of
+#: characters because Python's `re` then skips quickly to where something can begin.
+_TAG_OR_STRING = re.compile(
+    rf"""[<{{\[,:](?:(?<=<){_REST}|(?<!<)\s*+"(?:[^"\\\n]|\\.)*+"(?=\s*[,:}}\]]))""", re.IGNORECASE
+)
 
 
 class Tag(NamedTuple):
@@ -33,12 +35,12 @@ class Tag(NamedTuple):
 
 def tags(text: str) -> list[Tag]:
     """The tags of a text in their order, in any case; what stands in a string of JSON is none."""
-    if not _ANY_TAG.search(text):
-        return []
+    matches = list(_TAG.finditer(text))
+    if matches and '"' in text:
+        matches = [match for match in _TAG_OR_STRING.finditer(text) if match[2]]
     return [
-        Tag(name, name != "answer", bool(match[1]), *match.span())
-        for match in _TAG_OR_STRING.finditer(text)
-        if (name := (match[2] or "").lower())
+        Tag(name := match[2].lower(), name != "answer", match[1] == "/", match.start(), match.end())
+        for match in matches
     ]
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from datasets import Dataset
@@ -33,6 +35,48 @@ def to_chat(rows: Iterable[Row]) -> list[dict[str, Any]]:
 def fit_to_model(rows: Iterable[Row], tokenizer: PreTrainedTokenizerBase) -> list[dict[str, Any]]:
     """Rows as messages where the tokenizer has a chat template, as plain text where it has none."""
     return to_chat(rows) if tokenizer.chat_template else [dict(row) for row in rows]
+
+
+def as_table(rows: Sequence[Row]) -> Dataset:
+    """Rows as a data set that gives each value back as it was, of whatever kind the values of a column are.
+
+    A table has one kind a column: whole numbers among others would become floats, mappings would get one another's
+    keys, and text beside a number would be refused. Columns that it would change are kept as JSON text and read again
+    when a row is asked for.
+
+    Raises:
+        DataError: Such a column has values that JSON has no word for either, such as dates beside text.
+    """
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    columns = {name: [row.get(name) for row in rows] for name in names}
+    changed = [name for name, values in columns.items() if name != "prompt" and not _kept_by_a_table(values)]
+    for name in changed:
+        try:
+            columns[name] = [json.dumps(value, ensure_ascii=False) for value in columns[name]]
+        except (TypeError, ValueError) as error:
+            raise DataError(
+                f"the column {name!r} has values of several kinds: {error}",
+                expected="one kind of value a column, or what JSON has: text, numbers, true and false, lists, mappings",
+                where="task",
+                fix="write them as text in the file",
+            ) from error
+    table = Dataset.from_dict(columns)
+    return table.with_transform(partial(_read_again, names=changed)) if changed else table
+
+
+def _kept_by_a_table(values: list[Any]) -> bool:
+    import pyarrow as pa
+
+    try:
+        return repr(pa.array(values).to_pylist()) == repr(values)
+    except (pa.ArrowException, OverflowError, ValueError, TypeError):
+        return False
+
+
+def _read_again(batch: dict[str, list[Any]], names: Sequence[str]) -> dict[str, list[Any]]:
+    return {
+        name: [json.loads(value) for value in values] if name in names else values for name, values in batch.items()
+    }
 
 
 def tokenize_demonstrations(

@@ -19,22 +19,65 @@ from posttrain.scoring.score import Reward
 from posttrain.tasks import Task, TaskData, own_rewards
 
 
-def load_data(recipe: Recipe) -> TaskData:
-    """The task's rows, checked: rows to evaluate on, none of them trained on.
+def load_data(recipe: Recipe, *, to_train: bool = True) -> TaskData:
+    """The task's rows, checked: rows to evaluate on, none of them trained on, and rows for what the recipe trains by.
+
+    Args:
+        recipe: The recipe.
+        to_train: False: rows to train on may be absent, and the model is not to be fed with them.
 
     Raises:
-        DataError: There are no evaluation rows, or training has seen some of them.
+        DataError: There are no evaluation rows, training has seen some of them, there are no prompts or demonstrations
+            and the recipe needs them, or rows are conversations and the model is to be made from scratch.
     """
     data = recipe.task.load(recipe.run.seed)
     if not data.eval:
         raise DataError(
-            "the task has no evaluation rows",
+            _none("evaluation rows", data),
             expected="at least one held-out row: every run is evaluated at its end",
             where=recipe.where("task.eval"),
             fix="set task.eval above 0, some hundreds for a useful interval",
         )
     check_disjoint(data.eval, data.train, data.demonstrations)
+    if to_train:
+        _check_streams(recipe, data)
+        _check_conversations(recipe, data)
     return data
+
+
+def _check_streams(recipe: Recipe, data: TaskData) -> None:
+    sft, grpo = recipe.hybrid.controller.shares() if recipe.hybrid.steps else (False, False)
+    if not data.demonstrations and (sft or recipe.warmup.steps):
+        raise DataError(
+            _none("demonstrations", data),
+            expected="at least one: the warm-up and SFT steps train on them",
+            where=recipe.where("task.demonstrations"),
+            fix="name data with completions, or train without: warmup.steps=0 hybrid.controller=grpo_only",
+        )
+    if not data.train and grpo:
+        raise DataError(
+            _none("prompts", data),
+            expected="at least one: GRPO steps sample from them",
+            where=recipe.where("task.train"),
+            fix="lower task.eval or task.demonstrations, name more data, or set hybrid.controller=sft_only",
+        )
+
+
+def _none(what: str, data: TaskData) -> str:
+    """That there are none of these rows, with what the task says became of those that there were."""
+    return f"the task has no {what}" + (f" ({data.notes[0]})" if data.notes else "")
+
+
+def _check_conversations(recipe: Recipe, data: TaskData) -> None:
+    rows = [*data.train, *data.demonstrations, *data.eval]
+    if recipe.model.init is None or all(isinstance(row["prompt"], str) for row in rows):
+        return
+    raise DataError(
+        "rows are conversations (messages, or a system prompt), and a model from scratch has no chat template",
+        expected="prompts and completions of plain text",
+        where=recipe.where("model.init"),
+        fix="name a model with a chat template, or write the conversation as text, such as prompt: '{question}'",
+    )
 
 
 def load_rewards(recipe: Recipe, data: TaskData, functions: Iterable[Callable[..., Any]] = ()) -> list[Reward]:
@@ -42,13 +85,25 @@ def load_rewards(recipe: Recipe, data: TaskData, functions: Iterable[Callable[..
 
     Raises:
         RewardError: A reward cannot be loaded, or takes a column that the data does not have.
+        ConfigError: A task without a reward of its own, such as `rows`, has none of the recipe's either.
     """
     named: list[Any] = [_routed(reward, recipe.task) for reward in recipe.rewards]
     rewards = [load_reward(source) for source in [*named, *functions]] or task_rewards(recipe.task)
+    rows = data.train or data.demonstrations or data.eval
     if len(own_rewards(recipe.task)) > 1:
-        return [_fitted(reward, data.train) for reward in rewards]
-    for reward in rewards if data.train else []:
-        reward.check_columns(set(data.train[0]))
+        rewards = [_fitted(reward, rows) for reward in rewards]
+    else:
+        for reward in rewards if rows else []:
+            reward.check_columns({name for name in rows[0] if name != "completion"})
+    for label, own in own_rewards(recipe.task).items():
+        if own is None and not any(reward.tasks is None or label in reward.tasks for reward in rewards):
+            raise ConfigError(
+                f"no reward judges the rows of {label!r}",
+                expected="a reward in the recipe: the task rows has none of its own",
+                where=recipe.where("rewards"),
+                fix="add one, such as `- path: my_reward.py:score`, a function score(completion, *, COLUMN, **row) in "
+                "a file beside the recipe, or a built-in one, such as `- math_answer`",
+            )
     return rewards
 
 
@@ -72,12 +127,12 @@ def load_judges(recipe: Recipe, data: TaskData, rewards: Sequence[Reward]) -> li
             "no reward that judges the evaluation has a weight above 0",
             expected="at least one, by which a problem can pass",
             where=recipe.where("evaluate.reward"),
-            fix=f"name what judges, such as evaluate: {{reward: {next(iter(own.values()), 'NAME')}}}",
+            fix=f"name what judges, such as evaluate: {{reward: {next(filter(None, own.values()), 'NAME')}}}",
         )
     if len(own) > 1:
         return [_fitted(reward, data.eval) for reward in judges]
     for reward in judges if data.eval else []:
-        reward.check_columns(set(data.eval[0]))
+        reward.check_columns({name for name in data.eval[0] if name != "completion"})
     return judges
 
 
@@ -85,7 +140,8 @@ def _fitted(reward: Reward, rows: list[dict[str, Any]]) -> Reward:
     """A reward of a mixture, limited to the tasks whose rows have all that it needs; those it names must have it."""
     columns: dict[str, set[str]] = {}
     for row in rows:
-        columns.setdefault(row["task"], set()).update(name for name, value in row.items() if value is not None)
+        filled = {name for name, value in row.items() if value is not None and name != "completion"}
+        columns.setdefault(row["task"], set()).update(filled)
     needed = set(reward.required_columns())
     fitting = {task for task, its in columns.items() if needed <= its | {"prompt"}}
     for task in sorted(reward.tasks & set(columns) if reward.tasks else () if fitting else columns):
@@ -94,12 +150,21 @@ def _fitted(reward: Reward, rows: list[dict[str, Any]]) -> Reward:
 
 
 def task_rewards(task: Task) -> list[Reward]:
-    """The rewards that define a pass: the task's own, or each task's of a mixture, for its rows only."""
-    mixed = len(own_rewards(task)) > 1
-    return [
-        load_reward(RewardConfig(name=reward, tasks=[name] if mixed else None))
-        for name, reward in own_rewards(task).items()
-    ]
+    """The rewards that define a pass: the task's own, or those of a mixture's tasks, each for their rows only.
+
+    A task of the kind `rows` has none: the recipe's judge it.
+    """
+    return [load_reward(config) for config in own_reward_configs(task)]
+
+
+def own_reward_configs(task: Task) -> list[RewardConfig]:
+    """The task's own rewards as a recipe would name them; one that several tasks of a mixture share is there once."""
+    own = own_rewards(task)
+    tasks: dict[str, list[str]] = {}
+    for label, reward in own.items():
+        if reward is not None:
+            tasks.setdefault(reward, []).append(label)
+    return [RewardConfig(name=reward, tasks=labels if len(own) > 1 else None) for reward, labels in tasks.items()]
 
 
 def _routed(reward: RewardConfig, task: Task, key: str = "rewards") -> RewardConfig:
@@ -153,6 +218,16 @@ def hub_options(recipe: Recipe) -> dict[str, Any]:
     """The arguments of `from_pretrained` that go with a hub id."""
     section = recipe.model
     return {"revision": section.revision, "trust_remote_code": section.trust_remote_code} if section.name else {}
+
+
+def policy_options(recipe: Recipe, *, on_gpu: bool) -> dict[str, Any]:
+    """The arguments of `load_policy` by which a run loads its models."""
+    dtype = recipe.model.dtype
+    if dtype == "auto":
+        # Weights that train stay in float32 (TRL computes in bf16): a step of 1e-6 would round to nothing in bf16
+        dtype = "bfloat16" if on_gpu and recipe.lora else "float32"
+    options = {"dtype": dtype, "attn_implementation": recipe.model.attn_implementation, **hub_options(recipe)}
+    return {key: value for key, value in options.items() if value}
 
 
 @contextmanager

@@ -35,6 +35,7 @@ def amounts_in_words(plan: Plan) -> Iterator[str]:
     rows = [f"{_count(counts[key])} {name}" for key, name in
             (("train", "prompts"), ("demonstrations", "demonstrations"), ("eval", "held-out rows"))]  # fmt: skip
     yield ", ".join(rows) + ("" if plan.counted else " (as the recipe asks for; not counted)")
+    yield from (line for note in plan.notes for line in note.splitlines())
     processes = f" over {batch.num_processes} processes" if batch.num_processes > 1 else ""
     if much.warmup_steps:
         passes = "" if much.warmup_passes is None else f", {much.warmup_passes:.3g} passes over them"

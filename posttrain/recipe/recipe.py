@@ -16,7 +16,7 @@ from pydantic import PrivateAttr, ValidationError
 
 from posttrain.controllers import SASR
 from posttrain.errors import ConfigError
-from posttrain.nearest import did_you_mean, display, nearest_files
+from posttrain.nearest import display, nearest_files
 from posttrain.recipe.mistakes import explain, raise_all, where_in
 from posttrain.recipe.model_sections import GGUF_SUFFIX, LoraSection, ModelSection
 from posttrain.recipe.section import Section
@@ -24,16 +24,17 @@ from posttrain.recipe.sections import AnyTask, EvaluateSection, RewardConfig, Ro
 from posttrain.recipe.shipped import located
 from posttrain.recipe.stage_sections import HybridSection, WarmupSection
 from posttrain.recipe.yamlfile import DEFAULT, Key, Layer, load_layers, merge, overrides_layer
-from posttrain.tasks import Task
 from posttrain.tasks.json_structure import JsonStructure
 from posttrain.tasks.knights_knaves import KnightsKnaves
 from posttrain.tasks.math import Math
 from posttrain.tasks.mixture import Mixture
+from posttrain.tasks.rows import Rows
 
 TASKS: dict[str, type] = {
     "knights_knaves": KnightsKnaves,
     "math": Math,
     "json_structure": JsonStructure,
+    "rows": Rows,
     "mixture": Mixture,
 }
 """What a recipe can name under `task.name`."""
@@ -107,6 +108,20 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     path = located(path)
     strays: dict[str, str] = {}
     layer = load_layers(path, prepare=partial(_write_out, strays=strays), kinds=KINDS)
+    return _recipe(layer, overrides, strays, path)
+
+
+def recipe_of(data: dict[str, Any], overrides: Iterable[str] = ()) -> Recipe:
+    """A recipe of plain values that no file holds, with `key.path=value` overrides on top.
+
+    Raises:
+        ConfigError: As of `load_recipe`.
+    """
+    _write_out(data, Path())
+    return _recipe(Layer(data), overrides, {}, Path("eval"))
+
+
+def _recipe(layer: Layer, overrides: Iterable[str], strays: dict[str, str], path: Path) -> Recipe:
     typed = overrides_layer(overrides)
     _write_out(typed.data, Path(), strays)
     layer = merge(layer, typed, KINDS)
@@ -119,32 +134,6 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     raise_all(problems, display(path))
     recipe._written = layer
     return recipe
-
-
-def load_task(name: str, overrides: Iterable[str] = ()) -> Task:
-    """A task by name with `task.key=value` (or `key=value`) settings, as `posttrain eval` takes them.
-
-    Raises:
-        ConfigError: There is no such task, or a setting is wrong.
-    """
-    if name not in TASKS:
-        fix = did_you_mean(name, TASKS)
-        raise ConfigError(f"no task named {name!r}", expected="one of " + ", ".join(TASKS), where="--task", fix=fix)
-    layer = overrides_layer(text if text.startswith("task.") else f"task.{text}" for text in overrides)
-    stray = sorted(set(layer.data) - {"task"})
-    if stray:
-        raise ConfigError(f"{stray[0]!r} is not a setting of the task", expected="task.key=value", where="command line")
-    layer.data.setdefault("task", {})["name"] = name
-    _write_out(layer.data, Path())
-
-    class Holder(Section):
-        task: AnyTask
-
-    try:
-        return Holder.model_validate(layer.data).task
-    except ValidationError as error:
-        raise_all(explain(error, Holder, layer, layer.data), f"task {name}")
-        raise AssertionError("a validation error without a problem") from error
 
 
 def _write_out(data: dict[str, Any], folder: Path, strays: dict[str, str] | None = None) -> None:
@@ -194,7 +183,12 @@ def _write_out_rewards(rewards: Any, folder: Path, strays: dict[str, str] | None
 
 def _absolute_paths(value: Any, folder: Path) -> Any:
     paths = value if isinstance(value, list) else [value]
-    absolute = [_absolute(path, folder) if isinstance(path, str) else path for path in paths]
+    absolute: list[Any] = []
+    for path in paths:
+        if isinstance(path, dict) and isinstance(path.get("file"), str):  # with a weight
+            absolute.append({**path, "file": _absolute(path["file"], folder)})
+        else:
+            absolute.append(_absolute(path, folder) if isinstance(path, str) else path)
     return absolute if value is not None else None
 
 

@@ -18,6 +18,7 @@ from posttrain.tasks.json_structure import JsonStructure
 from posttrain.tasks.knights_knaves import KnightsKnaves
 from posttrain.tasks.math import Math
 from posttrain.tasks.mixture import Mixture
+from posttrain.tasks.rows import Rows
 
 # fmt: off
 Scheduler = Literal[
@@ -70,7 +71,7 @@ else:
 if TYPE_CHECKING:
     AnyTask = Any
 else:
-    AnyTask = Annotated[KnightsKnaves | Math | JsonStructure | Mixture, Field(discriminator="name")]
+    AnyTask = Annotated[KnightsKnaves | Math | JsonStructure | Rows | Mixture, Field(discriminator="name")]
 
 
 class RolloutSection(Section):

@@ -20,6 +20,7 @@ import torch
 
 from posttrain.errors import ConfigError, PosttrainError
 from posttrain.inputs.inputs import check_model, load_data, load_judges, load_rewards
+from posttrain.inputs.leaks import prompt_hashes
 from posttrain.processes.connection import explained
 from posttrain.processes.ranks import Ranks
 from posttrain.recipe.arithmetic import for_processes
@@ -156,6 +157,7 @@ def _run(
         fingerprints = {"data": described["fingerprint"]}
         for reward in [*load_judges(recipe, data, loaded), *loaded]:
             fingerprints[f"reward {reward.name}"] = reward.source_sha256 or ""
+        described["trained_prompts"] = prompt_hashes(data.train, data.demonstrations)
         quiet_libraries()
         # Before there is a run directory, which a corrected name would not fit any more
         return settled, here, data, described, loaded, fingerprints | check_model(recipe)

@@ -10,7 +10,7 @@ import torch
 from accelerate.utils import DistributedType
 from peft import LoraConfig, PeftModel, get_peft_model
 
-from posttrain.inputs.inputs import hub_options, loading
+from posttrain.inputs.inputs import hub_options, loading, policy_options
 from posttrain.models.gguf_files import gguf_file
 from posttrain.models.load import build_model, load_policy, load_tokenizer, train_tokenizer
 from posttrain.models.policy_weights import check_weights
@@ -72,13 +72,8 @@ class Policies:
         return self._ranks.together(lambda: self._load(source))
 
     def _load(self, source: str | Path) -> Any:
-        dtype = self._recipe.model.dtype
-        if dtype == "auto":
-            # Weights that train stay in float32 (TRL computes in bf16): a step of 1e-6 would round to nothing in bf16
-            dtype = "bfloat16" if self.on_gpu and self._recipe.lora else "float32"
-        options = {"attn_implementation": self._recipe.model.attn_implementation, **hub_options(self._recipe)}
         with loading(source, self._recipe.where("model")):
-            return load_policy(source, dtype=dtype, **{key: value for key, value in options.items() if value})
+            return load_policy(source, **policy_options(self._recipe, on_gpu=self.on_gpu))
 
     def with_adapter(self, model: Any) -> Any:
         """The model with the recipe's new adapter, if it has one."""

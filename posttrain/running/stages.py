@@ -23,7 +23,7 @@ from posttrain import alarms
 from posttrain.errors import RewardError, TrainingError
 from posttrain.evaluation.curriculum import ordered
 from posttrain.evaluation.examiner import Examiner
-from posttrain.inputs.data import fit_to_model, tokenize_demonstrations
+from posttrain.inputs.data import as_table, fit_to_model, tokenize_demonstrations
 from posttrain.processes.ranks import Ranks
 from posttrain.recipe.recipe import Recipe
 from posttrain.report.report import write_report
@@ -228,7 +228,7 @@ class Stages:
             model,
             trl_reward_functions(scorer),
             args,
-            Dataset.from_list(fit_to_model(self._prompts(), self.tokenizer)),
+            as_table(fit_to_model(self._prompts(), self.tokenizer)),
             processing_class=self.tokenizer,
             demonstrations=self._demonstrations if section.controller.shares()[0] else None,
             controller=section.controller,

@@ -113,9 +113,8 @@ class Scorer:
 
         def score() -> list[Outcome]:
             if reward.style == "trl":
-                return score_batch(
-                    reward, prompts, completions, columns, {"completion_ids": completion_ids, **(extras or {})}
-                )
+                ids = {} if completion_ids is None else {"completion_ids": completion_ids}
+                return score_batch(reward, prompts, completions, columns, {**ids, **(extras or {})})
             rows = [
                 {"prompt": prompt} | {key: values[i] for key, values in columns.items() if key != "prompt"}
                 for i, prompt in enumerate(prompt_texts)

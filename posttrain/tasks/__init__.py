@@ -3,19 +3,20 @@
 A task is a frozen, keyword-only dataclass (validated inside the recipe by pydantic) with
 
 - `name`, the literal that a recipe selects it by,
-- `reward`, the built-in reward that defines a pass (a mixture has `tasks` with one each instead),
-- `slice_by`, the column that evaluation slices by difficulty,
+- `label`, its name in a mixture that has two of its kind,
+- `reward`, the built-in reward that defines a pass (None: the recipe's rewards do; a mixture has `tasks` instead),
+- `slice_by`, the column that evaluation slices by, such as a difficulty, or None,
 - `load(seed)`, which returns a `TaskData`.
 
 Generators live with their task; how a reward judges does not belong here.
 
-Other rooms import: `json_structure`, `knights_knaves`, `math`, `mixture`.
+Other rooms import: `columns`, `json_structure`, `knights_knaves`, `math`, `mixture`, `rows`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Protocol
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class TaskData:
         train: Prompts for the rollouts.
         demonstrations: Worked examples for the SFT half.
         eval: Held-out rows; none of them is among the other two, by content.
-        notes: What the user should know about the rows, such as which were left out and why. One paragraph each.
+        notes: What the user should know about the rows, one paragraph each. Of rows from files the first one counts
+            what became of them.
     """
 
     train: list[dict[str, Any]] = field(default_factory=list)
@@ -41,16 +43,33 @@ class TaskData:
 class Task(Protocol):
     """What the rest of posttrain relies on in a task."""
 
-    slice_by: ClassVar[str]
-
     @property
     def name(self) -> str:
         """The name that a recipe selects the task by."""
+
+    @property
+    def slice_by(self) -> str | None:
+        """The column that evaluation slices by."""
 
     def load(self, seed: int) -> TaskData:
         """The rows of this task for one seed, the same in every process."""
 
 
-def own_rewards(task: Any) -> dict[str, str]:
-    """Name of each task, one or those of a mixture, and the built-in reward that defines a pass there."""
-    return {part.name: part.reward for part in getattr(task, "tasks", [task])}
+def label_of(task: Any) -> str:
+    """What rewards and rows of a mixture call a task: its label, else its name."""
+    return str(getattr(task, "label", None) or task.name)
+
+
+def own_rewards(task: Any) -> dict[str, str | None]:
+    """Label of each task, one or those of a mixture, and the built-in reward that defines a pass there.
+
+    None: the task has no reward of its own, and the recipe's rewards judge it.
+    """
+    return {label_of(part): part.reward for part in getattr(task, "tasks", [task])}
+
+
+def held_out_alone(task: Any) -> Any:
+    """The task without rows to train on, and the same held-out rows: those are drawn before all others."""
+    if hasattr(task, "tasks"):
+        return replace(task, tasks=[held_out_alone(part) for part in task.tasks])
+    return replace(task, **{each.name: 0 for each in fields(task) if each.name in ("train", "demonstrations")})

@@ -9,9 +9,8 @@ from typing import Any
 
 from posttrain.errors import DataError
 from posttrain.rewards.math_extract import last_boxed
-from posttrain.tasks.math_files import RawRow
-
-Row = dict[str, Any]
+from posttrain.tasks.columns import own_columns
+from posttrain.tasks.row_files import RawRow
 
 #: GSM8K's calculator marks, such as <<48/2=24>>
 _CALCULATOR_MARK = re.compile(r"<<[^<>\n]*>>")
@@ -35,11 +34,37 @@ class Columns:
     solution: str | None = None
 
 
-def read_row(raw: RawRow, columns: Columns, instruction: str) -> Row:
-    """A raw row as `prompt`, `answer`, `level`, `kind`, `problem` and, where it has one, `solution`.
+@dataclass(frozen=True, slots=True)
+class MathRow:
+    """A problem as it leaves the task.
+
+    Args:
+        where: Where it stands.
+        problem: Its text alone.
+        solution: As a completion: the worked steps, ending in the boxed answer; None without such.
+        columns: `prompt`, `answer`, `level`, `kind`, and the row's own other columns.
+    """
+
+    where: str
+    problem: str
+    solution: str | None
+    columns: dict[str, Any]
+
+    @property
+    def key(self) -> str:
+        """What makes two problems the same one."""
+        return problem_key(self.problem)
+
+    def demonstration(self) -> dict[str, Any]:
+        """The row with its solution as `completion`."""
+        return {"prompt": self.columns["prompt"], "completion": self.solution, **self.columns}
+
+
+def read_row(raw: RawRow, columns: Columns, instruction: str) -> MathRow:
+    """A raw row as a problem.
 
     `answer` is None when the row has none, and the text as it stands otherwise; whether the reward can read it is
-    not checked here. `solution` is a completion: the worked steps, ending in the boxed answer.
+    not checked here.
 
     Raises:
         DataError: The row has none of the known columns, or one that is not text.
@@ -61,14 +86,14 @@ def read_row(raw: RawRow, columns: Columns, instruction: str) -> Row:
     else:
         answer = given.strip() if given is not None else last_boxed(worked or "")
         solution = _boxed_solution(worked, answer)
-    return {
+    kind = next((str(raw.columns[key]) for key in _KINDS if raw.columns.get(key) is not None), None)
+    public = {
         "prompt": f"{problem.strip()}\n\n{instruction}" if instruction else problem.strip(),
-        "problem": problem.strip(),
         "answer": answer or None,
         "level": _level(raw.columns, given if worked is None else worked),
-        "kind": next((str(raw.columns[key]) for key in _KINDS if raw.columns.get(key) is not None), None),
-        "solution": solution,
+        "kind": raw.columns.get("kind") if kind is None else kind,
     }
+    return MathRow(raw.where, problem.strip(), solution, {**public, **own_columns(raw.columns), **public})
 
 
 def problem_key(problem: str) -> str:

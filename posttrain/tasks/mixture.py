@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from posttrain.errors import ConfigError, DataError
-from posttrain.tasks import TaskData
+from posttrain.errors import ConfigError
+from posttrain.tasks import TaskData, label_of
+from posttrain.tasks.columns import content_key, rectangular
 from posttrain.tasks.json_structure import JsonStructure
 from posttrain.tasks.knights_knaves import KnightsKnaves
 from posttrain.tasks.math import Math
+from posttrain.tasks.rows import Rows
 
 Row = dict[str, Any]
 
 if TYPE_CHECKING:
     Part = Any
 else:
-    Part = Annotated[KnightsKnaves | Math | JsonStructure, Field(discriminator="name")]
+    Part = Annotated[KnightsKnaves | Math | JsonStructure | Rows, Field(discriminator="name")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +31,7 @@ class Mixture:
     A recipe may write the list of tasks alone: `task: [{name: math, ...}, {name: knights_knaves, ...}]`.
 
     Args:
-        tasks: Two or more, each kind once.
+        tasks: Two or more. Those of one kind are told apart by a `label`, by which rewards and rows name them.
     """
 
     __pydantic_config__ = {"extra": "forbid"}
@@ -39,64 +41,68 @@ class Mixture:
     tasks: Annotated[list[Part], Field(min_length=2)]
 
     def __post_init__(self) -> None:
-        names = [task.name for task in self.tasks]
-        twice = {name for name in names if names.count(name) > 1}
-        if twice:
+        names = [label_of(task) for task in self.tasks]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
             raise ConfigError(
-                f"the task {min(twice)} stands there twice",
-                expected="each kind of task once: its name tells the rewards which rows are theirs",
+                f"the task {twice} stands there twice",
+                expected="a name of its own for each task: it tells the rewards which rows are theirs",
                 where="tasks",
+                fix="give them labels, such as {name: math, label: gsm8k, ...} and {name: math, label: olympiad, ...}",
             )
 
     @property
-    def train(self) -> int:
-        """Prompts of all tasks."""
-        return sum(task.train or 0 for task in self.tasks)
+    def train(self) -> int | None:
+        """Prompts of all tasks; None where one leaves the number to its rows."""
+        return _sum(task.train for task in self.tasks)
 
     @property
-    def demonstrations(self) -> int:
-        """Demonstrations of all tasks."""
-        return sum(task.demonstrations or 0 for task in self.tasks)
+    def demonstrations(self) -> int | None:
+        """Demonstrations of all tasks; None where one leaves the number to its rows."""
+        return _sum(task.demonstrations for task in self.tasks)
 
     @property
-    def eval(self) -> int:
-        """Held-out rows of all tasks."""
-        return sum(task.eval or 0 for task in self.tasks)
+    def eval(self) -> int | None:
+        """Held-out rows of all tasks; None where one leaves the number to its rows."""
+        return _sum(task.eval for task in self.tasks)
 
     def load(self, seed: int) -> TaskData:
         """The rows of all tasks with a column `task`; columns that only some have are `None` in the others.
 
-        Raises:
-            DataError: Two tasks have a column of the same name and different kinds.
+        A row that one task trains on and another holds out stays with the evaluation: it is left out of training.
         """
-        parts = {task.name: task.load(seed) for task in self.tasks}
+        parts = {label_of(task): task.load(seed) for task in self.tasks}
+        notes = [f"{name}: {note}" for name, part in parts.items() for note in part.notes]
+        held_out = {content_key(row) for part in parts.values() for row in part.eval}
+        kept = {name: _trained_on(part, held_out) for name, part in parts.items()}
+        for name, part in parts.items():
+            gone = len(part.train) - len(kept[name].train), len(part.demonstrations) - len(kept[name].demonstrations)
+            if any(gone):
+                notes.append(
+                    f"{name}: {gone[0]} prompts and {gone[1]} demonstrations are left out: another task of the mixture "
+                    "evaluates on them"
+                )
         return TaskData(
-            train=_side_by_side({name: part.train for name, part in parts.items()}),
-            demonstrations=_side_by_side({name: part.demonstrations for name, part in parts.items()}),
-            eval=_side_by_side({name: part.eval for name, part in parts.items()}),
-            notes=[f"{name}: {note}" for name, part in parts.items() for note in part.notes],
+            train=_side_by_side({name: part.train for name, part in kept.items()}),
+            demonstrations=_side_by_side({name: part.demonstrations for name, part in kept.items()}),
+            eval=_side_by_side({name: part.eval for name, part in kept.items()}),
+            notes=notes,
         )
 
 
+def _trained_on(part: TaskData, held_out: set[str]) -> TaskData:
+    """A task's rows without those to train on that are held out."""
+
+    def kept(rows: list[Row]) -> list[Row]:
+        return [row for row in rows if content_key(row) not in held_out]
+
+    return replace(part, train=kept(part.train), demonstrations=kept(part.demonstrations))
+
+
+def _sum(counts: Iterable[int | None]) -> int | None:
+    known = list(counts)
+    return None if None in known else sum(count or 0 for count in known)
+
+
 def _side_by_side(parts: dict[str, list[Row]]) -> list[Row]:
-    rows = [{**row, "task": name} for name, some in parts.items() for row in some]
-    _check_kinds(rows)
-    columns = dict.fromkeys(name for row in rows for name in row)
-    return [{**columns, **row} for row in rows]
-
-
-def _check_kinds(rows: Iterable[Row]) -> None:
-    """Raise a DataError when a column holds two kinds of value: a table has one kind a column, whoever's the row."""
-    kinds: dict[str, tuple[type, str]] = {}
-    for row in rows:
-        for name, value in row.items():
-            if value is None:
-                continue
-            kind, task = kinds.setdefault(name, (type(value), row["task"]))
-            if type(value) is not kind:
-                raise DataError(
-                    f"the column {name!r} is {kind.__name__} in {task} and {type(value).__name__} in {row['task']}",
-                    expected="one kind of value a column",
-                    where="task.tasks",
-                    fix="rename the column in one of the files",
-                )
+    return rectangular({**row, "task": name} for name, some in parts.items() for row in some)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import datetime
+
 import pytest
 from datasets import Dataset
 
 from posttrain.errors import DataError
-from posttrain.inputs.data import IGNORED, fit_to_model, to_chat, tokenize_demonstrations
+from posttrain.inputs.data import IGNORED, as_table, fit_to_model, to_chat, tokenize_demonstrations
 from posttrain.inputs.leaks import check_disjoint, content_key
 
 CHATML = (
@@ -118,3 +120,38 @@ def test_a_leak_is_found_in_spite_of_space_case_and_wrapping(seen, chat):
 def test_other_rows_are_not_a_leak():
     check_disjoint([{"prompt": "Is Ann a knight?"}], [{"prompt": "Is Ann a knave?"}, {"prompt": "IsAnn a knight?"}], [])
     assert content_key({"prompt": "a b"}) != content_key({"prompt": "ab"})
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        ["a", "b", None],
+        [1, 2.5, 3],
+        [1, "1", None],
+        [{"a": 1}, {"b": [1, "x"]}, {}],
+        [[1], "x", {"y": None}],
+        [True, 0, 1],
+        [2**70, 1, -1],
+        [[], [[]], None],
+        [float("inf"), 1.0, 0.1],
+        [datetime.date(2024, 1, 2), None, datetime.date(2024, 1, 3)],
+    ],
+    ids=repr,
+)
+def test_a_table_gives_every_value_back_as_it_was(values):
+    rows = [{"prompt": f"q{n}", "value": value, "n": n} for n, value in enumerate(values)]
+    table = as_table(rows)
+    assert repr([dict(table[n]) for n in range(3)]) == repr(rows)
+    assert "prompt" in table.column_names
+    assert len(table) == 3
+
+
+def test_a_table_of_conversations_and_of_rows_that_lack_columns():
+    rows = [{"prompt": [{"role": "user", "content": "q"}], "x": {"a": 1}}, {"prompt": [], "y": 1}]
+    table = as_table(rows)
+    assert dict(table[0]) == {"prompt": [{"role": "user", "content": "q"}], "x": {"a": 1}, "y": None}
+
+
+def test_values_that_no_table_can_hold_are_named():
+    with pytest.raises(DataError, match="the column 'when' has values of several kinds"):
+        as_table([{"prompt": "a", "when": "now"}, {"prompt": "b", "when": datetime.date(2024, 1, 2)}])

@@ -11,6 +11,7 @@ import pytest
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
+from posttrain.cli import main
 from posttrain.inputs.inputs import load_data
 from posttrain.recipe.recipe import load_recipe
 from posttrain.running.pipeline import run
@@ -142,19 +143,38 @@ def test_lora_trains_the_adapter_alone(folder, reference):
 def test_eval_of_the_saved_model_repeats_the_final_line(folder, reference, overrides):
     """From another working directory; the untrained model's greedy texts tell models apart where pass@1 is 0."""
     run = reference(*overrides)
-    task = load_recipe(run / "recipe.yaml").task
-    keys = ("people", "split", "names", "prompt", "cot", "think_share", "train", "eval", "demonstrations")
-    settings = [f"task.{key}={json.dumps(getattr(task, key))}" for key in keys]
-    flags = ["--max-completion-length", "12", "--batch-size", "8", "--device", "cpu", "--out", "eval.json"]
-    ended = command(folder, "eval", str(run / "model"), "--task", "knights_knaves", *settings, *flags)
+    ended = command(folder, "eval", str(run), "--out", "eval.json")
     assert ended.code == 0, ended.text
+    assert "every digit as the run recorded it" in ended.text
+    assert "changed:" not in ended.text
     record, final = json.loads((folder / "eval.json").read_text()), lines(run, "eval.jsonl")[-1]
-    same = ("n", "pass@1", "ci95", "by", "mean_length", "truncated_share")
-    assert {key: record[key] for key in same} == {key: final[key] for key in same}
+    told_apart = ("stage", "step", "seconds")
+    assert {key: record[key] for key in record if key not in told_apart} == {
+        key: final[key] for key in final if key not in told_apart
+    }
+    assert record["judge"]["rewards"][0]["name"] == "rewards"
     rows = pq.read_table(run / "completions" / "eval-final-000010.parquet").to_pylist()
     assert [row["prompt"] for row in rows] == [
         row["prompt"] for row in load_data(load_recipe(run / "recipe.yaml")).eval
     ]
+
+
+def test_eval_of_a_run_says_what_was_changed_and_refuses_what_was_trained_on(reference, monkeypatch, capsys):
+    run = reference()
+    monkeypatch.chdir(run)
+    assert main(["eval", "warmup", "evaluate.batch_size=4", "--reward", "knights_knaves", "--k", "2"]) == 0
+    said = capsys.readouterr().out
+    assert "evaluate.batch_size: 8 -> 4" in said
+    assert "evaluate.samples: 1 -> 2" in said
+    assert "judged by knights_knaves, which passes" in said
+    assert "as the run recorded it" not in said
+    # Demonstrations and prompts of the run are among those of a larger held-out set of another split
+    assert main(["eval", "model", "task.split=content", "task.eval=400"]) == 2
+    refused = capsys.readouterr().err
+    assert "was trained on" in refused
+    assert "--allow-overlap" in refused
+    assert main(["eval", "model", "task.split=content", "task.eval=400", "--allow-overlap"]) == 0
+    assert "of the 400 problems are among those" in capsys.readouterr().out
 
 
 def length(completion, **row):

@@ -9,10 +9,11 @@ from pydantic import ValidationError
 
 from posttrain.controllers import SASR, Static
 from posttrain.errors import ConfigError
+from posttrain.evaluation.asked import asked
 from posttrain.nearest import nearest
 from posttrain.recipe.library_fields import SOURCES, library_fields
 from posttrain.recipe.model_sections import LoraSection
-from posttrain.recipe.recipe import Recipe, load_recipe, load_task
+from posttrain.recipe.recipe import Recipe, load_recipe
 from posttrain.recipe.stage_sections import HybridSection, WarmupSection
 from posttrain.tasks.knights_knaves import KnightsKnaves
 
@@ -278,13 +279,14 @@ def test_python_recipes_are_checked_too() -> None:
         Recipe(model="m", task=KnightsKnaves(), hybird={})  # type: ignore[arg-type, call-arg]
 
 
-def test_load_task() -> None:
-    assert load_task("knights_knaves", ["task.people=2-3", "eval=7"]).people == [2, 3]  # type: ignore[attr-defined]
+def test_a_task_by_itself() -> None:
+    found = asked("some/model", "knights_knaves", ["task.people=2-3", "eval=7"]).recipe
+    assert (found.task.people, found.task.eval, found.model.name) == ([2, 3], 7, "some/model")
     with pytest.raises(ConfigError, match="did you mean knights_knaves") as caught:
-        load_task("knights_knave")
+        asked("some/model", "knights_knave", [])
     assert caught.value.where == "--task"
     with pytest.raises(ConfigError, match="did you mean people"):
-        load_task("knights_knaves", ["task.peple=2"])
+        asked("some/model", "knights_knaves", ["task.peple=2"])
 
 
 @pytest.mark.parametrize(

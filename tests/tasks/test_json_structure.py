@@ -369,3 +369,23 @@ def test_eval_is_drawn_first_and_levels_take_turns():
     assert sorted(record.level for record in parts["eval"]) == [1, 1, 1, 5, 5]
     assert sorted(record.level for record in parts["demonstrations"]) == [1] * 5 + [5] * 5
     assert parts["train"] == []
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"requierd": ["a"]}, "no keyword 'requierd' (nearest: 'required')"),
+        ({"dependencies": {"a": ["b"]}}, "'dependencies' is no keyword of draft/2020-12 (instead: "),
+        ({"required": ["a"]}, None),
+        ({"x-note": 1, "title": "t"}, None),
+    ],
+)
+def test_words_in_schemas_that_are_no_keywords_are_told(tmp_path, change, said):
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}, "requierd": {"type": "string"}}, **change}
+    rows = [{"text": f"a is {i}", "schema": schema, "gold": {"a": i}} for i in range(3)]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    notes = JsonStructure(path=[str(path)], train=2, eval=1, demonstrations=0, prompt="short").load(0).notes
+    told = [note for note in notes if "no keywords" in note]
+    assert bool(told) == bool(said)
+    assert said is None or f"3 rows: schema: {said}" in told[0]

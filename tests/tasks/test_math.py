@@ -55,9 +55,10 @@ def test_gsm8k_rows(tmp_path: Path) -> None:
             "answer": "72",
             "level": "2",
             "kind": None,
+            "question": "How many clips? ",
         }
     ]
-    assert data.notes == []
+    assert data.notes == ["1 row: 1 demonstration"]
 
 
 def test_math_rows_with_a_solution(tmp_path: Path) -> None:
@@ -136,14 +137,16 @@ def test_a_separate_test_file_and_its_leaks(tmp_path: Path) -> None:
     assert len(data.eval) == 2
     assert len(data.train) == 9
     assert "What is 3 + 3?" not in " ".join(prompts(data.train))
-    assert data.notes == ["1 training rows are left out: their problem is among the evaluation rows"]
+    assert data.notes == [
+        "10 rows: 1 among the evaluation rows, 9 prompts; 6 evaluation rows: 2 held out, 4 not asked for"
+    ]
 
 
 def test_a_repeated_problem_counts_once(tmp_path: Path) -> None:
     path = write(tmp_path / "rows.jsonl", [*gsm8k(4), *gsm8k(2)])
     data = task(path=path, train=None, eval=1, demonstrations=0).load(0)
     assert len(data.train) == 3
-    assert data.notes == ["2 of 6 rows repeat the problem of an earlier row and are left out"]
+    assert data.notes == ["6 rows: 2 duplicates, 1 held out, 3 prompts"]
 
 
 def test_unreadable_gold_answers_are_left_out_and_listed(tmp_path: Path) -> None:
@@ -152,7 +155,10 @@ def test_unreadable_gold_answers_are_left_out_and_listed(tmp_path: Path) -> None
     path = write(tmp_path / "rows.jsonl", [*gsm8k(3), *bad])
     data = task(path=path, train=None, eval=1, demonstrations=0).load(0)
     assert len(data.train) + len(data.eval) == 3
-    (note,) = data.notes
+    counts, note = data.notes
+    assert counts == (
+        "10 rows: 2 with an answer that the reward cannot read, 5 without an answer, 1 held out, 2 prompts"
+    )
     assert note.startswith("7 of 10 rows are left out: the reward cannot read their answer\n")
     assert f"{path}:4: notation: '?': " in note
     assert f"{path}:5: " in note
@@ -221,7 +227,7 @@ def test_files_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file"):
         task(path=str(tmp_path / "none.jsonl")).load(0)
     with pytest.raises(DataError, match="file type"):
-        task(path=str(tmp_path / "none.csv")).load(0)
+        task(path=str(tmp_path / "none.txt")).load(0)
 
 
 @pytest.mark.parametrize(
@@ -230,7 +236,6 @@ def test_files_that_are_not_there(tmp_path: Path) -> None:
         {},
         {"path": "a.jsonl", "dataset": "some/data"},
         {"path": "a.jsonl", "eval_split": "test"},
-        {"path": "a.jsonl", "eval": None},
         {"dataset": "some/data", "eval_split": "test", "eval_path": "b.jsonl"},
     ],
 )
@@ -263,3 +268,89 @@ def test_the_task_needs_no_heavy_import() -> None:
         "assert not {'torch', 'transformers', 'trl', 'datasets', 'sympy'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_every_column_of_a_row_reaches_the_rewards_but_reserved_names(tmp_path: Path) -> None:
+    rows = [{**row, "unit": "coins", "id": n, "task": "sums", "tests": {"n": n}} for n, row in enumerate(gsm8k(6))]
+    rows[2].pop("unit")
+    data = task(path=write(tmp_path / "rows.jsonl", rows), train=3, eval=1, demonstrations=2).load(0)
+    everything = [*data.train, *data.eval, *data.demonstrations]
+    assert {row["id"]: row["unit"] for row in everything} == {0: "coins", 1: "coins", 2: None} | dict.fromkeys(
+        (3, 4, 5), "coins"
+    )
+    assert all(row["tests"] == {"n": row["id"]} and row["question"] in row["prompt"] for row in everything)
+    assert all("task" not in row and "####" not in row["answer"] for row in everything)
+    assert data.notes[1].startswith("the column task of the files does not reach the rewards")
+
+
+def test_two_answers_to_one_problem_are_told_and_the_first_counts(tmp_path: Path) -> None:
+    path = write(tmp_path / "rows.jsonl", [*gsm8k(5), {"question": "what is  1 + 1?", "answer": "#### 3"}])
+    data = task(path=path, eval=1, demonstrations=0).load(0)
+    assert data.notes[0] == "6 rows: 1 with another answer to an earlier problem, 1 held out, 4 prompts"
+    assert f"{path}:6: '3', and {path}:2 says '2'" in data.notes[1]
+    assert "3" not in {row["answer"] for row in [*data.train, *data.eval]}
+
+
+@pytest.mark.parametrize(("rows", "parts"), [(200, (80, 80, 40)), (7, (3, 3, 1)), (1500, (650, 650, 200))])
+def test_left_to_themselves_the_counts_leave_something_for_each(
+    tmp_path: Path, rows: int, parts: tuple[int, int, int]
+) -> None:
+    data = task(path=write(tmp_path / "rows.jsonl", gsm8k(rows))).load(0)
+    assert (len(data.train), len(data.demonstrations), len(data.eval)) == parts
+
+
+def test_problems_without_a_solution_are_prompts(tmp_path: Path) -> None:
+    rows = [*gsm8k(4), *({"question": f"Is it {n}?", "answer": n} for n in range(16))]
+    data = task(path=write(tmp_path / "rows.jsonl", rows), eval=0).load(0)
+    assert (len(data.train), len(data.demonstrations)) == (16, 4)
+    data = task(path=write(tmp_path / "rows.jsonl", rows), eval=0, train=18).load(0)
+    assert (len(data.train), len(data.demonstrations)) == (18, 2)
+
+
+def test_prompts_and_demonstrations_may_be_the_same_problems(tmp_path: Path) -> None:
+    data = task(path=write(tmp_path / "rows.jsonl", gsm8k(20)), shared=True).load(0)
+    assert prompts(data.train) == prompts(data.demonstrations)
+    assert not prompts(data.train) & prompts(data.eval)
+    assert data.notes == ["20 rows: 4 held out, 16 left for both"]
+
+
+@pytest.mark.parametrize(
+    ("counts", "message"),
+    [
+        ({"eval": 10, "demonstrations": 2}, r"eval takes 10 \(10 rows: 10 held out\)(.|\n)*set eval to 2 or less"),
+        ({"eval": 7, "train": 0, "demonstrations": 5}, r"3 of the 3 training rows(.|\n)*set eval to 2 or less"),
+        ({"eval": 2, "train": 5, "demonstrations": 8}, r"0 problems besides(.|\n)*fix: lower eval or d(.|\n)*shared"),
+        ({"eval": 11}, r"10 different problems for eval(.|\n)*set eval to 2, leave it out"),
+    ],
+)
+def test_an_error_names_what_took_the_rows(tmp_path: Path, counts: dict[str, int], message: str) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        task(path=write(tmp_path / "rows.jsonl", gsm8k(10)), **counts).load(0)
+    assert "to 0" not in str(caught.value)
+
+
+def test_a_table_of_cells(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text('\ufeffquestion;answer;unit\n"How ""many""; in\nall?";007;\nAnd 2?;2;km\n', encoding="utf-8")
+    data = task(path=str(path), eval=0, demonstrations=0, instruction="").load(0)
+    assert {row["prompt"]: (row["answer"], row["unit"]) for row in data.train} == {
+        'How "many"; in\nall?': ("007", None),
+        "And 2?": ("2", "km"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("question,answer\na,1,2\n", r"rows\.csv:2: 3 cells in a row, and the header has 2"),
+        ("question,question\na,1\n", "names the column 'question' twice"),
+        ("question,\na,1\n", "a column without a name"),
+        ('question,answer\n"a,1\n', "unexpected end of data"),
+        ("question,answer\n", "no rows"),
+    ],
+)
+def test_tables_that_are_wrong(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(DataError, match=message):
+        task(path=str(path)).load(0)

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from datasets import Dataset
 
-from posttrain.errors import ConfigError, DataError, RewardError
+from posttrain.errors import ConfigError, RewardError
 from posttrain.inputs.inputs import load_data, load_rewards, task_rewards
+from posttrain.recipe.contradictions import check
 from posttrain.recipe.recipe import load_recipe
 from posttrain.scoring.scorer import Scorer
 from posttrain.tasks.mixture import _side_by_side
@@ -81,10 +82,81 @@ def test_a_task_stands_in_a_mixture_once(tmp_path: Path) -> None:
         load_recipe(file)
 
 
-def test_columns_of_two_kinds_are_refused() -> None:
-    rows = {"a": [{"answer": "12", "task": "a"}], "b": [{"answer": ["12"], "task": "b"}]}
-    with pytest.raises(DataError, match="'answer' is str in a and list in b"):
-        _side_by_side(rows)
+def test_columns_of_two_kinds_are_kept_as_they_are() -> None:
+    rows = _side_by_side({"a": [{"answer": "12", "id": 1}], "b": [{"answer": ["12"], "tests": {"x": 1}}]})
+    assert [(row["task"], row["answer"]) for row in rows] == [("a", "12"), ("b", ["12"])]
+    assert (rows[0]["tests"], rows[1]["id"]) == (None, None)
+
+
+TWICE = """
+model: some/model
+task:
+  - {name: math, label: sums, path: sums.jsonl, train: 5, eval: 3, demonstrations: 2}
+  - {name: math, label: products, path: products.jsonl, train: 4, eval: 2}
+"""
+
+
+@pytest.fixture
+def twice_file(recipe_file: Path) -> Path:
+    rows = [{"question": f"What is {n} * 7?", "answer": str(7 * n), "unit": n} for n in range(8)]
+    (recipe_file.parent / "products.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    recipe_file.write_text(TWICE)
+    return recipe_file
+
+
+def test_two_tasks_of_one_kind_have_labels(twice_file: Path) -> None:
+    recipe = load_recipe(twice_file)
+    data = load_data(recipe)
+    assert [row["task"] for row in data.train] == ["sums"] * 5 + ["products"] * 4
+    (reward,) = load_rewards(recipe, data)
+    assert (reward.name, reward.tasks) == ("math_answer", {"sums", "products"})
+    assert load_rewards(recipe, data) == task_rewards(recipe.task)
+    assert data.notes == [
+        "sums: 10 rows: 3 held out, 5 prompts, 2 demonstrations",
+        "products: 8 rows: 2 held out, 4 prompts, 2 not asked for",
+    ]
+
+
+def test_a_reward_names_a_label(twice_file: Path) -> None:
+    twice_file.write_text(TWICE + "rewards: [math_answer, {name: format, tasks: [products]}]\n")
+    recipe = load_recipe(twice_file)
+    first, second = load_rewards(recipe, load_data(recipe))
+    assert (first.tasks, second.tasks) == ({"sums", "products"}, {"products"})
+    recipe = load_recipe(twice_file, ["rewards=[{name: format, tasks: [math]}]"])
+    with pytest.raises(ConfigError, match=r"'math'(.|\n)*sums, products"):
+        load_rewards(recipe, load_data(recipe))
+
+
+def test_a_reward_of_a_column_that_one_file_has_applies_there(twice_file: Path) -> None:
+    def units(completion: str, *, unit: int) -> float:
+        return 1.0
+
+    recipe = load_recipe(twice_file)
+    (*_, reward) = load_rewards(recipe, load_data(recipe), [units])
+    assert reward.tasks == {"products"}
+
+
+@pytest.mark.parametrize("labels", [("a", "a"), ("math", None)])
+def test_two_tasks_of_one_label_are_refused(twice_file: Path, labels: tuple[str, str | None]) -> None:
+    text = TWICE.replace("label: sums", f"label: {labels[0]}")
+    twice_file.write_text(text.replace("label: products, ", f"label: {labels[1]}, " if labels[1] else ""))
+    with pytest.raises(ConfigError, match=f"the task {labels[0]} stands there twice(.|\n)*label: gsm8k"):
+        load_recipe(twice_file)
+
+
+def test_what_one_task_holds_out_no_other_trains_on(twice_file: Path) -> None:
+    recipe = load_recipe(twice_file, ["task.tasks.1.path=" + str(twice_file.parent / "sums.jsonl")])
+    data = load_data(recipe)
+    held_out = {row["prompt"] for row in data.eval}
+    assert held_out
+    assert not held_out & {row["prompt"] for row in [*data.train, *data.demonstrations]}
+    assert any("another task of the mixture evaluates on them" in note for note in data.notes)
+
+
+def test_counts_left_open_are_not_taken_for_none(twice_file: Path) -> None:
+    recipe = load_recipe(twice_file, ["warmup.steps=1"])
+    assert (recipe.task.train, recipe.task.demonstrations, recipe.task.eval) == (9, None, 5)  # type: ignore[attr-defined]
+    check(recipe)
 
 
 def needs_a_sum(completion: str, *, answer: str, **row: object) -> float:

@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
+from posttrain.commands.rewards.batches import Caller, caller
 from posttrain.commands.rewards.table import show
 from posttrain.commands.rewards.variants import NUMBER_OF_TRIES, Example, spread, tries
 from posttrain.commands.rewards.verdict import record
@@ -21,7 +22,7 @@ from posttrain.scoring.pool import RewardPool
 from posttrain.scoring.score import Reward
 from posttrain.scoring.scorer import message_text
 from posttrain.storage.files import write_json
-from posttrain.tasks import TaskData, own_rewards
+from posttrain.tasks import TaskData, label_of, own_rewards
 from posttrain.tasks.math import Math
 from posttrain.watching.progress import Progress
 
@@ -58,7 +59,8 @@ def check_recipe(
     if rows < 1:
         raise ConfigError(str(rows), expected="at least 1", where="--rows")
     recipe = load_recipe(path, overrides)
-    data = _with_demonstrations(recipe, load_data(recipe), rows)
+    of_a_run = load_data(recipe, to_train=False)
+    data = _with_demonstrations(recipe, of_a_run, rows)
     try:
         rewards = load_rewards(recipe, data)
     except RewardError as error:
@@ -71,14 +73,15 @@ def check_recipe(
     tasks = list(own_rewards(recipe.task))
     gold = _examples("demonstrations", data.demonstrations, rows, tasks)
     others = _examples("train", data.train, (rows + 1) // 2, tasks) + _examples("eval", data.eval, rows // 2, tasks)
-    for note in data.notes:
+    call, lacking = caller(recipe, rewards, [*of_a_run.demonstrations, *of_a_run.train])
+    for note in [*data.notes, *([lacking] if lacking else [])]:
         print(note, file=sys.stderr)
     with (
         RewardPool(rewards, **recipe.scoring.model_dump(include=_LIMITS)) as pool,
         Progress([(reward.name, NUMBER_OF_TRIES) for reward in rewards]) as progress,
     ):
         records = [
-            _check(reward, index, pool, gold, others, progress, allowed=reward.name in allow)
+            _check(reward, index, pool, call, gold, others, progress, allowed=reward.name in allow)
             for index, reward in enumerate(rewards)
         ]
     if json_file is not None:
@@ -88,7 +91,7 @@ def check_recipe(
     if failed:
         raise RewardError(
             "; ".join(f"{record['reward']}: {record['why']}" for record in failed),
-            expected="1.0 for every gold completion",
+            expected="1.0 for every gold completion, or of a TRL-style function any number",
             where=str(path),
             fix="repair the reward or the demonstrations, or name a reward that gold need not satisfy with --allow",
         )
@@ -103,18 +106,19 @@ def _with_demonstrations(recipe: Recipe, data: TaskData, rows: int) -> TaskData:
     parts: list[Any] = getattr(recipe.task, "tasks", [recipe.task])
     mixed = len(parts) > 1
     columns = {name: None for row in (*data.train[:1], *data.eval[:1]) for name in row} if mixed else {}
-    there = {row["task"] if mixed else recipe.task.name for row in data.demonstrations}
+    there = {row["task"] if mixed else label_of(recipe.task) for row in data.demonstrations}
     found, notes = list(data.demonstrations), list(data.notes)
     for task in parts:
-        if task.name in there:
+        label = label_of(task)
+        if label in there:
             continue
         train, held_out = (
-            [row for row in part if not mixed or row["task"] == task.name] for part in (data.train, data.eval)
+            [row for row in part if not mixed or row["task"] == label] for part in (data.train, data.eval)
         )
         more = _made(task, recipe.run.seed, rows, len(train)) or _boxed_answers(task, [*train, *held_out])
-        found += [{**columns, **row, "task": task.name} for row in more] if mixed else more
+        found += [{**columns, **row, "task": label} for row in more] if mixed else more
         if mixed and not more:
-            notes.append(f"{task.name}: there is no demonstration to take gold completions from")
+            notes.append(f"{label}: there is no demonstration to take gold completions from")
     data = dataclasses.replace(data, demonstrations=found, notes=notes)
     if not found:
         raise DataError(
@@ -167,6 +171,7 @@ def _check(
     reward: Reward,
     index: int,
     pool: RewardPool,
+    call: Caller,
     gold: Sequence[Example],
     others: Sequence[Example],
     progress: Progress,
@@ -177,8 +182,11 @@ def _check(
     others = [example for example in others if reward.applies_to(example.row)]
     said = []
     for number, some in enumerate(tries(reward, gold, others), 1):
-        rows = [{**example.row, "prompt": example.prompt} for example, _ in some.pairs]
-        said.append((some, pool.score(index, [completion for _, completion in some.pairs], rows)))
+        if reward.style == "trl":
+            said.append((some, call(reward, some.pairs)))
+        else:
+            rows = [{**example.row, "prompt": example.prompt} for example, _ in some.pairs]
+            said.append((some, pool.score(index, [completion for _, completion in some.pairs], rows)))
         progress.update(reward.name, number)
     progress.finish(reward.name)
     return record(reward, said, allowed=allowed)

@@ -16,6 +16,9 @@ from posttrain.scoring.scorer import message_text
 
 STDIN = "-"
 _SHOWN = 5
+_NO_IDS = (
+    "write each completion's token ids there, or try the function with `rewards check RECIPE`, which has a tokenizer"
+)
 
 
 @dataclass(frozen=True)
@@ -40,10 +43,11 @@ class BadLine:
     where: str
     seen: str
     expected: str
+    fix: str | None = None
 
     def error(self) -> DataError:
         """What to raise for this one line."""
-        return DataError(self.seen, expected=self.expected, where=self.where)
+        return DataError(self.seen, expected=self.expected, where=self.where, fix=self.fix)
 
 
 def read(source: str, columns: Sequence[str], completion_column: str = "completion") -> Iterator[Line | BadLine]:
@@ -89,6 +93,7 @@ def count(source: str, columns: Sequence[str], completion_column: str = "complet
             ),
             expected=bad[0].expected,
             where=source,
+            fix=bad[0].fix,
         )
     if not good:
         raise DataError("no rows", expected="at least one row with a completion", where=source)
@@ -104,7 +109,8 @@ def _checked(where: str, value: Any, columns: Sequence[str], completion_column: 
         return BadLine(where, f"no {completion_column!r} among {_names(value)}", expected)
     missing = [column for column in columns if column not in value]
     if missing:
-        return BadLine(where, f"the reward's column {missing[0]!r} is missing among {_names(value)}", expected)
+        seen = f"the reward's column {missing[0]!r} is missing among {_names(value)}"
+        return BadLine(where, seen, expected, _NO_IDS if missing[0] == "completion_ids" else None)
     completion = value[completion_column]
     try:
         text = message_text(completion)

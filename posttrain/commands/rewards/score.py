@@ -8,10 +8,11 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from posttrain.commands.rewards.batches import call_as_a_run, needs
 from posttrain.commands.rewards.lines import STDIN, BadLine, Line, count, read
 from posttrain.errors import ConfigError, PosttrainError, RewardError
 from posttrain.recipe.sections import RewardConfig
@@ -56,7 +57,7 @@ def score_rows(
     if time_limit_s <= 0:
         raise ConfigError(f"{time_limit_s:g}", expected="seconds above 0", where="--time-limit")
     loaded = load(reward, parse_kwargs(kwargs))
-    columns = loaded.required_columns()
+    columns = _needed(loaded)
     total = None if source == STDIN else count(source, columns, completion_column)
 
     tally = Tally()
@@ -68,8 +69,12 @@ def score_rows(
         _writing(output) as file,
     ):
         lines = read(source, columns, completion_column)
-        for batch in _batches(lines, _STDIN_BATCH if source == STDIN else _BATCH):
-            outcomes = pool.score(0, [line.completion for line in batch], [line.row for line in batch])
+        size = _STDIN_BATCH if source == STDIN else _BATCH
+        for batch in _batches(lines, size, completion_column if loaded.style == "trl" else None):
+            if loaded.style == "trl":
+                outcomes = _called(loaded, batch, completion_column)
+            else:
+                outcomes = pool.score(0, [line.completion for line in batch], [line.row for line in batch])
             for line, outcome in zip(batch, outcomes, strict=True):
                 file.write(_dump(with_result(line.row, outcome)) + "\n")
                 tally.add(outcome)
@@ -78,7 +83,8 @@ def score_rows(
     print(tally.summary(), file=sys.stderr)
     if tally.n and tally.failed == tally.n:
         raise RewardError(
-            f"none of {tally.n} completions could be scored",
+            f"none of {tally.n} completions could be scored: {tally.errors.most_common(1)[0][0]}",
+            expected="a number or None for each",
             where=f"reward {loaded.name!r}",
             fix="see `error` in the rows",
         )
@@ -174,20 +180,54 @@ class Tally:
         return "\n".join(lines)
 
 
-def _batches(lines: Iterable[Line | BadLine], size: int) -> Iterator[list[Line]]:
-    """Rows in batches; at one that cannot be scored, first what came before it, then its error."""
+def _needed(reward: Reward) -> list[str]:
+    """The columns that every row has to have besides its completion; of a TRL-style function what TRL would add, too.
+
+    Without a model there are no token ids but those of the rows.
+    """
+    ours = {"prompts": "prompt", "completion_ids": "completion_ids"} if reward.style == "trl" else {}
+    return [*reward.required_columns(), *(column for argument, column in ours.items() if needs(reward, argument))]
+
+
+def _called(reward: Reward, batch: Sequence[Line], completion_column: str) -> list[Outcome]:
+    """A batch by a TRL-style function: text where the rows have text, messages where they have messages."""
+    rows = [{key: value for key, value in line.row.items() if key != completion_column} for line in batch]
+    said = [line.row[completion_column] for line in batch]
+    completions = [[one] if isinstance(one, Mapping) else one for one in said]
+    ids = [row.get("completion_ids") for row in rows]
+    there = None if any(one is None for one in ids) else ids
+    return call_as_a_run(reward, [row.get("prompt", "") for row in rows], completions, rows, there)
+
+
+def _batches(lines: Iterable[Line | BadLine], size: int, completion_column: str | None = None) -> Iterator[list[Line]]:
+    """Rows in batches; at one that cannot be scored, first what came before it, then its error.
+
+    With `completion_column`, rows of one prompt that follow one another are in one batch, however many they are.
+    """
     batch: list[Line] = []
     for line in lines:
         if isinstance(line, BadLine):
             if batch:
                 yield batch
             raise line.error()
+        if len(batch) >= size and completion_column and not _same_group(batch[-1], line, completion_column):
+            yield batch
+            batch = []
         batch.append(line)
-        if len(batch) == size:
+        if len(batch) == size and not completion_column:
             yield batch
             batch = []
     if batch:
         yield batch
+
+
+def _same_group(one: Line, other: Line, completion_column: str) -> bool:
+    """Whether two rows are completions of one prompt: equal in it, or where there is none in all columns."""
+    if "prompt" in one.row and "prompt" in other.row:
+        return bool(one.row["prompt"] == other.row["prompt"])
+    apart = (completion_column, "completion_ids", *_RESULTS)
+    first, second = ({k: v for k, v in line.row.items() if k not in apart} for line in (one, other))
+    return first == second
 
 
 def _dump(row: dict[str, Any]) -> str:

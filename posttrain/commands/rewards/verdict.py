@@ -25,7 +25,7 @@ def record(reward: Reward, said: Said, *, allowed: bool = False) -> dict[str, An
         allowed: Gold completions may get less than 1.0.
 
     Returns:
-        `reward`, `gold` (ok, failed, allowed, or `not judged` for a TRL-style function), `why` it failed,
+        `reward`, `gold` (ok, failed, allowed, or `not judged` for a TRL-style function that did not fail), `why`,
         `false_negatives`, `false_positives` and `failures` (exceptions and time-outs) in all, and `tries`: for each way
         of making completions `name`, `kind`, `n`, `mean`, `none`, `ones` (share with 1.0 of those that are not None),
         `failures`, `ms_median`, `ms_max`, `amiss` (completions that a right reward would have judged otherwise) and
@@ -35,10 +35,10 @@ def record(reward: Reward, said: Said, *, allowed: bool = False) -> dict[str, An
     gold, outcomes = said[0]
     right = {example.where for (example, _), outcome in zip(gold.pairs, outcomes, strict=True) if _is_full(outcome)}
     lines = [_line(tries, outcomes, right, judged=judged) for tries, outcomes in said]
-    why = _what_gold_lacks(lines[0]) if judged else ""
+    why = _what_gold_lacks(lines[0]) if judged else _how_it_fails(lines[0], outcomes)
     return {
         "reward": reward.name,
-        "gold": "not judged" if not judged else "ok" if not why else "allowed" if allowed else "failed",
+        "gold": ("ok" if judged else "not judged") if not why else "allowed" if allowed else "failed",
         "why": why,
         "false_negatives": sum(line["amiss"] for line in lines if line["kind"] == "gold"),
         "false_positives": sum(line["amiss"] for line in lines if line["kind"] == "wrong"),
@@ -92,6 +92,14 @@ def _what_gold_lacks(line: dict[str, Any]) -> str:
     if line["none"] == line["n"]:
         return f"it applies to none of {line['n']} gold completions"
     return f"{line['amiss']} of {line['n']} gold completions below 1.0" if line["amiss"] else ""
+
+
+def _how_it_fails(line: dict[str, Any], outcomes: Sequence[Outcome]) -> str:
+    """A TRL-style function's scale is its own, but on what it should learn from it has to give some number."""
+    if not line["failures"]:
+        return ""
+    first = next(outcome.error for outcome in outcomes if outcome.error is not None)
+    return f"it fails on {line['failures']} of {line['n']} gold completions, the first time by: {first}"
 
 
 def _example(example: Example, completion: str, outcome: Outcome) -> dict[str, Any]:

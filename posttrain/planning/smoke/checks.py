@@ -36,6 +36,9 @@ def check_rewards(recipe: Recipe, rewards: Sequence[Reward], data: TaskData) -> 
     notes = []
     with RewardPool(rewards, **limits) as pool:
         for index, reward in enumerate(rewards):
+            if reward.style == "trl":  # it wants a run's groups, token ids and state, which the training below gives it
+                notes.append(f"{reward.name}: TRL-style, called by the training only")
+                continue
             _check(reward, index, pool, gold, most=0.0, what="demonstrations")
             notes += _check(
                 reward, index, pool, others, most=recipe.scoring.max_error_rate, what="rows without an answer"

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from posttrain.controllers import GRPOOnly, SFTOnly
+from posttrain.inputs.inputs import own_reward_configs
 from posttrain.recipe.model_sections import ModelSection
 from posttrain.recipe.recipe import Recipe
 from posttrain.recipe.sections import RewardConfig
-from posttrain.tasks import TaskData, own_rewards
+from posttrain.tasks import TaskData
 
 STEPS = 2
 """Of each stage."""
@@ -237,10 +238,7 @@ def _lora(recipe: Recipe, left_out: list[str]) -> Any:
 
 def _rewards(recipe: Recipe) -> list[RewardConfig]:
     """The recipe's rewards, and where it names none the task's own, as `inputs.load_rewards` takes them."""
-    own = own_rewards(recipe.task)
-    return recipe.rewards or [
-        RewardConfig(name=reward, tasks=[name] if len(own) > 1 else None) for name, reward in own.items()
-    ]
+    return recipe.rewards or own_reward_configs(recipe.task)
 
 
 def _rollout(recipe: Recipe, left_out: list[str]) -> Any:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
@@ -31,6 +32,9 @@ from posttrain.tasks.json_structure.rows import (
 __all__ = ["JsonStructure", "generate_rows", "parse_levels", "write"]
 
 
+_LISTED = 5  # words that are no keywords
+
+
 def parse_levels(value: Any) -> list[int]:
     """Levels from `3`, `[2, 4]`, `"2-4"` or `"1,3-5"`.
 
@@ -46,6 +50,7 @@ class JsonStructure:
     """Texts to extract a JSON object from, each with its schema; generated, or read from files.
 
     Args:
+        label: What rewards and reports call the task, if not `json_structure`: a mixture may have several.
         difficulty: The levels, 1 to 5 (see `generate.py`); each gets the same share. `"1-3"` is understood. Not given:
             all of them.
         train: How many prompts for the rollouts.
@@ -68,6 +73,7 @@ class JsonStructure:
     slice_by: ClassVar[str] = "difficulty"
 
     name: Literal["json_structure"] = "json_structure"
+    label: str | None = None
     difficulty: Annotated[list[int] | None, BeforeValidator(lambda v: None if v is None else parse_levels(v))] = None
     train: Annotated[int, Field(ge=0)] = 4000
     eval: Annotated[int, Field(ge=0)] = 200
@@ -102,7 +108,9 @@ class JsonStructure:
         counts = {"eval": self.eval, "demonstrations": self.demonstrations, "train": self.train}
         notes: list[str] = []
         if self.path:
-            parts = split_rows(read_rows(self.path, self.prompt, self.difficulty, notes), seed, counts, self.split)
+            rows = read_rows(self.path, self.prompt, self.difficulty, notes)
+            notes += _words_that_are_no_keywords(rows)
+            parts = split_rows(rows, seed, counts, self.split)
         else:
             records = split_records(
                 seed,
@@ -116,6 +124,20 @@ class JsonStructure:
             parts = {part: [record_row(record, self.prompt) for record in some] for part, some in records.items()}
         demonstrations = [with_completion(row, self.style) for row in parts["demonstrations"]]
         return TaskData(train=parts["train"], demonstrations=demonstrations, eval=parts["eval"], notes=notes)
+
+
+def _words_that_are_no_keywords(rows: Sequence[Row]) -> list[str]:
+    """A note about misspelt and outdated keywords, with in how many rows the schema has each; none without such."""
+    from posttrain.rewards.json_unknown import unknown_keywords  # here: naming a task needs no reward
+
+    said: Counter[str] = Counter()
+    for schema, count in Counter(str(row["schema"]) for row in rows).items():
+        said.update(dict.fromkeys(unknown_keywords(schema), count))
+    if not said:
+        return []
+    lines = [f"{count} {'row' if count == 1 else 'rows'}: {one}" for one, count in said.most_common(_LISTED)]
+    more = [f"and {len(said) - _LISTED} more"] if len(said) > _LISTED else []
+    return ["words in schemas that are no keywords count for nothing\n  " + "\n  ".join([*lines, *more])]
 
 
 def generate_rows(

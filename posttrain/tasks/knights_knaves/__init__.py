@@ -51,6 +51,7 @@ class KnightsKnaves:
     """Knights & Knaves puzzles with exactly one solution, generated or read from published files.
 
     Args:
+        label: What rewards and reports call the task, if not `knights_knaves`: a mixture may have several.
         people: The numbers of people, 2 to 8; each gets the same share of the puzzles. `"2-4"` is understood.
             Not given: 2 to 4 when generating, all there are when reading files.
         train: How many prompts for the rollouts.
@@ -76,6 +77,7 @@ class KnightsKnaves:
     slice_by: ClassVar[str] = "people"
 
     name: Literal["knights_knaves"] = "knights_knaves"
+    label: str | None = None
     people: Annotated[list[int], BeforeValidator(parse_people)] = field(default_factory=list)
     train: Annotated[int, Field(ge=0)] = 4000
     eval: Annotated[int, Field(ge=0)] = 200

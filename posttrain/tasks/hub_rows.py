@@ -1,13 +1,11 @@
-"""Reads raw rows for the task `math`: local files (`row_files.py`), or a data set of the Hugging Face hub."""
+"""Rows of a data set of the Hugging Face hub."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from posttrain.errors import DataError
-from posttrain.tasks.row_files import RawRow, read_files
-
-__all__ = ["RawRow", "read_files", "read_hub"]
+from posttrain.tasks.row_files import RawRow
 
 
 def read_hub(dataset: str, config: str | None, splits: Sequence[str]) -> list[RawRow]:
@@ -33,10 +31,10 @@ def read_hub(dataset: str, config: str | None, splits: Sequence[str]) -> list[Ra
             raise DataError(
                 f"the data set {dataset!r} cannot be loaded: {said}",
                 expected="a data set of the hub that can be reached, with this configuration and split",
-                where=f"task math, dataset {where!r}" + (f" config {config!r}" if config else ""),
+                where=f"task.dataset {where!r}" + (f" config {config!r}" if config else ""),
                 fix="correct dataset, config and split, or download the files and name them with `path`",
             ) from error
         if not len(loaded):
-            raise DataError("no rows", expected="at least one problem", where=where)
+            raise DataError("no rows", expected="at least one row", where=where)
         rows += [RawRow(f"{where} row {number}", dict(row)) for number, row in enumerate(loaded, 1)]
     return rows

@@ -116,9 +116,7 @@ def tokenize_demonstrations(
             "no demonstration has a completion token left" if examples else "there are no demonstrations",
             expected=f"completions that begin within {max_length} tokens" if examples else "at least one row",
             where="demonstrations",
-            fix="raise max_length"
-            if examples
-            else "give some (task.demonstrations of a recipe), or use a controller without SFT, such as grpo_only",
+            fix="raise max_length" if examples else "give some, or use a controller without SFT, such as grpo_only",
         )
     return Dataset.from_list(kept)
 

@@ -131,7 +131,7 @@ def test_a_reward_of_a_column_that_one_file_has_applies_there(twice_file: Path) 
     def units(completion: str, *, unit: int) -> float:
         return 1.0
 
-    recipe = load_recipe(twice_file)
+    recipe = load_recipe(twice_file, ["rewards=[math_answer]"])
     (*_, reward) = load_rewards(recipe, load_data(recipe), [units])
     assert reward.tasks == {"products"}
 

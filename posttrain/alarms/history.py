@@ -64,7 +64,9 @@ class GRPOStep:
         """A record of `steps.jsonl`; `None` for a step without GRPO."""
         if record.get("stage") != "hybrid" or not (record.get("mix") or {}).get("grpo"):
             return None
-        names = ("kl", "entropy", "reward", "zero_std_share", "truncated_share", "completion_length")
+        names = (
+            "kl", "entropy", "reward", "zero_std_share", "unscored_share", "truncated_share", "completion_length",
+        )  # fmt: skip
         sampled, sampling = record.get("sampled") or {}, record.get("sampling") or {}
         values = {name: record.get(name) for name in names}
         values |= {name: value for name, value in sampled.items() if name != "parts"}

@@ -44,6 +44,7 @@ def rollout_facts(rows: Sequence[Mapping[str, Any]], *, group: int, weights: Map
         - `completions`, `groups`: how many there are.
         - `dead_right`, `dead_wrong`: share of groups in which all completions score the same, and the best that there
           is to score, or less.
+        - `dead_unscored`: share of groups of which no completion was scored.
         - `truncated_reward`, `finished_reward`: mean weighted reward of completions that were cut off, and of others.
         - `length_r`, `length_n`: correlation of weighted reward with length within groups, over completions that were
           not cut off, and its degrees of freedom; only groups in which both differ say anything.
@@ -61,6 +62,7 @@ def rollout_facts(rows: Sequence[Mapping[str, Any]], *, group: int, weights: Map
     groups = [slice(start, start + group) for start in range(0, len(rows), group)]
     dead = [some for some in groups if _alike(totals[some])]
     dead_right = sum(bool(right[some].any()) for some in dead)
+    unscored = sum(not np.isfinite(totals[some]).any() for some in groups)
     r, n = within_groups([(lengths[some], totals[some], truncated[some]) for some in groups])
     wrong_long = [
         [text for text, is_right, size in zip(texts[some], right[some], lengths[some], strict=True)
@@ -74,6 +76,7 @@ def rollout_facts(rows: Sequence[Mapping[str, Any]], *, group: int, weights: Map
     facts = {
         "dead_right": dead_right / len(groups),
         "dead_wrong": (len(dead) - dead_right) / len(groups),
+        "dead_unscored": unscored / len(groups),
         "truncated_reward": _mean(totals[truncated]),
         "finished_reward": _mean(totals[~truncated]),
         "length_r": r,

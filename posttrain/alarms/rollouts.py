@@ -20,6 +20,9 @@ DEAD, DEAD_PROBLEM = 0.6, 0.9
 """Share of groups without a spread of scores, which teach nothing. DAPO (arXiv 2503.14476, section 3.2) samples on
 until none is left; a third of them is common and does no harm."""
 
+UNSCORED, UNSCORED_PROBLEM = 0.05, 0.25
+"""Share of completions that no reward scored, by None or by failing: what they cost to sample is lost."""
+
 TRUNCATED, TRUNCATED_PROBLEM = 0.05, 0.25
 """Share of completions that were cut off: each is a wrong score for a thought that was not finished (DAPO, 3.4)."""
 
@@ -55,6 +58,9 @@ def dead_groups(history: History) -> Iterator[Finding]:
     dead, s = _above(history, "zero_std_share", DEAD, of="groups"), history.settings
     if dead is None:
         return
+    dead -= _window(history, "dead_unscored") or 0.0  # another trouble
+    if dead <= DEAD:
+        return
     right, wrong = (_window(history, name) for name in ("dead_right", "dead_wrong"))
     reward = _window(history, "reward")
     easy = right > wrong if right is not None and wrong is not None else (reward or 0.0) > 0.5
@@ -77,6 +83,29 @@ def dead_groups(history: History) -> Iterator[Finding]:
     )
     about = "right" if easy else "wrong"
     yield Finding("dead_groups", dead / DEAD, _level(dead, DEAD_PROBLEM), evidence, advice, about)
+
+
+def unscored(history: History) -> Iterator[Finding]:
+    """Completions that no reward scored: they have no advantage, and their group has fewer to compare."""
+    share, s = _above(history, "unscored_share", UNSCORED), history.settings
+    seen = history.last("unscored_share", WINDOW)
+    if share is None and 0 < len(seen) < WINDOW and min(seen) == 1.0:
+        share = 1.0  # none of a whole step's is no noise
+    if share is None:
+        return
+    whole = _mean(history.last("dead_unscored", WINDOW))
+    groups = f", {whole:.0%} of the groups have no score at all" if whole else ""
+    steps = f"last {len(seen)} GRPO steps" if len(seen) > 1 else "first GRPO step"
+    evidence = (
+        f"{share:.0%} of the completions of the {steps} were scored by no reward{groups}: nothing is learned from them"
+    )
+    checked = "`posttrain rewards check` shows what it gives, errors.jsonl what failed; " if s.recipe else ""
+    where = "in `rewards`" if s.recipe else "in reward_funcs"
+    advice = (
+        f"does a reward forget `return`, return None for these rows, or fail on them? {checked}name a reward {where} "
+        "that applies to these rows, or leave the rows out"
+    )
+    yield Finding("unscored", share / UNSCORED, _level(share, UNSCORED_PROBLEM), evidence, advice)
 
 
 def truncation(history: History) -> Iterator[Finding]:

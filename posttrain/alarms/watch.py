@@ -13,6 +13,7 @@ from posttrain.errors import ConfigError
 from posttrain.storage.files import read_lines
 
 DETECTORS = (
+    rollouts.unscored,
     rollouts.dead_groups,
     rollouts.truncation,
     policy.entropy_collapse,

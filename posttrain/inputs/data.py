@@ -11,6 +11,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from posttrain.errors import DataError
+from posttrain.inputs.rendering import After, demonstration_ids
 
 Row = Mapping[str, Any]
 
@@ -85,6 +86,7 @@ def tokenize_demonstrations(
     *,
     max_length: int | None = None,
     template_kwargs: Mapping[str, Any] | None = None,
+    after: After = "template",
 ) -> Dataset:
     """Token ids and completion-only labels of prompt-completion rows, as `trl.SFTTrainer` prepares them.
 
@@ -96,21 +98,25 @@ def tokenize_demonstrations(
         tokenizer: Text completions get its end-of-sequence token; messages go through its chat template.
         max_length: Tokens kept from the start of each example; `None` keeps all.
         template_kwargs: Arguments of the chat template, as TRL's `chat_template_kwargs`.
+        after: Where the template does not render a demonstration behind what the sampler is given, `template` refuses
+            it, and `generation_prompt` puts its completion there.
 
     Returns:
         Columns `input_ids` and `labels` (-100 on the prompt). Rows whose completion was cut off whole are dropped.
 
     Raises:
-        DataError: A row lacks a column, or nothing is left.
+        UnlikePrompts: The template renders another prompt for the sampler, and `after` is `template`.
+        DataError: A row lacks a column, or nothing is left; the template refuses a row.
     """
-    examples = [_tokenize(row, number, tokenizer, max_length, template_kwargs or {}) for number, row in enumerate(rows)]
+    kwargs = template_kwargs or {}
+    examples = [_tokenize(row, number, tokenizer, max_length, kwargs, after) for number, row in enumerate(rows)]
     kept = [example for example in examples if any(label != IGNORED for label in example["labels"])]
     if not kept:
         raise DataError(
             "no demonstration has a completion token left" if examples else "there are no demonstrations",
             expected=f"completions that begin within {max_length} tokens" if examples else "at least one row",
             where="demonstrations",
-            fix="raise max_length" if examples else "set task.demonstrations, or use a controller without SFT",
+            fix="raise max_length" if examples else "give some, or use a controller without SFT, such as grpo_only",
         )
     return Dataset.from_list(kept)
 
@@ -121,6 +127,7 @@ def _tokenize(
     tokenizer: PreTrainedTokenizerBase,
     max_length: int | None,
     template_kwargs: Mapping[str, Any],
+    after: After,
 ) -> dict[str, list[int]]:
     for column in ("prompt", "completion"):
         if column not in row:
@@ -131,15 +138,29 @@ def _tokenize(
                 fix=f"its columns are {', '.join(sorted(row))}",
             )
     prompt, completion = row["prompt"], row["completion"]
+    _check_kinds(prompt, completion, number)
     if isinstance(prompt, str):
         ending = tokenizer.eos_token or ""
         whole = prompt + completion + ("" if completion.endswith(ending) else ending)
         prompt_ids, ids = tokenizer(text=prompt)["input_ids"], tokenizer(text=whole)["input_ids"]
     else:
-        template = {**template_kwargs, "tokenize": True, "return_dict": True}
-        prompt_ids = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, **template)["input_ids"]
-        ids = tokenizer.apply_chat_template([*prompt, *completion], **template)["input_ids"]
-    # A template may render the prompt alone differently from the prompt with its completion
+        prompt_ids, ids = demonstration_ids(tokenizer, prompt, completion, template_kwargs, after)
+    # A token may lie across the border
     start = next((i for i, (a, b) in enumerate(zip(prompt_ids, ids, strict=False)) if a != b), len(prompt_ids))
     labels = [IGNORED] * start + ids[start:]
     return {"input_ids": ids[:max_length], "labels": labels[:max_length]}
+
+
+def _check_kinds(prompt: Any, completion: Any, number: int) -> None:
+    """Both are text, or both are messages."""
+    kinds = [
+        "text" if isinstance(value, str) else "messages" if isinstance(value, list | tuple) else type(value).__name__
+        for value in (prompt, completion)
+    ]
+    if kinds not in (["text", "text"], ["messages", "messages"]):
+        raise DataError(
+            f"row {number} has a prompt of kind {kinds[0]} and a completion of kind {kinds[1]}",
+            expected="text and text, or lists of messages with a role and a content for both",
+            where="demonstrations",
+            fix="leave rows without a completion out; a text beside messages is written as one message",
+        )

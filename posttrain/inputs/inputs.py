@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from posttrain.errors import ConfigError, DataError, PosttrainError
+from posttrain.inputs.applying import check_tasks_covered
 from posttrain.inputs.leaks import check_disjoint
 from posttrain.models.gguf_files import file_sha256, gguf_file
 from posttrain.recipe.model_sections import GGUF_SUFFIX
@@ -17,6 +18,9 @@ from posttrain.recipe.sections import RewardConfig
 from posttrain.scoring.loading import load_reward
 from posttrain.scoring.score import Reward
 from posttrain.tasks import Task, TaskData, own_rewards
+
+RENDERED = 20
+"""Rows of a kind that go through the chat template before a run starts."""
 
 
 def load_data(recipe: Recipe, *, to_train: bool = True) -> TaskData:
@@ -86,6 +90,7 @@ def load_rewards(recipe: Recipe, data: TaskData, functions: Iterable[Callable[..
     Raises:
         RewardError: A reward cannot be loaded, or takes a column that the data does not have.
         ConfigError: A task without a reward of its own, such as `rows`, has none of the recipe's either.
+        ConfigError: No reward applies to the prompts of one of a mixture's tasks.
     """
     named: list[Any] = [_routed(reward, recipe.task) for reward in recipe.rewards]
     rewards = [load_reward(source) for source in [*named, *functions]] or task_rewards(recipe.task)
@@ -104,6 +109,7 @@ def load_rewards(recipe: Recipe, data: TaskData, functions: Iterable[Callable[..
                 fix="add one, such as `- path: my_reward.py:score`, a function score(completion, *, COLUMN, **row) in "
                 "a file beside the recipe, or a built-in one, such as `- math_answer`",
             )
+    check_tasks_covered(recipe, rewards, data.train)
     return rewards
 
 
@@ -182,14 +188,19 @@ def _routed(reward: RewardConfig, task: Task, key: str = "rewards") -> RewardCon
     return reward if reward.tasks or not tasks or len(own) == 1 else reward.model_copy(update={"tasks": tasks})
 
 
-def check_model(recipe: Recipe) -> dict[str, str]:
+def check_model(recipe: Recipe, data: TaskData | None = None) -> dict[str, str]:
     """Make sure that there is such a model, by its tokenizer and configuration.
+
+    Args:
+        recipe: Names it.
+        data: Rows, of which some go through its chat template.
 
     Returns:
         The fingerprint of a model that is a file, by name, as `RunDir.open` takes them; else nothing.
 
     Raises:
         ConfigError: There is no such model, or it cannot be read.
+        DataError: Its chat template refuses the rows, or renders demonstrations otherwise than what is sampled from.
     """
     from posttrain.models.load import (  # loads transformers and torch, which rows and rewards do without
         check_model_files,
@@ -208,10 +219,26 @@ def check_model(recipe: Recipe) -> dict[str, str]:
             fix="leave lora out (lora=null), or start from the adapter's base model",
         )
     with loading(file or name, where):
-        load_tokenizer(file or name, **hub_options(recipe))
+        tokenizer = load_tokenizer(file or name, **hub_options(recipe))
         if file is None:
             check_model_files(name, **hub_options(recipe))
+    if data is not None:
+        _check_rendering(recipe, data, tokenizer)
     return {"model": file_sha256(file)} if file else {}
+
+
+def _check_rendering(recipe: Recipe, data: TaskData, tokenizer: Any) -> None:
+    """Have some rows rendered as both stages will."""
+    from posttrain.inputs.data import fit_to_model, tokenize_demonstrations
+    from posttrain.inputs.rendering import through_template
+
+    kwargs = recipe.hybrid.template_kwargs
+    for row in fit_to_model([*data.train[:RENDERED], *data.eval[:RENDERED]], tokenizer):
+        if not isinstance(row["prompt"], str):
+            through_template(tokenizer, row["prompt"], add_generation_prompt=True, tokenize=False, **kwargs)
+    trains = recipe.warmup.steps or (recipe.hybrid.steps and recipe.hybrid.controller.shares()[0])
+    if rows := fit_to_model(data.demonstrations[:RENDERED] if trains else [], tokenizer):
+        tokenize_demonstrations(rows, tokenizer, template_kwargs=kwargs, after=recipe.hybrid.demonstrations_after)
 
 
 def hub_options(recipe: Recipe) -> dict[str, Any]:

@@ -114,6 +114,13 @@ def load_tokenizer(source: str | Path, *, trust_remote_code: bool = False, **opt
     tokenizer = AutoTokenizer.from_pretrained(
         source, padding_side="left", trust_remote_code=trust_remote_code, **options
     )
+    if set(tokenizer.get_vocab().values()) <= set(tokenizer.all_special_ids):  # transformers makes one up
+        raise ConfigError(
+            f"{str(source)!r} has no tokenizer",
+            expected="the tokenizer's files beside config.json and the weights, tokenizer.json among them",
+            where="model",
+            fix="save the tokenizer there: tokenizer.save_pretrained(FOLDER)",
+        )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer

@@ -110,7 +110,8 @@ def texts_of(recipe: Recipe, data: TaskData, tokenizer: Any, positions: int | No
         samples = tuple(_bare(row["prompt"], tokenizer, template) for row in rows)
         return Texts(chat=bool(tokenizer.chat_template), prompts=prompts, samples=samples)
     rows = fit_to_model(demonstrations, tokenizer)
-    whole = tokenize_demonstrations(rows, tokenizer, template_kwargs=template)
+    after = recipe.hybrid.demonstrations_after
+    whole = tokenize_demonstrations(rows, tokenizer, template_kwargs=template, after=after)
     limit = recipe.warmup.max_length
     starts = [sum(label == IGNORED for label in labels) for labels in whole["labels"]]
     totals = [len(ids) for ids in whole["input_ids"]]
@@ -130,7 +131,7 @@ def texts_of(recipe: Recipe, data: TaskData, tokenizer: Any, positions: int | No
         kept=fmean(left) if left else 0.0,
         samples=tuple(
             Sample(
-                tokenizer.decode(whole[row]["input_ids"][: starts[row]]),
+                _bare(rows[row]["prompt"], tokenizer, template).prompt,
                 tokenizer.decode(whole[row]["input_ids"][starts[row] :]),
                 starts[row],
                 counts[row],

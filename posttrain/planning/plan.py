@@ -9,14 +9,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from posttrain.errors import PosttrainError
+from posttrain.inputs.applying import idle_rewards, try_rewards, uses_rewards
 from posttrain.inputs.inputs import load_data, load_judges, load_rewards
+from posttrain.inputs.rendering import UnlikePrompts
 from posttrain.planning.amounts import Amounts, amounts
 from posttrain.planning.lengths import Texts, texts_of
 from posttrain.planning.machine import Machine
 from posttrain.planning.memory import Memory, memory_of
-from posttrain.planning.mistakes import Finding, Seen, likely_mistakes
+from posttrain.planning.mistakes import Finding, Level, Seen, likely_mistakes
 from posttrain.planning.model_facts import (
     ModelFacts,
     config_of,
@@ -211,7 +214,11 @@ class _Maker:
                 self._problem("data", error)
             return None
         try:
-            load_judges(self.recipe, data, load_rewards(self.recipe, data))
+            rewards = load_rewards(self.recipe, data)
+            load_judges(self.recipe, data, rewards)
+            if uses_rewards(self.recipe):
+                for alone, error in idle_rewards(try_rewards(self.recipe, rewards, data)):
+                    self._found("problem" if alone else "warning", "rewards", error)
         except PosttrainError as error:
             self._problem("rewards", error)
         return data
@@ -229,7 +236,7 @@ class _Maker:
             model = describe_model(recipe, config, on_gpu=self.machine.device == "cuda")
             if model.shape is None:
                 self.missing.append(Missing("shape", model.uncounted, "memory and time", stops=False))
-            texts = texts_of(recipe, data, tokenizer, model.positions) if data else None
+            texts = self._texts(data, tokenizer, model.positions) if data else None
         except PosttrainError as error:
             if is_absent(recipe, offline=self.offline):
                 without = "memory, time, rendered prompts, token counts and truncation"
@@ -237,6 +244,14 @@ class _Maker:
             else:
                 self._problem("model", error)
         return texts, model
+
+    def _texts(self, data: TaskData, tokenizer: Any, positions: int | None) -> Texts:
+        """The rows in tokens; without the demonstrations where they are of other prompts than the sampler is given."""
+        try:
+            return texts_of(self.recipe, data, tokenizer, positions)
+        except UnlikePrompts as error:
+            self._problem("chat_template", error)
+            return texts_of(self.recipe, replace(data, demonstrations=[]), tokenizer, positions)
 
     def _past(self) -> Past | None:
         """What the run directory shows of this very recipe."""
@@ -278,8 +293,11 @@ class _Maker:
         )
 
     def _problem(self, kind: str, error: PosttrainError) -> None:
+        self._found("problem", kind, error)
+
+    def _found(self, level: Level, kind: str, error: PosttrainError) -> None:
         advice = "; ".join(filter(None, [error.expected and f"expected: {error.expected}", error.fix]))
-        self.findings.append(Finding("problem", kind, error.where or "", error.seen, advice))
+        self.findings.append(Finding(level, kind, error.where or "", error.seen, advice))
 
 
 def _hub_data(recipe: Recipe) -> bool:

@@ -161,8 +161,12 @@ def _grpo_showed(record: Mapping[str, Any]) -> list[str]:
     if not (record.get("mix") or {}).get("grpo"):
         return []
     words = [f"{name} {number(record[key])}" for key, name in named if record.get(key) is not None]
-    for key, name in (("zero_std_share", "of the groups without a spread"), ("truncated_share", "cut off")):
-        if record.get(key) is not None:
+    shares = (
+        ("zero_std_share", "of the groups without a spread"), ("truncated_share", "cut off"),
+        ("unscored_share", "scored by no reward"),
+    )  # fmt: skip
+    for key, name in shares:
+        if record.get(key) is not None and (record[key] or key != "unscored_share"):
             words.append(f"{record[key]:.0%} {name}")
     return words
 

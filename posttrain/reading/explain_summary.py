@@ -174,6 +174,8 @@ def _nothing(run: Recorded, lines: Lines) -> list[str]:
     other = [line["step"] for line in grpo if no_spread(line) and not taught_nothing(line, run.recipe)]
     if shares:
         found.append(f"On average {_mean(shares):.0%} of a GRPO step's groups had no spread in their rewards.")
+    if lost := _mean([line["unscored_share"] for line in grpo if line.get("unscored_share") is not None]):
+        found.append(f"On average {lost:.1%} of a GRPO step's completions were scored by no reward.")
     if dead:
         found.append(
             f"At {_count(len(dead), 'GRPO step')} ({ranges(dead)}) no group had one: every advantage was 0 and so the "

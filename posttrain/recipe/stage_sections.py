@@ -140,6 +140,9 @@ class HybridSection(StageSection):
         save_total_limit: Checkpoints kept; null keeps all.
         time_limit_s: Wall-clock budget of the stage in seconds, after which it ends as if its steps were done.
         curriculum: Prompts from easy to hard; null shuffles them.
+        demonstrations_after: What a demonstration's completion stands behind where the chat template gives the sampler
+            more than it puts before a completion (an opened `<think>`): `template` refuses such a model,
+            `generation_prompt` puts it behind what the sampler is given. In both stages.
         packed: Score rows in one sequence without padding, each group's prompt once, where the model allows it; the
             gradients are those of TRL's padded rows, which false goes back to.
         drop_zero_advantage: Leave out completions whose advantage is 0 where they add nothing to the loss; the
@@ -149,6 +152,7 @@ class HybridSection(StageSection):
     steps: Count = 200
     learning_rate: Positive = 1e-6
     demonstration_batch_size: Size | None = None
+    demonstrations_after: Literal["template", "generation_prompt"] = "template"
     save_total_limit: Size | None = 2
     time_limit_s: Positive | None = None
     controller: AnyController = SASR()

@@ -8,6 +8,7 @@ from posttrain.report.curves import place
 
 Lines = list[dict[str, Any]]
 NAMES = {
+    "unscored": "Completions without a score",
     "dead_groups": "Dead groups",
     "truncation": "Truncated completions",
     "entropy_collapse": "Entropy collapse",

@@ -30,9 +30,13 @@ _CHARTS: list[tuple[str, dict[str, str], dict[str, Any], tuple[str, ...]]] = [
     ("Entropy", {"entropy": "entropy"}, {"log": True, "unit": "nats a token"}, ("entropy_collapse",)),
     ("Completion length", {"length": "completion_length"}, {"unit": "tokens"}, ("length_correlation",)),
     ("Truncated completions", {"share": "truncated_share"}, {**_SHARE, "unit": "of completions"}, ("truncation",)),
+    ("Completions without a score", {"share": "unscored_share"}, {**_SHARE, "unit": "of completions"}, ("unscored",)),
     ("Groups without a spread", {"share": "zero_std_share"}, {**_SHARE, "unit": "of groups"}, ("dead_groups",)),
 ]
 """Of a chart: title, series and their keys in steps.jsonl, options of `charts.draw`, the alarms that it explains."""
+
+_USUALLY_NOTHING = ("unscored_share",)
+"""Keys whose curve is left out where it is 0 all along."""
 
 
 def curves(steps: Lines, evals: Lines, alarms: Lines, offset: int) -> list[Drawn]:
@@ -62,7 +66,8 @@ def mix(steps: Lines, offset: int) -> Drawn | None:
 
 
 def _points(lines: Lines, offset: int, key: str) -> list[tuple[float, float]]:
-    return [(float(place(line, offset)), float(line[key])) for line in lines if line.get(key) is not None]
+    points = [(float(place(line, offset)), float(line[key])) for line in lines if line.get(key) is not None]
+    return [] if key in _USUALLY_NOTHING and not any(value for _, value in points) else points
 
 
 def _passes(evals: Lines, offset: int) -> Series:

@@ -17,6 +17,7 @@ from transformers import (
 )
 
 from posttrain.errors import DataError
+from posttrain.inputs.rendering import through_template
 from posttrain.models.inference import inference
 from posttrain.rollouts.choice import Choice, sampler
 from posttrain.rollouts.decode import NotPlain, OnRow, decode, why_not
@@ -71,7 +72,7 @@ def generate(
         One list of `num_samples` completions per prompt, in the order of `prompts`.
 
     Raises:
-        DataError: a prompt has no tokens.
+        DataError: a prompt has no tokens, or the chat template refuses one.
     """
     prompt_ids = tokenize_prompts(tokenizer, prompts, template_kwargs)
     seed = secrets.randbits(63) if seed is None else seed
@@ -133,15 +134,16 @@ def tokenize_prompts(
     conversations through the chat template with the opening of the assistant's turn.
 
     Raises:
-        DataError: a prompt has no tokens.
+        DataError: a prompt has no tokens, or the chat template refuses one.
     """
     if not prompts:
         return []
     if isinstance(prompts[0], str):
         prompt_ids = tokenizer(text=list(prompts))["input_ids"]
     else:
-        prompt_ids = tokenizer.apply_chat_template(
-            conversation=list(prompts),
+        prompt_ids = through_template(
+            tokenizer,
+            list(prompts),
             add_generation_prompt=True,
             tokenize=True,
             return_dict=True,
@@ -149,7 +151,12 @@ def tokenize_prompts(
         )["input_ids"]
     for index, ids in enumerate(prompt_ids):
         if not ids:
-            raise DataError(f"prompt {index} has no tokens: {prompts[index]!r}", expected="at least one token")
+            raise DataError(
+                f"prompt {index} has no tokens: {prompts[index]!r}",
+                expected="at least one token",
+                where="prompts",
+                fix="leave empty prompts out; if none has any, the model's tokenizer is missing or broken",
+            )
     return prompt_ids
 
 

@@ -320,6 +320,7 @@ class Stages:
             self.tokenizer,
             max_length=self.recipe.warmup.max_length,
             template_kwargs=self.recipe.hybrid.template_kwargs,
+            after=self.recipe.hybrid.demonstrations_after,
         )
 
     def _last_checkpoint(self, stage: str) -> Path | None:

@@ -59,7 +59,7 @@ class Scorer:
         ranks: Ranks | None = None,
     ):
         self.rewards = list(rewards)
-        self.pool, self._ranks = pool, ranks
+        self.pool, self.ranks = pool, ranks
         self.names = _unique_names([reward.name for reward in self.rewards])
         self.weights = [reward.weight for reward in self.rewards]
         self.max_error_rate, self.min_seen = max_error_rate, min_seen
@@ -121,15 +121,15 @@ class Scorer:
             ]
             return score_rows(reward, texts, rows, self.pool)
 
-        outcomes = score() if self._ranks is None else self._ranks.together(score)
+        outcomes = score() if self.ranks is None else self.ranks.together(score)
         self._count(index, prompt_texts, texts, outcomes)
         return outcomes
 
     def _gathered(self, values: list[T]) -> list[T]:
         """The values of all processes, in the order of the batch."""
-        if self._ranks is None:
+        if self.ranks is None:
             return values
-        return [value for share in self._ranks.gathered(values) for value in share]
+        return [value for share in self.ranks.gathered(values) for value in share]
 
     def _count(self, index: int, prompts: Sequence[str], texts: Sequence[str], outcomes: Sequence[Outcome]) -> None:
         failed = self._failed[index]
@@ -155,7 +155,7 @@ class Scorer:
                 where=f"reward {self.names[index]!r}",
                 fix="repair the reward for such completions, or raise max_error_rate",
             )
-            error.shared = self._ranks is not None and self._ranks.count > 1
+            error.shared = self.ranks is not None and self.ranks.count > 1
             raise error
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, get_args
 
 from accelerate.utils import DistributedType
 from datasets import Dataset
@@ -12,6 +12,7 @@ from trl import GRPOConfig
 
 from posttrain.controllers import Controller
 from posttrain.errors import ConfigError
+from posttrain.inputs.rendering import After
 from posttrain.recipe.contradictions import TRUNCATED, TRUNCATED_FIX, truncates
 
 
@@ -23,6 +24,9 @@ class HybridConfig(GRPOConfig):
         demonstration_batch_size: Demonstrations per device and micro-batch; `None` takes
             `per_device_train_batch_size`. An SFT step has `gradient_accumulation_steps` such micro-batches.
         demonstration_max_length: Tokens (prompt and completion) kept of a demonstration.
+        demonstrations_after: Where the chat template gives the sampler more than it puts before a completion (reasoning
+            models: an opened `<think>`), `"template"` refuses demonstrations and `"generation_prompt"` puts their
+            completions behind what the sampler is given.
         kl_sample: Share of a step's rollouts on which the KL to the starting policy is measured, at the cost of one
             forward pass without gradient over them; 0 never measures it and keeps no copy of the policy.
         kl_offload: Keep the copy of the starting policy in host memory; it is moved to the device while it scores.
@@ -57,6 +61,9 @@ class HybridConfig(GRPOConfig):
     )
     demonstration_max_length: int | None = field(
         default=1024, metadata={"help": "Tokens kept of a demonstration, prompt and completion together."}
+    )
+    demonstrations_after: str = field(
+        default="template", metadata={"help": "What demonstrations stand behind: template or generation_prompt."}
     )
     kl_sample: float = field(
         default=0.25, metadata={"help": "Share of rollouts on which the KL to the starting policy is measured."}
@@ -101,6 +108,13 @@ class HybridConfig(GRPOConfig):
         super().__post_init__()
         if self.demonstration_batch_size is None:
             self.demonstration_batch_size = self.per_device_train_batch_size
+        if self.demonstrations_after not in get_args(After):
+            raise ConfigError(
+                repr(self.demonstrations_after),
+                expected=" or ".join(get_args(After)),
+                where="demonstrations_after",
+                fix="generation_prompt puts completions behind what the sampler is given",
+            )
         if not 0.0 <= self.kl_sample <= 1.0:
             raise ConfigError(f"{self.kl_sample}", expected="a share between 0 and 1", where="kl_sample")
 

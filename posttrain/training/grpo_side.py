@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -35,6 +36,7 @@ from posttrain.rollouts.sampling import EVALUATIONS
 from posttrain.rollouts.seeded import SeededRollouts
 from posttrain.scoring.ahead import ScoringAhead
 from posttrain.training.ledger import Recorder, completion_columns, rollout_rows, without_note
+from posttrain.training.spread import unscored, without_spread
 from posttrain.training.streams import Stream
 from posttrain.training.window import kl
 from posttrain.training.window.side import WindowSide
@@ -49,8 +51,13 @@ PRIVATE_NAMES: dict[str, tuple[str, ...]] = {
 }
 """Private methods of GRPOTrainer that are overridden or called here, and their leading parameters."""
 
-PRIVATE_ATTRIBUTES = ("_step", "_buffered_inputs", "_logs", "_tokenizer", "_is_vlm")
+PRIVATE_ATTRIBUTES = ("_step", "_buffered_inputs", "_logs", "_metrics", "_tokenizer", "_is_vlm")
 """Private attributes of a constructed GRPOTrainer that are read or set here."""
+
+UNSCORED = (
+    "none of the {count} completions of step {step} was scored by a reward, so that nothing is learned from them: does "
+    "a reward function forget `return`, or return None for these rows?"
+)
 
 
 class GRPOSide(WindowSide):
@@ -72,6 +79,8 @@ class GRPOSide(WindowSide):
         self._evaluated = (0, 0)  # at which step, and how many rows since
         self._columns: list[dict[str, Any]] = []
         self._looks_at_rollouts = True
+        self._without_spread: float | None = None
+        self._said_unscored = False
         self._last_loaded_step = -1
         self._drawn_ahead: list[dict[str, Any]] | None = None
         self.begin_windows()
@@ -203,7 +212,25 @@ class GRPOSide(WindowSide):
             rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         ends = {*self.eos_token_ids, self._tokenizer.pad_token_id}
         self._columns = completion_columns(self.reward_funcs, completion_ids_list, ends)
+        if self.model.training:
+            self._look_at(rewards)
         return rewards
+
+    def _look_at(self, rewards: torch.Tensor) -> None:
+        """Note how many completions, of all processes, no reward scored, and how many groups have no spread."""
+        share = float(unscored(rewards).float().mean())
+        self._ledger.facts["unscored_share"] = share
+        self._without_spread = without_spread(
+            rewards,
+            self.reward_weights.to(rewards.device),
+            group=self.num_generations,
+            summed=self.multi_objective_aggregation == "sum_then_normalize",
+        )
+        if share == 1.0 and not self._said_unscored:
+            self._said_unscored = True
+            # A run silences TRL, which tells of one such completion, and has alarms instead
+            if self.ranks.is_main and logging.getLogger("trl").isEnabledFor(logging.WARNING):
+                warnings.warn(UNSCORED.format(count=len(rewards), step=self.state.global_step + 1), stacklevel=2)
 
     def _generate_and_score_completions(self, inputs):
         if self.use_vllm:
@@ -211,6 +238,8 @@ class GRPOSide(WindowSide):
         with self._ahead.batch(inputs):
             output = super()._generate_and_score_completions(inputs)
         if self.model.training:
+            if self._without_spread is not None:  # TRL has appended its own count just now
+                self._metrics["train"]["frac_reward_zero_std"][-1] = self._without_spread
             self._rollouts += self.args.generation_batch_size
             self._record_completions()
             if self._start is not None:

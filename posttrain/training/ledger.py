@@ -171,6 +171,7 @@ def step_record(step: int, mix: Mix, signals: Signals, ledger: Ledger, seen: Map
         },
         "reward_std": seen.get("reward_std"),
         "zero_std_share": seen.get("frac_reward_zero_std"),
+        "unscored_share": ledger.facts.get("unscored_share"),
         "entropy": _first(ledger.mean("entropy"), seen.get("entropy")),
         "clip_ratio": _first(ledger.mean("clip_ratio"), seen.get("clip_ratio/region_mean")),
         "trained_rows": ledger.mean("trained_rows"),

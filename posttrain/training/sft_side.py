@@ -151,5 +151,9 @@ def _tokenized(demonstrations: Any, tokenizer: Any, args: HybridConfig) -> Any:
     if len(rows) and {"input_ids", "labels"} <= set(rows[0]):
         return rows
     return tokenize_demonstrations(
-        rows, tokenizer, max_length=args.demonstration_max_length, template_kwargs=args.chat_template_kwargs
+        rows,
+        tokenizer,
+        max_length=args.demonstration_max_length,
+        template_kwargs=args.chat_template_kwargs,
+        after=args.demonstrations_after,  # type: ignore[arg-type]
     )

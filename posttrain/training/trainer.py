@@ -27,7 +27,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from transformers import TrainerCallback
 
-from posttrain.controllers import SASR, Controller, Mix, Signals, State, check_mix
+from posttrain.controllers import Controller, Mix, Signals, State, check_mix
 from posttrain.models.snapshot import copy_policy
 from posttrain.packing.scores import install, supports
 from posttrain.processes.drift import facts_of
@@ -38,6 +38,7 @@ from posttrain.rollouts.seeded import seeded_rollouts
 from posttrain.scoring.ahead import ScoringAhead
 from posttrain.training.checkpoints.hybrid import HybridCheckpoints
 from posttrain.training.config import HybridConfig, check_arguments, check_engine_arguments, check_model
+from posttrain.training.given import Failures, check_alike, check_prompts, check_tokenizer, controller_of, rewards_of
 from posttrain.training.gradnorm import add_gradients, total_norm, whole
 from posttrain.training.ledger import FolderRecorder, Ledger, NewValues, Recorder, step_record
 from posttrain.training.losses import matched_sft_scale
@@ -51,7 +52,7 @@ from posttrain.training.zero import check_zero
 PRIVATE_NAMES: dict[str, tuple[str, ...]] = {"_get_grad_norm": ("self", "model", "grad_norm")}
 """Private methods of transformers' Trainer that are overridden here, and their leading parameters."""
 
-PRIVATE_ATTRIBUTES = ("_metrics", "_tokenizer")
+PRIVATE_ATTRIBUTES = ("_is_vlm", "_metrics", "_tokenizer")
 """Private attributes of a constructed GRPOTrainer that are read or set here."""
 
 
@@ -60,10 +61,12 @@ class HybridTrainer(HybridCheckpoints):
 
     Args:
         model, reward_funcs, args, train_dataset, *more, **kwargs: As for `trl.GRPOTrainer`; `args` is a
-            `HybridConfig`, `train_dataset` has a `prompt` and the columns that the rewards take.
+            `HybridConfig`, `train_dataset` has a `prompt` and the columns that the rewards take. Beside TRL's
+            reward functions, which take a batch, those of one completion, `score(completion, *, answer, **row)`, are
+            taken as in a recipe: in worker processes under its default limits.
         demonstrations: Rows with `prompt` and `completion`, text or messages; or tokenised rows with `input_ids` and
             `labels`. They need not share prompts with `train_dataset`.
-        controller: Decides each step's mix. Defaults to `SASR()`.
+        controller: Decides each step's mix, or the name of one that does with its defaults. Defaults to `SASR()`.
         g_warmup: Norm of the SFT gradient at the end of the warm-up. If the controller needs it and it is `None`, it
             is measured on a few batches before the first step.
         recorder: Takes every step's record and sampled rollouts. Defaults to `steps.jsonl` and `completions/` in
@@ -74,6 +77,7 @@ class HybridTrainer(HybridCheckpoints):
 
     Raises:
         ConfigError: Arguments that contradict each other, before anything is trained.
+        DataError, RewardError: Rows or rewards that cannot be trained on.
     """
 
     def __init__(
@@ -84,7 +88,7 @@ class HybridTrainer(HybridCheckpoints):
         train_dataset: Dataset | None = None,
         *more: Any,
         demonstrations: Any = None,
-        controller: Controller | None = None,
+        controller: Controller | str | None = None,
         g_warmup: float | None = None,
         recorder: Recorder | None = None,
         engine: Engine | None = None,
@@ -92,15 +96,20 @@ class HybridTrainer(HybridCheckpoints):
         **kwargs: Any,
     ):
         args = HybridConfig(output_dir="hybrid") if args is None else args
-        self.controller: Controller = SASR() if controller is None else controller
+        self.controller = controller_of(controller)
         check_arguments(args, train_dataset, demonstrations, self.controller)
         check_engine_arguments(args, kwargs)
+        check_tokenizer(model, kwargs.get("processing_class") or more[1:2])
+        reward_funcs, scorer = rewards_of(reward_funcs, train_dataset.column_names, kwargs)
         uses_vllm, args.use_vllm = args.use_vllm, False  # GRPOTrainer would start an engine of its own
         try:
             super().__init__(model, reward_funcs, args, train_dataset, *more, **kwargs)
         finally:
             args.use_vllm = uses_vllm
         self.use_vllm = uses_vllm
+        if not self._is_vlm:
+            check_prompts(self.train_dataset, self._tokenizer, args.chat_template_kwargs or {})
+            check_alike(self.train_dataset, demonstrations or ())
         if args.max_steps <= 0:
             args.max_steps = self._steps_for_epochs(args.num_train_epochs)
 
@@ -126,6 +135,9 @@ class HybridTrainer(HybridCheckpoints):
                 accelerator=self.accelerator,
             )
         self.ranks = Ranks.of(self.accelerator)
+        if scorer is not None:
+            scorer.ranks = self.ranks
+        self._failures = Failures(scorer)
         measures_kl = args.kl_sample > 0 and self.controller.shares()[1]
         check_model(self, measures_kl=measures_kl)
         check_zero(self, measures_kl=measures_kl, g_warmup=g_warmup)
@@ -277,6 +289,7 @@ class HybridTrainer(HybridCheckpoints):
                 self._metrics["train"][f"hybrid/{name}"].append(record[name])
         if signals.kl is not None:
             self._metrics["train"]["hybrid/kl"].append(signals.kl)
+        self._failures.say(self.state.global_step)
         self.record(lambda recorder: recorder.step(self.last_record))
         if self.args.compare_ranks_every and self.state.global_step % self.args.compare_ranks_every == 0:
             self.compare_ranks()

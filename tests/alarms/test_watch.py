@@ -51,6 +51,24 @@ def noise(step, seed):
 
 
 TROUBLES = {
+    "unscored": (
+        lambda step: {"unscored_share": 0.3, "zero_std_share": 0.3, "sampled": {"dead_unscored": 0.25}},
+        "problem",
+        "30% of the completions .* were scored by no reward, 25% of the groups have no score at all",
+        "forget `return`.*posttrain rewards check",
+    ),
+    "unscored-all": (
+        lambda step: {
+            "unscored_share": 1.0,
+            "zero_std_share": 1.0,
+            "reward": None,
+            "rewards": {},
+            "sampled": {"dead_unscored": 1.0, "dead_wrong": 0.0, "dead_right": 0.0},
+        },
+        "problem",
+        "100% of the completions .* were scored by no reward",
+        "name a reward in `rewards` that applies",
+    ),
     "dead_groups-wrong": (
         lambda step: {"zero_std_share": 0.85, "sampled": {"dead_right": 0.0, "dead_wrong": 0.85}},
         "warning",
@@ -180,7 +198,7 @@ def test_each_trouble_raises_its_alarm_and_no_other(name):
     assert lines[0]["change"] == "began"
     assert re.search(evidence, lines[0]["evidence"]), lines[0]
     assert re.search(advice, lines[0]["advice"]), lines[0]
-    assert (1 if name.endswith("probe") else 5) <= lines[0]["step"] <= 30
+    assert (1 if name.endswith(("probe", "all")) else 5) <= lines[0]["step"] <= 30
     assert len(lines) <= 5, "once, and again only when it got markedly worse"
 
 

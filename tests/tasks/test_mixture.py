@@ -131,7 +131,7 @@ def test_a_reward_of_a_column_that_one_file_has_applies_there(twice_file: Path) 
     def units(completion: str, *, unit: int) -> float:
         return 1.0
 
-    recipe = load_recipe(twice_file)
+    recipe = load_recipe(twice_file, ["rewards=[math_answer]"])
     (*_, reward) = load_rewards(recipe, load_data(recipe), [units])
     assert reward.tasks == {"products"}
 
@@ -169,6 +169,7 @@ def needs_what_nobody_has(completion: str, *, colour: str) -> float:
 
 def test_a_reward_applies_where_its_columns_are(recipe_file: Path) -> None:
     """The other task's rows have the column, too, for a table needs it; but there it is empty."""
+    recipe_file.write_text(RECIPE + "rewards: [knights_knaves]\n")
     recipe = load_recipe(recipe_file)
     data = load_data(recipe)
     (*_, reward) = load_rewards(recipe, data, [needs_a_sum])

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from posttrain.errors import ConfigError, DataError, RewardError
+from posttrain.inputs.applying import Tried, as_seen, idle_rewards, uses_rewards
 from posttrain.inputs.data import fit_to_model, tokenize_demonstrations
 from posttrain.planning.smoke.recipe import characters
 from posttrain.recipe.recipe import Recipe
 from posttrain.rollouts.transformers import tokenize_prompts
 from posttrain.scoring.pool import RewardPool
-from posttrain.scoring.score import Reward
+from posttrain.scoring.score import Outcome, Reward
 from posttrain.scoring.scorer import message_text
 from posttrain.tasks import TaskData
 
@@ -27,42 +28,48 @@ def check_rewards(recipe: Recipe, rewards: Sequence[Reward], data: TaskData) -> 
         What was scored, in words, and which failures the run would put up with.
 
     Raises:
-        RewardError: A reward fails on a demonstration's own completion, or more often than `scoring.max_error_rate`.
+        RewardError: A reward fails on a demonstration's own completion, or more often than `scoring.max_error_rate`; or
+            none scores any demonstration of some rows.
     """
     gold = [(row, message_text(row["completion"])) for row in _spread(data.demonstrations)]
     others = [(row, "") for row in _spread([*data.train, *data.eval])]
     others += [(row, message_text(row["prompt"])) for row in _spread([*data.train, *data.eval], SCORED // 10)]
     limits = recipe.scoring.model_dump(include={"workers", "time_limit_s", "memory_limit_mb"})
-    notes = []
+    notes, tried = [], []
     with RewardPool(rewards, **limits) as pool:
         for index, reward in enumerate(rewards):
             if reward.style == "trl":  # it wants a run's groups, token ids and state, which the training below gives it
                 notes.append(f"{reward.name}: TRL-style, called by the training only")
+                tried.append(Tried.of(reward, []))
                 continue
-            _check(reward, index, pool, gold, most=0.0, what="demonstrations")
-            notes += _check(
+            outcomes, _ = _check(reward, index, pool, gold, most=0.0, what="demonstrations")
+            tried.append(Tried.of(reward, outcomes))
+            _, failures = _check(
                 reward, index, pool, others, most=recipe.scoring.max_error_rate, what="rows without an answer"
             )
+            notes += failures
+    for alone, error in idle_rewards(tried) if uses_rewards(recipe) else ():
+        if alone:
+            raise error
+        notes.append(f"{error.where}: {error.seen}")
     names = ", ".join(reward.name for reward in rewards)
     return [f"{names} on {len(gold)} demonstrations and {len(others)} rows without an answer", *notes]
 
 
 def _check(
     reward: Reward, index: int, pool: RewardPool, pairs: Sequence[tuple[dict[str, Any], str]], *, most: float, what: str
-) -> list[str]:
+) -> tuple[list[Outcome], list[str]]:
+    """The outcomes of the rows that the reward is for, and in words which failures the run would put up with."""
     pairs = [(row, text) for row, text in pairs if reward.applies_to(row)]
-    rows = [
-        {**{key: value for key, value in row.items() if key != "completion"}, "prompt": message_text(row["prompt"])}
-        for row, _ in pairs
-    ]
+    rows = [as_seen(row) for row, _ in pairs]
     outcomes = pool.score(index, [text for _, text in pairs], rows)
     failed = [place for place, outcome in enumerate(outcomes) if outcome.error]
     if not failed:
-        return []
+        return outcomes, []
     first = failed[0]
     seen = f"it failed on {len(failed)} of {len(pairs)} {what}, the first time by: {outcomes[first].error}"
     if len(failed) <= most * len(pairs):
-        return [f"{reward.name}: {seen}"]
+        return outcomes, [f"{reward.name}: {seen}"]
     raise RewardError(
         f"{seen}\n  that row: {_shortened(rows[first])}\n  its completion: {pairs[first][1][:300]!r}",
         expected=f"a score or None of each; a run stops above {most:.0%}" if most else "a score or None of each",
@@ -106,7 +113,12 @@ def check_rows(recipe: Recipe, data: TaskData, tokenizer: Any, config: Any) -> L
     try:
         tokens = [len(ids) for ids in tokenize_prompts(tokenizer, [row["prompt"] for row in prompts], template_kwargs)]
         whole = (
-            tokenize_demonstrations(demonstrations, tokenizer, template_kwargs=template_kwargs)
+            tokenize_demonstrations(
+                demonstrations,
+                tokenizer,
+                template_kwargs=template_kwargs,
+                after=recipe.hybrid.demonstrations_after,
+            )
             if demonstrations
             else []
         )

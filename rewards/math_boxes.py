@@ -30,7 +30,8 @@ def last_boxed(text: str) -> str | None:
 
 
 def _with_those_before(text: str, boxes: list[re.Match[str]], start: int, content: str) -> str:
-    contents, names = [content], []
+    contents: list[str] = [content]
+    names: list[str] = []
     for box in reversed(boxes[-_MOST_TOGETHER:]):
         end = _end(text, box.end())
         if end is None:

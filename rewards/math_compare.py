@@ -21,6 +21,7 @@ from posttrain.rewards.math_lists import same_list, without_name
 from posttrain.rewards.math_names import EQUALS, NAME
 from posttrain.rewards.math_numbers import plain_number, same_number
 from posttrain.rewards.math_pair import readings
+from posttrain.rewards.math_parameters import ranges_differ, renamings
 from posttrain.rewards.math_regions import region, same_region
 from posttrain.rewards.math_shape import DOTS, shape
 from posttrain.rewards.math_statements import opposed
@@ -106,7 +107,9 @@ def _same(gold: str, said: str) -> bool:
     gold, said = in_signs(gold, said)
     golds, saids = approximate(gold), approximate(said)
     # Of what is said, 'A ≈ B' is A: two different answers are none. Gold gives both as right.
-    return any(_same_whole(*alike(one, saids[0])) for one in golds)
+    if any(ranges_differ(one, saids[0]) for one in golds):
+        return False
+    return any(_same_whole(*alike(one, other)) for one in golds for other in [saids[0], *renamings(one, saids[0])])
 
 
 def approximate(text: str) -> list[str]:

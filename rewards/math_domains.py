@@ -9,8 +9,8 @@ _TRIGGER = re.compile(
 )
 _OPENED = re.compile(r"\\text\s?\{([^{}]*)\}")
 _EXCEPT = re.compile(
-    r"^(?:(?:the )?set of )?(?:all |every |any )?(?:real )?(?:numbers?|reals?|values?|\\mathbb ?\{? ?R ?\}?|x)(?: (?:of )?x)?"
-    r",? ?"
+    r"^(?:(?:the )?set of )?(?:all |every |any )?(?:real )?(?:numbers?|reals?|values?|\\mathbb ?\{? ?R ?\}?|x)"
+    r"(?: (?:of )?x)?,? ?"
     r"(?:except(?: for)?|excluding|other than|but|not equal to)\s+(?P<out>[^A-Za-z].*|\\.*|x ?=.*)$",
     re.IGNORECASE,
 )

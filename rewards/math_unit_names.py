@@ -24,6 +24,8 @@ NOT_UNITS = frozenset(_NOT_UNITS.split())
 _TABLE = """
 dollar | | dollar usd buck | dollar | 1
 cent | | cent penny pennies | dollar | 1/100
+dime | | dime | dollar | 1/10
+nickel | | nickel | dollar | 1/20
 euro | | euro eur | euro | 1
 yen | | yen jpy | yen | 1
 yuan | | yuan rmb cny 元 | yuan | 1

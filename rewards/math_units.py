@@ -210,7 +210,8 @@ def ratio(one: str, other: str) -> Fraction | None:
     """How many of the other unit one unit is, as 60 for `hour` and `minute`; None when they measure other things."""
     sizes = []
     for name in (one, other):
-        size, measured = Fraction(1), {}
+        size = Fraction(1)
+        measured: dict[str, int] = {}
         for part in name.split():
             unit, _, power = part.partition("^")
             if unit not in SIZES:

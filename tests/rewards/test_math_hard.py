@@ -48,6 +48,17 @@ RIGHT = {
         (r"\text{increasing on } (0,2)", "(0,2)"),
         ("[2,4]", r"2\le f(x)\le4"),
     ],
+    "constants and parameters": [
+        ("y=Ce^{2x}", "y=Ae^{2x}"),
+        ("C_1e^x+C_2e^{-x}", "Ae^x+Be^{-x}"),
+        ("C_1e^x+C_2e^{-x}", "C_2e^x+C_1e^{-x}"),
+        ("y = C_1 + C_2 x", "y = c_1 + c_2 x"),
+        (r"(3t,-2t,t), t\in\mathbb{R}", r"(3s,-2s,s), s\in\mathbb{R}"),
+        (r"(3t,-2t,t), t\in\mathbb{R}", "(3s,-2s,s)"),
+        (r"n=6k, k\in\mathbb{N}", r"n=6m, m\in\mathbb{N}"),
+        (r"k\pi, k\in\mathbb{Z}", r"n\pi, n\in\mathbb{Z}"),
+    ],
+    "coins": [("4 dimes", "40 cents"), ("4 dimes", "4")],
 }
 WRONG = {
     "counted parts": [
@@ -94,6 +105,18 @@ WRONG = {
         (r"\text{increasing on } (0,2)", "[0,2]"),
         ("[2,4]", r"2\le f(x)<4"),
     ],
+    "constants and parameters": [
+        ("y=Ce^{2x}", "y=Ae^{3x}"),
+        ("C_1e^x+C_2e^{-x}", "Ae^x+Ae^{-x}"),
+        ("C_1e^x+C_2e^{-x}", "Ae^x+Be^{x}"),
+        (r"(3t,-2t,t), t\in\mathbb{R}", "(3s,2s,s)"),
+        (r"(3t,-2t,t), t\in\mathbb{R}", "(3e,-2e,e)"),
+        (r"(3t,-2t,t), t\in\mathbb{R}", "(3s,-2r,s)"),
+        (r"k\pi, k\in\mathbb Z", r"k\pi, k\in\mathbb N"),
+        (r"x\in\mathbb{R}", r"y\in\mathbb{R}"),
+        ("Ax+By=D", "Bx+Ay=D"),
+    ],
+    "coins": [("4 dimes", "4 dollars"), ("4 nickels", "4 dimes")],
 }
 
 

@@ -217,8 +217,8 @@ class _Maker:
             rewards = load_rewards(self.recipe, data)
             load_judges(self.recipe, data, rewards)
             if uses_rewards(self.recipe):
-                for alone, error in idle_rewards(try_rewards(self.recipe, rewards, data)):
-                    self._found("problem" if alone else "warning", "rewards", error)
+                for alone, idle in idle_rewards(try_rewards(self.recipe, rewards, data)):
+                    self._found("problem" if alone else "warning", "rewards", idle)
         except PosttrainError as error:
             self._problem("rewards", error)
         return data

@@ -25,10 +25,11 @@ def judge_of(line: Line, recipe: Line) -> dict[str, Any] | None:
     task = recipe.get("task")
     parts = (task.get("tasks") or [task]) if isinstance(task, dict) else []
     own = [str(part.get("name")) for part in parts]
-    if not own or not all(getattr(TASKS.get(name), "reward", None) for name in own):
+    judging = [getattr(TASKS.get(name), "reward", None) for name in own]
+    if not own or not all(judging):
         return None
     routed = [{"tasks": [name]} if len(own) > 1 else {} for name in own]
-    rewards = [{"name": TASKS[name].reward, "weight": 1.0} | more for name, more in zip(own, routed, strict=True)]
+    rewards = [{"name": name, "weight": 1.0} | more for name, more in zip(judging, routed, strict=True)]
     return {"rewards": rewards, "threshold": 1.0}
 
 

@@ -221,7 +221,7 @@ def _complete(layer: Layer, path: Path) -> None:
 def _reward_files(layer: Layer, strays: Mapping[str, str]) -> Iterable[ConfigError]:
     """What is wrong with the files of the rewards, those that train and those that judge."""
     evaluate = layer.data.get("evaluate")
-    lists = {("rewards",): layer.data.get("rewards")}
+    lists: dict[tuple[str | int, ...], Any] = {("rewards",): layer.data.get("rewards")}
     lists["evaluate", "reward"] = evaluate.get("reward") if isinstance(evaluate, dict) else None
     named = [
         ((*key, index, "path"), reward["path"])

@@ -100,6 +100,7 @@ class HybridTrainer(HybridCheckpoints):
         check_arguments(args, train_dataset, demonstrations, self.controller)
         check_engine_arguments(args, kwargs)
         check_tokenizer(model, kwargs.get("processing_class") or more[1:2])
+        assert train_dataset is not None  # as check_arguments has made sure
         reward_funcs, scorer = rewards_of(reward_funcs, train_dataset.column_names, kwargs)
         uses_vllm, args.use_vllm = args.use_vllm, False  # GRPOTrainer would start an engine of its own
         try:

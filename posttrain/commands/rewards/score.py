@@ -194,8 +194,8 @@ def _called(reward: Reward, batch: Sequence[Line], completion_column: str) -> li
     rows = [{key: value for key, value in line.row.items() if key != completion_column} for line in batch]
     said = [line.row[completion_column] for line in batch]
     completions = [[one] if isinstance(one, Mapping) else one for one in said]
-    ids = [row.get("completion_ids") for row in rows]
-    there = None if any(one is None for one in ids) else ids
+    ids = [row["completion_ids"] for row in rows if row.get("completion_ids") is not None]
+    there = ids if len(ids) == len(rows) else None
     return call_as_a_run(reward, [row.get("prompt", "") for row in rows], completions, rows, there)
 
 

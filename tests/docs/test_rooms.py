@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import runpy
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,16 @@ def test_a_door_says_what_other_rooms_import(room):
     assert len(said) > 80, "a door says what its room is for, and what never belongs there"
     sentence = re.search(r"Other rooms import: ([^.]*(?:\.\w[^.]*)*)\.$", said, re.MULTILINE)
     assert set(re.findall(r"`([\w.]+)`", sentence[1] if sentence else "")) == imported_from_outside()[room]
+
+
+def test_every_folder_is_in_the_wheel():
+    listed = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"][
+        "packages"
+    ]
+    folders = {
+        ".".join(("posttrain", *file.parent.relative_to(PACKAGE).parts)) for file in PACKAGE.rglob("__init__.py")
+    }
+    assert folders | {"posttrain.rewards", "posttrain.shipped_recipes"} == set(listed)
 
 
 def test_hardly_anything_stands_at_the_top():

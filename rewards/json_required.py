@@ -8,7 +8,7 @@ from itertools import zip_longest
 from typing import Any, Protocol, TypeAlias
 
 from posttrain.rewards.json_schema import CheckedSchema
-from posttrain.rewards.json_values import ArrayOrder, key, matched
+from posttrain.rewards.json_values import ArrayOrder, key, paired
 
 Place: TypeAlias = tuple[Any, ...]
 """A keyword of the schema: the `id` of its sub-schema, the keyword and, of `required`, the key."""
@@ -212,6 +212,7 @@ class Judge:
         pairs = zip_longest(here[:start], there[:start], fillvalue=MISSING)
         yield from ((child, *pair) for child, pair in zip(first, pairs, strict=False))
         if isinstance(rest, dict):
-            equal, rest_there, rest_here = matched(there[start:], here[start:], self.order)
-            yield from ((rest, item, item) for item in equal)
-            yield from ((rest, *pair) for pair in zip_longest(rest_here, rest_there, fillvalue=MISSING))
+            pairs, only_here, only_there = paired(there[start:], here[start:], self.order)
+            yield from ((rest, item, wanted) for wanted, item in pairs)
+            yield from ((rest, item, MISSING) for item in only_here)
+            yield from ((rest, MISSING, wanted) for wanted in only_there)

@@ -12,7 +12,7 @@ After the hierarchy of RL-Struct (arXiv 2512.00319), whose weights are not publi
 
 So, with these weights: no JSON < a key missing < the right keys with any wrong value < the right values with text
 around < the right values alone, however many keys there are. An item fewer than the gold has is keys missing, too, and
-nothing that is taken away from the gold earns more when more is taken.
+taking more away from the gold earns no more, as long as the items of an array can be told apart.
 
 Only 1 is a pass. What knows nothing of the text still earns the parts that don't ask about it: any other JSON value
 alone, such as `5`, about 0.2 (`parses` and `only_json`); `{}` about 0.3, more when little is required; an object made

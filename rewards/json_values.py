@@ -49,7 +49,7 @@ def _compared(gold: Any, said: Any, order: ArrayOrder) -> tuple[int, int]:
         pairs = [(gold[name], part) for name, part in said.items() if name in gold]
         others = [part for name, part in said.items() if name not in gold]
     elif isinstance(gold, list) and isinstance(said, list) and gold and said:
-        pairs, others = paired(gold, said, order)
+        pairs, others, _ = paired(gold, said, order)
     elif key(gold, order) == key(said, order):
         return 1, 1
     else:
@@ -58,8 +58,8 @@ def _compared(gold: Any, said: Any, order: ArrayOrder) -> tuple[int, int]:
     return sum(shared for shared, _ in found), sum(count for _, count in found) + sum(map(leaves, others))
 
 
-def paired(gold: list[Any], said: list[Any], order: ArrayOrder) -> tuple[list[tuple[Any, Any]], list[Any]]:
-    """Which items of two arrays are compared with one another, and the items of `said` that are with none.
+def paired(gold: list[Any], said: list[Any], order: ArrayOrder) -> tuple[list[tuple[Any, Any]], list[Any], list[Any]]:
+    """Which items of two arrays are compared with one another, the rest of `said`, and the rest of the gold.
 
     In any order, equal items go together first. The others go together by their index; where one array is shorter, its
     items go to those of the longer one, in their order, with which they share most, so that one item left out does not
@@ -67,15 +67,16 @@ def paired(gold: list[Any], said: list[Any], order: ArrayOrder) -> tuple[list[tu
     """
     equal, gold, said = matched(gold, said, order)
     same = [(item, item) for item in equal]
-    if len(gold) == len(said) or len(gold) * len(said) == 0 or leaves(gold) * leaves(said) > _MOST_COMPARED:
-        return same + list(zip(gold, said, strict=False)), said[len(gold) :]
+    few = min(len(gold), len(said))
+    if len(gold) == len(said) or not few or leaves(gold) * leaves(said) > _MOST_COMPARED:
+        return same + list(zip(gold, said, strict=False)), said[few:], gold[few:]
     short, long = sorted((gold, said), key=len)
     places = _embedded(short, long, order)
-    if short is said:
-        return same + [(long[place], item) for item, place in zip(short, places, strict=True)], []
     taken = set(places)
     rest = [item for place, item in enumerate(long) if place not in taken]
-    return same + [(item, long[place]) for item, place in zip(short, places, strict=True)], rest
+    if short is said:
+        return same + [(long[place], item) for item, place in zip(short, places, strict=True)], [], rest
+    return same + [(item, long[place]) for item, place in zip(short, places, strict=True)], rest, []
 
 
 def _embedded(short: list[Any], long: list[Any], order: ArrayOrder) -> list[int]:

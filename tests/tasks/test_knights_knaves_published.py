@@ -54,10 +54,13 @@ def only_demonstration(path, **options):
 
 def test_a_published_row_keeps_its_columns_and_its_chain_of_thought(tmp_path):
     row = only_demonstration(save(tmp_path, puzzle()))
-    kept = {column: value for column, value in puzzle().items() if column not in ("index", "solution_text")}
+    kept = puzzle()
     assert {column: row[column] for column in kept} == kept
     assert row["people"] == 2
     assert row["prompt"].startswith(kept["quiz"] + "\n")
+    reserved = only_demonstration(save(tmp_path, puzzle(task="x", prompt="y", completion="z", unit="km")))
+    assert (reserved["prompt"], reserved["completion"], reserved["unit"]) == (row["prompt"], row["completion"], "km")
+    assert "task" not in reserved
     assert row["prompt"].endswith("(1) NAME is a pioneer")
     assert row["completion"] == (
         "<think>Head.\nFirst step.\nSecond step.\nFoot.</think>\n"

@@ -133,6 +133,11 @@ def test_settings_that_contradict(settings: dict[str, Any]) -> None:
         task(**settings)
 
 
+def test_in_python_a_path_alone_will_do(tmp_path: Path) -> None:
+    path = write(tmp_path / "rows.jsonl", sums(10))
+    assert Rows(path=path, eval_path=[path]) == task(path=[{"file": path, "weight": 1}], eval_path=path)  # type: ignore[arg-type]
+
+
 def test_a_template_puts_any_cell_into_words() -> None:
     cells = {"a": 1.5, "b": True, "c": ["x", {"y": 1}], "d": "{a}", "e": "\\1"}
     assert Template("{a} {b} {c} {d} {e}", "task.prompt").fill(cells) == '1.5 true ["x", {"y": 1}] {a} \\1'

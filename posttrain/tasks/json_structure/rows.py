@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 from posttrain.errors import DataError
+from posttrain.tasks.columns import own_columns
 from posttrain.tasks.json_structure.generate import Record, Split, canonical, is_held_out
 from posttrain.tasks.row_files import BadRow, each_row
 
@@ -141,7 +142,7 @@ def _own_row(given: Mapping[str, Any], prompt: Prompt) -> Row | str:
     if wrong:
         return wrong
     own = given["prompt"] if said[0] == "prompt" else prompt_text(given["text"], json.loads(as_text["schema"]), prompt)
-    columns = {name: value for name, value in given.items() if name not in ("prompt", "completion")}
+    columns = own_columns(given)
     return {"prompt": own, **columns, **as_text, "difficulty": difficulty}
 
 

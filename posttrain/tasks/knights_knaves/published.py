@@ -2,8 +2,8 @@
 
 The form is that of `K-and-K/knights-and-knaves` and its perturbations (arXiv 2410.23123). Needed: `quiz`, `names`,
 `solution` (True = knight). Used when there: `knight_knave` (the role words), `solution_text_format`, `statements`,
-`cot_head`, `cot_repeat_steps`, `cot_foot`. Other columns are left out. Every puzzle that has its `statements` is
-solved, and must have its `solution` as the only one.
+`cot_head`, `cot_repeat_steps`, `cot_foot`. Other columns are kept for rewards of one's own. Every puzzle that has its
+`statements` is solved, and must have its `solution` as the only one.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from posttrain.errors import DataError
+from posttrain.tasks.columns import own_columns
 from posttrain.tasks.knights_knaves.generate import Split
 from posttrain.tasks.knights_knaves.logic import Statements, parse_statements, solve, structure
 from posttrain.tasks.knights_knaves.rows import Row
 from posttrain.tasks.knights_knaves.text import DEFAULT_ROLES, complete_roles, solution_text
 
+_READ = ("cot_head", "cot_repeat_steps", "cot_foot")  # together or not at all
 _READERS = (".jsonl", ".json", ".parquet")
 
 
@@ -136,7 +138,7 @@ def checked_row(row: Any, where: str) -> Row:
         if not _is_list(steps, str):
             raise DataError(f"{steps!r}", expected="a list of texts", where=f"{where} column cot_repeat_steps")
         checked |= {"cot_head": row.get("cot_head"), "cot_repeat_steps": steps, "cot_foot": row.get("cot_foot")}
-    return checked
+    return {**{name: value for name, value in own_columns(row).items() if name not in _READ}, **checked}
 
 
 def _is_list(value: Any, kind: type, people: int | None = None) -> bool:

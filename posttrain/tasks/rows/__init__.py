@@ -51,6 +51,10 @@ def _files(value: Any) -> Any:
     return [{"file": one} if isinstance(one, str) else one for one in value] if isinstance(value, list) else value
 
 
+def _own_file(value: Any) -> OwnFile:
+    return OwnFile(**value) if isinstance(value, Mapping) else value
+
+
 Files = Annotated[list[OwnFile], BeforeValidator(_files)]
 
 
@@ -108,6 +112,9 @@ class Rows:
     slice_by: str | None = None
 
     def __post_init__(self) -> None:
+        for key in ("path", "eval_path"):  # in Python a path alone will do
+            if getattr(self, key) is not None:
+                object.__setattr__(self, key, [_own_file(one) for one in _files(getattr(self, key))])
         if (self.path is None) == (self.dataset is None):
             raise ConfigError(
                 "neither path nor dataset" if self.path is None else "both path and dataset",

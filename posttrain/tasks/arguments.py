@@ -49,3 +49,28 @@ def parse_numbers(value: Any, allowed: range, *, expected: str, where: str) -> l
     if not numbers or not all(number in allowed for number in numbers):
         raise ConfigError(repr(value), expected=expected, where=where)
     return list(dict.fromkeys(numbers))
+
+
+def check_source(task: Any, expected: str) -> None:
+    """Refuse a task that names no source of its rows, or two, or a setting of the other one.
+
+    Args:
+        task: With `path`, `eval_path`, `dataset`, `config` and `eval_split`, each None where it is not given.
+        expected: What the error says it wants, where not exactly one of path and dataset is given.
+
+    Raises:
+        ConfigError: It does.
+    """
+    if (task.path is None) == (task.dataset is None):
+        seen = "neither path nor dataset" if task.path is None else "both path and dataset"
+        raise ConfigError(seen, expected=expected, where="task")
+    for key in ("config", "eval_split"):
+        if task.dataset is None and getattr(task, key) is not None:
+            raise ConfigError(
+                f"{key} without dataset",
+                expected="dataset, which it belongs to",
+                where=f"task.{key}",
+                fix="for files use path and eval_path",
+            )
+    if task.eval_path and task.eval_split:
+        raise ConfigError("both eval_path and eval_split", expected="one of them", where="task.eval_split")

@@ -14,8 +14,9 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
-from posttrain.errors import ConfigError, DataError
+from posttrain.errors import DataError
 from posttrain.tasks import TaskData
+from posttrain.tasks.arguments import check_source
 from posttrain.tasks.columns import left_out, rectangular
 from posttrain.tasks.hub_rows import read_hub
 from posttrain.tasks.math_rows import Columns, MathRow, read_row
@@ -80,22 +81,7 @@ class Math:
     solution_column: str | None = None
 
     def __post_init__(self) -> None:
-        if (self.path is None) == (self.dataset is None):
-            raise ConfigError(
-                "neither path nor dataset" if self.path is None else "both path and dataset",
-                expected="one of them: files of problems, or a data set of the hub such as openai/gsm8k",
-                where="task",
-            )
-        for key in ("config", "eval_split"):
-            if self.dataset is None and getattr(self, key) is not None:
-                raise ConfigError(
-                    f"{key} without dataset",
-                    expected="dataset, which it belongs to",
-                    where=f"task.{key}",
-                    fix="for files use path and eval_path",
-                )
-        if self.eval_path and self.eval_split:
-            raise ConfigError("both eval_path and eval_split", expected="one of them", where="task.eval_split")
+        check_source(self, "one of them: files of problems, or a data set of the hub such as openai/gsm8k")
 
     def load(self, seed: int) -> TaskData:
         """The rows for one seed, the same in every process.

@@ -16,6 +16,7 @@ from pydantic import BeforeValidator, Field
 from posttrain.errors import ConfigError, DataError
 from posttrain.nearest import hint
 from posttrain.tasks import TaskData
+from posttrain.tasks.arguments import check_source
 from posttrain.tasks.columns import rectangular
 from posttrain.tasks.hub_rows import read_hub
 from posttrain.tasks.row_counts import Tally
@@ -115,22 +116,7 @@ class Rows:
         for key in ("path", "eval_path"):  # in Python a path alone will do
             if getattr(self, key) is not None:
                 object.__setattr__(self, key, [_own_file(one) for one in _files(getattr(self, key))])
-        if (self.path is None) == (self.dataset is None):
-            raise ConfigError(
-                "neither path nor dataset" if self.path is None else "both path and dataset",
-                expected="one of them: files of rows, or a data set of the hub",
-                where="task",
-            )
-        for key in ("config", "eval_split"):
-            if self.dataset is None and getattr(self, key) is not None:
-                raise ConfigError(
-                    f"{key} without dataset",
-                    expected="dataset, which it belongs to",
-                    where=f"task.{key}",
-                    fix="for files use path and eval_path",
-                )
-        if self.eval_path and self.eval_split:
-            raise ConfigError("both eval_path and eval_split", expected="one of them", where="task.eval_split")
+        check_source(self, "one of them: files of rows, or a data set of the hub")
         for name in ("prompt", "completion", "system"):
             if getattr(self, name) is not None and name in self.columns:
                 raise ConfigError(

@@ -273,7 +273,7 @@ def while_saving(name: str) -> Callable[[], None]:
 
 
 def _while_saving(name: str) -> None:
-    import posttrain.checkpoints
+    import posttrain.storage.checkpoints
 
     original = posttrain.storage.checkpoints.seal
 

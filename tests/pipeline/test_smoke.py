@@ -266,7 +266,7 @@ def room_for_a_model_only() -> None:
 
 def lose_what_was_written() -> None:
     """A disk that says it has written a checkpoint's optimizer, and has not."""
-    import posttrain.checkpoints
+    import posttrain.storage.checkpoints
 
     original = posttrain.storage.checkpoints.seal
 

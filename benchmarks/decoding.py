@@ -21,7 +21,7 @@ import torch
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from posttrain.models.inference import inference
-from posttrain.rollouts.choice import _Choice, _sampler
+from posttrain.rollouts.choice import Choice, sampler
 from posttrain.rollouts.decode import decode
 from posttrain.rollouts.sampling import Sampling
 from posttrain.rollouts.transformers import _generate, _up_to_the_end
@@ -80,11 +80,11 @@ def compare(model: Any, prompt: int, options: argparse.Namespace) -> str:
     )
 
     def ours(rows: list[list[int]]) -> list[list[int]]:
-        choice = _Choice(_sampler([(0, row) for row in range(len(rows))], sampling, "cpu"))
+        choice = Choice(sampler([(0, row) for row in range(len(rows))], sampling, "cpu"))
         return decode(model, rows, choice, max_new_tokens=options.max_tokens, eos_ids=eos_ids)
 
     def theirs(rows: list[list[int]]) -> list[list[int]]:
-        found = _generate(model, rows, config, _sampler([(0, row) for row in range(len(rows))], sampling, "cpu"))
+        found = _generate(model, rows, config, sampler([(0, row) for row in range(len(rows))], sampling, "cpu"))
         return [_up_to_the_end(row, set(eos_ids))[0] for row in found]
 
     times: dict[Any, list[float]] = {theirs: [], ours: []}

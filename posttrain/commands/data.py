@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from functools import cache, partial
 from typing import Any, get_args
 
 from posttrain.errors import ConfigError
@@ -10,7 +11,20 @@ from posttrain.errors import ConfigError
 
 def add(commands: Any) -> argparse.ArgumentParser:
     """Add the command to a parser's."""
-    parser = commands.add_parser("data", help="write a task's rows as JSON lines", allow_abbrev=False)
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "data", help="write a task's rows as JSON lines", allow_abbrev=False
+    )
+    add_tasks, parse = cache(partial(_add_tasks, parser)), parser.parse_known_args
+
+    def parse_known_args(*args: Any, **kwargs: Any) -> Any:
+        add_tasks()  # not before: their choices are the tasks', for whose imports no other command need wait
+        return parse(*args, **kwargs)
+
+    parser.parse_known_args = parse_known_args  # type: ignore[method-assign]
+    return parser
+
+
+def _add_tasks(parser: argparse.ArgumentParser) -> None:
     tasks = parser.add_subparsers(dest="task", required=True, metavar="TASK")
     for add in (_add_knights_knaves, _add_json_structure):
         task = add(tasks)
@@ -19,7 +33,6 @@ def add(commands: Any) -> argparse.ArgumentParser:
         task.add_argument("--seed", type=int, default=0)
         task.add_argument("--traceback", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
         task.set_defaults(command=_data)
-    return parser
 
 
 def _add_knights_knaves(tasks: Any) -> argparse.ArgumentParser:

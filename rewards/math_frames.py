@@ -14,7 +14,6 @@ from posttrain.rewards.math_signs import STYLES, TEXTS, closing_brace
 _INLINE = re.compile(r"(?<![\\$])(\$\$?)((?:[^$\\]|\\.)+?)\1(?![\d$])", re.DOTALL)
 _DELIMITED = re.compile(r"\\\((?P<round>(?:(?!\\[()]).)+)\\\)|\\\[(?P<square>(?:(?!\\[\[\]]).)+)\\\]", re.DOTALL)
 _STYLED = re.compile(rf"\\(?:{STYLES}|(?P<text>{TEXTS}))\s*(?=\{{)")
-_TRAILING = re.compile(r"(?:\\[ ,;:!]|\\\\|\\(?=$)|[.,;:\s])+$")
 _LEADING = re.compile(r"^(?:\\[ ,;:!]|\s)+")
 _MARKS = ("**", "__", "`", '"', "*", "_")
 _MONEY = {"$": "dollar", "€": "euro", "£": "pound", "¥": "yen", "₹": "rupee", "₽": "ruble", "₩": "won", "₱": "peso"}
@@ -48,7 +47,7 @@ def unframed(text: str) -> Framed:
     words = formula = False
     for _ in range(12):
         before = text
-        text = _LEADING.sub("", _TRAILING.sub("", text))
+        text = _LEADING.sub("", _without_end(text))
         for mark in _MARKS:
             # A mark of two signs may have lost its other end to whoever cut the answer out
             if len(text) > 2 * len(mark) and text.startswith(mark) and text.endswith(mark):
@@ -65,6 +64,15 @@ def unframed(text: str) -> Framed:
         if text == before:
             break
     return Framed(text, words, formula)
+
+
+def _without_end(text: str) -> str:
+    r"""A text without the stops, spaces and spacing commands at its end; a pattern would take the square of its length."""
+    while True:
+        kept = text.rstrip().rstrip(".,;:\\").removesuffix("\\!")
+        if kept == text:
+            return text
+        text = kept
 
 
 def without_delimiters(text: str) -> str:

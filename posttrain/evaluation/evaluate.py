@@ -177,7 +177,13 @@ def evaluate(
     tried = [everything[start : start + samples] for start in range(len(rows), len(everything), samples)]
     failures = [line["error"] for line in everything if line["error"] is not None]
     if len(failures) == len(everything):
-        error = RewardError(f"it failed on all of {len(everything)} completions, the first time by: {failures[0]}")
+        error = RewardError(
+            f"it failed on all of {len(everything)} completions of the evaluation, the first time by: {failures[0]}\n"
+            f"on {everything[0]['completion'][:_SHOWN]!r}",
+            expected="a score of at least one",
+            where="reward " + " and ".join(repr(each.name) for each in judges),
+            fix="repair the reward for such completions, or name another judge in evaluate.reward",
+        )
         error.shared = share.processes > 1
         raise error
     passed = [line["passed"] for line in table]
@@ -195,6 +201,7 @@ def evaluate(
     )
 
 
+_SHOWN = 400  # characters of a completion in an error
 _Answer = tuple[int, int | None, "Completion"]
 """A row's number, a sample's, None of the greedy one, and the completion."""
 

@@ -207,7 +207,8 @@ class GRPOSide(WindowSide):
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
         with self._ledger.clock("score"):
-            if seconds := self._ahead.finish():
+            seconds = self._ahead.finish()
+            if self._ahead.on_row is not None:  # then in every line, also where no worker was done in time
                 self._ledger.seconds["scored_ahead"] += seconds
             rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         ends = {*self.eos_token_ids, self._tokenizer.pad_token_id}

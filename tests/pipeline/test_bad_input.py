@@ -10,6 +10,7 @@ import torch
 from posttrain.storage.checkpoints import is_whole
 from tests.pipeline.runs import assert_same_run, at_step, in_evaluation, lines, no_room, train
 
+JUDGED = "evaluate.reward={name: format}"  # so that the first evaluation does not end a run
 GRPO = ("hybrid.controller.name=grpo_only",)
 
 
@@ -31,6 +32,13 @@ def errors(folder):
 
 def test_a_reward_that_always_raises(folder):
     said = refused(folder, *GRPO, reward("never"), code=1)
+    assert "reward 'never': it failed on all of 8 completions of the evaluation" in said
+    assert "ZeroDivisionError: no completion is good enough" in said
+    assert "\non '" in said, "the completion is shown"
+
+
+def test_a_reward_that_always_raises_in_training(folder):
+    said = refused(folder, *GRPO, reward("never"), JUDGED, code=1)
     assert "reward 'never': 24 of the last 24 completions could not be scored" in said
     assert "24x ZeroDivisionError: no completion is good enough" in said
     assert "\n     on '" in said, "the completion is shown"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 
 from posttrain.controllers import SASR, Alternate, GRPOOnly, Mix, SFTOnly, Static, check_mix
@@ -303,7 +304,7 @@ def test_a_mix_that_cannot_be_carried_out_as_it_reads_is_refused(mix, demonstrat
         check_mix(mix, has_demonstrations=demonstrated)
 
 
-def test_demonstrations_are_rendered_by_the_arguments_that_prompts_are_rendered_by(model, tokenizer, prompts, tmp_path):
+def test_demonstrations_are_rendered_by_the_arguments_that_prompts_are_rendered_by(model, tokenizer, tmp_path):
     tokenizer = copy.deepcopy(tokenizer)
     tokenizer.chat_template = (
         "{% for m in messages %}[{{ m.role[0] }}]{{ m.content }}{% endfor %}"
@@ -314,7 +315,7 @@ def test_demonstrations_are_rendered_by_the_arguments_that_prompts_are_rendered_
         model,
         reward,
         hybrid_args(tmp_path, chat_template_kwargs={"quiet": True}),
-        prompts,
+        Dataset.from_list([{"prompt": chat[0]["prompt"], "answer": "2"}] * 25),
         processing_class=tokenizer,
         demonstrations=chat,
         controller=SFTOnly(),

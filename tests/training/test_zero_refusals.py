@@ -14,6 +14,8 @@ from posttrain.controllers import SASR, Cosine, SFTOnly, Static
 from posttrain.errors import ConfigError, TrainingError
 from posttrain.processes import zero
 from posttrain.recipe.recipe import load_recipe
+from posttrain.recipe.zero import check_recipe
+from posttrain.training import zero as training_zero
 from posttrain.training.trainer import HybridTrainer
 from tests.training.conftest import hybrid_args, reward
 
@@ -28,6 +30,7 @@ def accelerator(stage: int | None = 2, **more):
 def construct(model, tokenizer, prompts, demonstrations, tmp_path, monkeypatch):
     def make(controller, stage=2, *, kl_sample=0.0, **more) -> HybridTrainer:
         monkeypatch.setattr(zero, "stage_of", lambda accelerator: stage)
+        monkeypatch.setattr(training_zero, "stage_of", lambda accelerator: stage)
         return HybridTrainer(
             model=model, reward_funcs=reward, args=hybrid_args(tmp_path, kl_sample=kl_sample), train_dataset=prompts,
             demonstrations=demonstrations, controller=controller, processing_class=tokenizer, **more,
@@ -92,10 +95,10 @@ def test_a_recipe_is_refused_before_its_warm_up(stage, overrides, said, tmp_path
     (tmp_path / "r.yaml").write_text(RECIPE)
     recipe = load_recipe(tmp_path / "r.yaml", overrides)
     if not said:
-        zero.check_recipe(recipe, stage)
+        check_recipe(recipe, stage)
         return
     with pytest.raises(ConfigError) as caught:
-        zero.check_recipe(recipe, stage)
+        check_recipe(recipe, stage)
     assert all(part in str(caught.value) for part in said)
 
 

@@ -67,7 +67,7 @@ def unframed(text: str) -> Framed:
 
 
 def _without_end(text: str) -> str:
-    r"""A text without the stops, spaces and spacing commands at its end; a pattern would take the square of its length."""
+    r"""A text without stops, spaces and spacing commands at its end; a pattern would take the square of its length."""
     while True:
         kept = text.rstrip().rstrip(".,;:\\").removesuffix("\\!")
         if kept == text:

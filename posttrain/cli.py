@@ -14,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from posttrain.commands import ADDERS
 from posttrain.errors import ConfigError, DataError, Interrupted, PosttrainError
+from posttrain.processes.interrupting import as_usual
 from posttrain.processes.launched import processes
 
 EXAMPLES = """examples:
@@ -41,6 +42,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     logging.getLogger("vllm.triton_utils").setLevel(logging.ERROR)  # its CPU build warns in every process
     args = parse(argv)
+    if args.name != "run":  # which has more to load, and minds Ctrl-C itself once it does
+        as_usual()
     try:
         status: int | None = args.command(args)
     except Interrupted as stop:

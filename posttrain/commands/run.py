@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from posttrain.commands.resuming import add_resume
 from posttrain.processes.launched import processes
+
+if TYPE_CHECKING:
+    from posttrain.inputs.gathering import Inputs
+    from posttrain.recipe.recipe import Recipe
 
 
 def add(commands: Any) -> argparse.ArgumentParser:
@@ -30,12 +35,12 @@ def _run(args: argparse.Namespace) -> None:
 
         smoke_command(args, processes=processes())
         return
+    from posttrain.watching.opening import say
+
+    say(f"reading {args.recipe}")
     from posttrain.processes.zero import stage_of_launch
-    from posttrain.recipe.arithmetic import for_processes
-    from posttrain.recipe.contradictions import check
-    from posttrain.recipe.recipe import Recipe, load_recipe
+    from posttrain.recipe.recipe import load_recipe
     from posttrain.recipe.zero import check_recipe
-    from posttrain.rundir.facts import processes_of
 
     def load() -> Recipe:
         recipe = load_recipe(args.recipe, args.overrides)
@@ -43,16 +48,16 @@ def _run(args: argparse.Namespace) -> None:
             check_recipe(recipe, stage)
         return recipe
 
+    inputs = None
     if processes() > 1:
         from posttrain.running.pipeline import join
 
         _, recipe = join(load)
     else:
         recipe = load()
-        # Before torch is loaded; the run checks it, too
-        started_on = None if args.restart else processes_of(Path(recipe.run.dir or "runs/run"))
-        check(for_processes(recipe, started_on or 1, 1))
+        inputs = _looked_at(recipe, args, say)
 
+    say("loading torch, transformers and TRL")
     from posttrain.running.pipeline import run
 
     run(
@@ -60,8 +65,29 @@ def _run(args: argparse.Namespace) -> None:
         resume=True if args.resume else None,  # None: go on if there is something to go on with
         accept_changes=args.accept_changes,
         restart=args.restart,
+        inputs=inputs,
     )
     if processes() > 1:
         from posttrain.processes.ranks import leave
 
         leave()
+
+
+def _looked_at(recipe: Recipe, args: argparse.Namespace, say: Callable[[str], None]) -> Inputs:
+    """Look at all that can be looked at without torch; the run itself checks it, too."""
+    from posttrain.inputs.gathering import gather
+    from posttrain.recipe.arithmetic import for_processes
+    from posttrain.recipe.contradictions import check
+    from posttrain.rundir.facts import processes_of
+    from posttrain.rundir.looking import check_directory
+    from posttrain.watching.tracker_packages import check_installed
+
+    path = Path(recipe.run.dir or "runs/run")
+    started_on = None if args.restart else processes_of(path)
+    check(for_processes(recipe, started_on or 1, 1))
+    check_installed(recipe.run.report_to, where=recipe.where("run.report_to"))
+    check_directory(
+        path, recipe, resume=args.resume, restart=args.restart, accept_changes=args.accept_changes, starting=True
+    )
+    say("loading rows and rewards")
+    return gather(recipe)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from posttrain.recipe.recipe import Recipe
 from posttrain.rollouts.engine import Engine
 from posttrain.rollouts.engines import open_engine
 from posttrain.rollouts.transformers import end_of_sequence_ids, tokenize_prompts
+from posttrain.rollouts.vllm_build import Unserved
 from posttrain.scoring.pool import RewardPool
 from posttrain.scoring.score import Reward
 from posttrain.tasks import TaskData
@@ -34,6 +36,8 @@ class Examiner:
         tokenizer: The policy's.
         on_gpu: Whether the run computes on a GPU.
         ranks: The processes of the run, each of which samples and scores its share.
+        instead: Gives the recipe to go on by, without vLLM, when vLLM cannot serve the model; `None` lets that be an
+            error.
 
     Attributes:
         judges: The rewards that the evaluations are judged by.
@@ -49,7 +53,9 @@ class Examiner:
         *,
         on_gpu: bool,
         ranks: Ranks | None = None,
+        instead: Callable[[Unserved], Recipe] | None = None,
     ):
+        self._instead = instead
         self._recipe, self._data, self._tokenizer, self._on_gpu = recipe, data, tokenizer, on_gpu
         self._ranks = ranks or Ranks()
         self._template_kwargs = recipe.hybrid.template_kwargs
@@ -88,18 +94,23 @@ class Examiner:
             self._close_engine()
         if self._engine is None:
             settings = section.model_dump(exclude={"engine", "overlap", "probe_every", "max_model_length"})
-            self._engine = self._ranks.together(
-                lambda: open_engine(
-                    model,
-                    end_of_sequence_ids(model, self._tokenizer),
-                    max_model_length=section.max_model_length or self._longest(model),
-                    dtype=str(self._dtype).removeprefix("torch."),
-                    seed=self._recipe.run.seed,
-                    trust_remote_code=self._recipe.model.trust_remote_code,
-                    ranks=self._ranks,
-                    **settings,
-                )
+            opened = partial(
+                open_engine,
+                model,
+                end_of_sequence_ids(model, self._tokenizer),
+                max_model_length=section.max_model_length or self._longest(model),
+                dtype=str(self._dtype).removeprefix("torch."),
+                seed=self._recipe.run.seed,
+                trust_remote_code=self._recipe.model.trust_remote_code,
+                ranks=self._ranks,
+                **settings,
             )
+            try:
+                self._engine = self._ranks.together(opened)
+            except Unserved as error:
+                if self._instead is None:
+                    raise
+                self._recipe = self._instead(error)
         return self._engine
 
     @property

@@ -257,6 +257,22 @@ def policy_options(recipe: Recipe, *, on_gpu: bool) -> dict[str, Any]:
     return {key: value for key, value in options.items() if value}
 
 
+def check_folder(source: str | Path, where: str) -> None:
+    """Make sure that what looks like a folder's path leads to one.
+
+    Raises:
+        ConfigError: It does not.
+    """
+    folder = Path(source).expanduser()
+    if _looks_like_a_path(str(source)) and folder.suffix.lower() != GGUF_SUFFIX and not folder.is_dir():
+        raise ConfigError(
+            f"there is no folder {str(source)!r}",
+            expected="a folder with config.json, weights and tokenizer, or a hub id such as owner/name",
+            where=where,
+            fix=f"correct the path; it starts at {Path.cwd()}",
+        )
+
+
 @contextmanager
 def loading(source: str | Path, where: str) -> Iterator[None]:
     """Turn what transformers raises for a model that is not there into an error that names the key.
@@ -268,14 +284,7 @@ def loading(source: str | Path, where: str) -> Iterator[None]:
     Raises:
         ConfigError: There is no such folder, or the block could not load the model.
     """
-    folder = Path(source).expanduser()
-    if _looks_like_a_path(str(source)) and folder.suffix.lower() != GGUF_SUFFIX and not folder.is_dir():
-        raise ConfigError(
-            f"there is no folder {str(source)!r}",
-            expected="a folder with config.json, weights and tokenizer, or a hub id such as owner/name",
-            where=where,
-            fix=f"correct the path; it starts at {Path.cwd()}",
-        )
+    check_folder(source, where)
     try:
         yield
     except PosttrainError:

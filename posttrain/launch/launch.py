@@ -26,11 +26,11 @@ from typing import Any
 from posttrain.errors import ConfigError
 from posttrain.launch.end import run_accelerate
 from posttrain.launch.nodes import Nodes, nodes_of, slurm_host_names
-from posttrain.launch.run_dir import check_directory
 from posttrain.nearest import did_you_mean
 from posttrain.processes.launched import COMMAND, resuming
 from posttrain.recipe.shipped import shipped_folder
 from posttrain.rundir.layout import Layout
+from posttrain.rundir.looking import check_directory
 
 NAMES = ("single", "ddp", "fsdp2", "zero2", "zero3")
 """The configurations that ship, by the name of their file in recipes/accelerate/."""
@@ -133,11 +133,14 @@ def launch(args: Any) -> int:
     Raises:
         ConfigError: What could not run.
     """
+    from posttrain.inputs.gathering import gather
     from posttrain.recipe.arithmetic import for_processes
     from posttrain.recipe.contradictions import check
     from posttrain.recipe.recipe import load_recipe
     from posttrain.recipe.zero import check_recipe
     from posttrain.rundir.facts import processes_of
+    from posttrain.watching.opening import say
+    from posttrain.watching.tracker_packages import check_installed
 
     recipe = load_recipe(args.recipe, args.overrides)
     nodes = nodes_of(args, os.environ, slurm_host_names)
@@ -163,6 +166,10 @@ def launch(args: Any) -> int:
         check_recipe(recipe, int(stage))
     if not args.cpu and per_node > (visible := visible_gpus()):
         _refuse(_too_few_gpus(per_node, visible), args.dry_run)
+    if nodes.rank == 0 and not args.dry_run:
+        check_installed(recipe.run.report_to, where=recipe.where("run.report_to"))
+        say("looking at rows and rewards")  # which each process loads for itself
+        gather(recipe)
     if recipe.rollout.mode == "server" and not args.dry_run and not answers(str(recipe.rollout.server_base_url)):
         print(f"warning: {recipe.rollout.server_base_url} does not answer (yet?); start it with `posttrain serve`")
 

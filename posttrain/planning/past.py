@@ -10,10 +10,9 @@ from statistics import fmean, median
 from typing import Any
 
 from posttrain.recipe.recipe import Recipe
-from posttrain.rundir.facts import flatten, read_recipe
+from posttrain.rundir import looking
 from posttrain.rundir.layout import Layout
-from posttrain.rundir.masking import without_secrets
-from posttrain.rundir.refusals import serious_differences
+from posttrain.rundir.unstarted import is_unstarted
 from posttrain.storage.files import read_lines
 
 
@@ -61,10 +60,10 @@ NUMBERS_OF_STEPS = re.compile(r"(?:warmup|hybrid)\.(?:steps|time_limit_s): ")
 
 def differences(folder: Path, recipe: Recipe) -> list[str]:
     """`key: was -> is` for all by which a run directory would refuse a recipe; empty without a run."""
-    file = Layout(folder).recipe_file
-    if not file.exists():
+    layout = Layout(folder)
+    if not layout.recipe_file.exists() or is_unstarted(layout):
         return []
-    return serious_differences(flatten(read_recipe(file)), flatten(without_secrets(recipe.resolved())))
+    return looking.differences(layout, recipe)
 
 
 def tells_of(other: list[str]) -> bool:

@@ -177,9 +177,13 @@ def cpu_cache_bytes(config: Any, dtype: torch.dtype, max_model_length: int, max_
     return min(GIB, token * CPU_BLOCK * blocks)
 
 
-def cannot_build(error: BaseException) -> ConfigError:
+class Unserved(ConfigError):
+    """vLLM cannot sample from a model on this machine; transformers may."""
+
+
+def cannot_build(error: BaseException) -> Unserved:
     """What vLLM objects to, as an error of the recipe."""
-    return ConfigError(
+    return Unserved(
         f"vLLM cannot sample from this model here: {error}",
         where="rollout.engine",
         fix="change what it names (a shorter rollout.max_model_length needs less memory), or set rollout.engine: "

@@ -2,5 +2,6 @@
 
 What its numbers mean is `reading/`'s.
 
-Other rooms import: `completions`, `data_changes`, `facts`, `layout`, `masking`, `reading`, `refusals`, `shared`.
+Other rooms import: `completions`, `data_changes`, `facts`, `layout`, `looking`, `masking`, `reading`, `refusals`,
+`shared`, `unstarted`.
 """

@@ -67,6 +67,12 @@ def processes_of(path: Path) -> int | None:
     return read_environment(path / "environment.json").get("processes", 1)
 
 
+def settled_engine(path: Path) -> str | None:
+    """What `rollout.engine: auto` came to in the run in a directory, if there is one."""
+    file = path / "recipe.yaml"
+    return read_recipe(file).get("rollout", {}).get("engine") if file.exists() else None
+
+
 def write_recipe(file: Path, recipe: Mapping[str, Any]) -> None:
     """Write a run's recipe.yaml, whole or not at all."""
     yaml = YAML(typ="safe", pure=True)

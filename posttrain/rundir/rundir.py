@@ -40,6 +40,7 @@ from posttrain.rundir.refusals import (
     serious_differences,
     started_differently,
 )
+from posttrain.rundir.unstarted import forget_unstarted, is_unstarted
 from posttrain.storage import files
 from posttrain.storage.checkpoints import latest_checkpoint, put_aside_torn, step_of, why_torn
 from posttrain.storage.lock import Lock
@@ -85,7 +86,8 @@ class RunDir(Layout):
         A recipe that differs only in `HARMLESS` keys is the same recipe. All others count, `hybrid.steps` among
         them: the learning rate's schedule depends on the number of steps, so that a longer run is not the shorter
         one continued. `accept_changes` goes on all the same: a finished start and warm-up are kept, a finished hybrid
-        stage is taken up again at its last checkpoint, and the final evaluation is made anew.
+        stage is taken up again at its last checkpoint, and the final evaluation is made anew. A run that has taken no
+        step begins anew under another recipe, unless `resume` is True; an evaluation that it made is moved aside.
 
         Raises:
             ResumeError: recipe, data or rewards changed (the message shows each as was -> is); there is no run to
@@ -101,8 +103,29 @@ class RunDir(Layout):
             lock = Lock(path)
         except OSError as error:
             raise cannot_be_written(path, error) from error
+        given = recipe, fingerprints, resume, accept_changes, processes, data
         try:
-            return cls._open_locked(path, lock, recipe, fingerprints, resume, accept_changes, processes, data)
+            return cls._open_locked(path, lock, *given)
+        except _Unstarted as unstarted:
+            changes = unstarted.changes
+        except BaseException:
+            lock.release()
+            raise
+        run = cls._open_anew(path, lock, changes, given)
+        run.changes = changes
+        return run
+
+    @classmethod
+    def _open_anew(cls, path: Path, lock: Lock, changes: list[str], given: tuple[Any, ...]) -> RunDir:
+        """Open the directory of a run that has taken no step for another one."""
+        try:
+            if not forget_unstarted(Layout(path)):
+                path.resolve().rename(old := aside(path))
+                changes.append(f"the evaluation that it had made is in {old.name}")
+                path.resolve().mkdir()
+                lock.release()
+                lock = Lock(path)
+            return cls._open_locked(path, lock, *given)
         except BaseException:
             lock.release()
             raise
@@ -137,7 +160,7 @@ class RunDir(Layout):
             before = read_environment(run.environment_file)
             sessions, processes = before.get("sessions", []), before.get("processes", 1)
             was = {**flatten(read_recipe(run.recipe_file)), **named(before.get("fingerprints", {}))}
-            run._compare(was, {**flatten(recipe), **named(fingerprints)}, accept_changes, data)
+            run._compare(was, {**flatten(recipe), **named(fingerprints)}, accept_changes, data, anew=resume is not True)
             run._tidy()
             run._pass_over_torn()
         described = environment.describe()
@@ -197,7 +220,7 @@ class RunDir(Layout):
             return None
 
     def _compare(
-        self, was: dict[str, Any], now: dict[str, Any], accept_changes: bool, data: Contents | None = None
+        self, was: dict[str, Any], now: dict[str, Any], accept_changes: bool, data: Contents | None, *, anew: bool
     ) -> None:
         """Refuse a run that would not be the one in the directory, or take up what accepted changes concern."""
         before = self._data_before()
@@ -211,6 +234,8 @@ class RunDir(Layout):
         self.changes = in_words(difference(was, now))
         if not serious:
             return
+        if anew and is_unstarted(self):
+            raise _Unstarted([*self.changes, "no step had been taken: the run begins anew"])
         other_model = [line for line in serious if line.startswith(("model.", "fingerprint of model"))]
         if accept_changes and other_model:
             raise ResumeError(
@@ -252,6 +277,12 @@ class RunDir(Layout):
     def evaluated(self, stage: str, step: int) -> bool:
         """Whether eval.jsonl has an evaluation of that stage and step."""
         return any((line["stage"], line["step"]) == (stage, step) for line in files.read_lines(self.eval_file))
+
+    def settle_engine(self, engine: str) -> None:
+        """Take down what `rollout.engine: auto` came to, after what it was thought to be could not be had."""
+        recipe = read_recipe(self.recipe_file)
+        recipe["rollout"]["engine"] = engine
+        write_recipe(self.recipe_file, recipe)
 
     # -- lines -------------------------------------------------------------------------------------------------
 
@@ -304,6 +335,14 @@ class RunDir(Layout):
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+class _Unstarted(Exception):
+    """The directory holds a run of another recipe that has taken no step."""
+
+    def __init__(self, changes: list[str]):
+        super().__init__()
+        self.changes = changes
 
 
 def _move_aside(path: Path) -> None:

@@ -137,6 +137,10 @@ class SharedRunDir(Layout):
         """As `RunDir.mark_done`."""
         self._write(lambda own: own.mark_done(stage, info))
 
+    def settle_engine(self, engine: str) -> None:
+        """As `RunDir.settle_engine`."""
+        self._write(lambda own: own.settle_engine(engine))
+
     def evaluation(self, record: Mapping[str, Any], rows: list[dict[str, Any]]) -> None:
         """As `RunDir.evaluation`; what the main process has is kept."""
         self._write(lambda own: own.evaluation(record, rows))

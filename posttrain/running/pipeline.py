@@ -19,7 +19,8 @@ from typing import Any
 import torch
 
 from posttrain.errors import ConfigError, PosttrainError
-from posttrain.inputs.inputs import check_model, load_data, load_judges, load_rewards
+from posttrain.inputs.gathering import Inputs, gather
+from posttrain.inputs.inputs import check_model
 from posttrain.inputs.leaks import prompt_hashes
 from posttrain.processes.connection import explained
 from posttrain.processes.ranks import Ranks
@@ -29,7 +30,7 @@ from posttrain.recipe.recipe import Recipe, load_recipe
 from posttrain.recipe.sections import RunSection
 from posttrain.rollouts.vllm_build import check_installed
 from posttrain.rundir.data_changes import Contents, contents
-from posttrain.rundir.facts import flatten, named, processes_of
+from posttrain.rundir.facts import flatten, named, processes_of, settled_engine
 from posttrain.rundir.layout import Layout
 from posttrain.rundir.shared import SharedRunDir
 from posttrain.running import out_of_memory
@@ -38,7 +39,7 @@ from posttrain.scoring.score import Reward
 from posttrain.tasks import TaskData
 from posttrain.watching.progress import Progress
 from posttrain.watching.quiet import quiet_libraries
-from posttrain.watching.trackers import check_installed as check_installed_trackers
+from posttrain.watching.tracker_packages import check_installed as check_installed_trackers
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,7 @@ def run(
     restart: bool = False,
     plain: bool | None = None,
     data: TaskData | None = None,
+    inputs: Inputs | None = None,
     stop_after: int | None = None,
 ) -> RunResult:
     """Carry out a recipe, from wherever an earlier start of it got to.
@@ -88,6 +90,7 @@ def run(
         restart: Move an old run aside and begin anew.
         plain: Plain progress lines instead of bars; `None` decides by the terminal.
         data: Rows to take instead of those that the recipe's task would load.
+        inputs: What `gather` gave for this recipe, which needs not be loaded again; with `rewards` and `data` in it.
         stop_after: Training steps, of whichever stage, after which the run stops as it does at SIGTERM.
 
     Raises:
@@ -100,7 +103,7 @@ def run(
     ranks, recipe = join(lambda: recipe if isinstance(recipe, Recipe) else load_recipe(recipe))
     path = Path(recipe.run.dir or "runs/run")
     with explained(ranks, Layout(path).last_checkpoint):
-        return _run(recipe, path, ranks, rewards, resume, accept_changes, restart, plain, data, stop_after)
+        return _run(recipe, path, ranks, rewards, resume, accept_changes, restart, plain, data, inputs, stop_after)
 
 
 def join(load: Callable[[], Recipe]) -> tuple[Ranks, Recipe]:
@@ -141,6 +144,7 @@ def _run(
     restart: bool,
     plain: bool | None,
     rows: TaskData | None,
+    inputs: Inputs | None,
     stop_after: int | None,
 ) -> RunResult:
     started_on = ranks.decided(lambda: None if restart else processes_of(path)) or ranks.count
@@ -149,13 +153,13 @@ def _run(
         here = for_processes(recipe, started_on, ranks.count)
         check(here, ranks.count)
         check_installed_trackers(recipe.run.report_to, where=recipe.where("run.report_to"))
-        settled = _settled(recipe)
+        settled = _settled(recipe, None if restart else path)
         here = here.model_copy(update={"rollout": settled.rollout})
-        data = rows or load_data(recipe)
-        loaded = load_rewards(recipe, data, rewards)
+        given = inputs or gather(recipe, rewards, rows)
+        data, loaded = given.data, given.rewards
         described = contents(train=data.train, demonstrations=data.demonstrations, eval=data.eval)
         fingerprints = {"data": described["fingerprint"]}
-        for reward in [*load_judges(recipe, data, loaded), *loaded]:
+        for reward in [*given.judges, *loaded]:
             fingerprints[f"reward {reward.name}"] = reward.source_sha256 or ""
         described["trained_prompts"] = prompt_hashes(data.train, data.demonstrations)
         quiet_libraries()
@@ -195,7 +199,10 @@ def _run(
         with out_of_memory.explained(
             settled, processes=started_on, rank=rank, last_checkpoint=Layout(path).last_checkpoint
         ):
-            Stages(here, data, loaded, run_dir, progress, ranks, _hashes(facts), stop_after).carry_out()
+            Stages(
+                here, data, loaded, run_dir, progress, ranks, _hashes(facts), stop_after,
+                may_change_engine=recipe.rollout.engine == "auto",
+            ).carry_out()  # fmt: skip
             return RunResult(run_dir.path, run_dir.evaluations())
 
 
@@ -206,8 +213,8 @@ def _hashes(facts: dict[str, Any]) -> dict[str, str]:
     return {"recipe": hashlib.sha256(keys.encode()).hexdigest()[:16], **prints}
 
 
-def _settled(recipe: Recipe) -> Recipe:
-    """The recipe with `rollout.engine: auto` as what it means here, so that a run is not resumed on another engine.
+def _settled(recipe: Recipe, path: Path | None) -> Recipe:
+    """The recipe with `rollout.engine: auto` as what it means here, or what the run at `path` has settled on.
 
     Raises:
         ConfigError: The machine has not what the recipe asks for.
@@ -218,7 +225,9 @@ def _settled(recipe: Recipe) -> Recipe:
             where=recipe.where("run.device"),
             fix="set run.device to auto, which takes the CPU then; `posttrain doctor` says what is amiss",
         )
-    section, engine = recipe.rollout, "vllm" if recipe.rollout.uses_vllm() else "transformers"
+    section = recipe.rollout
+    engine = settled_engine(path) if path and section.engine == "auto" else None
+    engine = engine or ("vllm" if section.uses_vllm() else "transformers")
     if engine == "vllm" and section.mode == "colocate":
         if recipe.run.device == "cpu" and torch.cuda.is_available():
             if section.engine == "vllm":

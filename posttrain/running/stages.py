@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import fields
@@ -27,6 +28,7 @@ from posttrain.inputs.data import as_table, fit_to_model, tokenize_demonstration
 from posttrain.processes.ranks import Ranks
 from posttrain.recipe.recipe import Recipe
 from posttrain.report.report import write_report
+from posttrain.rollouts.vllm_build import Unserved
 from posttrain.rundir.shared import SharedRunDir
 from posttrain.running.alarm_callback import AlarmCallback
 from posttrain.running.arguments import hybrid_arguments, warmup_arguments
@@ -40,6 +42,7 @@ from posttrain.running.callbacks import (
     StopWhenAsked,
     count_failures,
 )
+from posttrain.running.outcome import outcome
 from posttrain.running.policies import Policies, save_whole, whole_state
 from posttrain.scoring.score import Reward
 from posttrain.scoring.scorer import Scorer, trl_reward_functions
@@ -67,6 +70,8 @@ class Stages:
         ranks: Ranks,
         agreement: dict[str, str],
         stop_after: int | None = None,
+        *,
+        may_change_engine: bool = False,
     ):
         self.recipe, self.data, self.rewards, self.dir, self.progress = recipe, data, rewards, run_dir, progress
         self.ranks, self.agreement = ranks, agreement
@@ -77,12 +82,18 @@ class Stages:
             torch.set_num_threads(recipe.run.threads)
         self.policies = Policies(recipe, data, run_dir, progress.message, ranks)
         self.tokenizer, self.on_gpu = self.policies.tokenizer, self.policies.on_gpu
-        self.examiner = Examiner(recipe, data, rewards, self.tokenizer, on_gpu=self.on_gpu, ranks=ranks)
+        # What the engine is stays open until rollouts were sampled by it
+        open_ended = may_change_engine and run_dir.latest_checkpoint("hybrid") is None
+        instead = self._without_vllm if open_ended else None
+        self.examiner = Examiner(
+            recipe, data, rewards, self.tokenizer, on_gpu=self.on_gpu, ranks=ranks, instead=instead
+        )
         self.trackers = trackers_of(recipe, run_dir, progress.message, ranks, send_again=bool(run_dir.changes))
         self.recorder = RecordsAndSends(run_dir, self.trackers)
 
     def carry_out(self) -> None:
         """Every stage that is not done yet."""
+        started = time.monotonic()
         self.progress.message(f"{self._opening()}, sampling with {self.recipe.rollout.engine}")
         for note in self.data.notes:
             self.progress.message(note)
@@ -105,7 +116,16 @@ class Stages:
         for note in self.ranks.decided(lambda: skipped_in_words(self.dir.steps_file)):
             self.progress.message(note)
         self.ranks.on_main(self._tell_alarms)
-        self.progress.message(f"done: model in {self.dir.model}, report in {self.dir.report_file}")
+        for line in self.ranks.decided(lambda: outcome(self.dir, time.monotonic() - started)):
+            self.progress.message(line)
+
+    def _without_vllm(self, why: Unserved) -> Recipe:
+        """The recipe that samples with transformers, which the run directory takes down."""
+        self.progress.message(f"{why.seen}; rollout.engine is auto, so transformers samples instead")
+        rollout = self.recipe.rollout.model_copy(update={"engine": "transformers"})
+        self.recipe = self.recipe.model_copy(update={"rollout": rollout})
+        self.dir.settle_engine("transformers")
+        return self.recipe
 
     def _tell_alarms(self) -> None:
         if self.ranks.is_main:

@@ -2,5 +2,6 @@
 
 Nothing here changes a run; what is read of it afterwards is `reading/`'s.
 
-Other rooms import: `live`, `progress`, `quiet`, `sparkline`, `terminal`, `trackers`.
+Other rooms import: `live`, `opening`, `progress`, `quiet`, `sparkline`, `terminal`, `tracker_packages`,
+`trackers`.
 """

@@ -12,7 +12,6 @@ own step.
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import json
 import math
 import os
@@ -33,46 +32,8 @@ from posttrain.training.ledger import Recorder
 from posttrain.watching.tracker_memory import TrackerMemory
 from posttrain.watching.tracker_numbers import flat, is_number, means
 
-PACKAGES = {
-    "azure_ml": (("azureml.core",), "azureml-sdk"),
-    "comet_ml": (("comet_ml",), "comet-ml"),
-    "dagshub": (("dagshub", "mlflow"), "dagshub mlflow"),
-    "flyte": (("flytekit",), "flytekit"),
-    "kubeflow": ((), ""),
-    "tensorboard": (("tensorboard",), "tensorboard"),
-}
-"""What a tracker needs: modules to import, and what to install; of the others both are the tracker's name."""
-
-
 OPTIONS = ("project", "run_name")
 """Fields of `transformers.TrainingArguments` in a stage's `args` that the trackers heed."""
-
-
-def check_installed(names: Sequence[str], where: str = "run.report_to") -> None:
-    """Make sure that each tracker's package is there.
-
-    Raises:
-        ConfigError: One is not; it names what to install.
-    """
-    for name in names:
-        modules, package = PACKAGES.get(name, ((name,), name))
-        if name == "tensorboard" and _is_there("tensorboardX"):
-            continue
-        missing = [module for module in modules if not _is_there(module)]
-        if missing:
-            raise ConfigError(
-                f"{name} is named, and {' and '.join(missing)} is not installed here",
-                expected="trackers that are installed",
-                where=where,
-                fix=f"pip install {package}; or leave {name} out",
-            )
-
-
-def _is_there(module: str) -> bool:
-    try:
-        return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # of a parent
-        return False
 
 
 class Trackers:

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from posttrain.errors import ConfigError
-from posttrain.watching.trackers import PACKAGES, check_installed, flat, means, run_arguments
+from posttrain.watching.tracker_packages import PACKAGES, check_installed
+from posttrain.watching.trackers import flat, means, run_arguments
 from tests.pipeline.runs import assert_same_run, at_step, command, lines, train
 
 TO_TENSORBOARD = "run.report_to=[tensorboard]"

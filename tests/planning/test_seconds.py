@@ -119,6 +119,8 @@ def test_steps_of_another_recipe_tell_nothing(tmp_path) -> None:
     write_recipe(tmp_path / "recipe.yaml", some.resolved())
     assert differences(tmp_path, some) == []
     longer = recipe(hybrid={"steps": 20})
+    assert differences(tmp_path, longer) == [], "a run without a step begins anew"
+    (tmp_path / "steps.jsonl").write_text("{}\n")
     assert differences(tmp_path, longer) == ["hybrid.steps: 10 -> 20"]
     assert tells_of(differences(tmp_path, longer))
     assert not tells_of(differences(tmp_path, recipe(hybrid={"steps": 10, "per_device_train_batch_size": 16})))

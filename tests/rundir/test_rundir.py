@@ -19,6 +19,7 @@ from posttrain.errors import CheckpointError, DataError, ResumeError
 from posttrain.rundir.completions import read_completions
 from posttrain.rundir.facts import difference, flatten, processes_of, read_recipe
 from posttrain.rundir.rundir import RunDir
+from posttrain.rundir.unstarted import is_unstarted
 from posttrain.storage import files
 
 RECIPE = {
@@ -45,6 +46,12 @@ def changed(**dotted) -> dict:
 
 def start(path: Path, **options) -> RunDir:
     return RunDir.open(path, RECIPE, PRINTS, **options)
+
+
+def begin(path: Path) -> None:
+    """A run that has taken a step."""
+    with start(path) as run:
+        run.step({"stage": "warmup", "step": 1})
 
 
 def test_a_new_run_writes_recipe_and_environment(tmp_path):
@@ -81,7 +88,7 @@ def test_the_same_recipe_resumes_by_itself_and_keeps_its_sessions(tmp_path):
     ],
 )
 def test_a_changed_recipe_data_set_or_reward_is_refused(tmp_path, recipe, prints, shown):
-    start(tmp_path / "kk").close()
+    begin(tmp_path / "kk")
     before = (tmp_path / "kk" / "recipe.yaml").read_bytes()
     with pytest.raises(ResumeError) as caught:
         RunDir.open(tmp_path / "kk", recipe, prints)
@@ -94,7 +101,7 @@ def test_a_changed_recipe_data_set_or_reward_is_refused(tmp_path, recipe, prints
 
 
 def test_another_model_is_another_run_even_if_changes_are_accepted(tmp_path):
-    start(tmp_path / "kk").close()
+    begin(tmp_path / "kk")
     with pytest.raises(ResumeError, match=r'another model: model.name: "tiny" -> "large"'):
         RunDir.open(tmp_path / "kk", changed(model__name="large"), PRINTS, accept_changes=True)
 
@@ -252,7 +259,7 @@ def test_a_torn_file_of_the_run_is_named(tmp_path, name, content):
 
 
 def test_a_refused_run_does_not_keep_the_lock(tmp_path):
-    start(tmp_path / "kk").close()
+    begin(tmp_path / "kk")
     with pytest.raises(ResumeError):
         RunDir.open(tmp_path / "kk", changed(run__seed=5), PRINTS)
     start(tmp_path / "kk").close()
@@ -423,3 +430,40 @@ def test_lines_that_cannot_be_read_are_dropped_wherever_they_are(tmp_path):
     file.write_text('{"step": 1}\n{torn\n[2]\n{"step":  3}\n{"st')
     files.drop_broken_lines(file)
     assert file.read_text() == '{"step": 1}\n{"step":  3}\n'
+
+
+def test_a_run_that_has_taken_no_step_begins_anew_under_another_recipe(tmp_path):
+    path = tmp_path / "kk"
+    with start(path) as run:
+        (run.path / "init").mkdir()
+        (run.path / "init" / "config.json").write_text("{}")
+    other = changed(hybrid__steps=30)
+    assert is_unstarted(run)
+    with pytest.raises(ResumeError, match=r"hybrid\.steps: 20 -> 30"):
+        RunDir.open(path, other, PRINTS, resume=True)
+    with RunDir.open(path, other, PRINTS) as run:
+        assert not run.resumed
+        assert run.changes == ["hybrid.steps: 20 -> 30", "no step had been taken: the run begins anew"]
+        assert read_recipe(run.recipe_file) == other
+        assert not (run.path / "init").exists(), "a model as the other recipe describes it"
+        assert len(json.loads(run.environment_file.read_text())["sessions"]) == 1
+        run.step({"stage": "warmup", "step": 1})
+    assert not is_unstarted(run)
+    with pytest.raises(ResumeError, match=r"hybrid\.steps: 30 -> 20"):
+        start(path)
+
+
+def test_the_evaluation_of_such_a_run_is_kept(tmp_path):
+    path = tmp_path / "kk"
+    with start(path) as run:
+        run.evaluation({"stage": "start", "step": 0}, [{"row": 0, "passed": True}])
+    with RunDir.open(path, RECIPE, {**PRINTS, "data": "sha256:3333"}) as run:
+        assert run.changes[-2:] == [
+            "no step had been taken: the run begins anew",
+            "the evaluation that it had made is in kk.1",
+        ]
+        assert not run.evaluated("start", 0)
+        with pytest.raises(ResumeError, match="at work"):
+            start(path)  # the new directory is locked
+    assert (tmp_path / "kk.1" / "eval.jsonl").exists()
+    start(path).close()

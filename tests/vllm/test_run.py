@@ -90,3 +90,21 @@ def test_what_vllm_cannot_run_is_said_before_training(tmp_path: Path) -> None:
     assert ended.code == 2, ended.text
     assert "vLLM cannot sample from this model here" in ended.text
     assert "rollout.engine: transformers" in ended.text
+
+
+@pytest.mark.slow
+def test_auto_falls_back_where_vllm_cannot_serve_the_model_and_the_run_stays_on_what_it_came_to(tmp_path: Path) -> None:
+    """Heads of 16 are below what vLLM's attention takes on a CPU."""
+    auto = ("rollout.engine=auto", "hybrid.controller=grpo_only")
+    folder = write_recipe(tmp_path)
+    ended = train(folder, *auto, fault=at_step("hybrid", 6))
+    assert ended.code == -signal.SIGKILL, ended.text
+    assert ended.text.count("rollout.engine is auto, so transformers samples instead") == 1, ended.text
+    assert "vLLM cannot sample from this model here: " in ended.text
+    assert load_recipe(folder / "run" / "recipe.yaml").rollout.engine == "transformers"
+    ended = train(folder, *auto, "--resume")
+    assert ended.code == 0, ended.text
+    assert "instead" not in ended.text, "it does not try again"
+    assert "sampling with transformers" in ended.text
+    ended = train(write_recipe(tmp_path / "other"), "rollout.engine=vllm", "hybrid.controller=grpo_only")
+    assert ended.code == 2, "what was asked for by name is no guess"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import Field, field_validator
@@ -45,6 +46,6 @@ class TrackingSection(Section):
                 raise ConfigError(f"{tag!r}", expected="tags without commas", fix="write a list, one tag an item")
         return tags
 
-    def unheeded(self, trackers: list[str]) -> list[str]:
+    def unheeded(self, trackers: Sequence[str]) -> list[str]:
         """The keys that are set and that none of these trackers heeds."""
         return [key for key, by in HEEDED.items() if getattr(self, key) and not set(by) & set(trackers)]

@@ -29,7 +29,7 @@ def trained(recipe: Mapping[str, Any], environment: Mapping[str, Any], seconds: 
     run = _section(recipe, "run")
     parts = [
         _model(recipe),
-        " + ".join(_tasks(recipe)),
+        " + ".join(_cut(str(task.get("label") or task["name"])) for task in _tasks(recipe)),
         _controller(recipe),
         _rewards(recipe),
         f"seed {run['seed']}" if "seed" in run else "",
@@ -79,14 +79,12 @@ def _model(recipe: Mapping[str, Any]) -> str:
     return f"{text}, LoRA of rank {lora.get('r')}" if lora else text
 
 
-def _tasks(recipe: Mapping[str, Any]) -> list[str]:
+def _tasks(recipe: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The task, or those of a mixture."""
     task = _section(recipe, "task")
-    parts = task.get("tasks") if isinstance(task.get("tasks"), list) else [task]
-    return [_cut(str(part.get("label") or part.get("name"))) for part in parts if _named(part)]
-
-
-def _named(part: Any) -> bool:
-    return isinstance(part, Mapping) and bool(part.get("name"))
+    several = task.get("tasks")
+    parts = several if isinstance(several, list) else [task]
+    return [part for part in parts if isinstance(part, Mapping) and part.get("name")]
 
 
 def _controller(recipe: Mapping[str, Any]) -> str:
@@ -110,9 +108,7 @@ def _rewards(recipe: Mapping[str, Any]) -> str:
     given = recipe.get("rewards")
     names = [_reward(each) for each in given if isinstance(each, Mapping)] if isinstance(given, list) else []
     if not names:
-        task = _section(recipe, "task")
-        parts = task.get("tasks") if isinstance(task.get("tasks"), list) else [task]
-        kinds = [str(part["name"]) for part in parts if _named(part)]
+        kinds = [str(task["name"]) for task in _tasks(recipe)]
         names = [own for kind in kinds if (own := getattr(TASKS.get(kind), "reward", None))]
     return f"reward{'s' if len(names) > 1 else ''} {', '.join(dict.fromkeys(names))}" if names else ""
 

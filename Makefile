@@ -19,7 +19,7 @@ export TOKENIZERS_PARALLELISM ?= false
 help: ## What there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
-quickstart: install ## Train a small model on Knights & Knaves from scratch, about 6 minutes on 2 CPU cores
+quickstart: install ## Train a small model on Knights & Knaves from scratch, 3 to 6 minutes on 2 CPU cores
 	$(BIN)/posttrain run recipes/quickstart.yaml
 
 test: $(TEST_STAMP) ## Run the tests, with vLLM, DeepSpeed and a pretrained model

@@ -38,7 +38,7 @@ ROLES = {
     "scoring": "rewards at work",
     "controllers storage drawing": "the mix; whole files; charts",
     "processes": "ranks and what they agree on",
-    "errors nearest": "messages",
+    "errors extras nearest": "messages",
 }
 
 

@@ -2,5 +2,5 @@
 
 What a run's files mean does not belong here; who draws one hands in what is to be seen.
 
-Other rooms import: `charts`, `page`, `scale`.
+Other rooms import: `charts`, `page`, `scale`, `steps`, `strip`.
 """

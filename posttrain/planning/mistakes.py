@@ -13,6 +13,7 @@ from statistics import fmean
 from typing import Literal
 
 from posttrain.controllers.sasr import GUARD_CEILING
+from posttrain.extras import install
 from posttrain.planning.amounts import Amounts
 from posttrain.planning.lengths import Texts, room_for_prompts
 from posttrain.planning.odds import MOST_DEAD, dead_share, group_for, kl_at_ceiling
@@ -269,7 +270,7 @@ def _engine(seen: Seen) -> Iterator[Finding]:
     if rollout.engine == "vllm" and rollout.mode == "colocate" and not importlib.util.find_spec("vllm"):
         yield _warning(
             seen.recipe, "vllm_missing", "rollout.engine", "vLLM is not installed here",
-            "pip install 'posttrain[vllm]', or rollout.engine=transformers, which samples more slowly",
+            f"{install('vllm')}, or rollout.engine=transformers, which samples more slowly",
         )  # fmt: skip
 
 

@@ -160,8 +160,9 @@ def write(out: str, result: Result) -> None:
         ConfigError: There is no p to draw: neither controller has one.
         CheckpointError: The file could not be written.
     """
-    from posttrain.drawing.charts import Series, draw, mix_strip
+    from posttrain.drawing.charts import Series, draw
     from posttrain.drawing.page import render
+    from posttrain.drawing.strip import mix_strip
 
     steps = [float(line["step"]) for line in result.lines]
     curves = [

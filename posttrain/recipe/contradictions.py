@@ -9,6 +9,7 @@ from posttrain.errors import ConfigError
 from posttrain.recipe.arithmetic import generation_batch_size, nearest_divisors, nearest_multiples
 from posttrain.recipe.mistakes import raise_all
 from posttrain.recipe.recipe import Recipe
+from posttrain.recipe.tracking import HEEDED
 
 
 def check(recipe: Recipe, num_processes: int = 1) -> None:
@@ -22,7 +23,18 @@ def check(recipe: Recipe, num_processes: int = 1) -> None:
 
 def contradictions(recipe: Recipe, num_processes: int = 1) -> list[ConfigError]:
     """All that `check` would refuse."""
-    checks = (_generation_batch, _generation_window, _stages, _kl, _data, _rewards, _rollout, _evaluation, _lengths)
+    checks = (
+        _generation_batch,
+        _generation_window,
+        _stages,
+        _kl,
+        _data,
+        _rewards,
+        _rollout,
+        _evaluation,
+        _lengths,
+        _tracking,
+    )
     return [problem for one in checks for problem in one(recipe, num_processes)]
 
 
@@ -193,6 +205,20 @@ def _lengths(recipe: Recipe, num_processes: int) -> list[ConfigError]:
         )
         for key, length in lengths.items()
         if length >= positions
+    ]
+
+
+def _tracking(recipe: Recipe, num_processes: int) -> list[ConfigError]:
+    tracking, trackers = recipe.run.tracking, recipe.run.report_to
+    return [
+        _problem(
+            recipe,
+            f"run.tracking.{key}",
+            f"{getattr(tracking, key)!r}, which nothing in run.report_to heeds: {', '.join(trackers) or 'it is empty'}",
+            expected=f"one of {', '.join(HEEDED[key])} in run.report_to",
+            fix="name one of them, or leave the key out (run.tracking=null)",
+        )
+        for key in (tracking.unheeded(trackers) if tracking else ())
     ]
 
 

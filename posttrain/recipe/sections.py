@@ -14,6 +14,7 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 from posttrain.controllers import CONTROLLERS, Controller
 from posttrain.errors import ConfigError
 from posttrain.recipe.section import Count, Positive, Section, Share, Size
+from posttrain.recipe.tracking import TrackingSection
 from posttrain.tasks.json_structure import JsonStructure
 from posttrain.tasks.knights_knaves import KnightsKnaves
 from posttrain.tasks.math import Math
@@ -188,6 +189,7 @@ class RunSection(Section):
     Args:
         dir: The run's directory, from the working directory; null is `runs/` and the name of the recipe's file.
         report_to: Trackers that transformers knows.
+        tracking: How the run is called there.
         threads: CPU threads of torch; null leaves its choice.
         log_every: Hybrid steps between entries sent to `report_to`; steps.jsonl has every step.
         save_completions_every: Hybrid steps between recorded rollouts; 0 records none.
@@ -199,6 +201,7 @@ class RunSection(Section):
     dir: str | None = None
     seed: Count = 0
     report_to: list[Tracker] = []
+    tracking: TrackingSection | None = None
     threads: Size | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
     log_every: Size = 1

@@ -61,8 +61,8 @@ def by_kind(alarms: Lines) -> Lines:
 
 
 def _step(alarm: dict[str, Any]) -> str:
-    step, at = int(alarm["step"]), alarm["place"]
-    return f"Step {step}" if at == step else f"Step {step} of the hybrid stage, {at} of the run"
+    step = int(alarm["step"])
+    return f"Step {step}" if alarm["place"] == step else f"Hybrid step {step}"
 
 
 def pins(alarms: Lines, first: int, last: int) -> Lines:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from posttrain.drawing.charts import Drawn, Series, draw, mix_strip
+from posttrain.drawing.charts import Drawn, Series, draw
+from posttrain.drawing.strip import mix_strip
 
 Lines = list[dict[str, Any]]
 
@@ -50,11 +51,13 @@ def curves(steps: Lines, evals: Lines, alarms: Lines, offset: int) -> list[Drawn
     """
     boundary = float(offset) if offset else None
     options = {**_SHARE, "dots": True, "unit": "of problems"}
-    drawn = [draw("pass@1, held out", [_passes(evals, offset)], boundary=boundary, **options)]
+    places = [float(place(line, offset)) for line in [*steps, *evals]]
+    common: dict[str, Any] = {"boundary": boundary, "span": (min(places), max(places)) if places else None}
+    drawn = [draw("pass@1, held out", [_passes(evals, offset)], **common, **options)]
     for title, keys, options, kinds in _CHARTS:
         series = [Series(name, _points(steps, offset, key)) for name, key in keys.items()]
         marks = [(float(each["place"]), each["name"]) for each in alarms if each["kind"] in kinds]
-        drawn.append(draw(title, series, boundary=boundary, marks=marks, **options))
+        drawn.append(draw(title, series, marks=marks, **common, **options))
     return [each for each in drawn if each is not None]
 
 

@@ -8,9 +8,12 @@ from typing import Any
 
 from posttrain.alarms import read as read_alarms
 from posttrain.drawing import page
+from posttrain.drawing.steps import StepNames
 from posttrain.errors import CheckpointError
+from posttrain.reading.compare_spending import spent
 from posttrain.reading.judged import in_words, judge_of
 from posttrain.report import alarms, completions, curves, tables
+from posttrain.report.trained import go_on, trained
 from posttrain.rundir.facts import read_recipe
 from posttrain.rundir.layout import Layout
 from posttrain.rundir.reading import evals as read_evals
@@ -44,22 +47,28 @@ def _values(layout: Layout) -> dict[str, Any]:
     environment = _json(layout.environment_file)
     offset = curves.warmup_steps(steps)
     places = [curves.place(line, offset) for line in steps]
+    names, recipe = StepNames(float(offset) if offset else None), _recipe(layout)
+    finished = any(line.get("stage") == "final" for line in evals)
+    total = spent(layout, recipe, steps)["total_seconds"]
     raised = alarms.shown(read_alarms(layout.path) if layout.path.is_dir() else [], offset)
     table = tables.before_after(layout, evals)
     head = tables.headline(table)
     return {
         "name": layout.path.resolve().name,
-        "finished": any(line.get("stage") == "final" for line in evals),
+        "finished": finished,
+        "trained": trained(recipe, environment, total),
+        "go_on": go_on(layout, environment, finished, has_steps=bool(steps)),
         "started": _started(environment),
         "version": (environment.get("versions") or {}).get("posttrain", ""),
         "table": table,
         "headline": head,
-        "judged": _judged(layout, evals),
-        "tiles": _tiles(steps, raised),
+        "judged": _judged(recipe, evals),
+        "tiles": _tiles(steps, raised, total),
         "mix": curves.mix(steps, offset),
         "pins": alarms.pins(raised, min(places), max(places)) if places else [],
         "offset": offset,
-        "last_step": max(places, default=0),
+        "ends": (names.told(min(places), min(places)), names.told(max(places), max(places))) if places else ("", ""),
+        "both_stages": 0 < offset < max(places, default=0),
         "sums": tables.sums(steps),
         "charts": curves.curves(steps, evals, raised, offset),
         "alarms": alarms.by_kind(raised),
@@ -72,29 +81,32 @@ def _values(layout: Layout) -> dict[str, Any]:
     }
 
 
-def _judged(layout: Layout, evals: Lines) -> str:
-    """What the last evaluation was judged by, in words."""
+def _recipe(layout: Layout) -> dict[str, Any]:
     try:
         recipe = read_recipe(layout.recipe_file) if layout.recipe_file.exists() else {}
     except CheckpointError:  # a report comes of a torn recipe, too
-        recipe = {}
+        return {}
+    return recipe if isinstance(recipe, dict) else {}
+
+
+def _judged(recipe: dict[str, Any], evals: Lines) -> str:
+    """What the last evaluation was judged by, in words."""
     judge = judge_of(evals[-1], recipe) if evals else None
     return in_words(judge) if judge else ""
 
 
-def _tiles(steps: Lines, raised: Lines) -> list[tuple[str, str, str, str]]:
+def _tiles(steps: Lines, raised: Lines, total: float) -> list[tuple[str, str, str, str]]:
     """(name, value, note, kind) of the numbers at the top."""
     hybrid = [line for line in steps if line.get("stage") == "hybrid"]
     mixes = [line.get("mix") or {} for line in hybrid]
     sft, grpo = (sum(float(mix.get(key) or 0) for mix in mixes) for key in ("sft", "grpo"))
-    rollouts = hybrid[-1].get("rollouts") if hybrid else None
     seconds = tables.seconds_of(steps)
     problems = sum(each["level"] == "problem" for each in raised)
     tiles = [
         ("Steps", f"{len(steps):,}", f"{len(steps) - len(hybrid):,} warm-up, {len(hybrid):,} hybrid", ""),
         ("SFT in the hybrid steps", f"{sft / (sft + grpo) * 100:.0f} %", f"{grpo / (sft + grpo) * 100:.0f} % GRPO", "")
         if sft + grpo else None,
-        ("Time in steps", duration(seconds["total"]), f"{rollouts:,} completions sampled" if rollouts else "", "")
+        ("Time", duration(total), f"{duration(seconds['total'])} in steps, the rest in evaluations", "")
         if seconds["total"] else None,
         ("Alarms", f"{len(raised):,}" if raised else "none", _levels(problems, len(raised) - problems),
          "down" if problems else "warn" if raised else ""),

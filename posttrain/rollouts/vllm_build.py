@@ -17,6 +17,7 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
 from posttrain.errors import ConfigError
+from posttrain.extras import install
 from posttrain.models.policy_weights import base_model, check_weights, is_tied
 
 ENVIRONMENT = {
@@ -93,7 +94,7 @@ def kept_process_group() -> Iterator[None]:
 
 def check_installed() -> None:
     """Raise ConfigError without vLLM, or with a version of it that cannot be used."""
-    fix = "pip install 'posttrain[vllm]', or set rollout.engine: transformers"
+    fix = f"{install('vllm')}, or set rollout.engine: transformers"
     if not is_installed():
         raise ConfigError("vLLM is not installed", where="rollout.engine", fix=fix)
     if installed := installed_version():

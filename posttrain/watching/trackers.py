@@ -14,26 +14,23 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
 from posttrain.errors import ConfigError, DataError
 from posttrain.processes.ranks import Ranks
 from posttrain.recipe.recipe import Recipe
+from posttrain.recipe.tracking import TrackingSection
 from posttrain.rundir.layout import Layout
 from posttrain.rundir.masking import without_secrets
 from posttrain.storage import files
 from posttrain.training.ledger import Recorder
+from posttrain.watching import tracker_names
 from posttrain.watching.tracker_memory import TrackerMemory
 from posttrain.watching.tracker_numbers import flat, is_number, means
-
-OPTIONS = ("project", "run_name")
-"""Fields of `transformers.TrainingArguments` in a stage's `args` that the trackers heed."""
 
 
 class Trackers:
@@ -49,7 +46,7 @@ class Trackers:
         ranks: The processes of the run.
         send_again: Send what this session makes anew though an earlier one sent it, for it is not the same any more.
         log_every: Steps of the hybrid stage that are sent as one.
-        options: Fields of `transformers.TrainingArguments` that the integrations read; see `OPTIONS`.
+        tracking: How the run is called there.
     """
 
     def __init__(
@@ -62,12 +59,13 @@ class Trackers:
         ranks: Ranks | None = None,
         send_again: bool = False,
         log_every: int = 1,
-        options: Mapping[str, Any] | None = None,
+        tracking: TrackingSection | None = None,
     ):
         self._names, self._layout, self._recipe, self._say = list(names), layout, recipe, say
-        self._ranks, self._send_again, self._options = ranks or Ranks(), send_again, dict(options or {})
+        self._ranks, self._send_again, self._tracking = ranks or Ranks(), send_again, tracking or TrackingSection()
         self._log_every, self._caught_up = log_every, False
         self._clients: dict[str, Any] = {}
+        self._arguments: dict[str, Any] = {}
         self._pending: dict[int, Mapping[str, Any]] = {}
         self._warmup_steps = self._now = 0
 
@@ -91,8 +89,6 @@ class Trackers:
         self._memory = TrackerMemory(self._layout.path / "trackers.json", self._say)
         self._memory.write()
         name = re.sub(r"[^\w.-]", "-", f"{self._layout.path.resolve().name}-{self._memory.id}")
-        own = {"run_name": name, "output_dir": str(self._layout.path)}
-        self._arguments = run_arguments(self._recipe, own, self._options)
         settings = {
             "WANDB_RUN_ID": name,
             "WANDB_RESUME": "allow",
@@ -100,15 +96,17 @@ class Trackers:
         }
         if sys.stderr.isatty():
             settings["WANDB_CONSOLE"] = "off"  # else it keeps every frame of the live view
-        with _environment(settings):
-            for tracker, kind in zip(self._names, get_reporting_integration_callbacks(self._names), strict=True):
+        for tracker, kind in zip(self._names, get_reporting_integration_callbacks(self._names), strict=True):
+            called = tracker_names.arguments(self._tracking, name, tracker)
+            self._arguments[tracker] = run_arguments(self._recipe, {"output_dir": str(self._layout.path)}, called)
+            with tracker_names.environment(settings, tracker_names.variables(self._tracking, tracker)):
                 self._clients[tracker] = self._started(tracker, kind)
 
     def _started(self, tracker: str, kind: Callable[[], Any]) -> Any:
         try:
             client = kind()
-            self._call(client, "on_init_end", self._memory.last(tracker))
-            self._call(client, "on_train_begin", self._memory.last(tracker), model=None)
+            self._call(tracker, client, "on_init_end", self._memory.last(tracker))
+            self._call(tracker, client, "on_train_begin", self._memory.last(tracker), model=None)
         except Exception as error:
             raise ConfigError(
                 f"{tracker} could not be started: {error}",
@@ -223,16 +221,16 @@ class Trackers:
 
     def _tell(self, name: str, event: str, step: int, **facts: Any) -> None:
         try:
-            self._call(self._clients[name], event, step, **facts)
+            self._call(name, self._clients[name], event, step, **facts)
         except Exception as error:
             self._say(f"{name} failed and gets no more of this run: {type(error).__name__}: {error}")
             del self._clients[name]
 
-    def _call(self, client: Any, event: str, step: int, **facts: Any) -> None:
+    def _call(self, name: str, client: Any, event: str, step: int, **facts: Any) -> None:
         from transformers import TrainerControl, TrainerState
 
         state = TrainerState(global_step=step, is_local_process_zero=True, is_world_process_zero=True)
-        getattr(client, event)(self._arguments, state, TrainerControl(), **facts)
+        getattr(client, event)(self._arguments[name], state, TrainerControl(), **facts)
 
 
 def trackers_of(
@@ -247,7 +245,7 @@ def trackers_of(
         ranks=ranks,
         send_again=send_again,
         log_every=recipe.run.log_every,
-        options={name: value for name, value in (recipe.warmup.args | recipe.hybrid.args).items() if name in OPTIONS},
+        tracking=recipe.run.tracking,
     )
 
 
@@ -270,18 +268,6 @@ class RecordsAndSends:
     def completions(self, step: int, rows: list[dict[str, Any]]) -> None:
         """Keep the rollouts of one step."""
         self._recorder.completions(step, rows)
-
-
-@contextmanager
-def _environment(settings: Mapping[str, str]) -> Iterator[None]:
-    """Environment variables for the clients to start by; what is set already is the user's, and stays."""
-    new = {name: value for name, value in settings.items() if name not in os.environ}
-    os.environ.update(new)
-    try:
-        yield
-    finally:
-        for name in new:
-            os.environ.pop(name, None)
 
 
 def run_arguments(recipe: Mapping[str, Any], *fields: Mapping[str, Any]) -> SimpleNamespace:

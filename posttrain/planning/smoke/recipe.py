@@ -274,6 +274,7 @@ def _run(recipe: Recipe, folder: str | Path, left_out: list[str]) -> Any:
             "dir": str(folder),
             "device": "cpu",
             "report_to": [],
+            "tracking": None,
             "log_every": 1,
             "save_completions_every": 1,
         }

@@ -73,7 +73,7 @@ def ending(completion: str, wanted: str) -> str | None:
     """Its end, as long as the wanted answer."""
     text, length = plain(completion), len(plain(wanted))
     before = text[-length - 1 : -length] if length else ""
-    return text[-length:] if length and not before.isalnum() else None
+    return text[-length:] or None if length and not before.isalnum() else None
 
 
 PLACES = (whole, after_hashes, boxed, tagged, after_colon, last_line, last_number, ending)

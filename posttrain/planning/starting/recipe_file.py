@@ -132,12 +132,10 @@ def _task(found: Found, sizes: Sizes, paths: Mapping[str, str]) -> list[str]:
         said.append(("longest", sizes.longest, "characters; longer rows are left out: more than the tiny model takes"))
     lines = [f"  {key}: {_value(value)}".ljust(33) + f" # {why}" for key, value, why in said]
     if "eval" not in paths:
-        lines.append(
-            f"  # eval: {len(found.data.eval)}".ljust(33) + " # rows held out; so many are where nothing is said"
-        )
+        lines.append(f"  # eval: {len(found.data.eval)}".ljust(33) + " # rows held out; so many without this line")
     return [
         *lines,
-        "  # train: 1000".ljust(33) + " # prompts; demonstrations: the same way. All, where nothing is said",
+        "  # train: 1000".ljust(33) + " # prompts, and `demonstrations` the same way; else all",
     ]
 
 

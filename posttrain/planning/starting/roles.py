@@ -72,8 +72,16 @@ class Roles:
         return " and ".join(said)
 
 
-def roles_of(columns: Mapping[str, Column], rows: Sequence[RawRow], where: str) -> Roles:
+def roles_of(
+    columns: Mapping[str, Column], rows: Sequence[RawRow], where: str, eval_columns: Mapping[str, Column] | None = None
+) -> Roles:
     """What the columns look like.
+
+    Args:
+        columns: Those of a file.
+        rows: Its rows.
+        where: The file.
+        eval_columns: Those of the rows to evaluate on, where they are in another file.
 
     Raises:
         DataError: None of them could be a prompt.
@@ -96,7 +104,7 @@ def roles_of(columns: Mapping[str, Column], rows: Sequence[RawRow], where: str) 
     if not conversation:
         completion = completion or answer
     slice_by = next((name for name in columns if _plain(name) in SLICES and 1 < columns[name].values <= FEW), None)
-    slice_by = None if slice_by in (*taken, answer) else slice_by
+    slice_by = None if slice_by in (*taken, answer) or slice_by not in (eval_columns or columns) else slice_by
     parameter, named = _parameter(columns, answer, prompt if conversation else completion)
     settings = _settings(columns, prompt, more, bool(conversation), completion, named)
     return Roles(
@@ -115,9 +123,10 @@ def roles_of(columns: Mapping[str, Column], rows: Sequence[RawRow], where: str) 
 def _first(
     columns: Mapping[str, Column], part: str, kinds: Sequence[str], taken: Sequence[str | None] = ()
 ) -> str | None:
-    """The likeliest column for a part, by its name."""
+    """The likeliest column for a part: one that is called so, else one with such a word in its name."""
     named = {_plain(name): name for name in reversed(columns) if name not in taken and columns[name].kind in kinds}
-    return next((named[name] for name in NAMES[part] if name in named), None)
+    words = {word: name for plain, name in named.items() if "id" not in plain.split("_") for word in plain.split("_")}
+    return next((its[name] for its in (named, words) for name in NAMES[part] if name in its), None)
 
 
 def _plain(name: str) -> str:

@@ -301,11 +301,13 @@ class RunDir(Layout):
 
     def failed(self, error: BaseException) -> None:
         """Note in the session's record that the run ended by an error, for those who look at the directory later."""
+        if self._lock.is_lost():
+            return  # the directory was moved away: what is here now is not this run's
         told = (str(error).splitlines() or [""])[0][:LONGEST_ERROR]
         failure = {"at": environment.now(), "error": f"{type(error).__name__}: {told}"}
         with suppress(PosttrainError, OSError):  # what went wrong may be the disk: that error is to be seen
             before = read_environment(self.environment_file)
-            *earlier, last = before["sessions"]
+            *earlier, last = before.get("sessions") or [{}]
             files.write_json(self.environment_file, {**before, "sessions": [*earlier, {**last, "failed": failure}]})
 
     def close(self) -> None:

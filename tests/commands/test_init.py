@@ -92,9 +92,9 @@ def test_it_says_what_is_in_a_file(capsys):
         assert part in said, part
     columns = {line.split()[0]: " ".join(line.split()) for line in said.splitlines()[2:5]}
     assert columns == {
-        "question": "question text 15 to 16 1 empty prompt 0 eggs, 2 more?",
+        "question": "question text 16 1 empty prompt 0 eggs, 2 more?",
         "answer": "answer number 2 answer 2",
-        "solution": "solution text 19 1 empty demonstration 0 + 2 makes 2 eggs",
+        "solution": "solution text 20 1 empty demonstration 0 + 2 makes 2 eggs",
     }
     commands = ["rewards check eggs/recipe.yaml", "run eggs/recipe.yaml --smoke", "run eggs/recipe.yaml"]
     assert said.splitlines()[-3:] == [f"  posttrain {command}" for command in commands]

@@ -139,6 +139,15 @@ def test_a_run_that_failed_says_by_what_until_it_goes_on(folder):
     assert [("failed" in each) for each in read_environment(run / "environment.json")["sessions"]] == [0, 1, 0]
 
 
+def test_an_error_in_a_run_that_was_moved_away_makes_no_new_one(folder):
+    run = a_run(folder / "one", stage="hybrid", step=2)
+    with pytest.raises(TrainingError), SharedRunDir.open(Ranks(), run, RECIPE, {}):
+        run.rename(folder / "away")
+        raise TrainingError("x")
+    assert not run.exists()
+    assert state(folder / "away") == ("stopped", "hybrid step 2 of 9")
+
+
 def test_the_command(folder, capsys, monkeypatch):
     monkeypatch.chdir(folder.parent)
     assert main(["runs"]) == 0

@@ -124,7 +124,7 @@ def _first(
     columns: Mapping[str, Column], part: str, kinds: Sequence[str], taken: Sequence[str | None] = ()
 ) -> str | None:
     """The likeliest column for a part: one that is called so, else one with such a word in its name."""
-    named = {_plain(name): name for name in reversed(columns) if name not in taken and columns[name].kind in kinds}
+    named = {_plain(name): name for name in reversed([*columns]) if name not in taken and columns[name].kind in kinds}
     words = {word: name for plain, name in named.items() if "id" not in plain.split("_") for word in plain.split("_")}
     return next((its[name] for its in (named, words) for name in NAMES[part] if name in its), None)
 

@@ -141,9 +141,9 @@ def test_a_run_that_failed_says_by_what_until_it_goes_on(folder):
 
 def test_an_error_in_a_run_that_was_moved_away_makes_no_new_one(folder):
     run = a_run(folder / "one", stage="hybrid", step=2)
-    with pytest.raises(TrainingError), SharedRunDir.open(Ranks(), run, RECIPE, {}):
+    with SharedRunDir.open(Ranks(), run, RECIPE, {}) as opened:
         run.rename(folder / "away")
-        raise TrainingError("x")
+        opened.__exit__(TrainingError, TrainingError("x"), None)
     assert not run.exists()
     assert state(folder / "away") == ("stopped", "hybrid step 2 of 9")
 

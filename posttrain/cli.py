@@ -18,10 +18,12 @@ from posttrain.processes.interrupting import as_usual
 from posttrain.processes.launched import processes
 
 EXAMPLES = """examples:
+  posttrain init rows.jsonl
   posttrain plan recipes/quickstart.yaml
   posttrain run recipes/quickstart.yaml --smoke
   posttrain run recipes/quickstart.yaml hybrid.steps=100 hybrid.controller.gamma=0.5
   posttrain launch recipes/gsm8k-qwen2.5-1.5b-8gpu.yaml --gpus 8
+  posttrain runs
   posttrain explain runs/quickstart --step 100
   posttrain replay runs/quickstart controller.gamma=2
   posttrain view runs/quickstart --worst

@@ -4,10 +4,26 @@
 library user could want belongs here.
 """
 
-from posttrain.commands import compare, data, doctor, eval, explain, export, launch, plan, replay, run, serve, view
+from posttrain.commands import (
+    compare,
+    data,
+    doctor,
+    eval,
+    explain,
+    export,
+    init,
+    launch,
+    plan,
+    replay,
+    run,
+    runs,
+    serve,
+    view,
+)
 from posttrain.commands.rewards import arguments as rewards
 
 ADDERS = (
+    init.add,
     run.add,
     launch.add,
     eval.add,
@@ -18,6 +34,7 @@ ADDERS = (
     plan.add,
     explain.add,
     replay.add,
+    runs.add,
     view.add,
     compare.add,
     export.add,

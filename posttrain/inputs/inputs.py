@@ -32,7 +32,7 @@ def load_data(recipe: Recipe, *, to_train: bool = True) -> TaskData:
 
     Raises:
         DataError: There are no evaluation rows, training has seen some of them, there are no prompts or demonstrations
-            and the recipe needs them, or rows are conversations and the model is to be made from scratch.
+            and the recipe needs them.
     """
     data = recipe.task.load(recipe.run.seed)
     if not data.eval:
@@ -45,7 +45,6 @@ def load_data(recipe: Recipe, *, to_train: bool = True) -> TaskData:
     check_disjoint(data.eval, data.train, data.demonstrations)
     if to_train:
         _check_streams(recipe, data)
-        _check_conversations(recipe, data)
     return data
 
 
@@ -70,18 +69,6 @@ def _check_streams(recipe: Recipe, data: TaskData) -> None:
 def _none(what: str, data: TaskData) -> str:
     """That there are none of these rows, with what the task says became of those that there were."""
     return f"the task has no {what}" + (f" ({data.notes[0]})" if data.notes else "")
-
-
-def _check_conversations(recipe: Recipe, data: TaskData) -> None:
-    rows = [*data.train, *data.demonstrations, *data.eval]
-    if recipe.model.init is None or all(isinstance(row["prompt"], str) for row in rows):
-        return
-    raise DataError(
-        "rows are conversations (messages, or a system prompt), and a model from scratch has no chat template",
-        expected="prompts and completions of plain text",
-        where=recipe.where("model.init"),
-        fix="name a model with a chat template, or write the conversation as text, such as prompt: '{question}'",
-    )
 
 
 def load_rewards(recipe: Recipe, data: TaskData, functions: Iterable[Callable[..., Any]] = ()) -> list[Reward]:

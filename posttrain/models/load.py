@@ -36,6 +36,12 @@ ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetens
 WORDS = r"<[^<>\s]+>| ?[A-Za-z]+|[0-9]| ?(?:(?!<[^<>\s]+>)[^\sA-Za-z0-9])+|\s+"
 """A tag, a word with the space before it, one digit, other signs, or white space: what a token never crosses."""
 
+CONVERSATION = (
+    "{% for message in messages %}<|{{ message.role }}|>{{ message.content }}" + END + "{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+"""The chat template of a model from scratch: a tag for whose turn it is, and the end of sequence after each turn."""
+
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer trained on `texts`: about a token a word on templated text, and never an unknown.
@@ -66,6 +72,29 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
         padding_side="left",
         clean_up_tokenization_spaces=False,
     )
+
+
+def tokenizer_from_rows(rows: Iterable[Mapping[str, Any]], vocab_size: int) -> PreTrainedTokenizerFast:
+    """The tokenizer of a model from scratch, trained on what the rows say.
+
+    It has a chat template, a plain one, where some rows are conversations, and none where all are text.
+
+    Args:
+        rows: Each with a `prompt` and perhaps a `completion`, text or messages.
+        vocab_size: As of `train_tokenizer`.
+    """
+    rows = list(rows)
+    texts = [_written(row["prompt"]) + _written(row.get("completion") or "") for row in rows]
+    tokenizer = train_tokenizer(texts, vocab_size)
+    if any(not isinstance(row["prompt"], str) for row in rows):
+        tokenizer.chat_template = CONVERSATION
+    return tokenizer
+
+
+def _written(part: Any) -> str:
+    if isinstance(part, str):
+        return part
+    return "".join(f"<|{message['role']}|>{message['content']}" for message in part)
 
 
 def build_model(

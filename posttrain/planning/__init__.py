@@ -4,5 +4,5 @@ once in small.
 Nothing here loads the weights of the model that is planned for, and nothing trains but the smoke test.
 
 Other rooms import: `as_json`, `doctor.doctor`, `doctor.facts`, `launching`, `machine`, `model_facts`, `plan`,
-`settings`, `show`, `smoke.smoke`.
+`settings`, `show`, `smoke.smoke`, `starting.start`.
 """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,21 +68,21 @@ def _is_path(name: str) -> bool:
     return name.startswith((".", "/", "~")) or name.count("/") > 1 or Path(name).is_dir()
 
 
-def tokenizer_of(recipe: Recipe, texts: Sequence[str], *, offline: bool = False) -> Any:
+def tokenizer_of(recipe: Recipe, rows: Sequence[Mapping[str, Any]], *, offline: bool = False) -> Any:
     """The model's tokenizer, as the run will have it.
 
     Args:
         recipe: The recipe.
-        texts: Prompts and completions, of which a model from scratch gets its tokenizer.
+        rows: Demonstrations and prompts, of which a model from scratch gets its tokenizer.
         offline: Ask no hub.
 
     Raises:
         ConfigError: It cannot be had.
     """
-    from posttrain.models.load import load_tokenizer, train_tokenizer
+    from posttrain.models.load import load_tokenizer, tokenizer_from_rows
 
     if recipe.model.init is not None:
-        return train_tokenizer(texts, recipe.model.init.vocab_size)
+        return tokenizer_from_rows(rows, recipe.model.init.vocab_size)
     name, where = recipe.model.gguf or recipe.model.name or "", recipe.where("model")
     file = gguf_file(name, where)
     with loading(file or name, where):

@@ -230,8 +230,7 @@ class _Maker:
             return None, None
         try:
             rows = [*data.demonstrations, *data.train] if data else []
-            plain = [row["prompt"] + row.get("completion", "") for row in rows] if recipe.model.init else []
-            tokenizer = tokenizer_of(recipe, plain, offline=self.offline)
+            tokenizer = tokenizer_of(recipe, rows, offline=self.offline)
             config = config_of(recipe, tokenizer, offline=self.offline)
             model = describe_model(recipe, config, on_gpu=self.machine.device == "cuda")
             if model.shape is None:

@@ -4,5 +4,5 @@ signals, completions, runs against each other.
 Nothing here writes into a run. Pages are `report/`'s.
 
 Other rooms import: `compare`, `compare_spending`, `compare_weights`, `explain`, `explain_summary`, `judged`,
-`replay`, `replay_shown`, `view`, `view_prompt`, `view_query`, `view_shown`.
+`replay`, `replay_shown`, `runs`, `view`, `view_prompt`, `view_query`, `view_shown`.
 """

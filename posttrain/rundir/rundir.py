@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from posttrain.errors import CheckpointError, ResumeError
+from posttrain.errors import CheckpointError, PosttrainError, ResumeError
 from posttrain.rundir import completions as records
 from posttrain.rundir import environment
 from posttrain.rundir.data_changes import Contents, data_changes
@@ -44,6 +45,9 @@ from posttrain.rundir.unstarted import forget_unstarted, is_unstarted
 from posttrain.storage import files
 from posttrain.storage.checkpoints import latest_checkpoint, put_aside_torn, step_of, why_torn
 from posttrain.storage.lock import Lock
+
+LONGEST_ERROR = 300
+"""Characters of an error that are noted."""
 
 
 class RunDir(Layout):
@@ -325,6 +329,17 @@ class RunDir(Layout):
                 file.unlink()
 
     # -- closing -----------------------------------------------------------------------------------------------
+
+    def failed(self, error: BaseException) -> None:
+        """Note in the session's record that the run ended by an error, for those who look at the directory later."""
+        if self._lock.is_lost():
+            return  # the directory was moved away: what is here now is not this run's
+        told = (str(error).splitlines() or [""])[0][:LONGEST_ERROR]
+        failure = {"at": environment.now(), "error": f"{type(error).__name__}: {told}"}
+        with suppress(PosttrainError, OSError):  # what went wrong may be the disk: that error is to be seen
+            before = read_environment(self.environment_file)
+            *earlier, last = before.get("sessions") or [{}]
+            files.write_json(self.environment_file, {**before, "sessions": [*earlier, {**last, "failed": failure}]})
 
     def close(self) -> None:
         """Give the lock back. A process that dies gives it back too."""

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from posttrain.errors import ConfigError
+from posttrain.errors import ConfigError, Interrupted
 from posttrain.processes.ranks import Ranks
 from posttrain.rundir.layout import Layout
 from posttrain.rundir.rundir import RunDir
@@ -167,5 +167,7 @@ class SharedRunDir(Layout):
     def __enter__(self) -> SharedRunDir:
         return self
 
-    def __exit__(self, *exc: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if self._own is not None and error is not None and not isinstance(error, Interrupted | KeyboardInterrupt):
+            self._own.failed(error)
         self.close()

@@ -12,7 +12,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 
 from posttrain.inputs.inputs import hub_options, loading, policy_options
 from posttrain.models.gguf_files import gguf_file
-from posttrain.models.load import build_model, load_policy, load_tokenizer, train_tokenizer
+from posttrain.models.load import build_model, load_policy, load_tokenizer, tokenizer_from_rows
 from posttrain.models.policy_weights import check_weights
 from posttrain.processes.ranks import Ranks
 from posttrain.recipe.recipe import Recipe
@@ -53,8 +53,8 @@ class Policies:
             return self._unpacked(file) if file else section.name or ""
         folder = self._dir.path / "init"
         if not folder.is_dir():
-            init, rows = section.init, [*data.demonstrations, *data.train]
-            tokenizer = train_tokenizer((row["prompt"] + row.get("completion", "") for row in rows), init.vocab_size)
+            init = section.init
+            tokenizer = tokenizer_from_rows([*data.demonstrations, *data.train], init.vocab_size)
             sizes = init.model_dump(exclude={"vocab_size"})
             save_whole(folder, build_model(tokenizer, seed=self._recipe.run.seed, **sizes), tokenizer)
         return folder.resolve()  # an adapter keeps this path, and may be loaded from another working directory

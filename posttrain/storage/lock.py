@@ -5,11 +5,14 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import struct
+import sys
 import warnings
 from pathlib import Path
 
 from posttrain.errors import ResumeError
 
+_FLOCK = "hhlli0l"  # Linux's struct flock: type, whence, start, length, pid
 _held: set[Path] = set()  # POSIX locks do not keep a process from itself
 
 
@@ -71,3 +74,22 @@ class Lock:
             os.close(self._descriptor)
             self._descriptor = None
             _held.discard(self.file)
+
+
+def at_work(path: Path) -> int | None:
+    """The process that holds the lock of a run directory, None where none does, or where nobody can tell.
+
+    It only asks: nothing is locked and nothing written, so that a run that is about to start is not in the way.
+    """
+    file = (path / ".lock").resolve()
+    if file in _held:
+        return os.getpid()
+    if sys.platform != "linux":
+        return None  # struct flock is laid out otherwise there
+    try:
+        with file.open("rb") as opened:
+            answer = fcntl.fcntl(opened, fcntl.F_GETLK, struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
+    except OSError:  # no such file, or a file system without locks
+        return None
+    kind, _, _, _, holder = struct.unpack(_FLOCK, answer)
+    return None if kind == fcntl.F_UNLCK else holder

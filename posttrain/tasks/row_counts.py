@@ -22,6 +22,10 @@ class Tally:
         if count:
             self._counts[reason] = self._counts.get(reason, 0) + count
 
+    def count(self, reason: str) -> int:
+        """Rows that were told under a reason."""
+        return self._counts.get(reason, 0)
+
     def line(self) -> str:
         """`200 rows: 100 duplicates, 1 without an answer, 40 held out, 59 left for both`."""
         what = self.what.removesuffix("s") if self.total == 1 else self.what

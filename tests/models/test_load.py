@@ -6,7 +6,8 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
-from posttrain.models.load import build_model, load_policy, load_tokenizer, train_tokenizer
+from posttrain.inputs.data import fit_to_model, tokenize_demonstrations
+from posttrain.models.load import build_model, load_policy, load_tokenizer, tokenizer_from_rows, train_tokenizer
 
 PUZZLES = [
     f"Is {a} a knight or a knave? {b} said that {a} is lying.\n"
@@ -157,3 +158,23 @@ def test_an_adapter_folder_gives_its_base_model_with_the_adapter_on_top(saved, t
     training = {name for name, p in loaded.named_parameters() if p.requires_grad}
     assert bool(training) == trainable
     assert all("lora" in name for name in training)
+
+
+def test_a_model_from_scratch_takes_conversations(tmp_path):
+    said = {"role": "assistant", "content": "4"}
+    rows = [
+        {"prompt": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "2 + 2?"}]},
+        {"prompt": "1 + 3?", "completion": "4"},
+    ]
+    rows[0]["completion"] = [said]
+    made = tokenizer_from_rows(rows, 400)
+    made.save_pretrained(tmp_path)
+    tokenizer = load_tokenizer(tmp_path)
+    learned = tokenize_demonstrations(fit_to_model(rows, tokenizer), tokenizer)
+    assert [tokenizer.decode(ids) for ids in learned["input_ids"]] == [
+        "<|system|>Be brief.<|end|><|user|>2 + 2?<|end|><|assistant|>4<|end|>",
+        "<|user|>1 + 3?<|end|><|assistant|>4<|end|>",
+    ]
+    for ids, labels in zip(learned["input_ids"], learned["labels"], strict=True):
+        assert [label for label in labels if label != -100] == ids[-2:]  # the answer and the end, which is learned too
+    assert tokenizer_from_rows(rows[1:], 400).chat_template is None

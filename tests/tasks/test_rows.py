@@ -363,7 +363,6 @@ def test_the_recipe_s_rewards_judge_the_held_out_rows(recipe_file: Path) -> None
         (["task.eval=10"], r"no demonstrations \(10 rows: 10 held out\)"),
         (["task.eval=10", "warmup.steps=0", "hybrid.controller=grpo_only"], r"no prompts \(10 rows: 10 held out\)"),
         (["task.eval=0"], r"no evaluation rows \(10 rows: 10 left for both\)"),
-        (["task.system=Be brief."], "rows are conversations(.|\n)*no chat template"),
     ],
 )
 def test_what_the_recipe_needs_and_the_rows_lack(recipe_file: Path, overrides: list[str], message: str) -> None:

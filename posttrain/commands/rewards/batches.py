@@ -14,7 +14,7 @@ from posttrain.planning.model_facts import tokenizer_of
 from posttrain.recipe.arithmetic import generation_batch_size
 from posttrain.recipe.recipe import Recipe
 from posttrain.scoring.score import TRL_EXTRAS, Outcome, Reward
-from posttrain.scoring.scorer import Scorer, message_text, trl_reward_functions
+from posttrain.scoring.scorer import Scorer, trl_reward_functions
 
 _NO_COLUMNS = frozenset({"prompt", "completion", "completion_ids"}) | TRL_EXTRAS
 
@@ -105,9 +105,8 @@ def caller(recipe: Recipe, rewards: Sequence[Reward], rows: Sequence[Mapping[str
     batched = [reward for reward in rewards if reward.style == "trl"]
     if not batched:
         return Caller(recipe, None), ""
-    texts = [message_text(row["prompt"]) + message_text(row.get("completion", "")) for row in rows]
     try:
-        return Caller(recipe, tokenizer_of(recipe, texts)), ""
+        return Caller(recipe, tokenizer_of(recipe, rows)), ""
     except PosttrainError as error:
         for reward in batched:
             if needs(reward, "completion_ids"):

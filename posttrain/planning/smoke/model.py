@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, Pre
 from posttrain.errors import ConfigError, PosttrainError
 from posttrain.inputs.inputs import check_model, hub_options, loading
 from posttrain.models.gguf_files import gguf_file
-from posttrain.models.load import ADAPTER_CONFIG, build_model, load_tokenizer, train_tokenizer
+from posttrain.models.load import ADAPTER_CONFIG, build_model, load_tokenizer, tokenizer_from_rows
 from posttrain.recipe.recipe import Recipe
 from posttrain.running.policies import save_whole
 from posttrain.tasks import TaskData
@@ -46,8 +46,7 @@ def load_parts(recipe: Recipe, data: TaskData) -> tuple[PreTrainedConfig, PreTra
         ConfigError: They cannot be read, or fetched.
     """
     if (init := recipe.model.init) is not None:
-        rows = [*data.demonstrations, *data.train]
-        tokenizer = train_tokenizer((row["prompt"] + row.get("completion", "") for row in rows), init.vocab_size)
+        tokenizer = tokenizer_from_rows([*data.demonstrations, *data.train], init.vocab_size)
         with torch.device("meta"):
             return build_model(tokenizer, **init.model_dump(exclude={"vocab_size"})).config, tokenizer
     name, where = recipe.model.gguf or recipe.model.name or "", recipe.where("model")

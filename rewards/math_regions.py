@@ -180,8 +180,8 @@ def _built(letter: str, condition: str, names: set[str]) -> Any:
         numbers = Intersection(numbers, _member(member[1], member[2], _alternatives(member[3], inside), inside))
     elif is_name(letter.strip()):
         inside.add(key(letter))
-    if len(inside) > 1:
-        raise _None
+    if len(inside) > 1 or not (member or is_name(letter.strip())):
+        raise _None  # \{x^2 \mid x>0\} is not what x may be
     return numbers  # its letter is bound
 
 

@@ -1,0 +1,71 @@
+r"""More kinds of answers for `math_answer`: `gold <- said`, the same under `SAME` and not under `OTHER`."""
+
+from __future__ import annotations
+
+SAME = {
+    "congruences": r"""
+        x \equiv 4 \pmod{9} <- x = 9k+4
+        x \equiv 4 \pmod{9} <- x = 9t-5, t \in \mathbb{Z}
+        x \equiv 4 \pmod 9 <- 13 \pmod{9}
+        2 \pmod{5} <- 2 (mod 5)
+        n \equiv 1 \pmod{6} <- n ≡ -5 (mod 6)
+        x = 9k+4 <- x\equiv 4\pmod 9
+        x \equiv 1, 3 \pmod{4} <- x \equiv 1 \pmod 2
+        x \equiv \pm 2 \pmod{11} <- x \equiv 9 \pmod{11} \text{ or } x \equiv 2 \pmod{11}
+        x\equiv 1\pmod 2, x\equiv 2\pmod 3 <- x\equiv 2\pmod 3, x\equiv 1\pmod 2
+        3 \bmod 8 <- 3 \pmod 8
+        """,
+    "families": r"""
+        (-1)^k \frac{\pi}{3}+k\pi <- (-1)^n\frac{\pi}{3} + n\pi
+        x=(-1)^k\frac{\pi}{3}+k\pi <- x = \frac{\pi}{3}+2n\pi, x = \frac{2\pi}{3}+2n\pi, n\in\mathbb{Z}
+        \frac{\pi}{8}+\frac{k\pi}{2} <- \frac{\pi}{8}+\pi n, \frac{5\pi}{8}+\pi n, n\in\mathbb{Z}
+        x = 30^\circ + 360^\circ k <- x = \frac{\pi}{6}+2\pi n, n \in \mathbb{Z}
+        6n+1, 6n+5, n\in\mathbb{Z} <- 6k\pm1, k\in\mathbb{Z}
+        """,
+    "set builders": r"""
+        \{5k+2 | k \in \mathbb{Z}\} <- \{5n-3 \mid n \in \mathbb{Z}\}
+        \{5k+2 | k \in \mathbb{Z}\} <- x=5n+2, n\in\mathbb{Z}
+        \{x \mid x = 3k, k\in\mathbb{Z}\} <- \{3n : n\in\mathbb{Z}\}
+        \left\{\frac{\pi}{7}+k\pi \mid k \in \mathbb{Z}\right\} <- \frac{\pi}{7}+n\pi, n\in\mathbb{Z}
+        \{n^3 : n \in \mathbb{N}\} <- \{k^3 \mid k \in \mathbb{N}\}
+        \{(2t, t) : t \in \mathbb{R}\} <- \{(2s,s) \mid s \in \mathbb{R}\}
+        """,
+}
+
+OTHER = {
+    "congruences": r"""
+        x \equiv 4 \pmod{9} <- x = 9k-4
+        x \equiv 4 \pmod{9} <- x = 18k+4
+        x \equiv 4 \pmod{9} <- 4
+        4 <- 4 \pmod{9}
+        x \equiv 4 \pmod{9} <- y \equiv 4 \pmod{9}
+        x \equiv 4 \pmod{9} <- x \equiv 4 \pmod{18}
+        x \equiv 1, 3 \pmod{8} <- x \equiv 1 \pmod{8}
+        x \equiv \pm 2 \pmod{11} <- x \equiv 2 \pmod{11}
+        y = 2x+1 <- y \equiv 1 \pmod 2
+        2x+1 <- 1 \pmod 2
+        """,
+    "families": r"""
+        (-1)^k \frac{\pi}{3}+k\pi <- (-1)^{k+1} \frac{\pi}{3}+k\pi
+        (-1)^k \frac{\pi}{3}+k\pi <- \frac{\pi}{3}+k\pi
+        (-1)^k \frac{\pi}{3}+k\pi <- (-1)^k \frac{\pi}{3}+2k\pi
+        \frac{\pi}{8}+\frac{k\pi}{2} <- \frac{\pi}{8}+k\pi
+        6n+1, 6n+5, n\in\mathbb{Z} <- 6k+1, k\in\mathbb{Z}
+        5k+2, k\in\mathbb{Z} <- 5k-3, k\in\mathbb{N}
+        """,
+    "set builders": r"""
+        \{5k+2 | k \in \mathbb{Z}\} <- \{10k+2 | k \in \mathbb{Z}\}
+        \{5k+2 | k \in \mathbb{Z}\} <- \{5k+2 | k \in \mathbb{N}\}
+        \{5k+2 | k \in \mathbb{N}\} <- \{5k-3 | k \in \mathbb{N}\}
+        \{n^3 : n \in \mathbb{N}\} <- \{n^2 : n \in \mathbb{N}\}
+        \{(2t, t) : t \in \mathbb{R}\} <- \{(s,2s) \mid s \in \mathbb{R}\}
+        \{x \mid x>0\} <- \{x^2+1 \mid x>0\}
+        """,
+    "letters of a gold answer": r"""
+        4n <- 4m
+        6k <- 6n
+        4n <- 4 m
+        4m <- 4n
+        3s <- 3t
+        """,
+}

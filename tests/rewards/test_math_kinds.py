@@ -1,0 +1,26 @@
+"""More kinds of answers in `math_answer`: what is paid and what is not."""
+
+from __future__ import annotations
+
+import pytest
+
+from posttrain.rewards.math_answer import score, why_unreadable
+from tests.rewards.math_kinds import OTHER, SAME
+from tests.rewards.math_text_cases import pairs
+from tests.rewards.test_math_lists import value
+
+
+@pytest.mark.parametrize(("kind", "gold", "said"), pairs(SAME))
+def test_both_say_the_same(kind: str, gold: str, said: str) -> None:
+    assert value(said, gold) == 1
+
+
+@pytest.mark.parametrize(("kind", "gold", "said"), pairs(OTHER))
+def test_it_only_looks_the_same(kind: str, gold: str, said: str) -> None:
+    result = score(f"\\boxed{{{said}}}", answer=gold)
+    assert result is None or result.value == 0
+
+
+@pytest.mark.parametrize("gold", sorted({gold for _, gold, _ in pairs(SAME) + pairs(OTHER)}))
+def test_a_gold_answer_says_itself(gold: str) -> None:
+    assert value(gold, gold) == 1, why_unreadable(gold)

@@ -32,6 +32,62 @@ SAME = {
         """,
 }
 
+SENTENCES = {
+    "same": r"""
+        26 <- There are $26$ such triples
+        7 <- He has 7 marbles left.
+        19 <- \text{Sam needs 19 more stickers.}
+        11 <- They will need 11 days to paint the house
+        45 <- Nora earns \$45 every weekend.
+        \frac{2}{9} <- The probability equals $\frac{2}{9}$ here
+        310 <- \text{They collected } 310 \text{ cans altogether}
+        1.5\text{ hours} <- The film lasts 90 minutes.
+        3,400 <- The club raised 3,400 dollars
+        There are $26$ such triples <- 26
+        He has 7 marbles left. <- 7
+        """,
+    "other": r"""
+        26 <- There are 26 or 27 such triples
+        26 <- There are not 26 such triples
+        26 <- There might be 26 such triples
+        26 <- There are at least 26 such triples
+        26 <- There are more than 26 such triples
+        7 <- He has 7 marbles and 2 balls left
+        7 <- He has 7 marbles and two balls left
+        7 <- He doesn't have 7 marbles left
+        7 <- If he had 7 marbles he would stop
+        7 <- He has 7 times as many marbles
+        7 <- He has half of 7 marbles
+        7 <- He has 7 dozen marbles
+        7 <- He has 7x marbles
+        7 <- He has solved part 7
+        7 <- Has he got 7 marbles?
+        7 <- He has 7 + 2 marbles
+        There are $26$ such triples <- 27
+        """,
+}
+
+#: completion | gold | score
+OFFERED = r"""
+    Answer: $5$ / $9$ | 5 | 0
+    Answer: $5$ / $9$ | 5/9 | 0
+    Answer: $5$ / $9$ | 5, 9 | 1
+    Answer: \(5\) / \(9\) | 9, 5 | 1
+    The answer is $5$ to $9$. | 5 | 0
+    The answer is $5$ vs $9$. | 5 | 0
+    The answer is $5$ - $9$. | 5 | 0
+    Final answer: $5$ ($9$) | 5 | 0
+    Final answer: $\frac{1}{4}$ ($0.25$) | 1/4 | 1
+    The answer is $5/9$. | 5/9 | 1
+    The answer is $2.72$ to $2$ decimal places. | 2.72 | 1
+    The answer is $2.72$ to 2 places. | 2.72 | 1
+    Answer: $5$ - the smallest one | 5 | 1
+    #### He has 7 marbles left. | 7 | 1
+    The final answer is: There are $26$ such triples. | 26 | 1
+    <answer>Sam needs 19 more stickers.</answer> | 19 | 1
+    Final Answer: Nora earns $45 every weekend. | 45 | 1
+    """
+
 OTHER = {
     "congruences": r"""
         x \equiv 4 \pmod{9} <- x = 9k-4

@@ -5,22 +5,33 @@ from __future__ import annotations
 import pytest
 
 from posttrain.rewards.math_answer import score, why_unreadable
-from tests.rewards.math_kinds import OTHER, SAME
+from tests.rewards.math_kinds import OFFERED, OTHER, SAME, SENTENCES
 from tests.rewards.math_text_cases import pairs
 from tests.rewards.test_math_lists import value
 
+EQUAL = pairs({**SAME, "sentences": SENTENCES["same"]})
+UNEQUAL = pairs({**OTHER, "sentences": SENTENCES["other"]})
 
-@pytest.mark.parametrize(("kind", "gold", "said"), pairs(SAME))
+
+@pytest.mark.parametrize(("kind", "gold", "said"), EQUAL)
 def test_both_say_the_same(kind: str, gold: str, said: str) -> None:
     assert value(said, gold) == 1
 
 
-@pytest.mark.parametrize(("kind", "gold", "said"), pairs(OTHER))
+@pytest.mark.parametrize(("kind", "gold", "said"), UNEQUAL)
 def test_it_only_looks_the_same(kind: str, gold: str, said: str) -> None:
     result = score(f"\\boxed{{{said}}}", answer=gold)
     assert result is None or result.value == 0
 
 
-@pytest.mark.parametrize("gold", sorted({gold for _, gold, _ in pairs(SAME) + pairs(OTHER)}))
+@pytest.mark.parametrize("gold", sorted({gold for _, gold, _ in EQUAL + UNEQUAL}))
 def test_a_gold_answer_says_itself(gold: str) -> None:
     assert value(gold, gold) == 1, why_unreadable(gold)
+
+
+@pytest.mark.parametrize("line", OFFERED.strip().splitlines())
+def test_what_is_offered_beside_an_answer(line: str) -> None:
+    completion, gold, expected = line.strip().rsplit(" | ", 2)
+    result = score(completion, answer=gold)
+    assert result is not None
+    assert result.value == int(expected)

@@ -28,6 +28,7 @@ from posttrain.rewards.math_shape import DOTS, shape
 from posttrain.rewards.math_statements import opposed
 from posttrain.rewards.math_systems import named_value, same_system, system
 from posttrain.rewards.math_text import LONGEST, Answer, cleaned
+from posttrain.rewards.math_vectors import as_arrows
 
 SECONDS = 2.0  # of computing, for everything that sympy does about one completion
 
@@ -106,7 +107,7 @@ def leaves(text: str) -> Iterator[str]:
 
 
 def _same(gold: str, said: str) -> bool:
-    gold, said = in_signs(gold, said)
+    gold, said = in_signs(*as_arrows(gold, said))
     golds, saids = ([without_builder(side) for side in approximate(text)] for text in (gold, said))
     # Of what is said, 'A ≈ B' is A: two different answers are none. Gold gives both as right.
     if any(ranges_differ(one, saids[0]) for one in golds):

@@ -16,7 +16,17 @@ _DELIMITED = re.compile(r"\\\((?P<round>(?:(?!\\[()]).)+)\\\)|\\\[(?P<square>(?:
 _STYLED = re.compile(rf"\\(?:{STYLES}|(?P<text>{TEXTS}))\s*(?=\{{)")
 _LEADING = re.compile(r"^(?:\\[ ,;:!]|\s)+")
 _MARKS = ("**", "__", "`", '"', "*", "_")
-_MONEY = {"$": "dollar", "€": "euro", "£": "pound", "¥": "yen", "₹": "rupee", "₽": "ruble", "₩": "won", "₱": "peso", "¢": "cent"}
+_MONEY = {
+    "$": "dollar",
+    "€": "euro",
+    "£": "pound",
+    "¥": "yen",
+    "₹": "rupee",
+    "₽": "ruble",
+    "₩": "won",
+    "₱": "peso",
+    "¢": "cent",
+}
 _CODES = {"usd": "dollar", "us": "dollar", "eur": "euro", "gbp": "pound", "jpy": "yen", "inr": "rupee", "rs": "rupee",
           "cny": "yuan", "rmb": "yuan"}  # fmt: skip
 _SIGN = rf"[{''.join(_MONEY)}]"

@@ -123,7 +123,9 @@ COMPOUND = {"mph": (("mile", 1), ("hour", -1)), "kmh": (("km", 1), ("hour", -1))
             "fps": (("foot", 1), ("second", -1)), "mpg": (("mile", 1), ("gallon", -1)),
             "cc": (("cm", 3),), "sqft": (("foot", 2),)}  # fmt: skip
 #: Words that say that something is counted, and no unit in particular; money that nothing is changed into among them
-GENERIC = frozenset({"unit", "units", "cad", "aud", "nzd", "hkd", "sgd", "chf", "mxn", "brl", "sek", "nok", "dkk", "pln"})
+GENERIC = frozenset(
+    {"unit", "units", "cad", "aud", "nzd", "hkd", "sgd", "chf", "mxn", "brl", "sek", "nok", "dkk", "pln"}
+)
 #: By symbol, in its own case
 SYMBOLS: dict[str, str] = {}
 #: By word in lower case

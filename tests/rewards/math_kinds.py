@@ -32,6 +32,79 @@ SAME = {
         """,
 }
 
+MORE_SAME = {
+    "currencies": r"""
+        60 <- \text{Rs. }60
+        \text{Rs. }1,250 <- 1250 rupees
+        35 <- \mathrm{USD}\ 35
+        \text{EUR } 35 <- €35
+        35¢ <- \$0.35
+        35\text{ cents} <- 35\,¢
+        35\text{¢} <- 35
+        £35 <- 35 GBP
+        35 <- 35 CHF
+        35 <- \text{US\$}35
+        """,
+    "products": r"""
+        xyz <- zxy
+        abd <- dab
+        rt <- tr
+        3pq <- 3qp
+        """,
+    "largest and smallest": r"""
+        \max\{p,q\} <- \max(q,p)
+        \min\{2n, m\} <- \min(m, 2n)
+        \min(m,n) <- \operatorname{min}\{n, m\}
+        """,
+    "vectors": r"""
+        \vec{v} <- \vec v
+        \vec{PQ} <- \overrightarrow{PQ}
+        \mathbf{v} <- \vec{v}
+        2\vec{a}-\vec{b} <- -\mathbf{b}+2\mathbf{a}
+        5\mathbf{i}-\mathbf{j} <- 5\hat{i}-\hat{j}
+        5\hat{\mathbf{i}}-\hat{\mathbf{j}} <- 5\vec{i}-\vec{j}
+        \frac{2}{3}\overrightarrow{PQ}-\overrightarrow{PR} <- -\vec{PR}+\frac{2}{3}\vec{PQ}
+        """,
+    "chains": r"""
+        p<q<r <- r>q>p
+        p \le q < 2r <- 2r > q \ge p
+        f(0)<f(2)<f(1) <- f(1)>f(2)>f(0)
+        2<x<7 <- (2,7)
+        """,
+}
+MORE_OTHER = {
+    "currencies": r"""
+        \text{Rs. }60 <- \$60
+        35¢ <- \$35
+        \text{EUR } 35 <- £35
+        35 <- \text{Rs. }3.5
+        """,
+    "products": r"""
+        xyz <- xy
+        ABC <- CAB
+        rt <- ts
+        """,
+    "largest and smallest": r"""
+        \max\{p,q\} <- \min\{p,q\}
+        \max\{p,q\} <- \{p,q\}
+        \max\{p,q\} <- \max\{p,r\}
+        """,
+    "vectors": r"""
+        \vec{v} <- v
+        \vec{PQ} <- \vec{QP}
+        \vec{PQ} <- PQ
+        2\vec{a}-\vec{b} <- 2\mathbf{b}-\mathbf{a}
+        5\mathbf{i}-\mathbf{j} <- 5\hat{i}+\hat{j}
+        """,
+    "chains": r"""
+        p<q<r <- p>q>r
+        p<q<r <- p<r<q
+        p<q<r <- p<q\le r
+        p<q<r <- p<q
+        2<x<7 <- 2>x>7
+        """,
+}
+
 SENTENCES = {
     "same": r"""
         26 <- There are $26$ such triples

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from posttrain.rewards.math_answer import score, why_unreadable
-from tests.rewards.math_kinds import OFFERED, OTHER, SAME, SENTENCES
+from tests.rewards.math_kinds import MORE_OTHER, MORE_SAME, OFFERED, OTHER, SAME, SENTENCES
 from tests.rewards.math_text_cases import pairs
 from tests.rewards.test_math_lists import value
 
-EQUAL = pairs({**SAME, "sentences": SENTENCES["same"]})
-UNEQUAL = pairs({**OTHER, "sentences": SENTENCES["other"]})
+EQUAL = pairs({**SAME, **MORE_SAME, "sentences": SENTENCES["same"]})
+UNEQUAL = pairs({**OTHER, **MORE_OTHER, "sentences": SENTENCES["other"]})
 
 
 @pytest.mark.parametrize(("kind", "gold", "said"), EQUAL)

@@ -23,6 +23,7 @@ from posttrain.rewards.math_numbers import plain_number, same_number
 from posttrain.rewards.math_pair import readings
 from posttrain.rewards.math_parameters import ranges_differ, renamings
 from posttrain.rewards.math_periodic import congruence, same_periodic, without_builder
+from posttrain.rewards.math_piecewise import piecewise, same_piecewise
 from posttrain.rewards.math_regions import region, same_region
 from posttrain.rewards.math_shape import DOTS, shape
 from posttrain.rewards.math_statements import opposed
@@ -77,7 +78,10 @@ def check_readable(gold: str) -> None:
         text = unqualified(without_builder(side))[0]
         try:
             with deadline(SECONDS):
-                if region(text) is None and congruence(text) is None:
+                if (cases := piecewise(text)) is not None:
+                    for piece in cases[1]:
+                        check_leaf(cleaned(piece.value))
+                elif region(text) is None and congruence(text) is None:
                     for leaf in leaves(text):
                         if congruence(leaf) is None:
                             check_leaf(cleaned(leaf))
@@ -91,6 +95,9 @@ def leaves(text: str) -> Iterator[str]:
     if (parts := labelled(text)) is not None:
         for part in parts:
             yield from leaves(part)
+        return
+    if piecewise(text) is not None:
+        yield text
         return
     if (named := system(text)) is not None:
         for row in named.rows:
@@ -130,6 +137,8 @@ def _same_whole(gold: str, said: str) -> bool:
     if gold.strip() == said.strip() and gold.strip():
         return True
     if (same := same_labelled(gold, said, _same_whole)) is not None:
+        return same
+    if (same := same_piecewise(gold, said, _same_whole)) is not None:
         return same
     if ("mod" in gold or "mod" in said) and (same := same_periodic(gold, said)) is not None:
         return same

@@ -272,6 +272,12 @@ def _same_end(ours: Any, theirs: Any) -> bool:
     return bool(ours == theirs) or same_values(ours, theirs) is True
 
 
+def bounds(numbers: Any) -> list[Any]:
+    """The finite real ends of a set's intervals and its points."""
+    pieces = _pieces(numbers) if numbers is not None else None
+    return [end for piece in pieces or [] for end in piece[:2] if end.is_number and end.is_finite]
+
+
 def _pieces(numbers: Any) -> list[tuple[Any, Any, bool, bool]] | None:
     """Beginning, end and whether these are left out, of all intervals and points, in their order."""
     from sympy import FiniteSet, Interval, Union

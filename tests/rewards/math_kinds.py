@@ -1,4 +1,7 @@
-r"""More kinds of answers for `math_answer`: `gold <- said`, the same under `SAME` and not under `OTHER`."""
+r"""More kinds of answers for `math_answer`: `gold <- said`, the same under `SAME` and not under `OTHER`.
+
+`[[` and `]]` stand for the beginning and end of `cases`.
+"""
 
 from __future__ import annotations
 
@@ -33,6 +36,16 @@ SAME = {
 }
 
 MORE_SAME = {
+    "functions by cases": r"""
+        |x| <- [[x & x\ge 0 \\ -x & x<0]]
+        |x-3| <- [[3-x & \text{if } x \leq 3 \\ x-3 & \text{otherwise}]]
+        [[x+a & x > 1 \\ 0 & \text{otherwise}]] <- [[0, & x \le 1 \\ a+x, & 1<x]]
+        [[2 & n=1 \\ 2n+1 & n \ge 2]] <- [[2n+1, & n \geq 2, \\ 2, & n = 1.]]
+        [[1 & n \text{ even} \\ -1 & n \text{ odd}]] <- (-1)^n
+        [[3k & \text{if } k \text{ is odd} \\ k & k \text{ even}]] <- [[k & k\equiv 0\pmod 2 \\ 3k & \text{otherwise}]]
+        g(t)=[[t^2 & t<2 \\ 4 & t\ge 2]] <- [[t^2 & t \le 2 \\ 4 & t > 2]]
+        f(x)=\left\{\begin{array}{ll} 1 & x>0 \\ 0 & x\le 0\end{array}\right. <- [[1 \text{ if } x>0 \\ 0 & x\le 0]]
+        """,
     "currencies": r"""
         60 <- \text{Rs. }60
         \text{Rs. }1,250 <- 1250 rupees
@@ -73,6 +86,18 @@ MORE_SAME = {
         """,
 }
 MORE_OTHER = {
+    "functions by cases": r"""
+        |x| <- [[-x & x\ge 0 \\ x & x<0]]
+        |x-3| <- [[3-x & x \leq 2 \\ x-3 & \text{otherwise}]]
+        |x| <- [[x & x>0 \\ -x & x<0]]
+        [[x+a & x > 1 \\ 0 & \text{otherwise}]] <- [[0 & x < 1 \\ a+x & x \ge 1]]
+        [[x+a & x > 1 \\ 0 & \text{otherwise}]] <- [[x+b & x > 1 \\ 0 & \text{otherwise}]]
+        [[2 & n=1 \\ 2n+1 & n \ge 2]] <- 2n+1
+        [[1 & n \text{ even} \\ -1 & n \text{ odd}]] <- [[1 & n \text{ odd} \\ -1 & n \text{ even}]]
+        [[t^2 & t<2 \\ 4 & t\ge 2]] <- t^2
+        [[x & x<2 \\ 4 & x\ge 2]] <- [[y & y<2 \\ 4 & y\ge 2]]
+        f(x)=[[1 & x>0 \\ 0 & x\le 0]] <- g(x)=[[1 & x>0 \\ 0 & x\le 0]]
+        """,
     "currencies": r"""
         \text{Rs. }60 <- \$60
         35¢ <- \$35

@@ -9,8 +9,15 @@ from tests.rewards.math_kinds import MORE_OTHER, MORE_SAME, OFFERED, OTHER, SAME
 from tests.rewards.math_text_cases import pairs
 from tests.rewards.test_math_lists import value
 
-EQUAL = pairs({**SAME, **MORE_SAME, "sentences": SENTENCES["same"]})
-UNEQUAL = pairs({**OTHER, **MORE_OTHER, "sentences": SENTENCES["other"]})
+
+def with_cases(table: dict[str, str]) -> list[tuple[str, str, str]]:
+    return pairs(
+        {kind: lines.replace("[[", r"\begin{cases} ").replace("]]", r" \end{cases}") for kind, lines in table.items()}
+    )
+
+
+EQUAL = with_cases({**SAME, **MORE_SAME, "sentences": SENTENCES["same"]})
+UNEQUAL = with_cases({**OTHER, **MORE_OTHER, "sentences": SENTENCES["other"]})
 
 
 @pytest.mark.parametrize(("kind", "gold", "said"), EQUAL)

@@ -33,24 +33,28 @@ _VERBS = re.compile(
 _REFUSED_WORDS = """
     not no never none nobody nothing neither nor cannot without if unless whether suppose assume guess maybe perhaps
     possibly probably might could may or either and plus minus versus vs but however wrong incorrect false hardly
-    impossible unlikely doubt except excluding instead actually than least most almost nearly under over below above
-    between fewer
+    impossible unlikely doubt except excluding instead actually multiple multiples factor factors divisor divisors
+    divisible
     zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen
     eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety dozen half halves third thirds quarter
     quarters twice thrice double triple another
 """
 _REFUSED = frozenset(_REFUSED_WORDS.split())
+#: In front of a number: a bound
+_BOUNDS_WORDS = "than least most almost nearly under over below above between fewer up exceeds exceed"
+_BOUNDS = frozenset(_BOUNDS_WORDS.split())
 #: In front of a number that only numbers something
 _LABELS_WORDS = """
     step part case figure page question problem number option chapter day room grade class team player group no
     row column line level type version box door bus route equation base mod modulo power root exponent index from
-    choice answer to until before after by times
+    choice answer to until before after by times place position seat lane year exercise
+    january february march april may june july august september october november december
 """
 _LABELS = frozenset(_LABELS_WORDS.split())
 #: Behind a number that is not the value then
 _MULTIPLYING_WORDS = """
     times fold hundredths tenths thousandths squared cubed factorial pi sqrt root choose mod e i x to st nd rd th
-    percentage points out of
+    percentage points out
 """
 _MULTIPLYING = frozenset(_MULTIPLYING_WORDS.split())
 
@@ -69,7 +73,8 @@ def only_value(text: str) -> str | None:
     if not before[:1].isalpha() or not _REST.fullmatch(before) or not _REST.fullmatch(after) or "n't" in flat:
         return None
     words, behind = ([word.casefold() for word in _WORD.findall(part)] for part in (before, after))
-    if len(words) < 2 or _REFUSED & {*words, *behind} or words[-1] in _LABELS:
+    said = {*words, *behind} - ({"may"} if re.search(r"(?<=\s)May(?![a-z])", flat) else set())  # the month
+    if len(words) < 2 or _REFUSED & said or _BOUNDS & set(words) or words[-1] in _LABELS:
         return None
     if behind and (behind[0] in _MULTIPLYING or (len(behind[0]) == 1 and behind[0] != "a")):
         return None

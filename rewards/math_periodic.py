@@ -24,7 +24,7 @@ _LONGEST = 300  # characters
 _MOST_STARTS = 2_000
 _MOST_PARTS = 12
 _TRIGGER = re.compile(r"\\equiv|\u2261|mod|\\in(?![a-z])|\u2208|integer|\\pi(?![a-z])|\u03c0|\\circ|\u00b0")
-_NAME = r"(?:(?P<name>[A-Za-z](?:_\{?\w\}?)?)\s?\\equiv\s?)?"
+_NAME = r"(?:(?P<name>[A-Za-z](?:_\{?\w\}?)?)\s?(?P<not>\\not\s?|\\n(?=equiv))?\\?equiv\s?)?"
 _MODULUS = r"(?:\\[bp]?mod(?![a-z])|\(\s?\\?mod|\\text\{\s?\(?\s?mod(?:ulo)?\s?\}|,?\s?mod(?:ulo)?(?![a-z]))"
 _CONGRUENCE = re.compile(
     rf"{_NAME}(?P<residues>[-+]?\s?\d{{1,9}}(?:\s?,\s?[-+]?\s?\d{{1,9}}){{0,11}}),?\s?\(?\s?{_MODULUS}"
@@ -113,6 +113,10 @@ def _congruence(text: str) -> Periodic | None:
         return None
     modulus = int(match["modulus"])
     starts = frozenset(Fraction(int(residue.replace(" ", "")) % modulus) for residue in match["residues"].split(","))
+    if match["not"]:
+        starts = frozenset(map(Fraction, range(min(modulus, _MOST_STARTS)))) - starts
+        if modulus > _MOST_STARTS or not starts:
+            return None
     return Periodic("1", Fraction(modulus), starts, match["name"] and key(match["name"]))
 
 

@@ -16,7 +16,7 @@ _SILENT_PRODUCT = re.compile(r"((?<![\d.])\d+\.?\d*|\))\s*(?=\()|(\))\s*(?=\\fra
 #: `dx` would be a differential; integrals and derivatives are no answers, so a d is always a letter
 _LETTER_D = re.compile(r"\\[A-Za-z]+|(d)(?=\s*(?:[A-Za-z]|\\[A-Za-z]))")
 #: Of sets and of anything else; `\vec a` without braces; a trace is no answer, so tr is a product
-_LARGEST = re.compile(r"\\(max|min)\s*\\\{([^{}\\]*(?:\\(?![{}])[^{}\\]*)*)\\\}")
+_LARGEST = re.compile(r"\\(max|min)\s*\\\{((?:[^{}\\]|\\(?![{}])|\{[^{}]*\})*)\\\}")
 _ACCENT = re.compile(r"\\(vec|hat|bar|tilde|dot|overline)\s+([A-Za-z])(?![A-Za-z])")
 _TRACE = re.compile(r"(?<![\\A-Za-z])tr(?![A-Za-z])")
 _PRIME = re.compile(r"(?<=[A-Za-z])'+(?!\s*[_'])")

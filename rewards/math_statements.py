@@ -19,7 +19,7 @@ _SAME = {"dne": ["not", "exist"], "doesn't": ["not"], "don't": ["not"], "isn't":
 #: What a statement may be about, and need not say; without an s at their end
 _SUBJECTS_WORDS = """
     limit serie sequence integral function graph curve conic shape figure equation system triangle
-    quadrilateral matrix statement number answer sum product expression inequality set
+    quadrilateral matrix statement line plane vector event number answer sum product expression inequality set
 """
 _SUBJECTS = frozenset(_SUBJECTS_WORDS.split())
 _WINNING = (["win"], ["wins"], ["won"], ["winning", "strategy"])

@@ -17,6 +17,8 @@ SAME = {
         x \equiv \pm 2 \pmod{11} <- x \equiv 9 \pmod{11} \text{ or } x \equiv 2 \pmod{11}
         x\equiv 1\pmod 2, x\equiv 2\pmod 3 <- x\equiv 2\pmod 3, x\equiv 1\pmod 2
         3 \bmod 8 <- 3 \pmod 8
+        x \equiv 2 \pmod{3} <- x \equiv 2 \ (\mathrm{mod}\ 3)
+        n=4k+1 \text{ or } n=4k+2 \text{ or } n=4k+3 <- n \not\equiv 0 \pmod 4
         """,
     "families": r"""
         (-1)^k \frac{\pi}{3}+k\pi <- (-1)^n\frac{\pi}{3} + n\pi
@@ -57,6 +59,7 @@ MORE_SAME = {
         £35 <- 35 GBP
         35 <- 35 CHF
         35 <- \text{US\$}35
+        35 <- 35 US dollars
         """,
     "products": r"""
         xyz <- zxy
@@ -66,6 +69,7 @@ MORE_SAME = {
         """,
     "largest and smallest": r"""
         \max\{p,q\} <- \max(q,p)
+        \max\left(\frac{p}{2}, q\right) <- \max\left\{q,\frac{p}{2}\right\}
         \min\{2n, m\} <- \min(m, 2n)
         \min(m,n) <- \operatorname{min}\{n, m\}
         """,
@@ -75,6 +79,8 @@ MORE_SAME = {
         \mathbf{v} <- \vec{v}
         2\vec{a}-\vec{b} <- -\mathbf{b}+2\mathbf{a}
         5\mathbf{i}-\mathbf{j} <- 5\hat{i}-\hat{j}
+        \langle 3,0,-2 \rangle <- 3\mathbf{i}-2\mathbf{k}
+        (5,-1) <- 5\hat{i}-\hat{j}
         5\hat{\mathbf{i}}-\hat{\mathbf{j}} <- 5\vec{i}-\vec{j}
         \frac{2}{3}\overrightarrow{PQ}-\overrightarrow{PR} <- -\vec{PR}+\frac{2}{3}\vec{PQ}
         """,
@@ -118,6 +124,8 @@ MORE_OTHER = {
         \vec{v} <- v
         \vec{PQ} <- \vec{QP}
         \vec{PQ} <- PQ
+        (3,0,-2) <- 3\mathbf{i}-2\mathbf{j}
+        (3,-2) <- (1+2)\mathbf{i}-2\mathbf{j}
         2\vec{a}-\vec{b} <- 2\mathbf{b}-\mathbf{a}
         5\mathbf{i}-\mathbf{j} <- 5\hat{i}+\hat{j}
         """,
@@ -140,6 +148,9 @@ SENTENCES = {
         \frac{2}{9} <- The probability equals $\frac{2}{9}$ here
         310 <- \text{They collected } 310 \text{ cans altogether}
         1.5\text{ hours} <- The film lasts 90 minutes.
+        29 <- Pia read 29 books in May
+        29\% <- She saved 29% of her salary
+        4 <- There will be 4 sweets left over
         3,400 <- The club raised 3,400 dollars
         There are $26$ such triples <- 26
         He has 7 marbles left. <- 7
@@ -159,6 +170,9 @@ SENTENCES = {
         7 <- He has 7 dozen marbles
         7 <- He has 7x marbles
         7 <- He has solved part 7
+        7 <- It was finished on May 7
+        7 <- The number is a multiple of 7
+        7 <- She finished in place 7
         7 <- Has he got 7 marbles?
         7 <- He has 7 + 2 marbles
         There are $26$ such triples <- 27
@@ -196,6 +210,7 @@ OTHER = {
         x \equiv 4 \pmod{9} <- x \equiv 4 \pmod{18}
         x \equiv 1, 3 \pmod{8} <- x \equiv 1 \pmod{8}
         x \equiv \pm 2 \pmod{11} <- x \equiv 2 \pmod{11}
+        n \not\equiv 0 \pmod 4 <- n \equiv 0 \pmod 4
         y = 2x+1 <- y \equiv 1 \pmod 2
         2x+1 <- 1 \pmod 2
         """,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+from posttrain.rewards.math_statements import gives_direction
 from posttrain.rewards.math_units import unit_name
 
 _LONGEST = 200  # characters of a sentence that is looked at
@@ -31,6 +32,7 @@ _VERBS = re.compile(
     re.IGNORECASE,
 )
 _REFUSED_WORDS = """
+    yes true lost loses loss
     not no never none nobody nothing neither nor cannot without if unless whether suppose assume guess maybe perhaps
     possibly probably might could may or either and plus minus versus vs but however wrong incorrect false hardly
     impossible unlikely doubt except excluding instead actually multiple multiples factor factors divisor divisors
@@ -75,6 +77,8 @@ def only_value(text: str) -> str | None:
     words, behind = ([word.casefold() for word in _WORD.findall(part)] for part in (before, after))
     said = {*words, *behind} - ({"may"} if re.search(r"(?<=\s)May(?![a-z])", flat) else set())  # the month
     if len(words) < 2 or _REFUSED & said or _BOUNDS & set(words) or words[-1] in _LABELS:
+        return None
+    if gives_direction(said):
         return None
     if behind and (behind[0] in _MULTIPLYING or (len(behind[0]) == 1 and behind[0] != "a")):
         return None

@@ -150,6 +150,7 @@ SENTENCES = {
         1.5\text{ hours} <- The film lasts 90 minutes.
         29 <- Pia read 29 books in May
         29\% <- She saved 29% of her salary
+        Yes <- \text{Yes, it has 7 sides}
         4 <- There will be 4 sweets left over
         3,400 <- The club raised 3,400 dollars
         There are $26$ such triples <- 26
@@ -172,6 +173,9 @@ SENTENCES = {
         7 <- He has solved part 7
         7 <- It was finished on May 7
         7 <- The number is a multiple of 7
+        7 km north <- He walked 7 km south
+        7 steps right <- He moved 7 steps left
+        \$7 profit <- He lost \$7
         7 <- She finished in place 7
         7 <- Has he got 7 marbles?
         7 <- He has 7 + 2 marbles

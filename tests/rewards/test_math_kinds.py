@@ -26,7 +26,7 @@ UNEQUAL = with_cases({**OTHER, **MORE_OTHER, "sentences": SENTENCES["other"]})
 
 @pytest.mark.parametrize(("kind", "gold", "said"), EQUAL)
 def test_both_say_the_same(kind: str, gold: str, said: str) -> None:
-    assert value(said, gold) == 1
+    assert value(gold, said) == 1
 
 
 @pytest.mark.parametrize(("kind", "gold", "said"), UNEQUAL)

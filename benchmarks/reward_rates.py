@@ -57,7 +57,7 @@ def math_rows(files: Sequence[str], count: int) -> list[Row]:
             {"answer": f"{17 * i % 1000}", "completion": f"The answer is \\boxed{{{17 * i % 1000}}}."}
             for i in range(count)
         ]
-    read = [read_row(raw, Columns(), "") for file in files for raw in read_files([file])]
+    read = [read_row(raw, Columns(), "").demonstration() for file in files for raw in read_files([file])]
     kept = [row for row in read if row["answer"]]
     every = max(1, len(kept) // count)
     return [

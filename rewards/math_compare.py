@@ -22,11 +22,14 @@ from posttrain.rewards.math_names import EQUALS, NAME
 from posttrain.rewards.math_numbers import plain_number, same_number
 from posttrain.rewards.math_pair import readings
 from posttrain.rewards.math_parameters import ranges_differ, renamings
+from posttrain.rewards.math_periodic import congruence, same_periodic, without_builder
+from posttrain.rewards.math_piecewise import piecewise, same_piecewise
 from posttrain.rewards.math_regions import region, same_region
 from posttrain.rewards.math_shape import DOTS, shape
 from posttrain.rewards.math_statements import opposed
 from posttrain.rewards.math_systems import named_value, same_system, system
 from posttrain.rewards.math_text import LONGEST, Answer, cleaned
+from posttrain.rewards.math_vectors import as_arrows
 
 SECONDS = 2.0  # of computing, for everything that sympy does about one completion
 
@@ -72,12 +75,16 @@ def check_readable(gold: str) -> None:
         answer = cleaned(side)
         if _is_single(answer) or plain_number(answer.math):
             continue
-        text = unqualified(side)[0]
+        text = unqualified(without_builder(side))[0]
         try:
             with deadline(SECONDS):
-                if region(text) is None:
+                if (cases := piecewise(text)) is not None:
+                    for piece in cases[1]:
+                        check_leaf(cleaned(piece.value))
+                elif region(text) is None and congruence(text) is None:
                     for leaf in leaves(text):
-                        check_leaf(cleaned(leaf))
+                        if congruence(leaf) is None:
+                            check_leaf(cleaned(leaf))
         except OutOfTime as problem:
             forget()
             raise Unreadable(f"not read within {SECONDS:g} s of computing") from problem
@@ -88,6 +95,9 @@ def leaves(text: str) -> Iterator[str]:
     if (parts := labelled(text)) is not None:
         for part in parts:
             yield from leaves(part)
+        return
+    if piecewise(text) is not None:
+        yield text
         return
     if (named := system(text)) is not None:
         for row in named.rows:
@@ -104,11 +114,13 @@ def leaves(text: str) -> Iterator[str]:
 
 
 def _same(gold: str, said: str) -> bool:
-    gold, said = in_signs(gold, said)
-    golds, saids = approximate(gold), approximate(said)
+    gold, said = in_signs(*as_arrows(gold, said))
+    golds, saids = ([without_builder(side) for side in approximate(text)] for text in (gold, said))
     # Of what is said, 'A ≈ B' is A: two different answers are none. Gold gives both as right.
     if any(ranges_differ(one, saids[0]) for one in golds):
         return False
+    if (same := same_periodic(golds[0], saids[0])) is not None:
+        return same
     return any(_same_whole(*alike(one, other)) for one in golds for other in [saids[0], *renamings(one, saids[0])])
 
 
@@ -125,6 +137,10 @@ def _same_whole(gold: str, said: str) -> bool:
     if gold.strip() == said.strip() and gold.strip():
         return True
     if (same := same_labelled(gold, said, _same_whole)) is not None:
+        return same
+    if (same := same_piecewise(gold, said, _same_whole)) is not None:
+        return same
+    if ("mod" in gold or "mod" in said) and (same := same_periodic(gold, said)) is not None:
         return same
     ours, theirs = readings(gold, said)
     if not (ours.mixed or theirs.mixed or (_is_single(ours) and _is_single(theirs))):

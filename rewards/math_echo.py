@@ -16,6 +16,7 @@ from posttrain.rewards.math_names import EQUALS, NAME
 from posttrain.rewards.math_numbers import plain_number
 from posttrain.rewards.math_pair import readings
 from posttrain.rewards.math_text import cleaned, tidied
+from posttrain.rewards.math_vectors import as_arrows
 
 _LONGEST_PROMPT = 50_000  # characters, from the end
 
@@ -56,7 +57,7 @@ def why_no_answer(gold: str, said: str, prompt: str = "") -> str | None:
         prompt: The prompt as text.
     """
     golds = {key for side in approximate(gold) for key in _keys(side)}
-    text = approximate(set_in_signs(said))[0]
+    text = approximate(set_in_signs(as_arrows(gold, said)[1]))[0]
     whole = readings(approximate(gold)[0], text)[1].math
     if golds & set(map(_key, [said, whole, *_parts(whole)])):
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from posttrain.rewards.math_judge import expression
+from posttrain.rewards.math_judge import expression, verified
 from posttrain.rewards.math_names import EQUALS, is_name
 from posttrain.rewards.math_numeric import same_values
 
@@ -13,6 +13,7 @@ _RELATION = re.compile(r"(\\(?:le|ge|lt|gt)(?![a-zA-Z])|<=|>=|<|>)")
 _LESS = {"<": "<", "\\lt": "<", "<=": "<=", "\\le": "<="}
 _GREATER = {">": "<", "\\gt": "<", ">=": "<=", "\\ge": "<="}
 _MOST_LETTERS = 6
+_MOST_TERMS = 8  # of a chain
 
 
 def same_equation(gold: str, said: str) -> bool | None:
@@ -41,6 +42,29 @@ def same_inequality(gold: str, said: str) -> bool | None:
         return False
     ratio = _ratio(one, other)
     return ratio is not None and bool(ratio.is_positive)
+
+
+def same_chain(gold: str, said: str) -> bool | None:
+    """Whether two chains such as `a<b<c` and `c>b>a` are the same; None where one is no chain of one direction."""
+    ours, theirs = _chain(gold), _chain(said)
+    if ours is None or theirs is None:
+        return None
+    return ours[1] == theirs[1] and all(
+        ends[0] == ends[1] or verified(*ends) for ends in zip(ours[0], theirs[0], strict=True)
+    )
+
+
+def _chain(text: str) -> tuple[list[str], list[str]] | None:
+    """The terms from the least on, and `<` or `<=` between them."""
+    parts = [part.strip() for part in _RELATION.split(text)]
+    terms, signs = parts[::2], parts[1::2]
+    if not 3 <= len(terms) <= _MOST_TERMS or not all(terms):
+        return None
+    if all(sign in _LESS for sign in signs):
+        return terms, [_LESS[sign] for sign in signs]
+    if all(sign in _GREATER for sign in signs):
+        return terms[::-1], [_GREATER[sign] for sign in signs][::-1]
+    return None
 
 
 def _sides(text: str) -> tuple[Any, Any] | None:

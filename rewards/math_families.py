@@ -21,7 +21,7 @@ _TRIGGER = re.compile(r"integer|\\in(?![a-z])|\u2208|\bfor\b|\bonly\b|constant|\
 _INTEGERS = [
     re.compile(_WHERE + pattern + _END)
     for pattern in (
-        rf"(?:integers? )?{_LETTER}(?: ?, ?{_LETTER})?{_IN % 'Z'}",
+        rf"(?:integers? )?{_LETTER}(?: ?, ?(?!\1){_LETTER})?{_IN % 'Z'}",  # of \pi n, n\in\mathbb{{Z}} one n
         rf"{_LETTER} (?:is |are |being )?(?:an? |any )?(?:arbitrary )?integers?",
         rf"(?:an )?integers? {_LETTER}",
     )
@@ -55,6 +55,7 @@ _FLAT = [
     )
 ]
 _USUAL = ("k", "n", "m")
+_ALTERNATING = re.compile(r"\(-1\)\s?\^\s?(?:[knm]|\{\s?[knm]\s?(?:[-+]\s?\d\s?)?\})")
 _CONSTANTS = ("c", "C", "k", "K")
 _LONGEST = 500  # characters
 #: What stands for any integer, in both answers, once it is known to
@@ -129,7 +130,7 @@ def _of_angles(text: str) -> tuple[str, ...]:
     if (
         len(letters) != 1
         or letters[0] not in _USUAL
-        or re.search(rf"\^\s*\{{?[^}}]*{letters[0]}|\\(?:sin|cos|tan)", value)
+        or re.search(rf"\^\s*\{{?[^}}]*{letters[0]}|\\(?:sin|cos|tan)", _ALTERNATING.sub("", value))
     ):
         return ()
     return tuple(letters)
@@ -174,8 +175,8 @@ def _renamed(gold: str, said: str) -> str:
 
 _FUNCTION = r"([A-Za-z])\s*(?:\\left)?\(\s*([A-Za-z])\s*(?:\\right)?\)\s*="
 _ADDED = re.compile(r"\+\s*[cCkK]\s*\$?$")
-#: 2n+1 and 5-3k: every so manieth integer
-_MULTIPLES = re.compile(r"(?:-?\d+\s*[-+]\s*)?-?([2-9]|\d\d+)\s*[A-Za-z](?:\s*[-+]\s*\d+)?")
+#: 2n+1 and 5-3k: every so manieth integer; 4n alone may be a length as well
+_MULTIPLES = re.compile(r"-?\d+\s*[-+]\s*(?:[2-9]|\d\d+)\s*[A-Za-z]|-?(?:[2-9]|\d\d+)\s*[A-Za-z]\s*[-+]\s*\d+")
 
 
 def _swapped(text: str, old: str, new: str, function: str = "") -> str:

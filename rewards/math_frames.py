@@ -16,10 +16,25 @@ _DELIMITED = re.compile(r"\\\((?P<round>(?:(?!\\[()]).)+)\\\)|\\\[(?P<square>(?:
 _STYLED = re.compile(rf"\\(?:{STYLES}|(?P<text>{TEXTS}))\s*(?=\{{)")
 _LEADING = re.compile(r"^(?:\\[ ,;:!]|\s)+")
 _MARKS = ("**", "__", "`", '"', "*", "_")
-_MONEY = {"$": "dollar", "€": "euro", "£": "pound", "¥": "yen", "₹": "rupee", "₽": "ruble", "₩": "won", "₱": "peso"}
+_MONEY = {
+    "$": "dollar",
+    "€": "euro",
+    "£": "pound",
+    "¥": "yen",
+    "₹": "rupee",
+    "₽": "ruble",
+    "₩": "won",
+    "₱": "peso",
+    "¢": "cent",
+}
 _CODES = {"usd": "dollar", "us": "dollar", "eur": "euro", "gbp": "pound", "jpy": "yen", "inr": "rupee", "rs": "rupee",
           "cny": "yuan", "rmb": "yuan"}  # fmt: skip
 _SIGN = rf"[{''.join(_MONEY)}]"
+#: \text{Rs. }250, \mathrm{USD}\ 5, 25\text{¢}
+_IN_TEXT = re.compile(
+    rf"\\{TEXTS}\s?\{{\s?(?:(?:US|HK|NZ|A|C|S)?\s?(?P<sign>\\?{_SIGN})|(?P<code>USD|EUR|GBP|JPY|INR|CNY|RMB|Rs)\.?)\s?\}}"
+    r"(?:\\[ ,;:])?"
+)
 _CURRENCY = re.compile(
     rf"(?:(?<![A-Za-z])(?:US|HK|NZ|A|C|S)\s?)?(?P<sign>\\?{_SIGN})\s*(?=[-+]?\s*[\d.\\(])"
     rf"|(?<=[\d)}}])\s*(?P<after>\\?{_SIGN})(?!\w)|(?P<stray>\\?{_SIGN})"
@@ -97,5 +112,6 @@ def without_money(text: str) -> tuple[str, str | None]:
             found.append(_CODES[match["code"].rstrip(".").casefold()])
         return " "
 
+    text = _IN_TEXT.sub(lambda match: match["sign"] or f"{match['code']} ", text) if "{" in text else text
     text = _CURRENCY.sub(note, text)
     return text, "+".join(dict.fromkeys(found)) or None

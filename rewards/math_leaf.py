@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 
 from posttrain.rewards.math_clock import same_time
-from posttrain.rewards.math_equations import is_equation, same_equation, same_inequality
+from posttrain.rewards.math_equations import is_equation, same_chain, same_equation, same_inequality
 from posttrain.rewards.math_families import ANY_INTEGER, same_family
 from posttrain.rewards.math_judge import Unreadable, expression, verified
 from posttrain.rewards.math_names import EQUALS, is_name, key
@@ -144,7 +144,12 @@ def _same_ratio(gold: str, said: str) -> bool | None:
 
 
 def _same_formula(gold: str, said: str) -> bool:
-    if (_RELATION.search(gold) and same_inequality(gold, said)) or verified(gold, said):
+    if _RELATION.search(gold):
+        if (same := same_chain(gold, said)) is not None:
+            return same
+        if same_inequality(gold, said):
+            return True
+    if verified(gold, said):
         return True
     return ANY_INTEGER in gold and ANY_INTEGER in said and same_family(expression(gold), expression(said))
 

@@ -6,9 +6,12 @@ import re
 from dataclasses import dataclass
 
 from posttrain.rewards.math_frames import inline_formula, unframed
+from posttrain.rewards.math_numbers import plain_number
+from posttrain.rewards.math_only_value import only_value
 from posttrain.rewards.math_sentence import spoken_value, starts_with_value
 from posttrain.rewards.math_several import as_one, belong_together
 from posttrain.rewards.math_signs import without_emphasis
+from posttrain.rewards.math_text import cleaned
 from posttrain.rewards.math_units import unit_name
 
 _ADVERB = r"(?:therefore|thus|hence|then|so|simply|just|clearly|indeed|now|given\s+by|equal\s+to|as\s+follows)"
@@ -29,6 +32,13 @@ _MONEY_FIRST = re.compile(r"\$\$?\d[\d.,]*\s+[a-z]{2}")
 _JOIN = re.compile(
     r"\s{0,3}(?:[,;&]|\b(?:and|or)\b)(?:\s{0,3}(?:[,;]|\b(?:and|or|also|maybe|perhaps|possibly|either|else)\b)){0,3}\s{0,3}"
 )
+#: Between two formulas only: of '3 to 2 places' the 2 is no answer
+_BETWEEN = re.compile(
+    r"\s{0,3}(?:/|\||\\slash(?![a-z])|\b(?:to|vs\.?|versus)(?![a-z])|(?<=\s)[-\u2013\u2014~](?=\s))\s{0,3}"
+)
+_PLACES = re.compile(r"\s{0,3}(?:more\s)?(?:decimal|significant|digit|place|d\.?p|s\.?f)", re.IGNORECASE)
+_FORMULAS_APART = re.compile(r"(\$|\\\))\s{0,3}(?:/|\||\\slash|to|vs\.?|versus|[-\u2013\u2014~(])\s{0,3}(?=\$|\\\()")
+_BRACKET = re.compile(r"\s{0,3}\(\s{0,3}")
 _NUMBER = re.compile(r"-?\d[\d.,/]*(?<![.,])")
 _SENTENCE_END = re.compile(
     r"(?<!\bMr)(?<!\bMrs)(?<!\bMs)(?<!\bDr)(?<!\bSt)[.;!?](?=\s|$|\*|<)|,?\s(?:because|since|which|so|as|where)\s|<"
@@ -105,7 +115,8 @@ def without_sentence(text: str) -> str:
         if found is not None and "\n" not in text.strip():
             return found.text
     framed = unframed(text)
-    return spoken_value(framed.text if framed.words else text) or text
+    sentence = framed.text if framed.words else text
+    return only_value(sentence) or spoken_value(sentence) or text
 
 
 def _hashed(text: str, line: re.Match[str]) -> str | None:
@@ -138,27 +149,39 @@ def _value_after(text: str, mark: re.Match[str]) -> _Said | None:
     line_end = len(text) if line_end < 0 else line_end
     formula = None if _MONEY_FIRST.match(text, position) else inline_formula(text, position)
     if formula is not None:
-        end = _with_joined(text, formula.end())
+        end = _with_bracketed(text, position, _with_joined(text, formula.end()))
         end = _with_hedge(text, _with_unit(text, end, line_end), line_end)
-        value = text[position:end]
+        value = _FORMULAS_APART.sub(r"\1, ", text[position:end])
     else:
         end = _sentence_end(text, position, line_end)
         value = text[position:end].strip().strip("*_ ")
         if not starts_with_value(value):
-            value = spoken_value(value) or value
+            value = only_value(value) or spoken_value(value) or value
         hedged = _with_hedge(text, end, line_end)
         value, end = (f"{value}, {text[end:hedged].strip(' .;')}", hedged) if hedged > end else (value, end)
     return _Said(value.strip(), start, end, final) if value.strip() else None
 
 
 def _with_joined(text: str, end: int) -> int:
-    """The end of all of `$3$, $5$ or 8`."""
+    """The end of all of `$3$, $5$ or 8`, and of `$3$ / $8$`, which offers two answers as well."""
     while match := _JOIN.match(text, end):
         another = inline_formula(text, match.end()) or _NUMBER.match(text, match.end())
         if another is None:
             break
         end = another.end()
-    return end
+    between = _BETWEEN.match(text, end)
+    another = inline_formula(text, between.end()) if between else None
+    return end if another is None or _PLACES.match(text, another.end()) else another.end()
+
+
+def _with_bracketed(text: str, start: int, end: int) -> int:
+    """The end of `$3$ ($8$)`, when these are two numbers: then it is a choice of two."""
+    bracket = _BRACKET.match(text, end)
+    inside = inline_formula(text, bracket.end()) if bracket else None
+    if inside is None or text[inside.end() : inside.end() + 1] != ")":
+        return end
+    one, other = (plain_number(cleaned(part).math) for part in (text[start:end], inside.group()))
+    return inside.end() if one and other and one.value != other.value else end
 
 
 def _with_unit(text: str, end: int, line_end: int) -> int:

@@ -15,6 +15,10 @@ _UPRIGHT = re.compile(r"\\text\s*\{\s*([ei])\s*\}")  # the constants
 _SILENT_PRODUCT = re.compile(r"((?<![\d.])\d+\.?\d*|\))\s*(?=\()|(\))\s*(?=\\frac|\d)")
 #: `dx` would be a differential; integrals and derivatives are no answers, so a d is always a letter
 _LETTER_D = re.compile(r"\\[A-Za-z]+|(d)(?=\s*(?:[A-Za-z]|\\[A-Za-z]))")
+#: Of sets and of anything else; `\vec a` without braces; a trace is no answer, so tr is a product
+_LARGEST = re.compile(r"\\(max|min)\s*\\\{((?:[^{}\\]|\\(?![{}])|\{[^{}]*\})*)\\\}")
+_ACCENT = re.compile(r"\\(vec|hat|bar|tilde|dot|overline)\s+([A-Za-z])(?![A-Za-z])")
+_TRACE = re.compile(r"(?<![\\A-Za-z])tr(?![A-Za-z])")
 _PRIME = re.compile(r"(?<=[A-Za-z])'+(?!\s*[_'])")
 _NUMBER_SETS = re.compile(r"\\(?:mathbb|mathbf|Bbb)\s*\{?\s*([NZQRC])(?![A-Za-z])\s*\}?")
 
@@ -22,6 +26,10 @@ _NUMBER_SETS = re.compile(r"\\(?:mathbb|mathbf|Bbb)\s*\{?\s*([NZQRC])(?![A-Za-z]
 def readable(text: str) -> str:
     """A formula, as `math_text.cleaned` returns it, with the same meaning and nothing left for math-verify to guess."""
     text = _UPRIGHT.sub(r" \1 ", text)
+    if "\\" in text:
+        text = _LARGEST.sub(r"\\\1(\2)", text)
+        text = _ACCENT.sub(r"\\\1{\2}", text)
+    text = _TRACE.sub("t r", text)
     text = _NUMBER_SETS.sub(r"\\mathbb{\1}", text)
     text = _PRIME.sub("_{prime}", text)  # y' is not y
     if ("^" in text or "_" in text or "\\" in text) and text.count("{") == text.count("}"):

@@ -180,8 +180,8 @@ def _built(letter: str, condition: str, names: set[str]) -> Any:
         numbers = Intersection(numbers, _member(member[1], member[2], _alternatives(member[3], inside), inside))
     elif is_name(letter.strip()):
         inside.add(key(letter))
-    if len(inside) > 1:
-        raise _None
+    if len(inside) > 1 or not (member or is_name(letter.strip())):
+        raise _None  # \{x^2 \mid x>0\} is not what x may be
     return numbers  # its letter is bound
 
 
@@ -270,6 +270,12 @@ def _same_set(ours: Any, theirs: Any) -> bool:
 
 def _same_end(ours: Any, theirs: Any) -> bool:
     return bool(ours == theirs) or same_values(ours, theirs) is True
+
+
+def bounds(numbers: Any) -> list[Any]:
+    """The finite real ends of a set's intervals and its points."""
+    pieces = _pieces(numbers) if numbers is not None else None
+    return [end for piece in pieces or [] for end in piece[:2] if end.is_number and end.is_finite]
 
 
 def _pieces(numbers: Any) -> list[tuple[Any, Any, bool, bool]] | None:

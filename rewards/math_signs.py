@@ -53,7 +53,8 @@ TEXTS = (
 _STYLE = re.compile(rf"\\(?!mathbf\s*\{{\s*[NZQRC]\s*\}}){STYLES}\s*(?=\{{)")
 _TEXT = re.compile(rf"\\{TEXTS}\s*\{{")
 _FUNCTIONS = (
-    r"arcsin|arccos|arctan|sinh|cosh|tanh|coth|sin|cos|tan|cot|sec|csc|log|ln|lg|exp|gcd|lcm|max|det|min(?=\s*\()"
+    r"arcsin|arccos|arctan|sinh|cosh|tanh|coth|sin|cos|tan|cot|sec|csc|log|ln|lg|exp|gcd|lcm|max|det"
+    r"|min(?=\s*\}\s*[({\\])"
 )
 _NAMED = re.compile(rf"\\text\{{\s*({_FUNCTIONS})\s*\}}")
 _REPLACED = [

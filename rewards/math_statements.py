@@ -19,7 +19,7 @@ _SAME = {"dne": ["not", "exist"], "doesn't": ["not"], "don't": ["not"], "isn't":
 #: What a statement may be about, and need not say; without an s at their end
 _SUBJECTS_WORDS = """
     limit serie sequence integral function graph curve conic shape figure equation system triangle
-    quadrilateral matrix statement number answer sum product expression inequality set
+    quadrilateral matrix statement line plane vector event number answer sum product expression inequality set
 """
 _SUBJECTS = frozenset(_SUBJECTS_WORDS.split())
 _WINNING = (["win"], ["wins"], ["won"], ["winning", "strategy"])
@@ -35,6 +35,9 @@ _OPPOSITES = [
         "older younger",
     )
 ]  # fmt: skip
+_MOVING = frozenset(
+    {"moves", "moved", "turns", "turned", "shifts", "shifted", "walks", "walked", "steps", "units", "spaces", "places"}
+)
 _PLAIN_WORD = re.compile(r"(?<![\\A-Za-z])[a-z]{2,16}(?![A-Za-z])")
 
 
@@ -54,6 +57,13 @@ def opposed(gold: str, said: str) -> bool:
     """Whether two answers give directions, both, and not the same: 6 km north and 6 km south."""
     ours, theirs = (set(_PLAIN_WORD.findall(text.casefold())) for text in (gold, said))
     return any(ours & pair and theirs & pair and ours & pair != theirs & pair for pair in _OPPOSITES)
+
+
+def gives_direction(words: set[str]) -> bool:
+    """Whether a sentence says in which direction, so that its number is not all it says; 'left' may be 'over'."""
+    if any(words & pair for pair in _OPPOSITES if "left" not in pair):
+        return True
+    return "right" in words or ("left" in words and bool(words & _MOVING))
 
 
 def _same_verdict(gold: str, said: str) -> bool:

@@ -58,7 +58,7 @@ kg | kg | kilogram kilogramme kilo 千克 公斤 | mass | 1
 ton | | ton | ton | 1
 tonne | | tonne | mass | 1000
 ounce | oz | ounce | ounce | 1
-pound | lb lbs | pound | ounce | 16
+pound | lb lbs | pound gbp quid | ounce | 16
 ml | ml mL | milliliter millilitre 毫升 | volume | 1/1000
 cl | cl cL | centiliter centilitre | volume | 1/100
 liter | l L | liter litre 升 | volume | 1
@@ -122,8 +122,10 @@ knot | | knot | knot | 1
 COMPOUND = {"mph": (("mile", 1), ("hour", -1)), "kmh": (("km", 1), ("hour", -1)), "kph": (("km", 1), ("hour", -1)),
             "fps": (("foot", 1), ("second", -1)), "mpg": (("mile", 1), ("gallon", -1)),
             "cc": (("cm", 3),), "sqft": (("foot", 2),)}  # fmt: skip
-#: Words that say that something is counted, and no unit in particular
-GENERIC = frozenset({"unit", "units"})
+#: Words that say that something is counted, and no unit in particular; money that nothing is changed into among them
+GENERIC = frozenset(
+    {"unit", "units", "cad", "aud", "nzd", "hkd", "sgd", "chf", "mxn", "brl", "sek", "nok", "dkk", "pln"}
+)
 #: By symbol, in its own case
 SYMBOLS: dict[str, str] = {}
 #: By word in lower case

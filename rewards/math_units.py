@@ -11,7 +11,7 @@ from fractions import Fraction
 from posttrain.rewards.math_unit_names import COMPOUND, GENERIC, LETTERS, NOT_UNITS, SIZES, SYMBOLS, WORDS
 
 _POWERS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3, "squared": 2, "cubed": 3}
-_FILLING = frozenset({"per", "of", "a", "each", "the"})
+_FILLING = frozenset({"per", "of", "a", "each", "the", "us"})  # 5 US dollars
 _PART = re.compile(r"[^\W\d_]+|\^\s*\{?\s*\(?\s*(-?\d)\s*\)?\s*\}?|\d|[/()*·.-]|\\cdot|\\times|\s+|.", re.DOTALL)
 _TOKEN = re.compile(
     r"\\text\{[^{}]*\}|\\[A-Za-z]+|\\.|[^\W\d_]+|\^\s*\{\s*-?\d\s*\}|\^\s*-?\d(?![\d.])|\s+|.", re.DOTALL

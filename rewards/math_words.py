@@ -11,6 +11,7 @@ _SHORT_WORDS = frozenset({"yes", "no", "odd", "even", "true", "false", "none", "
 _TEXT = re.compile(r"\\text\{([^{}]*)\}")
 #: What no text has, once its \text{} are opened
 _MATHEMATICS = re.compile(r"[\\^_=<>+*{}$|]|[A-Za-z]\(|\d\s*/|/\s*\d|%")
+_PRODUCT = re.compile("[abcdxyz]{3}")  # abc and xyz are the commonest words that are none
 _FUNCTION = re.compile(r"(?:arc)?(?:sin|cos|tan|cot|sec|csc)h?|log|ln|exp|gcd|lcm|max|min|det|mod|sqrt|pi|inf|infinity")
 _WORD = re.compile(r"[^\W\d_]+")
 _LONG_WORD = re.compile(r"(?=[A-Za-z]*[aeiouyAEIOUY])[A-Za-z]{3}|[^\W\d_a-zA-Z\u0370-\u03ff]")
@@ -87,6 +88,8 @@ def as_words(text: str, *, wrapped: bool) -> str | None:
         return None
     if len(bare) == 1:
         return bare if bare.isupper() or not bare.isascii() else None
+    if not wrapped and _PRODUCT.fullmatch(text) and len(set(text)) == len(text):
+        return None
     if not wrapped and "\\text" in text and not _is_text(_TEXT.sub("", text).strip()):
         return None  # n \text{ ways}
     if (words := plain_words(bare)) is not None:

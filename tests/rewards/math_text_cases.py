@@ -297,7 +297,7 @@ OTHER = {
 UNREADABLE = {
     "sentence": [
         "see the figure (a), (b)",
-        "She has 5 apples left over",
+        "She has 5 apples and 2 pears",
         "$x$ is positive for all real numbers",
         "Proof omitted.",
         "Answers may vary",

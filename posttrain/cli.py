@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from posttrain.commands import ADDERS
 from posttrain.errors import ConfigError, DataError, Interrupted, PosttrainError
@@ -78,7 +79,18 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error(f"unrecognized arguments: {' '.join(unknown)} (see `posttrain {args.name} --help`)")
     if rest:
         args.overrides = [*args.overrides, *rest]
+    if hasattr(args, "overrides") and "=" in getattr(args, "recipe", ""):
+        _put_recipe_first(args)
     return args
+
+
+def _put_recipe_first(args: argparse.Namespace) -> None:
+    """Let `key=value` stand before the recipe, too."""
+    given = [args.recipe, *args.overrides]
+    recipes = [text for text in given if "=" not in text]
+    if len(recipes) == 1 and not Path(args.recipe).exists():
+        args.recipe = recipes[0]
+        args.overrides = [text for text in given if text is not recipes[0]]
 
 
 def _parser() -> argparse.ArgumentParser:

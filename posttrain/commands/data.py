@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import filecmp
+import tempfile
 from functools import cache, partial
+from pathlib import Path
 from typing import Any, get_args
 
 from posttrain.errors import ConfigError
@@ -30,6 +33,7 @@ def _add_tasks(parser: argparse.ArgumentParser) -> None:
         task = add(tasks)
         task.add_argument("--count", type=int, required=True, help="how many rows")
         task.add_argument("--out", metavar="FILE", required=True)
+        task.add_argument("--force", action="store_true", help="write over a file that holds something else")
         task.add_argument("--seed", type=int, default=0)
         task.add_argument("--traceback", action="store_true", default=argparse.SUPPRESS, help=argparse.SUPPRESS)
         task.set_defaults(command=_data)
@@ -63,5 +67,19 @@ def _data(args: argparse.Namespace) -> None:
     if args.count < 1:
         raise ConfigError(str(args.count), expected="at least 1", where="--count")
     options = {name: getattr(args, name) for name in args.options}
-    count = args.write(args.out, count=args.count, seed=args.seed, **options)
-    print(f"wrote {count} rows to {args.out}")
+    out = Path(args.out)
+    if not out.is_file() or args.force:  # what else it is, the writer says
+        count = args.write(out, count=args.count, seed=args.seed, **options)
+        print(f"wrote {count} rows to {out}")
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        count = args.write(Path(folder) / out.name, count=args.count, seed=args.seed, **options)
+        if filecmp.cmp(Path(folder) / out.name, out, shallow=False):
+            print(f"{out} holds these {count} rows already")
+            return
+    raise ConfigError(
+        f"{out} exists and holds something else",
+        expected="a new file",
+        where="--out",
+        fix="name another file, or write over this one by --force",
+    )

@@ -106,6 +106,31 @@ def _unknown_key(key: Key, section: Any, model: type, layer: Layer, data: Any) -
     return ConfigError(f"unknown key {name!r}", expected=_one_of(legal), where=where, fix=fix)
 
 
+ELSEWHERE = {
+    "output_dir": "run.dir",
+    "max_steps": "warmup.steps or hybrid.steps",
+    "num_train_epochs": "warmup.steps and hybrid.steps, in optimizer steps",
+    "max_prompt_length": "task.longest, in characters, of the task rows",
+    "model_name_or_path": "model",
+    "base_model": "model",
+    "dataset_name": "task.dataset",
+    "datasets": "task.path or task.dataset",
+    "reward_funcs": "rewards",
+    "reward_weights": "the weight of each of the rewards",
+    "run_name": "run.tracking.name",
+    "wandb_project": "run.tracking.project",
+    "wandb": "run.tracking",
+    "use_vllm": "rollout.engine: vllm",
+    "vllm_mode": "rollout.mode",
+    "use_peft": "lora",
+    "adapter": "lora",
+    "peft_config": "lora",
+    "eval_steps": "evaluate.every",
+    "logging_steps": "run.log_every",
+}
+"""Names that other trainers have for what a recipe calls otherwise."""
+
+
 def _meant(key: Key, legal: list[str], model: type) -> str | None:
     """What an unknown key was most likely meant as: the same key elsewhere, one that is near, a library's field."""
     name, everywhere = str(key[-1]), _all_keys(model)
@@ -113,6 +138,8 @@ def _meant(key: Key, legal: list[str], model: type) -> str | None:
         return "it belongs at " + " or ".join(same)
     if any(name in library_fields(config) for config in PASSED_ON.get(str(key[0]), ())):
         return f"pass it on as {dotted((key[0], 'args', name))}"
+    if name in ELSEWHERE:
+        return f"that is {ELSEWHERE[name]} here"
     if near := did_you_mean(name, legal):
         return near
     names = nearest(name, dict.fromkeys(str(path[-1]) for path in everywhere))

@@ -176,3 +176,24 @@ def test_evaluation_lines() -> None:
         "pass@4 0.900  sampled",
         "  people 2: 0.750 of 4",
     ]
+
+
+def test_overrides_may_stand_before_the_recipe() -> None:
+    args = cli.parse(["run", "hybrid.steps=3", "r.yaml", "run.seed=1", "--resume"])
+    assert (args.recipe, args.overrides) == ("r.yaml", ["hybrid.steps=3", "run.seed=1"])
+    args = cli.parse(["plan", "a=1", "b=2"])
+    assert (args.recipe, args.overrides) == ("a=1", ["b=2"]), "told as a file that is not there"
+
+
+def test_data_are_not_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "puzzles.jsonl"
+    command = ["data", "knights_knaves", "--people", "2", "--out", str(file), "--count"]
+    assert cli.main([*command, "3"]) == 0
+    before = file.read_bytes()
+    assert cli.main([*command, "3"]) == 0
+    assert "holds these 3 rows already" in capsys.readouterr().out
+    assert cli.main([*command, "4"]) == 2
+    assert "by --force" in capsys.readouterr().err
+    assert file.read_bytes() == before
+    assert cli.main([*command, "4", "--force"]) == 0
+    assert file.read_bytes() != before

@@ -11,6 +11,7 @@ import pytest
 from pydantic import BaseModel
 
 from posttrain.recipe.library_fields import DECIDED_ELSEWHERE, library_fields
+from posttrain.recipe.mistakes import ELSEWHERE
 from posttrain.recipe.recipe import Recipe
 from posttrain.tasks.rows import Rows
 from tests.docs.pages import DOCS, code_in, tables
@@ -43,6 +44,12 @@ def _kinds(annotation: typing.Any) -> list[typing.Any]:
     """All types that an annotation names, however deep."""
     inside = [kind for each in typing.get_args(annotation) for kind in _kinds(each)]
     return [annotation, *inside]
+
+
+def test_what_an_unknown_key_is_said_to_be_exists():
+    for said in ELSEWHERE.values():
+        for key in said.split(",")[0].replace("the weight of each of the ", "").replace(" and ", " or ").split(" or "):
+            assert exists(key), said
 
 
 def rows(heading: str) -> list[list[str]]:

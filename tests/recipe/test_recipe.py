@@ -138,6 +138,7 @@ def test_task_files_start_at_the_recipe(folder: Path) -> None:
             "unknown key 'bf16'",
             "pass it on as warmup.args.bf16",
         ),
+        ("output_dir: x", "recipe.yaml:3: output_dir", "unknown key 'output_dir'", "that is run.dir here"),
         ("warmup: {lr: 1}", "recipe.yaml:3: warmup.lr", "unknown key 'lr'", "did you mean learning_rate?"),
         (
             "hybrid: {controller: {name: static, gamma: 1}}",

@@ -151,7 +151,7 @@ def _run(
         check_installed_trackers(recipe.run.report_to, where=recipe.where("run.report_to"))
         settled = _settled(recipe)
         here = here.model_copy(update={"rollout": settled.rollout})
-        data = rows or load_data(recipe)
+        data = rows or load_data(recipe, functions=rewards)
         loaded = load_rewards(recipe, data, rewards)
         described = contents(train=data.train, demonstrations=data.demonstrations, eval=data.eval)
         fingerprints = {"data": described["fingerprint"]}

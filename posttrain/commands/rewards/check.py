@@ -16,6 +16,7 @@ from posttrain.commands.rewards.variants import NUMBER_OF_TRIES, Example, spread
 from posttrain.commands.rewards.verdict import record
 from posttrain.errors import ConfigError, DataError, PosttrainError, RewardError
 from posttrain.inputs.inputs import load_data, load_rewards
+from posttrain.inputs.judged import rows_of
 from posttrain.nearest import hint
 from posttrain.recipe.recipe import Recipe, load_recipe
 from posttrain.scoring.pool import RewardPool
@@ -115,7 +116,7 @@ def _with_demonstrations(recipe: Recipe, data: TaskData, rows: int) -> TaskData:
         train, held_out = (
             [row for row in part if not mixed or row["task"] == label] for part in (data.train, data.eval)
         )
-        more = _made(task, recipe.run.seed, rows, len(train)) or _boxed_answers(task, [*train, *held_out])
+        more = _made(recipe, task, rows, len(train)) or _boxed_answers(task, [*train, *held_out])
         found += [{**columns, **row, "task": label} for row in more] if mixed else more
         if mixed and not more:
             notes.append(f"{label}: there is no demonstration to take gold completions from")
@@ -130,11 +131,11 @@ def _with_demonstrations(recipe: Recipe, data: TaskData, rows: int) -> TaskData:
     return data
 
 
-def _made(task: Any, seed: int, rows: int, train: int) -> list[dict[str, Any]]:
+def _made(recipe: Recipe, task: Any, rows: int, train: int) -> list[dict[str, Any]]:
     """Demonstrations of a task that has been loaded without: beside its train rows, or else in their place."""
     for changes in ({"demonstrations": rows}, {"demonstrations": min(rows, train), "train": 0}):
         try:
-            return dataclasses.replace(task, **changes).load(seed).demonstrations
+            return rows_of(recipe, task=dataclasses.replace(task, **changes)).demonstrations
         except PosttrainError:  # no worked solutions, or not so many
             continue
     return []

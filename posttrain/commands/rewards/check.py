@@ -12,7 +12,7 @@ from rich.console import Console
 
 from posttrain.commands.rewards.batches import Caller, caller
 from posttrain.commands.rewards.table import show
-from posttrain.commands.rewards.variants import NUMBER_OF_TRIES, Example, spread, tries
+from posttrain.commands.rewards.variants import NUMBER_OF_TRIES, Example, Tries, equal_and_near, spread, tries
 from posttrain.commands.rewards.verdict import record
 from posttrain.errors import ConfigError, DataError, PosttrainError, RewardError
 from posttrain.inputs.inputs import load_data, load_rewards
@@ -77,12 +77,16 @@ def check_recipe(
     call, lacking = caller(recipe, rewards, [*of_a_run.demonstrations, *of_a_run.train])
     for note in [*data.notes, *([lacking] if lacking else [])]:
         print(note, file=sys.stderr)
+    golds = [[example for example in gold if reward.applies_to(example.row)] or gold for reward in rewards]
+    forms = [equal_and_near(reward, its) for reward, its in zip(rewards, golds, strict=True)]
     with (
         RewardPool(rewards, **recipe.scoring.model_dump(include=_LIMITS)) as pool,
-        Progress([(reward.name, NUMBER_OF_TRIES) for reward in rewards]) as progress,
+        Progress([(one.name, NUMBER_OF_TRIES + len(its)) for one, its in zip(rewards, forms, strict=True)]) as progress,
     ):
         records = [
-            _check(reward, index, pool, call, gold, others, progress, allowed=reward.name in allow)
+            _check(
+                reward, index, pool, call, golds[index], others, forms[index], progress, allowed=reward.name in allow
+            )
             for index, reward in enumerate(rewards)
         ]
     if json_file is not None:
@@ -175,14 +179,14 @@ def _check(
     call: Caller,
     gold: Sequence[Example],
     others: Sequence[Example],
+    forms: Sequence[Tries],
     progress: Progress,
     *,
     allowed: bool,
 ) -> dict[str, Any]:
-    gold = [example for example in gold if reward.applies_to(example.row)] or gold
     others = [example for example in others if reward.applies_to(example.row)]
     said = []
-    for number, some in enumerate(tries(reward, gold, others), 1):
+    for number, some in enumerate(tries(reward, gold, others, forms), 1):
         if reward.style == "trl":
             said.append((some, call(reward, some.pairs)))
         else:

@@ -30,7 +30,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def write(path: Path, readable: int, unreadable: tuple[str | None, ...] = UNREADABLE) -> None:
-    rows = [{"question": f"Twice {n}?", "answer": str(2 * n)} for n in range(readable)]
+    rows: list[dict[str, str | None]] = [{"question": f"Twice {n}?", "answer": str(2 * n)} for n in range(readable)]
     rows += [{"question": f"Number {n} of {path.stem}?", "answer": answer} for n, answer in enumerate(unreadable)]
     path.write_text("".join(json.dumps({**row, "prompt": row["question"]}) + "\n" for row in rows))
 

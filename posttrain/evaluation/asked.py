@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from posttrain.errors import ConfigError, DataError, PosttrainError
+from posttrain.inputs.judged import rows_of
 from posttrain.inputs.leaks import among, prompt_hashes
 from posttrain.nearest import did_you_mean
 from posttrain.recipe.model_sections import GGUF_SUFFIX
@@ -102,7 +103,7 @@ def held_out(asked: Asked) -> list[dict[str, Any]]:
     """
     recipe = asked.recipe
     as_trained = asked.own and not any(line.startswith(("task", "run.seed")) for line in asked.changed)
-    rows = (recipe.task if as_trained else held_out_alone(recipe.task)).load(recipe.run.seed).eval
+    rows = rows_of(recipe, task=None if as_trained else held_out_alone(recipe.task)).eval
     if not rows:
         raise DataError("the task has no evaluation rows", expected="at least one", where="task.eval")
     return rows
@@ -176,5 +177,5 @@ def _trained_hashes(layout: Layout) -> str:
     if "trained_prompts" in kept:
         return str(kept["trained_prompts"])
     recipe = load_recipe(layout.recipe_file)  # of before they were kept: the rows are drawn again
-    data = recipe.task.load(recipe.run.seed)
+    data = rows_of(recipe)
     return prompt_hashes(data.train, data.demonstrations)

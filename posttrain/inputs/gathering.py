@@ -42,6 +42,7 @@ def gather(recipe: Recipe, functions: Iterable[Callable[..., Any]] = (), data: T
     name, where = recipe.model.gguf or recipe.model.name, recipe.where("model")
     if name and gguf_file(name, where) is None:
         check_folder(name, where)
-    data = data or load_data(recipe)
+    functions = list(functions)
+    data = data or load_data(recipe, functions=functions)
     rewards = load_rewards(recipe, data, functions)
     return Inputs(data, rewards, load_judges(recipe, data, rewards))

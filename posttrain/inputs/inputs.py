@@ -10,11 +10,11 @@ from typing import Any
 
 from posttrain.errors import ConfigError, DataError, PosttrainError
 from posttrain.inputs.applying import check_tasks_covered
+from posttrain.inputs.judged import own_reward_configs, routed, rows_of
 from posttrain.inputs.leaks import check_disjoint
 from posttrain.models.gguf_files import file_sha256, gguf_file
 from posttrain.recipe.model_sections import GGUF_SUFFIX
 from posttrain.recipe.recipe import Recipe
-from posttrain.recipe.sections import RewardConfig
 from posttrain.scoring.loading import load_reward
 from posttrain.scoring.score import Reward
 from posttrain.tasks import Task, TaskData, own_rewards
@@ -23,18 +23,19 @@ RENDERED = 20
 """Rows of a kind that go through the chat template before a run starts."""
 
 
-def load_data(recipe: Recipe, *, to_train: bool = True) -> TaskData:
+def load_data(recipe: Recipe, *, to_train: bool = True, functions: Sequence[Callable[..., Any]] = ()) -> TaskData:
     """The task's rows, checked: rows to evaluate on, none of them trained on, and rows for what the recipe trains by.
 
     Args:
         recipe: The recipe.
         to_train: False: rows to train on may be absent, and the model is not to be fed with them.
+        functions: Rewards beside the recipe's: rows that only these read are kept.
 
     Raises:
         DataError: There are no evaluation rows, training has seen some of them, there are no prompts or demonstrations
             and the recipe needs them.
     """
-    data = recipe.task.load(recipe.run.seed)
+    data = rows_of(recipe, functions=functions)
     if not data.eval:
         raise DataError(
             _none("evaluation rows", data),
@@ -79,7 +80,7 @@ def load_rewards(recipe: Recipe, data: TaskData, functions: Iterable[Callable[..
         ConfigError: A task without a reward of its own, such as `rows`, has none of the recipe's either.
         ConfigError: No reward applies to the prompts of one of a mixture's tasks.
     """
-    named: list[Any] = [_routed(reward, recipe.task) for reward in recipe.rewards]
+    named: list[Any] = [routed(reward, recipe.task) for reward in recipe.rewards]
     rewards = [load_reward(source) for source in [*named, *functions]] or task_rewards(recipe.task)
     rows = data.train or data.demonstrations or data.eval
     if len(own_rewards(recipe.task)) > 1:
@@ -112,7 +113,7 @@ def load_judges(recipe: Recipe, data: TaskData, rewards: Sequence[Reward]) -> li
         RewardError: One cannot be loaded, or takes a column that the held-out rows do not have.
         ConfigError: None of them has a weight above 0, so that nothing could pass.
     """
-    named = [load_reward(_routed(each, recipe.task, "evaluate.reward")) for each in recipe.evaluate.reward or []]
+    named = [load_reward(routed(each, recipe.task, "evaluate.reward")) for each in recipe.evaluate.reward or []]
     judges = [reward for reward in named or rewards or task_rewards(recipe.task) if reward.weight]
     own = own_rewards(recipe.task)
     if not any(reward.weight > 0 for reward in judges):
@@ -148,31 +149,6 @@ def task_rewards(task: Task) -> list[Reward]:
     A task of the kind `rows` has none: the recipe's judge it.
     """
     return [load_reward(config) for config in own_reward_configs(task)]
-
-
-def own_reward_configs(task: Task) -> list[RewardConfig]:
-    """The task's own rewards as a recipe would name them; one that several tasks of a mixture share is there once."""
-    own = own_rewards(task)
-    tasks: dict[str, list[str]] = {}
-    for label, reward in own.items():
-        if reward is not None:
-            tasks.setdefault(reward, []).append(label)
-    return [RewardConfig(name=reward, tasks=labels if len(own) > 1 else None) for reward, labels in tasks.items()]
-
-
-def _routed(reward: RewardConfig, task: Task, key: str = "rewards") -> RewardConfig:
-    """A reward that is one of a mixture's tasks' own applies to that task's rows, unless the recipe says otherwise."""
-    own = own_rewards(task)
-    unknown = sorted(set(reward.tasks or ()) - set(own))
-    if unknown:
-        raise ConfigError(
-            f"the reward applies to {unknown[0]!r}",
-            expected="tasks of the recipe: " + ", ".join(own),
-            where=f"{key}.tasks",
-            fix="a single task needs no `tasks`" if len(own) == 1 else None,
-        )
-    tasks = [name for name, its in own.items() if its == reward.name]
-    return reward if reward.tasks or not tasks or len(own) == 1 else reward.model_copy(update={"tasks": tasks})
 
 
 def check_model(recipe: Recipe, data: TaskData | None = None) -> dict[str, str]:

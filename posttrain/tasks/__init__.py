@@ -6,7 +6,7 @@ A task is a frozen, keyword-only dataclass (validated inside the recipe by pydan
 - `label`, its name in a mixture that has two of its kind,
 - `reward`, the built-in reward that defines a pass (None: the recipe's rewards do; a mixture has `tasks` instead),
 - `slice_by`, the column that evaluation slices by, such as a difficulty, or None,
-- `load(seed)`, which returns a `TaskData`.
+- `load(seed, judges)`, which returns a `TaskData`.
 
 Generators live with their task; how a reward judges does not belong here.
 
@@ -16,6 +16,7 @@ Other rooms import: `columns`, `json_structure`, `knights_knaves`, `math`, `mixt
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Protocol
 
@@ -41,6 +42,19 @@ class TaskData:
     notes: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Judges:
+    """Which rewards judge a task's rows, by its label. Rows that none of them can read are of no use there.
+
+    Args:
+        training: The names of those that the policy is trained by; of one that is not built in, where it is from.
+        evaluation: The names of those by which a held-out row passes.
+    """
+
+    training: Mapping[str, frozenset[str]]
+    evaluation: Mapping[str, frozenset[str]]
+
+
 class Task(Protocol):
     """What the rest of posttrain relies on in a task."""
 
@@ -52,8 +66,13 @@ class Task(Protocol):
     def slice_by(self) -> str | None:
         """The column that evaluation slices by."""
 
-    def load(self, seed: int) -> TaskData:
-        """The rows of this task for one seed, the same in every process."""
+    def load(self, seed: int, judges: Judges | None = None) -> TaskData:
+        """The rows of this task for one seed, the same in every process.
+
+        Args:
+            seed: Of the order, and of what is generated.
+            judges: What judges them; None: the task's own reward.
+        """
 
 
 def label_of(task: Any) -> str:

@@ -2,7 +2,7 @@
 
 Reading is in `row_files.py` and `hub_rows.py`, the two styles of columns in `math_rows.py`, who gets which rows in
 `row_parts.py`. What a right answer is, the reward `math_answer` decides; here it is only asked which gold answers it
-can read.
+can read (`unreadable.py`).
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BeforeValidator, Field
 
 from posttrain.errors import DataError
-from posttrain.tasks import TaskData
+from posttrain.tasks import Judges, TaskData
 from posttrain.tasks.arguments import check_source
 from posttrain.tasks.columns import left_out, rectangular
 from posttrain.tasks.hub_rows import read_hub
 from posttrain.tasks.math_rows import Columns, MathRow, read_row
-from posttrain.tasks.row_counts import Tally
+from posttrain.tasks.row_counts import Tally, listed
 from posttrain.tasks.row_files import RawRow, read_files
-from posttrain.tasks.row_parts import Wanted, split
+from posttrain.tasks.row_parts import Source, Wanted, split
+from posttrain.tasks.unreadable import READER, Unreadable, reading
 
 INSTRUCTION = "Solve the problem step by step and put the final answer in \\boxed{}."
-_LISTED = 5  # unreadable answers shown by name
 
 Texts = Annotated[list[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)]
 Count = Annotated[int, Field(ge=0)]
@@ -83,40 +83,38 @@ class Math:
     def __post_init__(self) -> None:
         check_source(self, "one of them: files of problems, or a data set of the hub such as openai/gsm8k")
 
-    def load(self, seed: int) -> TaskData:
+    def load(self, seed: int, judges: Judges | None = None) -> TaskData:
         """The rows for one seed, the same in every process.
 
         What became of each row is counted in the first of the `notes`; answers that the reward cannot read, and
-        problems that stand there with two answers, are listed in others.
+        problems that stand there with two answers, are listed in others. Such answers are left out where the reward
+        judges, in training and in evaluation.
 
         Raises:
             DataError: A file or data set cannot be read, its columns are not known, or there are not as many
                 different problems, or worked solutions, as asked for.
         """
         notes: list[str] = []
-        tally, main = self._rows(self._read_main(), "", notes)
-        lines, held_out = [tally], None
+        training, evaluation = (READER in names for names in reading(self, judges))
         separate = self._read_eval()
+        only_trained = Unreadable(training=training, evaluation=None if separate is not None else evaluation)
+        sources = [self._source(self._read_main(), only_trained, "", notes)]
         if separate is not None:
-            eval_tally, held_out = self._rows(separate, "evaluation ", notes)
-            lines.append(eval_tally)
+            only_held = Unreadable(training=None, evaluation=evaluation)
+            sources.append(self._source(separate, only_held, "evaluation ", notes))
         parts = split(
-            main,
-            held_out,
+            sources[0],
+            sources[1] if separate is not None else None,
             self._wanted(),
-            tally,
             random.Random(f"math {seed}"),
             key=lambda row: row.key,
             worked=lambda row: int(row.solution is not None),
         )
-        if held_out is not None:
-            eval_tally.add("held out", len(parts.eval))
-            eval_tally.add("not asked for", len(held_out) - len(parts.eval))
         return TaskData(
             train=rectangular(row.columns for row in parts.train),
             demonstrations=rectangular(row.demonstration() for row in parts.demonstrations),
             eval=rectangular(row.columns for row in parts.eval),
-            notes=["; ".join(tally.line() for tally in lines), *notes],
+            notes=["; ".join(source.tally.line() for source in sources), *notes],
         )
 
     def _wanted(self) -> Wanted:
@@ -144,22 +142,17 @@ class Math:
             return read_hub(self.dataset, self.config, [self.eval_split])
         return None
 
-    def _rows(self, raw: Sequence[RawRow], what: str, notes: list[str]) -> tuple[Tally, list[MathRow]]:
-        """Readable rows, one for each problem, and the count of the others; what is to be listed goes to `notes`."""
-        from posttrain.rewards.math_answer import why_unreadable  # here: naming a task needs no reward
-
+    def _source(self, raw: Sequence[RawRow], unreadable: Unreadable, what: str, notes: list[str]) -> Source[MathRow]:
+        """The rows that are of use, one for each problem; what is to be told of the others goes to `notes`."""
         columns = Columns(self.question_column, self.answer_column, self.solution_column)
         tally = Tally(len(raw), f"{what}rows")
         rows: dict[str, MathRow] = {}
-        unreadable: list[str] = []
         contradicting: list[str] = []
         for one in raw:
             row = read_row(one, columns, self.instruction)
             answer = row.columns["answer"]
-            why = why_unreadable(answer)
-            if why is not None:
-                tally.add("without an answer" if not answer else "with an answer that the reward cannot read")
-                unreadable.append(f"{one.where}: {why}")
+            if unreadable.see(row, answer) and unreadable.of_no_use:
+                unreadable.count(row, tally)
                 continue
             first = rows.setdefault(row.key, row)
             if first is row:
@@ -169,19 +162,18 @@ class Math:
             else:
                 tally.add("with another answer to an earlier problem")
                 contradicting.append(f"{one.where}: {answer!r}, and {first.where} says {first.columns['answer']!r}")
+        told = unreadable.notes(len(raw), f"{what}rows")
         if not rows:
             raise DataError(
-                f"no row of {len(raw)} has an answer that can be checked, the first: {unreadable[0]}",
+                f"no row has an answer that can be checked ({tally.line()}): {told[0]}",
                 expected="answers such as 72, \\frac{1}{2} or (3, 4)",
                 where=f"task math, {what}rows",
+                fix="correct the answers, or name a reward that reads them",
             )
-        _tell(f"{what}rows are left out: the reward cannot read their answer", unreadable, len(raw), notes)
-        _tell(f"{what}rows answer an earlier problem differently; the first counts", contradicting, len(raw), notes)
+        notes += told
+        if contradicting:
+            notes.append(
+                listed(f"{what}rows answer an earlier problem differently; the first counts", contradicting, len(raw))
+            )
         left_out({name for one in raw for name in one.columns}, notes)
-        return tally, list(rows.values())
-
-
-def _tell(what: str, which: Sequence[str], of: int, notes: list[str]) -> None:
-    if which:
-        more = f"\n  and {len(which) - _LISTED} more" if len(which) > _LISTED else ""
-        notes.append(f"{len(which)} of {of} {what}\n  " + "\n  ".join(which[:_LISTED]) + more)
+        return Source(list(rows.values()), tally, unreadable)

@@ -82,7 +82,7 @@ def read_row(raw: RawRow, columns: Columns, instruction: str) -> MathRow:
     if given is not None and "####" in given:
         steps, _, final = given.rpartition("####")
         answer: str | None = final.strip()
-        solution = _gsm8k_solution(steps, answer) if steps.strip() else None
+        solution = _gsm8k_solution(steps, answer) if steps.strip() and answer else None
     else:
         answer = given.strip() if given is not None else last_boxed(worked or "")
         solution = _boxed_solution(worked, answer)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from posttrain.errors import ConfigError
-from posttrain.tasks import TaskData, label_of
+from posttrain.tasks import Judges, TaskData, label_of
 from posttrain.tasks.columns import content_key, rectangular
 from posttrain.tasks.json_structure import JsonStructure
 from posttrain.tasks.knights_knaves import KnightsKnaves
@@ -66,12 +66,12 @@ class Mixture:
         """Held-out rows of all tasks; None where one leaves the number to its rows."""
         return _sum(task.eval for task in self.tasks)
 
-    def load(self, seed: int) -> TaskData:
+    def load(self, seed: int, judges: Judges | None = None) -> TaskData:
         """The rows of all tasks with a column `task`; columns that only some have are `None` in the others.
 
         A row that one task trains on and another holds out stays with the evaluation: it is left out of training.
         """
-        parts = {label_of(task): task.load(seed) for task in self.tasks}
+        parts = {label_of(task): task.load(seed, judges) for task in self.tasks}
         notes = [f"{name}: {note}" for name, part in parts.items() for note in part.notes]
         held_out = {content_key(row) for part in parts.values() for row in part.eval}
         kept = {name: _trained_on(part, held_out) for name, part in parts.items()}

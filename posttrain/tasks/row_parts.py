@@ -10,8 +10,9 @@ from typing import Generic, TypeVar
 
 from posttrain.errors import DataError
 from posttrain.tasks.row_counts import Tally
+from posttrain.tasks.unreadable import Placed, Unreadable
 
-T = TypeVar("T")
+T = TypeVar("T", bound=Placed)
 
 HELD_OUT = 200
 """Rows that are held out where nothing says how many; a fifth of a file that has fewer than five times as many."""
@@ -52,11 +53,25 @@ def held_out_share(rows: int) -> int:
     return min(HELD_OUT, max(rows // 5, min(rows, 1)))
 
 
+@dataclass(frozen=True)
+class Source(Generic[T]):
+    """Rows of a file, each content once, with what became of the others.
+
+    Args:
+        rows: In the file's order.
+        tally: Counts the others, and takes what becomes of these.
+        unreadable: Knows which of `rows` are not to be trained or evaluated on.
+    """
+
+    rows: Sequence[T]
+    tally: Tally
+    unreadable: Unreadable
+
+
 def split(
-    rows: Sequence[T],
-    separate: Sequence[T] | None,
+    main: Source[T],
+    separate: Source[T] | None,
     want: Wanted,
-    tally: Tally,
     rng: random.Random,
     *,
     key: Callable[[T], Hashable],
@@ -65,10 +80,9 @@ def split(
     """The rows in random order, in three sets.
 
     Args:
-        rows: Rows to train on, each content once.
-        separate: Rows to evaluate on; None holds some of `rows` out. Those that are among them are not trained on.
+        main: Rows to train on.
+        separate: Rows to evaluate on; None holds some of `main` out. Those that are among them are not trained on.
         want: How many of each.
-        tally: Takes what became of `rows`.
         rng: Of the order.
         key: What makes two rows the same one.
         worked: How many demonstrations a row has.
@@ -76,22 +90,30 @@ def split(
     Raises:
         DataError: There are not as many rows as a number asks for; it says what took the others.
     """
-    left = list(rows)
+    left, tally = list(main.rows), main.tally
     rng.shuffle(left)
     if separate is None:
-        count = held_out_share(len(left)) if want.eval is None else want.eval
-        held_out, left = left[:count], left[count:]
+        able = [row for row in left if main.unreadable.may_evaluate(row)]
+        held_out = able[: held_out_share(len(able)) if want.eval is None else want.eval]
+        taken = set(map(id, held_out))
+        left = [row for row in left if id(row) not in taken]
         tally.add("held out", len(held_out))
     else:
-        keys = {key(row) for row in separate}  # all of it: another run may evaluate on more
+        keys = {key(row) for row in separate.rows}  # all of it: another run may evaluate on more
         known = len(left)
         left = [row for row in left if key(row) not in keys]
         tally.add("among the evaluation rows", known - len(left))
-        held_out = list(separate)
+        held_out = list(separate.rows)
         rng.shuffle(held_out)
         held_out = held_out if want.eval is None else held_out[: want.eval]
+        separate.tally.add("held out", len(held_out))
+        separate.tally.add("not asked for", len(separate.rows) - len(held_out))
     if want.eval is not None and len(held_out) < want.eval:
-        raise _too_few_held_out(len(held_out), want, tally)
+        raise _too_few_held_out(len(held_out), want, (separate or main).tally)
+    for row in left:
+        if not main.unreadable.may_train(row):
+            main.unreadable.count(row, tally)
+    left = [row for row in left if main.unreadable.may_train(row)]
     spare = sum(map(worked, held_out)) if separate is None else 0
     demonstrations = _demonstrations(left, spare, len(held_out), want, tally, worked)
     train = _train(left, demonstrations, want, tally)

@@ -150,6 +150,18 @@ def test_a_value_from_each_of_four_sources(planned, recipe) -> None:
     assert found["hybrid.args"] == ({}, "default", "")
 
 
+def test_answers_that_the_reward_cannot_read_are_told(planned, recipe) -> None:
+    with (recipe.parent / "sums.jsonl").open("a") as file:
+        file.write("".join(json.dumps({"question": f"Why {n}?", "answer": "see the figure"}) + "\n" for n in range(3)))
+    _, plan = planned(recipe)
+    counts, told = plan["data"]["notes"]
+    assert counts.startswith("103 rows: 3 with an unreadable answer (3 sentence), 20 held out")
+    assert told.startswith("3 of 103 rows are left out: math_answer cannot read their answer\n  3 sentence: ")
+    (recipe.parent / "mine.py").write_text("def score(completion, *, answer):\n    return 1.0\n")
+    _, plan = planned(recipe, f"rewards=[{{path: '{recipe.parent / 'mine.py'}'}}]")
+    assert "3 of 103 rows have an answer that math_answer cannot read; they are kept" in plan["data"]["notes"][1]
+
+
 def test_numbers_of_a_small_recipe(planned, recipe) -> None:
     status, plan = planned(recipe)
     assert status == 0

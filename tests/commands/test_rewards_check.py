@@ -81,7 +81,9 @@ def test_the_tasks_own_reward_holds(folder: Path, capsys: pytest.CaptureFixture[
     assert check(folder) == 0
     record = figures(folder)["knights_knaves"]
     assert (record["gold"], record["false_negatives"], record["false_positives"]) == ("ok", 0, 0)
-    assert len(record["tries"]) == NUMBER_OF_TRIES
+    forms = {line["name"] for line in record["tries"] if line["kind"] in ("equal", "near")}
+    assert len(record["tries"]) == NUMBER_OF_TRIES + len(forms) == 44
+    assert {"equal: a table", "near: a hedge"} <= forms
     gold = line(record, "gold")
     assert (gold["n"], gold["mean"], gold["ones"], gold["none"], gold["failures"]) == (8, 1.0, 1.0, 0, 0)
     assert 0 < gold["ms_median"] <= gold["ms_max"]
@@ -91,7 +93,7 @@ def test_the_tasks_own_reward_holds(folder: Path, capsys: pytest.CaptureFixture[
     out, err = capsys.readouterr()
     assert "gold, white space around" in out
     assert "knights_knaves: every gold completion gets 1.0; 0 false positives, 0 failures" in out
-    assert "knights_knaves 31/31" in err
+    assert "knights_knaves 44/44" in err
 
 
 def test_fewer_rows_and_overrides(folder: Path) -> None:

@@ -157,19 +157,19 @@ def test_unreadable_gold_answers_are_left_out_and_listed(tmp_path: Path) -> None
     assert len(data.train) + len(data.eval) == 3
     counts, note = data.notes
     assert counts == (
-        "10 rows: 2 with an answer that the reward cannot read, 5 without an answer, 1 held out, 2 prompts"
+        "10 rows: 2 with an unreadable answer (1 notation, 1 size), 5 without an answer, 1 held out, 2 prompts"
     )
-    assert note.startswith("7 of 10 rows are left out: the reward cannot read their answer\n")
-    assert f"{path}:4: notation: '?': " in note
-    assert f"{path}:5: " in note
-    assert "too big to compute" in note
-    assert f"{path}:6: empty: there is no answer" in note
-    assert note.endswith("and 2 more")
+    first, *kinds = note.splitlines()
+    assert first == "7 of 10 rows are left out: math_answer cannot read their answer"
+    assert kinds[0] == f"  5 empty: {path}:6: there is no answer"
+    assert kinds[1].startswith(f"  1 notation: {path}:4: '?': ")
+    assert kinds[2].startswith(f"  1 size: {path}:5: ")
+    assert "too big to compute" in kinds[2]
 
 
 def test_when_no_answer_can_be_read(tmp_path: Path) -> None:
     path = write(tmp_path / "rows.jsonl", [{"problem": "?", "answer": None}])
-    with pytest.raises(DataError, match="no row of 1 has an answer that can be checked"):
+    with pytest.raises(DataError, match=r"no row has an answer that can be checked \(1 row: 1 without an answer\)"):
         task(path=path).load(0)
 
 

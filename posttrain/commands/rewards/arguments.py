@@ -33,6 +33,9 @@ what the warm-up teaches; name a reward that gold need not satisfy (a bonus for 
 reward does not apply to (None) is left out, but one reward that applies to none of them fails. TRL-style functions have
 a scale of their own and are shown without a verdict.
 
+Of each built-in reward it also tells how many equal forms of the gold answers are paid 1.0 (units, spellings, another
+order) and how many near misses (one digit, the sign, a bracket, a role, a key), with examples of what disagrees.
+
 Exit status 0: every gold completion got 1.0. 1: one did not. 2: the recipe, its data or a reward cannot be used."""
 
 

@@ -12,10 +12,11 @@ from rich.console import Console
 
 from posttrain.commands.rewards.batches import Caller, caller
 from posttrain.commands.rewards.table import show
-from posttrain.commands.rewards.variants import NUMBER_OF_TRIES, Example, spread, tries
+from posttrain.commands.rewards.variants import NUMBER_OF_TRIES, Example, Tries, equal_and_near, spread, tries
 from posttrain.commands.rewards.verdict import record
 from posttrain.errors import ConfigError, DataError, PosttrainError, RewardError
 from posttrain.inputs.inputs import load_data, load_rewards
+from posttrain.inputs.judged import rows_of
 from posttrain.nearest import hint
 from posttrain.recipe.recipe import Recipe, load_recipe
 from posttrain.scoring.pool import RewardPool
@@ -76,12 +77,16 @@ def check_recipe(
     call, lacking = caller(recipe, rewards, [*of_a_run.demonstrations, *of_a_run.train])
     for note in [*data.notes, *([lacking] if lacking else [])]:
         print(note, file=sys.stderr)
+    golds = [[example for example in gold if reward.applies_to(example.row)] or gold for reward in rewards]
+    forms = [equal_and_near(reward, its) for reward, its in zip(rewards, golds, strict=True)]
     with (
         RewardPool(rewards, **recipe.scoring.model_dump(include=_LIMITS)) as pool,
-        Progress([(reward.name, NUMBER_OF_TRIES) for reward in rewards]) as progress,
+        Progress([(one.name, NUMBER_OF_TRIES + len(its)) for one, its in zip(rewards, forms, strict=True)]) as progress,
     ):
         records = [
-            _check(reward, index, pool, call, gold, others, progress, allowed=reward.name in allow)
+            _check(
+                reward, index, pool, call, golds[index], others, forms[index], progress, allowed=reward.name in allow
+            )
             for index, reward in enumerate(rewards)
         ]
     if json_file is not None:
@@ -115,7 +120,7 @@ def _with_demonstrations(recipe: Recipe, data: TaskData, rows: int) -> TaskData:
         train, held_out = (
             [row for row in part if not mixed or row["task"] == label] for part in (data.train, data.eval)
         )
-        more = _made(task, recipe.run.seed, rows, len(train)) or _boxed_answers(task, [*train, *held_out])
+        more = _made(recipe, task, rows, len(train)) or _boxed_answers(task, [*train, *held_out])
         found += [{**columns, **row, "task": label} for row in more] if mixed else more
         if mixed and not more:
             notes.append(f"{label}: there is no demonstration to take gold completions from")
@@ -130,11 +135,11 @@ def _with_demonstrations(recipe: Recipe, data: TaskData, rows: int) -> TaskData:
     return data
 
 
-def _made(task: Any, seed: int, rows: int, train: int) -> list[dict[str, Any]]:
+def _made(recipe: Recipe, task: Any, rows: int, train: int) -> list[dict[str, Any]]:
     """Demonstrations of a task that has been loaded without: beside its train rows, or else in their place."""
     for changes in ({"demonstrations": rows}, {"demonstrations": min(rows, train), "train": 0}):
         try:
-            return dataclasses.replace(task, **changes).load(seed).demonstrations
+            return rows_of(recipe, task=dataclasses.replace(task, **changes)).demonstrations
         except PosttrainError:  # no worked solutions, or not so many
             continue
     return []
@@ -174,14 +179,14 @@ def _check(
     call: Caller,
     gold: Sequence[Example],
     others: Sequence[Example],
+    forms: Sequence[Tries],
     progress: Progress,
     *,
     allowed: bool,
 ) -> dict[str, Any]:
-    gold = [example for example in gold if reward.applies_to(example.row)] or gold
     others = [example for example in others if reward.applies_to(example.row)]
     said = []
-    for number, some in enumerate(tries(reward, gold, others), 1):
+    for number, some in enumerate(tries(reward, gold, others, forms), 1):
         if reward.style == "trl":
             said.append((some, call(reward, some.pairs)))
         else:

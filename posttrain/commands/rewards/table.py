@@ -56,6 +56,8 @@ def _verdict(line: dict[str, Any], gold: str) -> Text:
         return Text(count(amiss, "false negative"), style="yellow" if gold == "allowed" else "bold red")
     if kind == "wrong" and amiss:
         return Text(count(amiss, "false positive"), style="bold yellow")
+    if kind in ("equal", "near") and amiss:
+        return Text(f"{amiss} {'not ' if kind == 'equal' else ''}paid", style="bold yellow")
     if kind == "kept":
         return Text(f"lower than gold in {amiss}" if amiss else "as gold", style="yellow" if amiss else "")
     if line["failures"]:
@@ -89,7 +91,13 @@ def _in_one_line(record: dict[str, Any]) -> str:
         "allowed": f"{record['why']} (allowed)",
         "not judged": "TRL-style, not judged",
     }[record["gold"]]
+    rates = [
+        f"{what} paid {rate['paid']} of {rate['n']} ({100 * rate['paid'] / rate['n']:.0f} %)"
+        for what, rate in (("equal forms", record["equal_forms"]), ("near misses", record["near_misses"]))
+        if rate["n"]
+    ]
     return (
         f"{record['reward']}: {judged}; {count(record['false_positives'], 'false positive')}, "
-        f"{count(record['failures'], 'failure')}; slowest {slowest[0]:.3g} ms ({slowest[1]})"
+        f"{count(record['failures'], 'failure')}; {''.join(rate + ', ' for rate in rates)[:-2]}"
+        f"{'; ' if rates else ''}slowest {slowest[0]:.3g} ms ({slowest[1]})"
     )

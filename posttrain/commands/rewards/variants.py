@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, TypeVar
 
+from posttrain.commands.rewards.forms.of_row import forms_of
 from posttrain.scoring.score import Reward
 
 #: What a right reward says. `gold`: 1.0. `kept`: what it said of the gold completion, unless it judges the form.
-#: `wrong`: less than 1.0. `open`: that is for the reward to say.
-Kind: TypeAlias = Literal["gold", "kept", "wrong", "open"]
+#: `wrong`: less than 1.0. `open`: that is for the reward to say. `equal`: 1.0, for it says the same as the gold one.
+#: `near`: less than 1.0, for it only looks like the gold one.
+Kind: TypeAlias = Literal["gold", "kept", "wrong", "open", "equal", "near"]
 
 T = TypeVar("T")
 
@@ -94,18 +96,40 @@ _HOSTILE: Mapping[str, str] = {
     "format strings": "%s %n {0.__class__} {prompt} ${HOME} $(id) __import__('os') " * 100,
 }
 _FEW = 3  # rows that slow texts are tried on
+_OF_A_FORM = 20  # completions of one form
 
 
-def tries(reward: Reward, gold: Sequence[Example], others: Sequence[Example]) -> Iterator[Tries]:
+def equal_and_near(reward: Reward, gold: Sequence[Example]) -> list[Tries]:
+    """Equal forms of the gold completions, and near misses, each kind for itself; of a TRL-style function none.
+
+    Args:
+        reward: Decides which forms make sense.
+        gold: Examples with a gold completion.
+    """
+    found: dict[tuple[bool, str], list[tuple[Example, str]]] = {}
+    for example in gold if reward.style != "trl" else ():
+        for form in forms_of(reward, example.row, example.gold or ""):
+            found.setdefault((form.equal, form.kind), []).append((example, form.text))
+    return [
+        Tries(f"{'equal' if equal else 'near'}: {kind}", "equal" if equal else "near", spread(pairs, _OF_A_FORM))
+        for (equal, kind), pairs in sorted(found.items(), key=lambda one: not one[0][0])
+    ]
+
+
+def tries(
+    reward: Reward, gold: Sequence[Example], others: Sequence[Example], forms: Sequence[Tries] = ()
+) -> Iterator[Tries]:
     """Everything that one reward is tried on.
 
     Args:
         reward: Decides which gold completions count as those of another row.
         gold: Examples with a gold completion.
         others: Further examples, with or without one.
+        forms: What `equal_and_near` found.
     """
     for name, kind, change in _FROM_GOLD:
         yield Tries(name, kind, [(example, change(example.gold or "")) for example in gold])
+    yield from forms
     columns = columns_read(reward, gold[0].row)
     # A reward that reads no column cannot tell whose answer it sees
     yield Tries("another row's gold", "wrong" if columns else "open", list(_with_other_gold(gold, columns)))
@@ -120,6 +144,7 @@ def tries(reward: Reward, gold: Sequence[Example], others: Sequence[Example]) ->
         yield Tries(name, "wrong", [(example, text) for example in few])
 
 
+#: apart from forms
 NUMBER_OF_TRIES = len(_FROM_GOLD) + 1 + len(_GIVEN_ROW) + 2 + len(_HOSTILE)
 
 

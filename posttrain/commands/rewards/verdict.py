@@ -26,10 +26,11 @@ def record(reward: Reward, said: Said, *, allowed: bool = False) -> dict[str, An
 
     Returns:
         `reward`, `gold` (ok, failed, allowed, or `not judged` for a TRL-style function that did not fail), `why`,
-        `false_negatives`, `false_positives` and `failures` (exceptions and time-outs) in all, and `tries`: for each way
-        of making completions `name`, `kind`, `n`, `mean`, `none`, `ones` (share with 1.0 of those that are not None),
-        `failures`, `ms_median`, `ms_max`, `amiss` (completions that a right reward would have judged otherwise) and
-        `examples` of these.
+        `false_negatives`, `false_positives` and `failures` (exceptions and time-outs) in all, `equal_forms` and
+        `near_misses` (`n`, and how many of these were `paid` 1.0), and `tries`: for each way of making completions
+        `name`, `kind`, `n`, `mean`, `none`, `ones` (share with 1.0 of those that are not None), `failures`,
+        `ms_median`, `ms_max`, `amiss` (completions that a right reward would have judged otherwise) and `examples` of
+        these.
     """
     judged = reward.style != "trl"
     gold, outcomes = said[0]
@@ -43,8 +44,16 @@ def record(reward: Reward, said: Said, *, allowed: bool = False) -> dict[str, An
         "false_negatives": sum(line["amiss"] for line in lines if line["kind"] == "gold"),
         "false_positives": sum(line["amiss"] for line in lines if line["kind"] == "wrong"),
         "failures": sum(line["failures"] for line in lines),
+        "equal_forms": _paid(said, "equal"),
+        "near_misses": _paid(said, "near"),
         "tries": lines,
     }
+
+
+def _paid(said: Said, kind: str) -> dict[str, int]:
+    """How many completions of a kind there are, and how many of them got 1.0."""
+    outcomes = [outcome for tries, some in said if tries.kind == kind for outcome in some]
+    return {"n": len(outcomes), "paid": sum(map(_is_full, outcomes))}
 
 
 def _line(tries: Tries, outcomes: Sequence[Outcome], right: set[str], *, judged: bool) -> dict[str, Any]:
@@ -73,9 +82,9 @@ def _line(tries: Tries, outcomes: Sequence[Outcome], right: set[str], *, judged:
 
 
 def _is_amiss(kind: str, outcome: Outcome, gold_was_right: bool) -> bool:
-    if kind == "wrong":
+    if kind in ("wrong", "near"):
         return _is_full(outcome)
-    if kind == "gold" or (kind == "kept" and gold_was_right):
+    if kind == "gold" or (kind in ("kept", "equal") and gold_was_right):
         return not _is_full(outcome) and not _is_none(outcome)
     return False
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from posttrain.controllers import GRPOOnly, SFTOnly
-from posttrain.inputs.inputs import own_reward_configs
+from posttrain.inputs.judged import own_reward_configs
 from posttrain.recipe.model_sections import ModelSection
 from posttrain.recipe.recipe import Recipe
 from posttrain.recipe.sections import RewardConfig

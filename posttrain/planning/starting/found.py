@@ -11,11 +11,11 @@ from posttrain.errors import DataError
 from posttrain.planning.starting.columns import Column, Lengths, columns_of, shown
 from posttrain.planning.starting.roles import Roles, roles_of
 from posttrain.tasks import TaskData
-from posttrain.tasks.row_counts import Tally
+from posttrain.tasks.row_counts import Tally, listed
 from posttrain.tasks.row_files import read_files
 from posttrain.tasks.rows import OwnFile, Rows
 from posttrain.tasks.rows.forms import Forms, OwnRow
-from posttrain.tasks.rows.gather import gather, listed
+from posttrain.tasks.rows.gather import gather
 from posttrain.tasks.rows.templates import Template
 
 OTHER_COLUMNS = "with an earlier row's prompt and other columns"

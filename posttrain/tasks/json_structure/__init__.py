@@ -15,7 +15,7 @@ from pydantic import BeforeValidator, Field
 
 from posttrain.errors import ConfigError
 from posttrain.storage.files import write_jsonl
-from posttrain.tasks import TaskData
+from posttrain.tasks import Judges, TaskData
 from posttrain.tasks.arguments import checked, parse_numbers
 from posttrain.tasks.json_structure.domains import DOMAINS
 from posttrain.tasks.json_structure.generate import LEVELS, Split, split_records
@@ -97,7 +97,7 @@ class JsonStructure:
         if unknown:
             raise ConfigError(repr(unknown[0]), expected="one of " + ", ".join(DOMAINS), where="domains")
 
-    def load(self, seed: int) -> TaskData:
+    def load(self, seed: int, judges: Judges | None = None) -> TaskData:
         """The rows for one seed, the same in every process.
 
         Rows of a file whose schema is of a draft that is not known are left out and listed in `notes`.

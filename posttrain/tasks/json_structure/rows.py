@@ -10,12 +10,12 @@ from typing import Any, Literal, TypeAlias
 from posttrain.errors import DataError
 from posttrain.tasks.columns import own_columns
 from posttrain.tasks.json_structure.generate import Record, Split, canonical, is_held_out
+from posttrain.tasks.row_counts import listed
 from posttrain.tasks.row_files import BadRow, each_row
 
 Prompt: TypeAlias = Literal["full", "short"]
 Style: TypeAlias = Literal["compact", "indent"]
 Row: TypeAlias = dict[str, Any]
-_SHOWN = 5  # unfit rows that an error names
 
 
 def record_row(record: Record, prompt: Prompt) -> Row:
@@ -106,17 +106,14 @@ def read_rows(paths: Sequence[str], prompt: Prompt, levels: Sequence[int] | None
         elif levels is None or row["difficulty"] in levels:
             rows.setdefault(" ".join(row["prompt"].lower().split()), row)
     if unfit:
-        more = f"\n  and {len(unfit) - _SHOWN} more" if len(unfit) > _SHOWN else ""
         raise DataError(
-            f"{len(unfit)} rows can't be used:\n  " + "\n  ".join(unfit[:_SHOWN]) + more,
+            listed("rows can't be used:", unfit),
             expected="text or prompt, a JSON Schema (Draft 4 to 2020-12) and a gold value that fits it in every row",
             where="task json_structure, path",
             fix="mend or delete those rows",
         )
     if unreadable:
-        more = f"\n  and {len(unreadable) - _SHOWN} more" if len(unreadable) > _SHOWN else ""
-        left_out = f"{len(unreadable)} of {len(raw)} rows are left out: the draft of their schema is not known\n  "
-        notes.append(left_out + "\n  ".join(unreadable[:_SHOWN]) + more)
+        notes.append(listed("rows are left out: the draft of their schema is not known", unreadable, len(raw)))
     return list(rows.values())
 
 

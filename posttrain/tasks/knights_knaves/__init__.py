@@ -15,7 +15,7 @@ from pydantic import BeforeValidator, Field
 
 from posttrain.errors import ConfigError
 from posttrain.storage.files import write_jsonl
-from posttrain.tasks import TaskData
+from posttrain.tasks import Judges, TaskData
 from posttrain.tasks.arguments import checked, parse_numbers
 from posttrain.tasks.knights_knaves.generate import PuzzleSource, Split, split_puzzles
 from posttrain.tasks.knights_knaves.logic import CONNECTIVES
@@ -117,7 +117,7 @@ class KnightsKnaves:
             )
         complete_roles(self.knight_knave)
 
-    def load(self, seed: int) -> TaskData:
+    def load(self, seed: int, judges: Judges | None = None) -> TaskData:
         """The rows for one seed, the same in every process.
 
         Raises:

@@ -15,16 +15,17 @@ from pydantic import BeforeValidator, Field
 
 from posttrain.errors import ConfigError, DataError
 from posttrain.nearest import hint
-from posttrain.tasks import TaskData
+from posttrain.tasks import Judges, TaskData
 from posttrain.tasks.arguments import check_source
 from posttrain.tasks.columns import rectangular
 from posttrain.tasks.hub_rows import read_hub
-from posttrain.tasks.row_counts import Tally
+from posttrain.tasks.row_counts import Tally, listed
 from posttrain.tasks.row_files import RawRow, read_files
-from posttrain.tasks.row_parts import Wanted, split
+from posttrain.tasks.row_parts import Source, Wanted, split
 from posttrain.tasks.rows.forms import Forms, OwnRow
-from posttrain.tasks.rows.gather import gather, listed
+from posttrain.tasks.rows.gather import gather
 from posttrain.tasks.rows.templates import Template
+from posttrain.tasks.unreadable import READER, Unreadable, reading
 
 __all__ = ["OwnFile", "Rows"]
 
@@ -127,40 +128,41 @@ class Rows:
                 )
         self._forms()
 
-    def load(self, seed: int) -> TaskData:
+    def load(self, seed: int, judges: Judges | None = None) -> TaskData:
         """The rows for one seed, the same in every process.
 
-        What became of each row is counted in the first of the `notes`; the others list rows that contradict.
+        What became of each row is counted in the first of the `notes`; the others list rows that contradict,
+        and those with an `answer` that the reward `math_answer` cannot read, where the recipe names it; where it names
+        no other, these are left out.
 
         Raises:
             DataError: A file or data set cannot be read, a row's prompt or demonstration is in no known form, or there
                 are not as many rows as asked for.
         """
         notes: list[str] = []
-        tally, main = self._rows(self._read_main(), "", notes)
-        lines, held_out = [tally], None
+        named = reading(self, judges)
+        training, evaluation = (names == {READER} for names in named)
+        asked = any(READER in names for names in named)
         separate = self._read_eval()
+        only_trained = Unreadable(training=training, evaluation=None if separate is not None else evaluation)
+        sources = [self._source(self._read_main(), only_trained, "", notes, asked=asked)]
         if separate is not None:
-            eval_tally, held_out = self._rows(separate, "evaluation ", notes)
-            lines.append(eval_tally)
+            only_held = Unreadable(training=None, evaluation=evaluation)
+            sources.append(self._source(separate, only_held, "evaluation ", notes, asked=asked))
         rng = random.Random(f"rows {seed}")
         want = Wanted(train=self.train, demonstrations=self.demonstrations, eval=self.eval, shared=self.shared)
-        parts = split(
-            main, held_out, want, tally, rng, key=lambda row: row.key, worked=lambda row: len(row.completions)
-        )
-        if held_out is not None:
-            eval_tally.add("held out", len(parts.eval))
-            eval_tally.add("not asked for", len(held_out) - len(parts.eval))
+        held = sources[1] if separate is not None else None
+        parts = split(sources[0], held, want, rng, key=lambda row: row.key, worked=lambda row: len(row.completions))
         shown = [(row.weight, one) for row in parts.demonstrations for one in row.demonstrations()]
         demonstrations = _weighted(shown[: self.demonstrations], rng)
         train = _weighted([(row.weight, row.public()) for row in parts.train], rng)
-        if any(row.weight != 1 for row in main):
+        if any(row.weight != 1 for row in sources[0].rows):
             notes.append(f"by the files' weights {len(train):,} prompts and {len(demonstrations):,} demonstrations")
         return TaskData(
             train=rectangular(train),
             demonstrations=rectangular(demonstrations),
             eval=rectangular(row.public() for row in parts.eval),
-            notes=["; ".join(one.line() for one in lines), *notes],
+            notes=["; ".join(source.tally.line() for source in sources), *notes],
         )
 
     def _forms(self) -> Forms:
@@ -186,8 +188,10 @@ class Rows:
             return [(row, 1.0) for row in read_hub(self.dataset, self.config, [self.eval_split])]
         return None
 
-    def _rows(self, raw: Sequence[tuple[RawRow, float]], what: str, notes: list[str]) -> tuple[Tally, list[OwnRow]]:
-        """The rows with a prompt, one for each, and the count of the others."""
+    def _source(
+        self, raw: Sequence[tuple[RawRow, float]], unreadable: Unreadable, what: str, notes: list[str], *, asked: bool
+    ) -> Source[OwnRow]:
+        """The rows that are of use, one for each prompt; `asked`: whether their answers are for `math_answer`."""
         tally = Tally(len(raw), f"{what}rows")
         names = dict.fromkeys(name for row, _ in raw for name in row.columns)
         forms = self._forms()
@@ -199,15 +203,28 @@ class Rows:
                 where="task.slice_by",
             )
         rows, contradicting = gather((forms.read(row, weight) for row, weight in raw), tally, self.longest)
+        if asked:
+            rows = [row for row in rows if not self._left_out(row, unreadable, tally)]
+        told = unreadable.notes(len(raw), f"{what}rows")
         if not rows:
             raise DataError(
-                f"no row of {len(raw)} can be used ({tally.line()})",
+                "\n".join([f"no row of {len(raw)} can be used ({tally.line()})", *told]),
                 expected="rows with a prompt",
                 where=f"task rows, {raw[0][0].where}",
             )
         if contradicting:
             notes.append(listed(f"{what}rows repeat a prompt with other columns; the first counts", contradicting))
-        return tally, rows
+        notes += told
+        return Source(rows, tally, unreadable)
+
+    def _left_out(self, row: OwnRow, unreadable: Unreadable, tally: Tally) -> bool:
+        """Whether a row is of no use to its only reward, `math_answer`; it is counted, then."""
+        answer = row.columns.get("answer", 0)  # without the column the answer is the recipe's to give
+        if not (answer is None or isinstance(answer, str)) or not unreadable.see(row, answer):
+            return False
+        if unreadable.of_no_use:
+            unreadable.count(row, tally)
+        return unreadable.of_no_use
 
 
 def _weighted(rows: Iterable[tuple[float, dict[str, Any]]], rng: random.Random) -> list[dict[str, Any]]:

@@ -8,7 +8,6 @@ from dataclasses import replace
 from posttrain.tasks.row_counts import Tally
 from posttrain.tasks.rows.forms import OwnRow
 
-_SHOWN = 5
 _NO_MATTER = ("id", "index", "idx", "uuid")
 """Columns in which two rows may differ and be the same all the same."""
 
@@ -43,12 +42,6 @@ def gather(rows: Iterable[OwnRow | str], tally: Tally, longest: int | None) -> t
             else:
                 tally.add("duplicate")
     return list(kept.values()), contradicting
-
-
-def listed(what: str, which: Sequence[str]) -> str:
-    """A note with the first of them."""
-    more = f"\n  and {len(which) - _SHOWN} more" if len(which) > _SHOWN else ""
-    return f"{len(which)} {what}\n  " + "\n  ".join(which[:_SHOWN]) + more
 
 
 def _differing(first: OwnRow, row: OwnRow) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from posttrain.errors import ConfigError
-from posttrain.models.bitsandbytes_package import check_installed
+from posttrain.models.bitsandbytes_package import PACKAGE, check_installed
 from posttrain.models.gguf_files import PACKAGED
 from posttrain.recipe.model_sections import ModelSection
 from posttrain.recipe.recipe import Recipe
@@ -36,6 +36,29 @@ def check_four_bit(recipe: Recipe) -> None:
             fix="name those as model.name, or leave load_in_4bit out: the file is dequantised, then",
         )
     check_installed(where)
+
+
+def check_saved_quantised(recipe: Recipe, method: str | None) -> None:
+    """Refuse what cannot be done with weights that were quantised before they were saved.
+
+    Args:
+        recipe: Names them.
+        method: What they were quantised by; `None`: they are whole.
+
+    Raises:
+        ConfigError: They would be quantised again, nothing would train, or bitsandbytes is not installed.
+    """
+    if method is None:
+        return
+    seen, where = f"the weights of {recipe.model.name} are quantised already ({method})", recipe.where("model")
+    if recipe.model.load_in_4bit:
+        where = recipe.where("model.load_in_4bit")
+        raise ConfigError(seen, expected="whole weights, or no load_in_4bit", where=where, fix="leave it out")
+    if not recipe.lora:
+        fix = "add lora: {r: 16}, or name the weights that these were made from"
+        raise ConfigError(seen, expected="lora: quantised weights cannot train", where=where, fix=fix)
+    if method == PACKAGE:
+        check_installed(where)
 
 
 def check_unsharded(recipe: Recipe, sharded_by: str | None) -> None:

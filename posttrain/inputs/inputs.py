@@ -10,7 +10,7 @@ from typing import Any
 
 from posttrain.errors import ConfigError, DataError, PosttrainError
 from posttrain.inputs.applying import check_tasks_covered
-from posttrain.inputs.four_bit import check_four_bit, four_bit_options
+from posttrain.inputs.four_bit import check_four_bit, check_saved_quantised, four_bit_options
 from posttrain.inputs.leaks import check_disjoint
 from posttrain.models.gguf_files import file_sha256, gguf_file
 from posttrain.recipe.model_sections import GGUF_SUFFIX
@@ -206,6 +206,7 @@ def check_model(recipe: Recipe, data: TaskData | None = None) -> dict[str, str]:
     from posttrain.models.load import (  # loads transformers and torch, which rows and rewards do without
         check_model_files,
         load_tokenizer,
+        quantised_by,
     )
 
     check_four_bit(recipe)
@@ -224,6 +225,8 @@ def check_model(recipe: Recipe, data: TaskData | None = None) -> dict[str, str]:
         tokenizer = load_tokenizer(file or name, **hub_options(recipe))
         if file is None:
             check_model_files(name, **hub_options(recipe))
+            if not (Path(name) / "adapter_config.json").is_file():
+                check_saved_quantised(recipe, quantised_by(name, revision=recipe.model.revision))
     if data is not None:
         _check_rendering(recipe, data, tokenizer)
     return {"model": file_sha256(file)} if file else {}

@@ -27,8 +27,8 @@ def check_installed(where: str) -> None:
             f"the package {PACKAGE}, which holds weights in 4 bits, is {found or 'not installed'}",
             expected=f"{PACKAGE} {OLDEST} or newer",
             where=where,
-            fix="pip install 'posttrain[qlora]', or set model.load_in_4bit: false: the base takes four times as much "
-            "memory, then",
+            fix="pip install 'posttrain[qlora]'; or take the weights whole, without model.load_in_4bit, in four times "
+            "the memory",
         )
 
 

@@ -193,6 +193,12 @@ def check_model_files(source: str | Path, *, trust_remote_code: bool = False, re
     AutoConfig.from_pretrained(source, trust_remote_code=False, revision=revision)
 
 
+def quantised_by(source: str | Path, *, revision: str | None = None) -> str | None:
+    """The method that a model's weights were quantised by before they were saved, such as `bitsandbytes`."""
+    config, _ = PreTrainedConfig.get_config_dict(source, revision=revision)
+    return (config.get("quantization_config") or {}).get("quant_method")
+
+
 def _leaves(config: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in config.items():
         if isinstance(value, Mapping):

@@ -58,6 +58,13 @@ def test_an_evaluation_is_repeated_to_the_digit(run):
     assert "every digit as the run recorded it" in ended.text
 
 
+def test_a_smoke_test_tries_it_with_a_tiny_base_in_four_bits(folder):
+    ended = forked(folder, "run", "recipe.yaml", "--smoke", *FOUR_BIT, "hybrid.controller=grpo_only", "warmup.steps=0")
+    assert ended.code == 0, ended.text
+    (tried,) = folder.glob("*-smoke/run/recipe.yaml")
+    assert read_recipe(tried)["model"]["load_in_4bit"] is True
+
+
 def test_a_merged_export_is_the_policy_that_was_evaluated(run, tmp_path):
     notes = export(run, tmp_path / "out", merge_lora=True).notes
     assert any("4 bits" in note for note in notes)

@@ -76,6 +76,7 @@ def adapters_kept(model: Any) -> Iterator[None]:
     """
     kept = {}
     if isinstance(model, nn.Module) and is_four_bit(model):
+        without_cpu_shortcut(model)  # of one that was loaded elsewhere
         kept = {name: (p, p.data) for name, p in model.named_parameters() if p.requires_grad}
     yield
     for parameter, values in kept.values():

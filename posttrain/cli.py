@@ -44,6 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     130: stopped by Ctrl-C. Of several processes the main one says what all of them know.
     """
     logging.getLogger("vllm.triton_utils").setLevel(logging.ERROR)  # its CPU build warns in every process
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)  # PEFT imports it; of a kernel it lacks
     args = parse(argv)
     if args.name != "run":  # which has more to load, and minds Ctrl-C itself once it does
         as_usual()

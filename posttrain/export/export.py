@@ -20,6 +20,8 @@ from typing import Any
 from posttrain.errors import CheckpointError, ConfigError, PosttrainError
 from posttrain.export.model_card import Subject, write_card
 from posttrain.export.origin import Origin, origin_of, without_paths, without_places
+from posttrain.inputs.four_bit import four_bit_options
+from posttrain.recipe.model_sections import ModelSection
 from posttrain.rundir import reading as run_reading
 from posttrain.rundir.facts import write_recipe
 from posttrain.rundir.layout import Layout
@@ -111,9 +113,11 @@ def export(
         write_card(folder, subject, name=name or to.resolve().name, origin=origin, kind=kind)
         exported.bytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     if adapter and not merge_lora:
+        model = run_reading.recipe(layout).get("model") or {} if layout.recipe_file.exists() else {}
+        how = " in 4 bits" if model.get("load_in_4bit") else ""
         exported.notes.append(
-            f"this is an adapter: to load it one needs PEFT and its base model, {origin.hub_id}; --merge-lora gives a "
-            "model that loads by itself"
+            f"this is an adapter: to load it one needs PEFT and its base model{how}, {origin.hub_id}; --merge-lora "
+            "gives a model that loads by itself"
         )
     return exported
 
@@ -184,17 +188,20 @@ def _merged(source: Path, folder: Path, layout: Layout) -> str:
     from posttrain.models.merging import merge
 
     recipe = run_reading.recipe(layout) if layout.recipe_file.exists() else {}
-    trusts = bool((recipe.get("model") or {}).get("trust_remote_code"))
+    section = ModelSection.model_validate(recipe.get("model") or {"name": "unknown"})
+    how: dict[str, Any] = {
+        "trust_remote_code": section.trust_remote_code, "four_bit": four_bit_options(section, on_gpu=False),
+    }  # fmt: skip
     config = json.loads((source / ADAPTER_CONFIG).read_text(encoding="utf-8"))
     here = next((layout.path / name for name in ("init", "base") if (layout.path / name).is_dir()), None)
     if here is None or Path(config["base_model_name_or_path"]).is_dir():
-        return merge(source, folder, trust_remote_code=trusts)
+        return merge(source, folder, **how)
     moved = folder / "adapter"
     moved.mkdir()
     try:
         shutil.copyfile(source / "adapter_model.safetensors", moved / "adapter_model.safetensors")
         files.write_json(moved / ADAPTER_CONFIG, config | {"base_model_name_or_path": str(here.resolve())})
-        return merge(moved, folder, trust_remote_code=trusts)
+        return merge(moved, folder, **how)
     finally:
         shutil.rmtree(moved)
 

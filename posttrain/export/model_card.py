@@ -99,6 +99,7 @@ def write_card(folder: Path, subject: Subject, *, name: str, origin: Origin, kin
             what=subject.what,
             origin=origin,
             kind=kind,
+            four_bit=_four_bit(recipe),
             task=_task(recipe),
             stages=_stages(recipe, steps),
             programs="grpo" in _losses(steps) and _built_in(recipe),
@@ -295,6 +296,16 @@ def _prompt(layout: Layout) -> dict[str, Any]:
         messages = None
     chat = isinstance(messages, list) and all(isinstance(each, dict) and "role" in each for each in messages)
     return {"messages": chat, "source": ascii(messages if chat else prompt)}
+
+
+def _four_bit(recipe: dict[str, Any]) -> str:
+    """How the base was held in 4 bits, as Python source; nothing where it was not."""
+    section = recipe.get("model") or {}
+    if not isinstance(section, dict) or not section.get("load_in_4bit"):
+        return ""
+    kind, nested = section.get("bnb_4bit_quant_type", "nf4"), bool(section.get("use_bnb_nested_quant"))
+    settings = f"load_in_4bit=True, bnb_4bit_quant_type={kind!r}, bnb_4bit_use_double_quant={nested}"
+    return f"BitsAndBytesConfig({settings})"
 
 
 def _environment(environment: dict[str, Any]) -> str:

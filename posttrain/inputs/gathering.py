@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from posttrain.inputs.four_bit import check_four_bit
 from posttrain.inputs.inputs import check_folder, load_data, load_judges, load_rewards
 from posttrain.models.gguf_files import gguf_file
 from posttrain.recipe.recipe import Recipe
@@ -37,8 +38,10 @@ def gather(recipe: Recipe, functions: Iterable[Callable[..., Any]] = (), data: T
         data: Rows to take instead of those that the recipe's task would load.
 
     Raises:
-        ConfigError, DataError, RewardError: As `load_data`, `load_rewards`, `load_judges` and `check_folder`.
+        ConfigError, DataError, RewardError: As `load_data`, `load_rewards`, `load_judges`, `check_folder` and
+            `check_four_bit`.
     """
+    check_four_bit(recipe)
     name, where = recipe.model.gguf or recipe.model.name, recipe.where("model")
     if name and gguf_file(name, where) is None:
         check_folder(name, where)

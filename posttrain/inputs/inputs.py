@@ -10,6 +10,7 @@ from typing import Any
 
 from posttrain.errors import ConfigError, DataError, PosttrainError
 from posttrain.inputs.applying import check_tasks_covered
+from posttrain.inputs.four_bit import check_four_bit, check_saved_quantised, four_bit_options
 from posttrain.inputs.judged import own_reward_configs, routed, rows_of
 from posttrain.inputs.leaks import check_disjoint
 from posttrain.models.gguf_files import file_sha256, gguf_file
@@ -162,14 +163,16 @@ def check_model(recipe: Recipe, data: TaskData | None = None) -> dict[str, str]:
         The fingerprint of a model that is a file, by name, as `RunDir.open` takes them; else nothing.
 
     Raises:
-        ConfigError: There is no such model, or it cannot be read.
+        ConfigError: There is no such model, it cannot be read, or not be held in 4 bits here.
         DataError: Its chat template refuses the rows, or renders demonstrations otherwise than what is sampled from.
     """
     from posttrain.models.load import (  # loads transformers and torch, which rows and rewards do without
         check_model_files,
         load_tokenizer,
+        quantised_by,
     )
 
+    check_four_bit(recipe)
     name, where = recipe.model.gguf or recipe.model.name, recipe.where("model")
     if not name:
         return {}
@@ -185,6 +188,8 @@ def check_model(recipe: Recipe, data: TaskData | None = None) -> dict[str, str]:
         tokenizer = load_tokenizer(file or name, **hub_options(recipe))
         if file is None:
             check_model_files(name, **hub_options(recipe))
+            if not (Path(name) / "adapter_config.json").is_file():
+                check_saved_quantised(recipe, quantised_by(name, revision=recipe.model.revision))
     if data is not None:
         _check_rendering(recipe, data, tokenizer)
     return {"model": file_sha256(file)} if file else {}
@@ -216,7 +221,9 @@ def policy_options(recipe: Recipe, *, on_gpu: bool) -> dict[str, Any]:
     if dtype == "auto":
         # Weights that train stay in float32 (TRL computes in bf16): a step of 1e-6 would round to nothing in bf16
         dtype = "bfloat16" if on_gpu and recipe.lora else "float32"
-    options = {"dtype": dtype, "attn_implementation": recipe.model.attn_implementation, **hub_options(recipe)}
+    section = recipe.model
+    options = {"dtype": dtype, "attn_implementation": section.attn_implementation, **hub_options(recipe)}
+    options["four_bit"] = four_bit_options(section, on_gpu=on_gpu)
     return {key: value for key, value in options.items() if value}
 
 

@@ -133,6 +133,7 @@ def launch(args: Any) -> int:
     Raises:
         ConfigError: What could not run.
     """
+    from posttrain.inputs.four_bit import check_unsharded
     from posttrain.inputs.gathering import gather
     from posttrain.recipe.arithmetic import for_processes
     from posttrain.recipe.contradictions import check
@@ -164,6 +165,7 @@ def launch(args: Any) -> int:
     check(for_processes(recipe, started_on or total, total), total)
     if kind == "DEEPSPEED" and (stage := _data(file).get("deepspeed_config", {}).get("zero_stage")):
         check_recipe(recipe, int(stage))
+    check_unsharded(recipe, {"DEEPSPEED": "DeepSpeed", "FSDP": "FSDP"}.get(kind))
     if not args.cpu and per_node > (visible := visible_gpus()):
         _refuse(_too_few_gpus(per_node, visible), args.dry_run)
     if nodes.rank == 0 and not args.dry_run:

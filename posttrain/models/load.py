@@ -26,6 +26,7 @@ from transformers import (
 )
 
 from posttrain.errors import ConfigError
+from posttrain.models.four_bit import loading_options, without_cpu_shortcut
 from posttrain.models.gguf_model import gguf_policy, gguf_tokenizer
 from posttrain.processes.zero import load_whole
 from posttrain.recipe.model_sections import GGUF_SUFFIX
@@ -161,12 +162,16 @@ def load_policy(
     dtype: str = "float32",
     trainable: bool = True,
     trust_remote_code: bool = False,
+    four_bit: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Any:
     """A causal LM of a hub id, folder or GGUF file; a folder with an adapter gives its base model with that on top.
 
+    With `four_bit` the base's linear layers are held in 4 bits (see `four_bit.loading_options`); never a GGUF file's.
+
     Raises:
-        ConfigError: The weights are a pickle, or the model's configuration names code of the hub and is not trusted.
+        ConfigError: The weights are a pickle, or the model's configuration names code of the hub and is not trusted;
+            or they are to be held in 4 bits, and bitsandbytes is not installed.
     """
     folder = Path(source)
     if str(source).lower().endswith(GGUF_SUFFIX):
@@ -174,10 +179,14 @@ def load_policy(
     check_model_files(source, trust_remote_code=trust_remote_code, revision=options.get("revision"))
     # Said outright: left out, transformers asks at the terminal
     options |= {"dtype": dtype, "trust_remote_code": trust_remote_code, "use_safetensors": True}
+    if four_bit is not None:
+        options |= loading_options(four_bit, dtype)
     load_whole()
     if (folder / ADAPTER_CONFIG).is_file():
-        return AutoPeftModelForCausalLM.from_pretrained(folder, is_trainable=trainable, **options)
-    return AutoModelForCausalLM.from_pretrained(source, **options)
+        model = AutoPeftModelForCausalLM.from_pretrained(folder, is_trainable=trainable, **options)
+    else:
+        model = AutoModelForCausalLM.from_pretrained(source, **options)
+    return without_cpu_shortcut(model)
 
 
 def check_model_files(source: str | Path, *, trust_remote_code: bool = False, revision: str | None = None) -> None:
@@ -211,6 +220,12 @@ def check_model_files(source: str | Path, *, trust_remote_code: bool = False, re
                 fix="remove it from config.json, or set model.trust_remote_code: true if you trust its owner",
             )
     AutoConfig.from_pretrained(source, trust_remote_code=False, revision=revision)
+
+
+def quantised_by(source: str | Path, *, revision: str | None = None) -> str | None:
+    """The method that a model's weights were quantised by before they were saved, such as `bitsandbytes`."""
+    config, _ = PreTrainedConfig.get_config_dict(source, revision=revision)
+    return (config.get("quantization_config") or {}).get("quant_method")
 
 
 def _leaves(config: Mapping[str, Any], at: str = "") -> Iterator[tuple[str, Any]]:

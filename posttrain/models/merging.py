@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
 from posttrain.errors import CheckpointError, ConfigError
+from posttrain.models.four_bit import is_four_bit
 from posttrain.models.load import load_policy
 from posttrain.models.policy_weights import base_model, check_weights, is_tied, named_weights
 
@@ -22,23 +23,32 @@ EXACT = 1e-3
 """How far logits may be apart, relative to the largest: far above float32's round-off, far below any real mistake."""
 
 
-def merge(source: Path, folder: Path, *, trust_remote_code: bool = False) -> str:
+def merge(
+    source: Path, folder: Path, *, trust_remote_code: bool = False, four_bit: dict[str, Any] | None = None
+) -> str:
     """Write the base model of an adapter with the adapter added, in float32, and check it by its logits.
 
     An adapter on the embedding or the LM head parts the two where the base ties them, and the merged model has both.
+    A base that was held in 4 bits is merged as what these stand for, with which the adapter was trained and evaluated;
+    on the weights that they were made from it would be another model.
 
     Args:
         source: The adapter's folder.
         folder: Where config.json, generation_config.json and the weights are written.
         trust_remote_code: Of the base model.
+        four_bit: How the base was held in 4 bits, as `load_policy` takes it.
 
     Returns:
         How close the merged model's logits are to the adapter's, in a sentence.
 
     Raises:
         CheckpointError: They are not the same but for round-off.
+        ConfigError: The base was held in 4 bits, and bitsandbytes is not installed or the adapter is no plain LoRA.
     """
-    model = load_policy(source, dtype="float32", trainable=False, trust_remote_code=trust_remote_code).eval()
+    model = load_policy(
+        source, dtype="float32", trainable=False, trust_remote_code=trust_remote_code, four_bit=four_bit
+    ).eval()
+    quantised = is_four_bit(model)
     base = base_model(model)
     ids = _tokens(base.config.get_text_config().vocab_size)
     with torch.no_grad():
@@ -46,10 +56,19 @@ def merge(source: Path, folder: Path, *, trust_remote_code: bool = False) -> str
     config, generation = base.config, getattr(base, "generation_config", None)
     try:
         check_weights(model)
-    except ConfigError:  # DoRA and others, which PEFT itself knows how to merge
+    except ConfigError as error:  # DoRA and others, which PEFT itself knows how to merge
+        if quantised:  # to which PEFT would round the sum again
+            raise ConfigError(
+                f"{error.seen}; and its base was held in 4 bits",
+                expected="plain LoRA, and modules_to_save",
+                where="--merge-lora",
+                fix="export the adapter as it is, without --merge-lora",
+            ) from error
         model.merge_and_unload(safe_merge=True).save_pretrained(folder, max_shard_size=SHARD)
     else:
         config.tie_word_embeddings = is_tied(model)
+        if quantised:
+            del config.quantization_config
         save_torch_state_dict(dict(named_weights(model)), folder, max_shard_size=SHARD)
         config.save_pretrained(folder)
         if generation is not None:
@@ -67,7 +86,8 @@ def merge(source: Path, folder: Path, *, trust_remote_code: bool = False) -> str
             where=str(source),
             fix="export the adapter as it is, without --merge-lora, and report this",
         )
-    return f"merged in float32: logits differ from the adapter's by {apart:.1e} at most (the largest is {largest:.3g})"
+    how = "in float32, onto what the 4 bits of the base stand for" if quantised else "in float32"
+    return f"merged {how}: logits differ from the adapter's by {apart:.1e} at most (the largest is {largest:.3g})"
 
 
 def _tokens(vocabulary: int) -> torch.Tensor:

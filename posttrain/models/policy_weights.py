@@ -19,6 +19,7 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
 from posttrain.errors import ConfigError
+from posttrain.models.four_bit import dequantised, is_quantised
 
 REFERENCE = "ref"
 """The name of the adapter that TRL keeps as the reference of a KL penalty; never part of the policy."""
@@ -50,10 +51,11 @@ def named_weights(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     """Every weight of the policy with its active adapter added, layer by layer; a tied LM head only as embedding.
 
     A weight without an adapter is the parameter's own memory: use it before the next training step. One that was
-    gathered is a copy, since its unit is sharded again while an engine may still wait for the rest of a layer.
+    gathered is a copy, since its unit is sharded again while an engine may still wait for the rest of a layer. One that
+    is held in 4 bits comes as what these stand for, one at a time.
 
     Raises:
-        ConfigError: an adapter that is no plain LoRA, or weights that are quantised.
+        ConfigError: an adapter that is no plain LoRA, or weights that are quantised otherwise than to 4 bits.
     """
     base = base_model(model)
     tied_head = base.get_output_embeddings() if is_tied(model) else None
@@ -98,6 +100,9 @@ def _walk(
             if module is tied_head and name == "weight":
                 continue
             _check_parameter(prefix + name, parameter)
+            if is_quantised(parameter):
+                yield prefix + name, dequantised(parameter)
+                continue
             yield prefix + name, parameter.detach().clone() if gathered else parameter.detach()
         for name, child in module.named_children():
             inner = prefix if name in TRANSPARENT else f"{prefix}{name}."
@@ -157,7 +162,7 @@ def _plus_adapters(layer: Any, weight: torch.Tensor, adapters: list[str]) -> tor
 
 
 def _check_parameter(name: str, parameter: nn.Parameter) -> None:
-    if not parameter.is_floating_point():
+    if not parameter.is_floating_point() and not is_quantised(parameter):
         raise ConfigError(
             f"{name} is quantised ({parameter.dtype})",
             expected="weights of floating point numbers",

@@ -94,8 +94,9 @@ def memory_in_words(plan: Plan) -> Iterator[str]:
     """Bytes by part at the worst moment, and whether they are there."""
     memory, model = plan.memory, plan.model
     if model:
+        four_bit = f", {model.four_bit:,} of them in 4 bits" if model.four_bit else ""
         trains = f"{model.trained:,} of an adapter train" if model.has_adapter else "all train"
-        yield f"{model.parameters:,} parameters ({model.kind}), {trains}"
+        yield f"{model.parameters:,} parameters ({model.kind}){four_bit}, {trains}"
     if memory is None:
         yield "not known: see what is missing above"
         return

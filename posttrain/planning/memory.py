@@ -86,7 +86,7 @@ def held(recipe: Recipe, model: ModelFacts, machine: Machine) -> Parts:
     adapter = model.trained if model.has_adapter else 0
     trained = model.trained * model.trained_bytes
     parts: Parts = {
-        "weights": (model.parameters * model.weight_bytes + adapter * model.trained_bytes) / shares["weights"],
+        "weights": (model.base_bytes + adapter * model.trained_bytes) / shares["weights"],
         "gradients": trained / shares["gradients"],
         "optimizer": ADAM_STATES * trained / shares["optimizer"],
     }
@@ -100,7 +100,7 @@ def held(recipe: Recipe, model: ModelFacts, machine: Machine) -> Parts:
     if hybrid.kl.sample > 0 and copied and not (hybrid.kl.offload and machine.device == "cuda"):
         parts[STARTING_POLICY[0]] = copied / shares["weights"]
     if hybrid.grpo.beta > 0:
-        reference = adapter * model.trained_bytes if model.has_adapter else model.parameters * model.weight_bytes
+        reference = adapter * model.trained_bytes if model.has_adapter else model.base_bytes
         parts[STARTING_POLICY[1]] = reference / shares["weights"]
     return parts
 

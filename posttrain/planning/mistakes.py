@@ -13,7 +13,9 @@ from statistics import fmean
 from typing import Literal
 
 from posttrain.controllers.sasr import GUARD_CEILING
+from posttrain.errors import ConfigError
 from posttrain.extras import install
+from posttrain.inputs.four_bit import check_four_bit
 from posttrain.planning.amounts import Amounts
 from posttrain.planning.lengths import Texts, room_for_prompts
 from posttrain.planning.odds import MOST_DEAD, dead_share, group_for, kl_at_ceiling
@@ -75,7 +77,8 @@ class Seen:
 def likely_mistakes(seen: Seen) -> list[Finding]:
     """Everything that is to be said, warnings first."""
     looks: tuple[Callable[[Seen], Iterator[Finding]], ...] = (
-        _cut_off, _kl_target, _groups, _learning_rate, _evaluations, _norms, _curriculum, _engine, _trackers, _dropout,
+        _cut_off, _kl_target, _groups, _learning_rate, _evaluations, _norms, _curriculum, _engine, _four_bit,
+        _trackers, _dropout,
     )  # fmt: skip
     found = [finding for look in looks for finding in look(seen)]
     return sorted(found, key=lambda finding: finding.level == "note")
@@ -272,6 +275,13 @@ def _engine(seen: Seen) -> Iterator[Finding]:
             seen.recipe, "vllm_missing", "rollout.engine", "vLLM is not installed here",
             f"{install('vllm')}, or rollout.engine=transformers, which samples more slowly",
         )  # fmt: skip
+
+
+def _four_bit(seen: Seen) -> Iterator[Finding]:
+    try:
+        check_four_bit(seen.recipe)
+    except ConfigError as error:
+        yield _warning(seen.recipe, "no_four_bits", "model.load_in_4bit", error.seen, error.fix or "")
 
 
 def _trackers(seen: Seen) -> Iterator[Finding]:

@@ -14,6 +14,9 @@ from posttrain.planning.cost_counts import ModelShape
 from posttrain.recipe.recipe import Recipe
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+FOUR_BIT_BYTES = {False: 1 / 2 + 4 / 64, True: 1 / 2 + 1 / 64 + 4 / (64 * 256)}
+"""Of a weight in 4 bits with its share of the scales: a float32 for 64 weights, or nested, a byte for 64 and a float32
+for 256 of those."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +27,9 @@ class ModelFacts:
         kind: `model_type` of its configuration.
         parameters: All of them, an adapter's not counted.
         trained: Parameters that train: all, or an adapter's.
-        weight_bytes: Of one of `parameters`.
+        weight_bytes: Of one of `parameters` that is not in 4 bits.
+        four_bit: How many of `parameters` are held in 4 bits.
+        four_bit_bytes: Of one of those.
         trained_bytes: Of one of `trained`: adapters stay in float32.
         positions: Longest sequence it takes; None: not said.
         shape: For counting work; None for a model whose work is not counted (a mixture of experts).
@@ -39,6 +44,13 @@ class ModelFacts:
     positions: int | None
     shape: ModelShape | None
     uncounted: str = ""
+    four_bit: int = 0
+    four_bit_bytes: float = 0.0
+
+    @property
+    def base_bytes(self) -> float:
+        """Of all `parameters`."""
+        return (self.parameters - self.four_bit) * self.weight_bytes + self.four_bit * self.four_bit_bytes
 
     @property
     def has_adapter(self) -> bool:
@@ -151,7 +163,8 @@ def describe_model(recipe: Recipe, config: Any, *, on_gpu: bool) -> ModelFacts:
         model = AutoModelForCausalLM.from_config(
             config, dtype=getattr(torch, dtype), trust_remote_code=recipe.model.trust_remote_code
         )
-    parameters = model.num_parameters()
+    parameters, section = model.num_parameters(), recipe.model
+    four_bit = _linear(model) if section.load_in_4bit else 0
     trained, trained_bytes = parameters, BYTES[dtype]
     if recipe.lora:
         trained, trained_bytes = _adapter(recipe, model), 4
@@ -170,7 +183,18 @@ def describe_model(recipe: Recipe, config: Any, *, on_gpu: bool) -> ModelFacts:
         positions=getattr(text, "max_position_embeddings", None),
         shape=shape,
         uncounted=uncounted,
+        four_bit=four_bit,
+        four_bit_bytes=FOUR_BIT_BYTES[section.use_bnb_nested_quant] if four_bit else 0.0,
     )
+
+
+def _linear(model: Any) -> int:
+    """Weights of linear layers but the LM head's: what is held in 4 bits."""
+    from torch import nn
+
+    head = model.get_output_embeddings()
+    linear = (each for each in model.modules() if isinstance(each, nn.Linear) and each is not head)
+    return sum(each.weight.numel() for each in linear)
 
 
 def _adapter(recipe: Recipe, model: Any) -> int:

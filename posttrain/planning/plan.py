@@ -13,6 +13,7 @@ from typing import Any
 
 from posttrain.errors import PosttrainError
 from posttrain.inputs.applying import idle_rewards, try_rewards, uses_rewards
+from posttrain.inputs.four_bit import check_unsharded
 from posttrain.inputs.inputs import load_data, load_judges, load_rewards
 from posttrain.inputs.rendering import UnlikePrompts
 from posttrain.planning.amounts import Amounts, amounts
@@ -181,6 +182,11 @@ class _Maker:
     def _contradictions(self) -> None:
         for each in contradictions(self.recipe, self.machine.processes):
             self._problem("contradiction", each)
+        try:
+            sharding = {"fsdp2": "FSDP", "zero2": "DeepSpeed", "zero3": "DeepSpeed"}
+            check_unsharded(self.recipe, sharding.get(self.machine.config))
+        except PosttrainError as error:
+            self._problem("sharded", error)
         if self.machine.config in ("zero2", "zero3"):
             try:
                 check_recipe(self.recipe, int(self.machine.config[-1]))

@@ -8,7 +8,7 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -63,6 +63,13 @@ def end(code: int) -> NoReturn:
         sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
+
+
+def sharded_by(environ: Mapping[str, str]) -> str | None:
+    """What `accelerate launch` has its processes cut the model up by; `None` where each has it whole."""
+    if environ.get("ACCELERATE_USE_FSDP") == "true":
+        return "FSDP"
+    return "DeepSpeed" if environ.get("ACCELERATE_USE_DEEPSPEED") == "true" else None
 
 
 def processes() -> int:

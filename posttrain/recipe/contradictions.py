@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from posttrain.errors import ConfigError
@@ -24,6 +25,7 @@ def check(recipe: Recipe, num_processes: int = 1) -> None:
 def contradictions(recipe: Recipe, num_processes: int = 1) -> list[ConfigError]:
     """All that `check` would refuse."""
     checks = (
+        _four_bit,
         _generation_batch,
         _generation_window,
         _stages,
@@ -67,6 +69,14 @@ def _problem(
     recipe: Recipe, key: str, seen: str, *, expected: str | None = None, fix: str | None = None
 ) -> ConfigError:
     return ConfigError(seen, expected=expected, where=recipe.where(key), fix=fix)
+
+
+def _four_bit(recipe: Recipe, num_processes: int) -> list[ConfigError]:
+    adapter = recipe.lora or (Path(recipe.model.name or "").expanduser() / "adapter_config.json").is_file()
+    if not recipe.model.load_in_4bit or adapter:
+        return []
+    seen, fix = "true, but no adapter: weights in 4 bits cannot train", "add lora: {r: 16}, or set it to false"
+    return [_problem(recipe, "model.load_in_4bit", seen, expected="lora, which trains on top of them", fix=fix)]
 
 
 def _generation_batch(recipe: Recipe, num_processes: int) -> list[ConfigError]:

@@ -56,6 +56,9 @@ class ModelSection(Section):
         init: A small model built from scratch.
         revision: Of a hub id, as the next three keys are transformers'.
         trust_remote_code: Run code that comes with the model: its own classes, a tokenizer's, kernels of the hub.
+        load_in_4bit: Hold the linear layers in 4 bits, under an adapter that trains (QLoRA); as the next two keys,
+            named as in `trl.ModelConfig`.
+        use_bnb_nested_quant: Hold the scales of the 4-bit numbers in 8 bits.
     """
 
     name: str | None = None
@@ -65,6 +68,9 @@ class ModelSection(Section):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     attn_implementation: str | None = None
     trust_remote_code: bool = False
+    load_in_4bit: bool = False
+    bnb_4bit_quant_type: Literal["nf4", "fp4"] = "nf4"
+    use_bnb_nested_quant: bool = False
 
     @model_validator(mode="before")
     @classmethod
@@ -78,6 +84,16 @@ class ModelSection(Section):
             raise ConfigError(
                 f"the model has {' and '.join(named)}" if named else "the model has neither name nor gguf nor init",
                 expected="one of name (a hub id or a local folder), gguf (a file) or init (built from scratch)",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _whole_before_four_bits(self) -> ModelSection:
+        if self.load_in_4bit and (self.gguf or (self.name or "").lower().endswith(GGUF_SUFFIX)):
+            raise ConfigError(
+                "load_in_4bit, and a GGUF file: its weights were rounded once, and would be again, to other numbers",
+                expected="the weights that the file was made from: a hub id, or a folder",
+                fix="name those as model.name, or leave load_in_4bit out: the file is dequantised, then",
             )
         return self
 

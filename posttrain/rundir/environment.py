@@ -14,7 +14,9 @@ from typing import Any
 
 from posttrain.rundir.masking import command_without_secrets
 
-PACKAGES = ("posttrain", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers", "vllm")
+PACKAGES = (
+    "posttrain", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "tokenizers", "vllm", "bitsandbytes",
+)  # fmt: skip
 
 
 def now() -> str:

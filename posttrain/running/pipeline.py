@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,10 +20,12 @@ from typing import Any
 import torch
 
 from posttrain.errors import ConfigError, PosttrainError
+from posttrain.inputs.four_bit import check_unsharded
 from posttrain.inputs.gathering import Inputs, gather
 from posttrain.inputs.inputs import check_model
 from posttrain.inputs.leaks import prompt_hashes
 from posttrain.processes.connection import explained
+from posttrain.processes.launched import sharded_by
 from posttrain.processes.ranks import Ranks
 from posttrain.recipe.arithmetic import for_processes
 from posttrain.recipe.contradictions import check
@@ -153,6 +156,7 @@ def _run(
         here = for_processes(recipe, started_on, ranks.count)
         check(here, ranks.count)
         check_installed_trackers(recipe.run.report_to, where=recipe.where("run.report_to"))
+        check_unsharded(recipe, sharded_by(os.environ))
         settled = _settled(recipe, None if restart else path)
         here = here.model_copy(update={"rollout": settled.rollout})
         given = inputs or gather(recipe, rewards, rows)

@@ -13,6 +13,7 @@ from trl import GRPOConfig
 from posttrain.controllers import Controller
 from posttrain.errors import ConfigError
 from posttrain.inputs.rendering import After
+from posttrain.models.four_bit import is_four_bit
 from posttrain.recipe.contradictions import TRUNCATED, TRUNCATED_FIX, truncates
 
 
@@ -222,6 +223,14 @@ def check_model(trainer: Any, *, measures_kl: bool) -> None:
             expected="FSDP2, DDP, DeepSpeed or one process",
             where="accelerate's fsdp_config",
             fix="set fsdp_version: 2",
+        )
+    sharded = trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled
+    if sharded and is_four_bit(trainer.model):
+        raise ConfigError(
+            "a base in 4 bits whose weights are sharded, which has not been tested",
+            expected="DDP, or one process",
+            where="model",
+            fix="launch with --config ddp, or load the base as it is",
         )
     if measures_kl and trainer._is_vlm:
         raise ConfigError(

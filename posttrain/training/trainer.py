@@ -28,6 +28,7 @@ from torch.utils.data import DataLoader
 from transformers import TrainerCallback
 
 from posttrain.controllers import Controller, Mix, Signals, State, check_mix
+from posttrain.models.four_bit import adapters_kept
 from posttrain.models.snapshot import copy_policy
 from posttrain.packing.scores import install, supports
 from posttrain.processes.drift import facts_of
@@ -104,7 +105,8 @@ class HybridTrainer(HybridCheckpoints):
         reward_funcs, scorer = rewards_of(reward_funcs, train_dataset.column_names, kwargs)
         uses_vllm, args.use_vllm = args.use_vllm, False  # GRPOTrainer would start an engine of its own
         try:
-            super().__init__(model, reward_funcs, args, train_dataset, *more, **kwargs)
+            with adapters_kept(model):
+                super().__init__(model, reward_funcs, args, train_dataset, *more, **kwargs)
         finally:
             args.use_vllm = uses_vllm
         self.use_vllm = uses_vllm

@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainerCallba
 from trl import SFTConfig, SFTTrainer
 
 from posttrain.errors import TrainingError
+from posttrain.models.four_bit import adapters_kept
 from posttrain.packing.scores import install, installed, label_inputs, supports
 from posttrain.processes.ranks import Ranks
 from posttrain.processes.zero import check_gives_norms
@@ -111,14 +112,15 @@ def warm_up(
     per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
     order = stream.take(args.max_steps * per_step)
     skipped = SkippedSteps(max_skipped_steps, "warmup.max_skipped_steps")
-    trainer = WarmupTrainer(
-        model,
-        args,
-        packed=packed,
-        train_dataset=demonstrations.select(order),
-        processing_class=tokenizer,
-        callbacks=[_Watch(recorder, per_step, skipped), SaveLater(skipped), *callbacks],
-    )
+    with adapters_kept(model):
+        trainer = WarmupTrainer(
+            model,
+            args,
+            packed=packed,
+            train_dataset=demonstrations.select(order),
+            processing_class=tokenizer,
+            callbacks=[_Watch(recorder, per_step, skipped), SaveLater(skipped), *callbacks],
+        )
     check_gives_norms(trainer.accelerator)
     trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)

@@ -31,6 +31,7 @@ from tests.pipeline.runs import (
 )
 
 LORA = ("lora.r=4",)
+FOUR_BIT = (*LORA, "model.load_in_4bit=true", "model.init.hidden_size=64")
 SAMPLES = ("evaluate.k=[1,3]", "evaluate.samples=3", "evaluate.batch_size=4", "task.eval=9")
 BLEND = ("hybrid.controller.mode=blend", "hybrid.controller.match_norms=true", "hybrid.kl.offload=true")
 TWICE = ("warmup.gradient_accumulation_steps=2", "hybrid.gradient_accumulation_steps=2")
@@ -41,7 +42,9 @@ DDP = Path(__file__).parents[2] / "recipes" / "accelerate" / "ddp.yaml"
 # ---- two equal one ----
 
 
-@pytest.mark.parametrize("overrides", [(), LORA, SAMPLES, BLEND], ids=["full", "lora", "samples", "blend"])
+@pytest.mark.parametrize(
+    "overrides", [(), LORA, FOUR_BIT, SAMPLES, BLEND], ids=["full", "lora", "four-bit", "samples", "blend"]
+)
 def test_two_processes_equal_one(whole_run, overrides):
     one, two = whole_run(1, *ONE_EQUALS_TWO, *overrides), whole_run(2, *overrides)
     assert_equal_run(one, two)

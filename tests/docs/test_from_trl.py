@@ -17,7 +17,7 @@ from posttrain.tasks.rows import Rows
 from tests.docs.pages import DOCS, code_in, tables
 
 PAGE = DOCS / "from-trl.md"
-NO_KEY = {"resume_from_checkpoint", "deepspeed", "fsdp", "load_in_4bit", "axolotl preprocess"}
+NO_KEY = {"resume_from_checkpoint", "deepspeed", "fsdp", "axolotl preprocess"}
 """What the page says has no key here."""
 
 

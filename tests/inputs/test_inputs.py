@@ -6,9 +6,12 @@ import pytest
 from peft import LoraConfig, get_peft_model
 
 from posttrain.errors import ConfigError
-from posttrain.inputs.inputs import check_model
+from posttrain.inputs.four_bit import check_unsharded
+from posttrain.inputs.gathering import gather
+from posttrain.inputs.inputs import check_model, policy_options
+from posttrain.models import bitsandbytes_package
 from posttrain.models.load import build_model, load_policy
-from posttrain.recipe.recipe import load_recipe
+from posttrain.recipe.recipe import Recipe, load_recipe
 
 
 @pytest.fixture
@@ -33,3 +36,62 @@ def test_an_adapter_alone_goes_on_being_trained(adapter):
 
 def test_a_model_from_scratch_has_nothing_to_check(adapter):
     assert check_model(load_recipe(adapter, ["model={init: {layers: 1}}"])) == {}
+
+
+def quantised(**sections) -> Recipe:
+    model = {"name": "some/model", "load_in_4bit": True} | sections.pop("model", {})
+    return Recipe.model_validate({"model": model, "task": {"name": "knights_knaves"}, "lora": {"r": 2}, **sections})
+
+
+def test_a_base_in_4_bits_is_loaded_as_the_recipe_says():
+    recipe = quantised(model={"bnb_4bit_quant_type": "fp4", "use_bnb_nested_quant": True})
+    options = policy_options(recipe, on_gpu=True)
+    assert options["four_bit"] == {
+        "bnb_4bit_quant_type": "fp4", "bnb_4bit_use_double_quant": True, "on_gpu": True,
+    }  # fmt: skip
+    assert options["dtype"] == "bfloat16"
+    assert "four_bit" not in policy_options(quantised(model={"load_in_4bit": False}), on_gpu=True)
+
+
+def test_without_bitsandbytes_4_bits_are_refused_before_any_rows_are_read(monkeypatch):
+    monkeypatch.setattr(bitsandbytes_package, "_installed_version", lambda: None)
+    recipe = quantised(task={"name": "math", "dataset": "no/such/folder"})
+    for check in (gather, check_model):
+        with pytest.raises(ConfigError, match="not installed") as caught:
+            check(recipe)
+        assert "model.load_in_4bit" in caught.value.where
+        assert "[qlora]" in caught.value.fix
+
+
+def test_a_packaged_gguf_file_is_not_rounded_twice():
+    with pytest.raises(ConfigError, match="is a GGUF file: its weights were rounded once"):
+        gather(quantised(model={"name": "smollm2-135m-instruct"}))
+
+
+@pytest.mark.parametrize("how", ["FSDP", "DeepSpeed"])
+def test_4_bits_in_shards_are_refused(how):
+    with pytest.raises(ConfigError, match=f"under {how}, which has not been tested(.|\n)*--config ddp"):
+        check_unsharded(quantised(), how)
+    check_unsharded(quantised(), None)
+    check_unsharded(quantised(model={"load_in_4bit": False}), how)
+
+
+@pytest.fixture
+def saved_in_4_bits(tmp_path, tiny_tokenizer):
+    build_model(tiny_tokenizer, hidden_size=64, layers=1, heads=2).save_pretrained(tmp_path / "whole")
+    four_bit = {"bnb_4bit_quant_type": "nf4", "on_gpu": False}
+    load_policy(tmp_path / "whole", four_bit=four_bit).save_pretrained(tmp_path / "saved")
+    tiny_tokenizer.save_pretrained(tmp_path / "saved")
+    return str(tmp_path / "saved")
+
+
+def test_weights_that_were_saved_in_4_bits(saved_in_4_bits, monkeypatch):
+    recipe = quantised(model={"name": saved_in_4_bits, "load_in_4bit": False})
+    assert check_model(recipe) == {}
+    with pytest.raises(ConfigError, match=r"quantised already \(bitsandbytes\)(.|\n)*leave it out"):
+        check_model(quantised(model={"name": saved_in_4_bits}))
+    with pytest.raises(ConfigError, match="quantised weights cannot train"):
+        check_model(recipe.model_copy(update={"lora": None}))
+    monkeypatch.setattr(bitsandbytes_package, "_installed_version", lambda: None)
+    with pytest.raises(ConfigError, match="not installed"):
+        check_model(recipe)

@@ -259,6 +259,15 @@ def test_one_node(recipe, capsys):
     assert f"--config_file {config_file('fsdp2')} " in dry_run(capsys, "--config", "fsdp2")[0]
 
 
+@pytest.mark.parametrize("config", ["fsdp2", "zero2"])
+def test_a_base_in_4_bits_is_not_cut_up(recipe, capsys, monkeypatch, config):
+    monkeypatch.setattr("posttrain.launch.launch.find_spec", lambda name: True)
+    given = ["launch", "r.yaml", "model.load_in_4bit=true", "lora.r=2", "--gpus", "2", "--dry-run"]
+    assert cli.main([*given, "--config", config]) == 2
+    assert "which has not been tested" in capsys.readouterr().err
+    assert cli.main(given) == 0
+
+
 def test_what_is_printed_can_be_copied(recipe, capsys):
     (line,) = dry_run(capsys, "--gpus", "2", "task.people=[2, 3]", "run.dir=a'b $c")
     assert shlex.split(line)[-2:] == ["task.people=[2, 3]", "run.dir=a'b $c"]

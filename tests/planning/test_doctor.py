@@ -67,6 +67,9 @@ def test_a_good_machine_has_nothing_to_do():
     assert seen["GPU 1"] == "H100, 79.1 of 79.6 GiB free"
     assert seen["vllm"] == "0.25.1 (0.22 to 0.31)"
     assert seen["vllm import"] == "21.3 s"
+    assert seen["bitsandbytes"].startswith("not installed; model.load_in_4bit")
+    there = {check.name: check.seen for check in judge(changed(versions__bitsandbytes="0.50.2"))}
+    assert there["bitsandbytes"] == "0.50.2 (>=0.46.1)"
 
 
 GPU_IN_USE = {"name": "A", "total_mib": 80000, "free_mib": 30000}
@@ -89,6 +92,7 @@ BAD = [
     ({"vllm__range__version": "0.32.0"}, "vllm", "problem", "0.32.0 (0.22 to 0.31)", "rollout.engine: transformers"),
     ({"vllm__range": {"error": "boom"}}, "vllm", "warning", "boom", "rollout.engine: transformers"),
     ({"vllm__import": {"error": "signal 11"}}, "vllm import", "problem", "signal 11", "built for this torch"),
+    ({"versions__bitsandbytes": "0.45.5"}, "bitsandbytes", "warning", "0.45.5 (>=0.46.1)", "[qlora]"),
     ({"shared_memory": 64 * 2**20}, "shared memory", "warning", "64.0 MiB", "--shm-size"),
     ({"shared_memory": None}, "shared memory", "warning", "no /dev/shm", "--shm-size"),
     ({"memory__available": GIB}, "memory", "warning", "1.0 GiB of 128.0 GiB", "end what else"),

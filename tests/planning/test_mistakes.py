@@ -11,6 +11,7 @@ import torch
 from transformers import get_scheduler
 
 from posttrain.controllers.sasr import GUARD_CEILING, SASR
+from posttrain.models import bitsandbytes_package
 from posttrain.planning.lengths import texts_of
 from posttrain.planning.mistakes import Seen, likely_mistakes
 from posttrain.planning.odds import dead_share, group_for, kl_at_ceiling, least_rate
@@ -142,3 +143,10 @@ def test_truncation_over_a_twentieth(digits) -> None:
     assert kinds(recipe(hybrid={"steps": 50}), past=Past(path="r", truncated=0.4, solve_rate=0.3)) == [
         "truncated_completions"
     ]
+
+
+def test_4_bits_without_the_package_that_holds_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    some = recipe(model={"name": "some/model", "load_in_4bit": True}, lora={"r": 4})
+    assert "no_four_bits" not in kinds(some)
+    monkeypatch.setattr(bitsandbytes_package, "_installed_version", lambda: None)
+    assert "no_four_bits" in kinds(some)

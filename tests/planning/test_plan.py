@@ -10,7 +10,8 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from posttrain.models.load import build_model, train_tokenizer
+from posttrain.inputs.inputs import policy_options
+from posttrain.models.load import build_model, load_policy, train_tokenizer
 from posttrain.models.snapshot import PolicySnapshot
 from posttrain.planning.amounts import Range
 from posttrain.planning.lengths import evenly, texts_of
@@ -172,6 +173,26 @@ def test_parts_are_the_bytes_of_a_real_model(digits, lora, dtype) -> None:
         "optimizer": bytes_of(moments),
         "KL snapshot": bytes_of(PolicySnapshot(model)._values.values()),
     }
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_weights_in_4_bits_are_counted_with_their_scales(tmp_path, digits, nested) -> None:
+    sizes = {"hidden_size": 256, "layers": 2, "heads": 2}
+    some = recipe(
+        model={"init": sizes, "load_in_4bit": True, "use_bnb_nested_quant": nested},
+        lora={"r": 4}, hybrid={"kl": {"sample": 0.0}},
+    )  # fmt: skip
+    facts = describe_model(some, config_of(some, digits), on_gpu=False)
+    build_model(digits, **sizes).save_pretrained(tmp_path)
+    model = load_policy(tmp_path, **policy_options(some, on_gpu=False))
+    scales = [
+        each for p in model.parameters() if (state := getattr(p, "quant_state", None)) is not None
+        for each in (state.absmax, *([state.state2.absmax] if nested else []))
+    ]  # fmt: skip
+    assert facts.base_bytes == pytest.approx(bytes_of([*model.parameters(), *scales]), rel=1e-4)
+    assert facts.base_bytes < 0.3 * 4 * facts.parameters
+    adapter = 4 * facts.trained
+    assert held(some, facts, CPU)["weights"] == facts.base_bytes + adapter
 
 
 def test_what_is_held_besides(digits) -> None:

@@ -11,6 +11,7 @@ from posttrain.controllers import SASR, Static
 from posttrain.errors import ConfigError
 from posttrain.evaluation.asked import asked
 from posttrain.nearest import nearest
+from posttrain.recipe.contradictions import contradictions
 from posttrain.recipe.library_fields import SOURCES, library_fields
 from posttrain.recipe.model_sections import LoraSection
 from posttrain.recipe.recipe import Recipe, load_recipe
@@ -335,3 +336,19 @@ def test_loading_a_recipe_imports_nothing_heavy(folder: Path) -> None:
     heavy = ["torch", "transformers", "trl", "peft", "accelerate", "datasets", "pyarrow"]
     done = subprocess.run([sys.executable, "-c", code, *heavy], capture_output=True, text=True, check=False)
     assert done.stdout == "[]\n", done.stderr
+
+
+@pytest.mark.parametrize("model", ["gguf: w.gguf", "name: folder/w.GGUF"])
+def test_a_gguf_file_in_4_bits_is_refused(folder: Path, model: str) -> None:
+    error = problem(f"model: {{{model}, load_in_4bit: true}}\ntask: knights_knaves\nlora: {{r: 2}}\n")
+    assert "GGUF file: its weights were rounded once" in str(error)
+
+
+def test_4_bits_need_an_adapter(folder: Path) -> None:
+    text = "model: {name: some/model, load_in_4bit: true}\ntask: knights_knaves\n"
+    (found,) = [each for each in contradictions(load(text)) if "load_in_4bit" in (each.where or "")]
+    assert "no adapter: weights in 4 bits cannot train" in found.seen
+    assert contradictions(load(text + "lora: {r: 2}\n")) == []
+    Path("adapter").mkdir()
+    Path("adapter/adapter_config.json").write_text("{}")
+    assert contradictions(load(text, "model.name=./adapter")) == []

@@ -54,6 +54,18 @@ def test_an_adapter_with_a_reference(tmp_path: Path, modules: str) -> None:
     assert ended.code == 0, ended.text
 
 
+def test_a_base_in_four_bits_is_sampled_from_as_it_is_trained(tmp_path: Path) -> None:
+    folder = write_recipe(tmp_path)
+    few = ("warmup.steps=2", "hybrid.steps=3", "evaluate.at_start=false", "evaluate.every=0")
+    ended = train(folder, *VLLM, *few, "model.load_in_4bit=true", "lora.r=4", "hybrid.grpo.beta=0.1")
+    assert ended.code == 0, ended.text
+    steps = [json.loads(line) for line in (folder / "run" / "steps.jsonl").read_text().splitlines()]
+    sampled = [line["sampling"] for line in steps if line["stage"] == "hybrid" and line["mix"]["grpo"]]
+    assert sampled
+    # 4 bits move log-probabilities of this model by hundredths
+    assert all(0.0 < gap["logp_difference_max"] < 1e-4 and gap["probe_max"] < 1e-4 for gap in sampled)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("lora", "fsdp"), [((), False), (("lora.r=4",), True)], ids=["full-ddp", "lora-fsdp2"])
 def test_a_run_on_two_processes_equals_the_run_on_one(tmp_path: Path, lora: tuple[str, ...], fsdp: bool) -> None:

@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from posttrain.extras import install
+from posttrain.models.bitsandbytes_package import OLDEST, is_new_enough
 from posttrain.storage.files import size_in_words
 
 Status = Literal["ok", "warning", "problem"]
@@ -70,7 +71,7 @@ def doctor(*, as_json: bool = False) -> int:
 def judge(facts: Facts) -> list[Check]:
     """Every check of `facts`, which are as `facts.gather` returns them."""
     judges: tuple[Callable[[Facts], Iterator[Check]], ...] = (
-        _versions, _gpus, _processes, _vllm, _attention, _memory, _disk, _hub, _cpu,
+        _versions, _gpus, _processes, _vllm, _attention, _four_bits, _memory, _disk, _hub, _cpu,
     )  # fmt: skip
     return [check for one in judges for check in one(facts)]
 
@@ -198,6 +199,17 @@ def _vllm(facts: Facts) -> Iterator[Check]:
 def _attention(facts: Facts) -> Iterator[Check]:
     seen = "installed" if facts["flash_attention"] else "not installed; torch's own attention (sdpa) is used"
     yield Check("flash attention", "ok", seen)
+
+
+def _four_bits(facts: Facts) -> Iterator[Check]:
+    found = facts["versions"].get("bitsandbytes")
+    if found is None:
+        seen = f"not installed; model.load_in_4bit needs it ({install('qlora')})"
+        yield Check("bitsandbytes", "ok", seen)
+        return
+    fits = is_new_enough(found)
+    fix = "" if fits else f"{install('qlora')}, or leave model.load_in_4bit out"
+    yield Check("bitsandbytes", "ok" if fits else "warning", f"{found} (>={OLDEST})", fix)
 
 
 def _memory(facts: Facts) -> Iterator[Check]:

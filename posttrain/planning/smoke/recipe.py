@@ -221,9 +221,12 @@ def _model(recipe: Recipe, model: str | Path, left_out: list[str]) -> ModelSecti
     if attention not in (None, "eager", "sdpa"):
         left_out.append(f"model.attn_implementation: {attention}")
         attention = None
-    return ModelSection(
-        name=str(model), dtype="float32", attn_implementation=attention, trust_remote_code=section.trust_remote_code
-    )
+    return section.model_copy(
+        update={
+            "name": str(model), "gguf": None, "init": None, "revision": None, "dtype": "float32",
+            "attn_implementation": attention,
+        }
+    )  # fmt: skip
 
 
 def _lora(recipe: Recipe, left_out: list[str]) -> Any:

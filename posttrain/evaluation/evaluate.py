@@ -40,6 +40,7 @@ class Evaluation:
         mean_length: Mean length of the greedy completions, in tokens.
         truncated_share: Share of the greedy completions that the limit on tokens cut off.
         errors: How many completions the reward failed on; they count as not passed.
+        unscored: How many greedy completions no reward scored; they count as not passed.
         seconds: How long it took.
         judge: What the problems passed by, as `judging.judge` has it.
     """
@@ -52,6 +53,7 @@ class Evaluation:
     mean_length: float = 0.0
     truncated_share: float = 0.0
     errors: int = 0
+    unscored: int = 0
     seconds: float = 0.0
     judge: dict[str, Any] = field(default_factory=dict)
 
@@ -77,6 +79,7 @@ class Evaluation:
             "mean_length": self.mean_length,
             "truncated_share": self.truncated_share,
             "errors": self.errors,
+            "unscored": self.unscored,
             "seconds": self.seconds,
         }
 
@@ -179,10 +182,22 @@ def evaluate(
     if len(failures) == len(everything):
         error = RewardError(
             f"it failed on all of {len(everything)} completions of the evaluation, the first time by: {failures[0]}\n"
-            f"on {everything[0]['completion'][:_SHOWN]!r}",
-            expected="a score of at least one",
+            f"on {_on(everything)}",
+            expected="a score for at least one of them",
             where="reward " + " and ".join(repr(each.name) for each in judges),
             fix="repair the reward for such completions, or name another judge in evaluate.reward",
+        )
+        error.shared = share.processes > 1
+        raise error
+    unscored = [line for line in table if line["score"] is None and line["error"] is None]
+    if len(unscored) == len(table):
+        error = RewardError(
+            f"no reward scored any of the {len(table)} completions of the evaluation, such as {_on(unscored)}",
+            expected="a number in [0, 1] or a Score for each row that is evaluated on; None is for rows that a reward "
+            "is not for",
+            where="reward " + " and ".join(repr(each.name) for each in judges),
+            fix="does it forget `return`? `posttrain rewards check` shows what it gives; or name another judge in "
+            "evaluate.reward",
         )
         error.shared = share.processes > 1
         raise error
@@ -196,6 +211,7 @@ def evaluate(
         mean_length=float(np.mean([line["length"] for line in table])),
         truncated_share=float(np.mean([line["truncated"] for line in table])),
         errors=len(failures),
+        unscored=len(unscored),
         seconds=time.perf_counter() - started,
         judge=judge(judges, threshold),
     )
@@ -267,12 +283,16 @@ def _row(
         "completion": completion.text,
         "passed": passed,
         "score": None if score is None else float(score.value),
-        "note": "" if score is None else score.note,
+        "note": score.note if score else "" if outcome.error else "no reward scored it",
         "error": None if outcome.error is None else str(outcome.error),
         "length": completion.length,
         "truncated": completion.truncated,
         **({slice_by: row.get(slice_by)} if slice_by else {}),
     }
+
+
+def _on(lines: list[dict[str, Any]]) -> str:
+    return repr(lines[0]["completion"][:_SHOWN])
 
 
 def _mean_pass_at_k(tried: list[list[dict[str, Any]]], k: int) -> float:

@@ -95,6 +95,19 @@ class Tried:
         return self.tried > 0 and not self.scored
 
 
+def check_score_something(recipe: Recipe, rewards: Sequence[Reward], data: TaskData) -> None:
+    """Refuse a reward that scores no gold completion where no other scores those rows: GRPO would learn nothing.
+
+    Raises:
+        RewardError: With what it gave.
+    """
+    if not uses_rewards(recipe):
+        return
+    for alone, error in idle_rewards(try_rewards(recipe, rewards, data)):
+        if alone:
+            raise error
+
+
 def try_rewards(recipe: Recipe, rewards: Sequence[Reward], data: TaskData) -> list[Tried]:
     """Call the rewards of one completion on a few gold ones, under the recipe's limits, in a worker process.
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from posttrain.inputs.applying import check_score_something
 from posttrain.inputs.four_bit import check_four_bit
 from posttrain.inputs.inputs import check_folder, load_data, load_judges, load_rewards
 from posttrain.models.gguf_files import gguf_file
@@ -48,4 +49,6 @@ def gather(recipe: Recipe, functions: Iterable[Callable[..., Any]] = (), data: T
     functions = list(functions)
     data = data or load_data(recipe, functions=functions)
     rewards = load_rewards(recipe, data, functions)
-    return Inputs(data, rewards, load_judges(recipe, data, rewards))
+    judges = load_judges(recipe, data, rewards)
+    check_score_something(recipe, rewards, data)
+    return Inputs(data, rewards, judges)

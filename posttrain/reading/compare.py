@@ -298,6 +298,11 @@ def _warnings(runs: list[Examined], differences: list[Row], recipes: list[Row]) 
             )
     said += _other_scoring(runs, recipes)
     said += [
+        f"no reward scored {run.line['unscored']} completions of {run.name}, which count as wrong"
+        for run in runs
+        if run.line.get("unscored")
+    ]
+    said += [
         f"the reward failed on {run.line['errors']} completions of {run.name}, which count as wrong"
         for run in runs
         if run.line.get("errors")

@@ -21,7 +21,7 @@ STAGE_NAMES = {"start": "Start", "warmup": "Warm-up", "hybrid": "Hybrid", "final
 BASES = ("warmup", "start")  # what the last stage is compared with: the first of them that was evaluated
 MOST_VALUES = 20  # of a column that pass@1 is given by
 
-_EVAL_KEYS = ("step", "n", "pass@1", "ci95", "mean_length", "truncated_share", "errors")
+_EVAL_KEYS = ("step", "n", "pass@1", "ci95", "mean_length", "truncated_share", "errors", "unscored")
 
 
 # -- before and after --------------------------------------------------------------------------------------------------

@@ -318,7 +318,7 @@ class Stages:
         low, high = result.ci95
         self.progress.message(
             f"{stage}, step {step}: pass@1 {result.pass_at_1:.1%} (95 % interval {low:.1%} to {high:.1%}, "
-            f"n = {len(result.passed)})"
+            f"n = {len(result.passed)}{_left(result)})"
         )
 
     def _tracked(self, label: str) -> Callable[[int, int], None]:
@@ -368,6 +368,12 @@ def stages_of(recipe: Recipe) -> list[tuple[str, int]]:
     """Name and steps of each stage that the recipe has."""
     stages = (("warmup", recipe.warmup.steps), ("hybrid", recipe.hybrid.steps))
     return [(name, steps) for name, steps in stages if steps]
+
+
+def _left(result: Any) -> str:
+    """What of an evaluation counts as not passed though nobody judged it."""
+    parts = {"no reward scored": result.unscored, "the reward failed on": result.errors}
+    return "".join(f"; {what} {count} of them" for what, count in parts.items() if count)
 
 
 def _only(kind: type, values: dict[str, Any]) -> dict[str, Any]:

@@ -81,7 +81,7 @@ def test_it_says_what_is_in_a_file(capsys):
     said = capsys.readouterr().out
     for part in (
         "eggs.jsonl: 34 rows, 3 columns",
-        "duplicates: 1; other demonstrations of a prompt: 0; contradicting an earlier row: 2; without a prompt: 1",
+        "duplicates: 1; other demonstrations of a prompt: 1; contradicting an earlier row: 1; without a prompt: 1",
         "eggs.jsonl:32: answer 99, and eggs.jsonl:2 has 3",
         "4 of 5 prompts of eval.jsonl are in eggs.jsonl too: they are not trained on",
         "demonstrations: 30 of 30 prompts have one (100%)",

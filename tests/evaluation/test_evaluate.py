@@ -175,7 +175,8 @@ def test_a_reward_that_fails_or_does_not_apply_passes_nothing(learnt):
 
     result = evaluate(*learnt, PROBLEMS, Reward.from_callable(moody), max_new_tokens=4)
     assert result.passed == [False, False, True, True, True, True, True]
-    assert result.errors == 1
+    assert (result.errors, result.unscored) == (1, 1)
+    assert result.rows[1]["note"] == "no reward scored it"
     assert "KeyError" in result.rows[0]["error"]
     assert result.rows[1]["score"] is None
 
@@ -209,6 +210,14 @@ def test_a_reward_that_always_fails_is_no_result_of_zero(learnt):
 
     with pytest.raises(RewardError, match=r"all of 7 completions.*by none"):
         evaluate(*learnt, PROBLEMS, Reward.from_callable(broken), max_new_tokens=4)
+
+
+def test_a_reward_that_scores_nothing_is_no_result_of_zero(learnt):
+    def forgets(completion: str, **row) -> None:
+        pass
+
+    with pytest.raises(RewardError, match="no reward scored any of the 7 completions"):
+        evaluate(*learnt, PROBLEMS, Reward.from_callable(forgets), max_new_tokens=4)
 
 
 def test_bad_arguments_are_refused_before_sampling(learnt):

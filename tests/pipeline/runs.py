@@ -31,13 +31,19 @@ def score(completion, *, people, **row):
 
 
 def sometimes(completion, **row):
-    if len(completion) % 2:
-        raise ValueError("an odd number of characters")
+    if not len(completion) % 2:
+        raise ValueError("an even number of characters")
     return len(set(completion)) / 20
 
 
 def never(completion, **row):
     raise ZeroDivisionError("no completion is good enough")
+
+
+def only_demonstrations(completion, **row):
+    if not completion.endswith("</answer>"):
+        raise ZeroDivisionError("no completion is good enough")
+    return 1.0
 
 
 def absent_column(completion, *, answer):

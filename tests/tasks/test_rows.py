@@ -393,3 +393,30 @@ def test_a_changed_row_is_told_of_when_a_run_goes_on(recipe_file: Path) -> None:
     file = recipe_file.parent / "rows.jsonl"
     file.write_text(file.read_text().replace('"unit": "km"', '"unit": "m"'))
     assert any('unit: "km" -> "m"' in line for line in data_changes(was, now()))
+
+
+def test_further_demonstrations_may_have_another_name(tmp_path: Path) -> None:
+    rows = [{"question": f"{n}?", "solution": str(n), "answer": n} for n in range(4)]
+    more = [{**rows[0], "solution": "Zero: 0"}, {**rows[1], "solution": ""}, {**rows[2], "answer": 99}]
+    path = write(tmp_path / "rows.jsonl", [*rows, *more])
+    loaded = task(path=path, columns={"prompt": "question", "completion": "solution"}, eval=1, train=0).load(0)
+    assert "1 with another demonstration of an earlier row's prompt" in loaded.notes[0]
+    assert "1 duplicate" in loaded.notes[0], "a repetition without a demonstration"
+    assert "1 with an earlier row's prompt and other columns" in loaded.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("cells", "filled"),
+    [
+        ({"a": "Add.", "b": "1, 2"}, "Add.\n\n1, 2\n"),
+        ({"a": "Add.", "b": ""}, "Add.\n"),
+        ({"a": "Add."}, "Add.\n"),
+        ({"a": "", "b": "1, 2"}, None),
+        ({"a": None, "b": None}, None),
+    ],
+)
+def test_a_column_of_a_template_may_be_allowed_to_be_empty(cells: dict[str, Any], filled: str | None) -> None:
+    template = Template("{a}\n\n{b?}\n", "task.prompt")
+    assert template.columns == ("a", "b")
+    assert template.fill(cells) == filled
+    assert Template("{b?} of {b}", "task.prompt").fill({"b": ""}) is None, "it may not everywhere"

@@ -74,8 +74,9 @@ def look(file: str | Path, eval_file: str | Path | None = None, longest: int | N
     eval_raw = read_files([str(eval_file)]) if eval_file is not None else []
     roles = roles_of(columns, raw, str(file), columns_of(eval_raw) if eval_raw else None)
     read = Tally(len(raw))
-    rows, contradicting = gather((_forms(roles).read(row) for row in raw), read, longest)
-    eval_rows, _ = gather((_forms(roles).read(row) for row in eval_raw), Tally(len(eval_raw)), longest)
+    forms = _forms(roles)
+    rows, contradicting = gather((forms.read(row) for row in raw), read, longest, forms.demonstrated_by)
+    eval_rows, _ = gather((forms.read(row) for row in eval_raw), Tally(len(eval_raw)), longest, forms.demonstrated_by)
     keys = {row.key for row in rows}
     eval_path = [OwnFile(file=str(eval_file))] if eval_file is not None else None
     data = Rows(path=[OwnFile(file=str(file))], eval_path=eval_path, longest=longest, **roles.settings).load(0)
@@ -124,7 +125,7 @@ def in_words(found: Found) -> Iterator[str]:
         "without a prompt": "without a prompt",
     }
     if found.roles.more and found.read.count("without a prompt"):
-        yield f"a row without {shown(found.roles.more)} has no prompt: the template takes both columns"
+        yield f"a row without {shown(found.roles.prompt)} has no prompt"
     yield "; ".join(f"{what}: {found.read.count(reason):,}" for what, reason in counted.items())
     if found.contradicting:
         yield shown_lines(

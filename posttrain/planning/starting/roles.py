@@ -17,8 +17,8 @@ NAMES = {
     "messages": ("messages", "conversation", "conversations", "chat", "dialog", "dialogue"),
     "prompt": ("prompt", "question", "problem", "instruction", "query", "puzzle", "input", "text", "user"),
     "completion": (
-        "completion", "solution", "response", "output", "demonstration", "rationale", "reasoning", "cot", "explanation",
-        "assistant",
+        "completion", "solution", "worked_solution", "worked", "full_solution", "response", "output", "demonstration",
+        "rationale", "reasoning", "chain_of_thought", "cot", "steps", "working", "explanation", "assistant",
     ),
     "answer": (
         "answer", "final_answer", "gold", "gold_answer", "correct_answer", "expected_answer", "expected", "target",
@@ -179,7 +179,7 @@ def _settings(
     renamed: dict[str, str] = {}
     part = "messages" if conversation else "prompt"
     if more:
-        said["prompt"] = f"{{{prompt}}}\n\n{{{more}}}\n"
+        said["prompt"] = f"{{{prompt}}}\n\n{{{more}?}}\n"
     elif prompt != part and columns[prompt].kind == "text" and _templated(prompt):
         said["prompt"] = f"{{{prompt}}}\n"
     elif prompt != part:

@@ -59,8 +59,9 @@ def start(
         ConfigError: There is a recipe or a reward in the folder already.
         CheckpointError: The folder cannot be written.
     """
-    data, name = Path(data), _run_name(Path(data).stem)
-    folder = Path(out) if out is not None else Path(name)
+    data = Path(data)
+    folder = Path(out) if out is not None else Path(_run_name(data.stem))
+    name = _run_name(folder.resolve().name)
     _refuse(folder, [RECIPE, *([] if reward else [REWARD])], force)
     path = _reward_path(reward, folder) if reward else f"{REWARD}:score"
     found = look(data, eval_file)

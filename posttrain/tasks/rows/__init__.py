@@ -202,7 +202,9 @@ class Rows:
                 expected="one of " + ", ".join(names),
                 where="task.slice_by",
             )
-        rows, contradicting = gather((forms.read(row, weight) for row, weight in raw), tally, self.longest)
+        rows, contradicting = gather(
+            (forms.read(row, weight) for row, weight in raw), tally, self.longest, forms.demonstrated_by
+        )
         if asked:
             rows = [row for row in rows if not self._left_out(row, unreadable, tally)]
         told = unreadable.notes(len(raw), f"{what}rows")

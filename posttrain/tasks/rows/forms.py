@@ -81,6 +81,11 @@ class Forms:
                     where=f"task.columns.{name}",
                 )
 
+    @property
+    def demonstrated_by(self) -> tuple[str, ...]:
+        """The files' own name for the demonstration, where the recipe says which column it is."""
+        return tuple(source for name, source in self._columns.items() if name == "completion")
+
     def check(self, columns: Sequence[str], where: str) -> None:
         """What can be said of all rows together.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
 from posttrain.tasks.row_counts import Tally
@@ -12,7 +12,9 @@ _NO_MATTER = ("id", "index", "idx", "uuid")
 """Columns in which two rows may differ and be the same all the same."""
 
 
-def gather(rows: Iterable[OwnRow | str], tally: Tally, longest: int | None) -> tuple[list[OwnRow], list[str]]:
+def gather(
+    rows: Iterable[OwnRow | str], tally: Tally, longest: int | None, demonstrated_by: Collection[str] = ()
+) -> tuple[list[OwnRow], list[str]]:
     """The rows that are used, one for each prompt, and a line for each that contradicts an earlier one.
 
     A row that repeats a prompt with another completion is a further demonstration of the first; one that repeats it
@@ -22,6 +24,7 @@ def gather(rows: Iterable[OwnRow | str], tally: Tally, longest: int | None) -> t
         rows: As read, or why one is not used.
         tally: Takes what became of them.
         longest: Characters that a row may have.
+        demonstrated_by: Columns that are the demonstration under another name, in which further ones differ.
     """
     kept: dict[str, OwnRow] = {}
     contradicting: list[str] = []
@@ -31,7 +34,7 @@ def gather(rows: Iterable[OwnRow | str], tally: Tally, longest: int | None) -> t
         elif longest is not None and row.characters > longest:
             tally.add("too long")
         elif (first := kept.setdefault(row.key, row)) is not row:
-            differing = _differing(first, row)
+            differing = [name for name in _differing(first, row) if name not in demonstrated_by]
             more = tuple(one for one in row.completions if one not in first.completions)
             if differing:
                 tally.add("with an earlier row's prompt and other columns")

@@ -10,21 +10,24 @@ from typing import Any
 from posttrain.errors import ConfigError
 from posttrain.nearest import hint
 
-#: Two braces stand for one; a name in braces is a column; any other brace is itself, as in `\boxed{}` or JSON.
-_PIECE = re.compile(r"\{\{|\}\}|\{([A-Za-z_][\w.-]*)\}")
+#: Two braces stand for one; a name in braces is a column, with `?` one that may be empty; any other brace is itself, as
+#: in `\boxed{}` or JSON.
+_PIECE = re.compile(r"\{\{|\}\}|\{([A-Za-z_][\w.-]*)(\??)\}")
 
 
 class Template:
     """A text that a row's columns are put into.
 
     Args:
-        text: With `{column}`; `{{` and `}}` are braces.
+        text: With `{column}`, or `{column?}` for one that may be empty; `{{` and `}}` are braces.
         where: The recipe's key.
     """
 
     def __init__(self, text: str, where: str):
         self.text, self.where = text, where
-        self.columns = tuple(dict.fromkeys(found[1] for found in _PIECE.finditer(text) if found[1]))
+        found = [piece for piece in _PIECE.finditer(text) if piece[1]]
+        self.columns = tuple(dict.fromkeys(piece[1] for piece in found))
+        self._optional = {piece[1] for piece in found if piece[2]} - {piece[1] for piece in found if not piece[2]}
 
     def check(self, columns: Iterable[str]) -> None:
         """Refuse a template of columns that no row has.
@@ -43,11 +46,19 @@ class Template:
                 )
 
     def fill(self, columns: Mapping[str, Any]) -> str | None:
-        """The text for a row; None where one of its columns is empty."""
-        texts = {name: as_text(columns.get(name)) for name in self.columns}
-        if any(text is None or not text.strip() for text in texts.values()):
+        """The text for a row; None where one of its columns is empty that may not be.
+
+        Where one is empty that may be, and stands at the end, the text ends before the white space that leads to it.
+        """
+        texts = {name: as_text(columns.get(name)) or "" for name in self.columns}
+        empty = {name for name, text in texts.items() if not text.strip()}
+        if empty - self._optional or (empty and len(empty) == len(texts)):
             return None
-        return _PIECE.sub(lambda found: texts[found[1]] or "" if found[1] else found[0][0], self.text)
+        filled = _PIECE.sub(lambda found: texts[found[1]] if found[1] else found[0][0], self.text)
+        if not empty:
+            return filled
+        body = filled.rstrip()
+        return body + self.text[len(self.text.rstrip()) :]
 
 
 def as_text(value: Any) -> str | None:

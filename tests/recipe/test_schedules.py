@@ -34,7 +34,7 @@ def accepts(name: str, kwargs: Any, learning_rate: float) -> bool:
 def test_the_table_is_transformers_own():
     assert set(TAKES) == set(get_args(Scheduler))
     for name, takes in TAKES.items():
-        function = TYPE_TO_SCHEDULER_FUNCTION[name]  # type: ignore[index]
+        function = TYPE_TO_SCHEDULER_FUNCTION[name]
         assert set(takes) == set(inspect.signature(function).parameters) - GIVEN, name
 
 

@@ -21,7 +21,7 @@ class Steps(list[dict[str, Any]]):
 
 def recorded(model: Any, tokenizer: Any, folder: Any, **arguments: Any) -> list[dict[str, Any]]:
     """The steps of a warm-up of two, of two micro-batches of rows of unequal length."""
-    rows = [{**row, "completion": row["completion"] * (1 + i % 3)} for i, row in enumerate(ROWS)]
+    rows = [{**row, "completion": str(row["completion"]) * (1 + i % 3)} for i, row in enumerate(ROWS)]
     args = SFTConfig(
         str(folder), max_steps=2, per_device_train_batch_size=3, gradient_accumulation_steps=2, **COMMON | arguments
     )

@@ -13,7 +13,9 @@ from posttrain.inputs.applying import check_tasks_covered
 from posttrain.inputs.four_bit import check_four_bit, check_saved_quantised, four_bit_options
 from posttrain.inputs.judged import own_reward_configs, routed, rows_of
 from posttrain.inputs.leaks import check_disjoint
+from posttrain.inputs.misfits import misfits, precision_misfits
 from posttrain.models.gguf_files import file_sha256, gguf_file
+from posttrain.recipe.mistakes import raise_all
 from posttrain.recipe.model_sections import GGUF_SUFFIX
 from posttrain.recipe.recipe import Recipe
 from posttrain.scoring.loading import load_reward
@@ -163,16 +165,19 @@ def check_model(recipe: Recipe, data: TaskData | None = None) -> dict[str, str]:
         The fingerprint of a model that is a file, by name, as `RunDir.open` takes them; else nothing.
 
     Raises:
-        ConfigError: There is no such model, it cannot be read, or not be held in 4 bits here.
+        ConfigError: There is no such model, it cannot be read, not be held in 4 bits here, or something of it would end
+            the run later.
         DataError: Its chat template refuses the rows, or renders demonstrations otherwise than what is sampled from.
     """
     from posttrain.models.load import (  # loads transformers and torch, which rows and rewards do without
         check_model_files,
+        config_of,
         load_tokenizer,
         quantised_by,
     )
 
     check_four_bit(recipe)
+    raise_all(list(precision_misfits(recipe)), "the model")
     name, where = recipe.model.gguf or recipe.model.name, recipe.where("model")
     if not name:
         return {}
@@ -190,6 +195,7 @@ def check_model(recipe: Recipe, data: TaskData | None = None) -> dict[str, str]:
             check_model_files(name, **hub_options(recipe))
             if not (Path(name) / "adapter_config.json").is_file():
                 check_saved_quantised(recipe, quantised_by(name, revision=recipe.model.revision))
+            raise_all(list(misfits(recipe, tokenizer, config_of(name, **hub_options(recipe)), data)), "the model")
     if data is not None:
         _check_rendering(recipe, data, tokenizer)
     return {"model": file_sha256(file)} if file else {}

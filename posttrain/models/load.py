@@ -27,6 +27,7 @@ from transformers import (
 
 from posttrain.errors import ConfigError
 from posttrain.models.four_bit import loading_options, without_cpu_shortcut
+from posttrain.models.generation import make_savable
 from posttrain.models.gguf_model import gguf_policy, gguf_tokenizer
 from posttrain.processes.zero import load_whole
 from posttrain.recipe.model_sections import GGUF_SUFFIX
@@ -186,7 +187,17 @@ def load_policy(
         model = AutoPeftModelForCausalLM.from_pretrained(folder, is_trainable=trainable, **options)
     else:
         model = AutoModelForCausalLM.from_pretrained(source, **options)
+    make_savable(getattr(model, "generation_config", None))
     return without_cpu_shortcut(model)
+
+
+def config_of(source: str | Path, **options: Any) -> PreTrainedConfig:
+    """The configuration of a hub id or folder; of an adapter, that of its base model."""
+    folder = Path(source)
+    if (folder / ADAPTER_CONFIG).is_file():
+        adapter = json.loads((folder / ADAPTER_CONFIG).read_text())
+        source, options["revision"] = adapter["base_model_name_or_path"], adapter.get("revision")
+    return AutoConfig.from_pretrained(source, **options)
 
 
 def check_model_files(source: str | Path, *, trust_remote_code: bool = False, revision: str | None = None) -> None:

@@ -16,6 +16,7 @@ from posttrain.controllers.sasr import GUARD_CEILING
 from posttrain.errors import ConfigError
 from posttrain.extras import install
 from posttrain.inputs.four_bit import check_four_bit
+from posttrain.inputs.misfits import HALF_PRECISION_FIX, half_precision
 from posttrain.planning.amounts import Amounts
 from posttrain.planning.lengths import Texts, room_for_prompts
 from posttrain.planning.odds import MOST_DEAD, dead_share, group_for, kl_at_ceiling
@@ -72,13 +73,14 @@ class Seen:
     positions: int | None
     prompts: int | None
     held_out: int | None
+    on_gpu: bool = False
 
 
 def likely_mistakes(seen: Seen) -> list[Finding]:
     """Everything that is to be said, warnings first."""
     looks: tuple[Callable[[Seen], Iterator[Finding]], ...] = (
         _cut_off, _kl_target, _groups, _learning_rate, _evaluations, _norms, _curriculum, _engine, _four_bit,
-        _trackers, _dropout,
+        _trackers, _dropout, _precision,
     )  # fmt: skip
     found = [finding for look in looks for finding in look(seen)]
     return sorted(found, key=lambda finding: finding.level == "note")
@@ -304,6 +306,11 @@ def _dropout(seen: Seen) -> Iterator[Finding]:
             "as KL",
             "set it to 0",
         )  # fmt: skip
+
+
+def _precision(seen: Seen) -> Iterator[Finding]:
+    if said := half_precision(seen.recipe, on_gpu=seen.on_gpu):
+        yield _warning(seen.recipe, "half_precision", "model.dtype", said, HALF_PRECISION_FIX)
 
 
 def _warning(recipe: Recipe, kind: str, key: str, evidence: str, advice: str) -> Finding:

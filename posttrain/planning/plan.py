@@ -15,6 +15,7 @@ from posttrain.errors import PosttrainError
 from posttrain.inputs.applying import idle_rewards, try_rewards, uses_rewards
 from posttrain.inputs.four_bit import check_unsharded
 from posttrain.inputs.inputs import load_data, load_judges, load_rewards
+from posttrain.inputs.misfits import misfits
 from posttrain.inputs.rendering import UnlikePrompts
 from posttrain.planning.amounts import Amounts, amounts
 from posttrain.planning.lengths import Texts, texts_of
@@ -161,7 +162,8 @@ class _Maker:
         memory = memory_of(recipe, model, machine, works[2], costs) if model and shape else None
         self._too_large(memory)
         positions = model.positions if model else None
-        seen = Seen(recipe, batch, much, texts, past, positions, prompts, held_out)
+        on_gpu = machine.device == "cuda"
+        seen = Seen(recipe, batch, much, texts, past, positions, prompts, held_out, on_gpu)
         self.findings += likely_mistakes(seen)
         order = ("problem", "warning", "note")
         return Plan(
@@ -238,6 +240,8 @@ class _Maker:
             rows = [*data.demonstrations, *data.train] if data else []
             tokenizer = tokenizer_of(recipe, rows, offline=self.offline)
             config = config_of(recipe, tokenizer, offline=self.offline)
+            for problem in misfits(recipe, tokenizer, config, data, local=self.offline):
+                self._problem("model", problem)
             model = describe_model(recipe, config, on_gpu=self.machine.device == "cuda")
             if model.shape is None:
                 self.missing.append(Missing("shape", model.uncounted, "memory and time", stops=False))

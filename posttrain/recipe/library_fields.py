@@ -14,6 +14,7 @@ from typing import Any
 
 from posttrain.errors import ConfigError
 from posttrain.nearest import did_you_mean
+from posttrain.recipe.trl_fields import WITHOUT_EFFECT
 
 TRAINING_ARGUMENTS = (
     ("trl", "trainer/base_config.py", "_BaseConfig"),
@@ -35,6 +36,8 @@ DECIDED_ELSEWHERE = {
     "auto_find_batch_size": "per_device_train_batch_size: another batch would be another recipe",
     "chat_template_path": "the model, whose tokenizer brings its template",
     "data_seed": "run.seed",
+    "ddp_backend": "run.device: NCCL on GPUs, gloo on a CPU",
+    "ddp_timeout": "run.process_timeout_s, how long processes wait for each other",
     "deepspeed": "accelerate launch --config_file",
     "disable_tqdm": "the toolkit itself",
     "do_eval": "evaluate.every",
@@ -44,14 +47,20 @@ DECIDED_ELSEWHERE = {
     "fsdp": "accelerate launch --config_file",
     "fsdp_config": "accelerate launch --config_file",
     "generation_batch_size": "hybrid.grpo.steps_per_generation",
+    "local_rank": "the launcher",
+    "logging_first_step": "the toolkit itself: steps.jsonl has every step",
+    "logging_nan_inf_filter": "the toolkit itself: steps.jsonl has every loss as it was",
     "logging_steps": "run.log_every",
+    "logging_strategy": "the toolkit itself: steps.jsonl has every step",
     "max_steps": "steps, outside args",
     "model_init_kwargs": "model",
     "num_train_epochs": "steps, outside args",
     "output_dir": "run.dir",
+    "pad_token": "the model, whose tokenizer brings it",
     "parallelism_config": "accelerate launch --config_file",
     "project": "run.tracking.project",
     "report_to": "run.report_to",
+    "restore_callback_states_from_checkpoint": "the toolkit itself: a resumed run restores what training depends on",
     "resume_from_checkpoint": "the --resume flag",
     "reward_weights": "the weight of each of rewards",
     "run_name": "run.tracking.name",
@@ -60,6 +69,9 @@ DECIDED_ELSEWHERE = {
     "trust_remote_code": "model.trust_remote_code",
     "use_cpu": "run.device",
     "use_vllm": "rollout.engine",
+    "vllm_server_host": "rollout.server_base_url",
+    "vllm_server_port": "rollout.server_base_url",
+    "vllm_server_timeout": "rollout.time_limit_s",
     **{
         f"vllm_{name}": f"rollout.{name}"
         for name in ("mode", "server_base_url", "gpu_memory_utilization", "max_model_length", "enable_sleep_mode")
@@ -70,6 +82,10 @@ DECIDED_ELSEWHERE = {
 SENDS = "it would send what the run makes to another machine, and a recipe is only read"
 RUNS_CODE = "it names code to import or a pickle to load, and a recipe is only read"
 REFUSED = {
+    "average_tokens_across_devices": "a step's loss is the mean over the tokens of all processes, in both stages",
+    "ignore_data_skip": "a run that is resumed would train on its first rows again",
+    "packing": "a step would take other demonstrations than the stages count; warmup.packed saves the padding",
+    "remove_unused_columns": "rewards take the columns of the rows",
     "save_only_model": "a run that is resumed would start the optimizer and the learning rate's schedule anew",
     **dict.fromkeys(
         (
@@ -87,7 +103,7 @@ REFUSED = {
         RUNS_CODE,
     ),
 }  # fmt: skip
-"""Fields of the configs that do more than describe a run, or make it one that cannot go on, and what they do."""
+"""Fields of the configs that do more than describe a run, or make it another than the rest says, and what they do."""
 
 LORA_ELSEWHERE = {
     "base_model_name_or_path": "model",
@@ -134,6 +150,13 @@ def check_args(args: dict[str, Any], config: str, own: set[str], elsewhere: dict
         if name in REFUSED:
             instead = "upload the finished model yourself" if REFUSED[name] == SENDS else "leave it out"
             raise ConfigError(f"{name} in args: {REFUSED[name]}", where=name, fix=instead)
+        if reason := WITHOUT_EFFECT.get(config, {}).get(name):
+            raise ConfigError(
+                f"{name} in args would have no effect: {reason}",
+                expected=f"fields of {config} that change something",
+                where=name,
+                fix="leave it out",
+            )
         if name in own or name in elsewhere:
             place = elsewhere.get(name, f"{name}, outside args")
             raise ConfigError(f"{name} in args", where=name, fix=f"it is decided by {place}")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, Union
 
 from pydantic import Field, field_validator, model_validator
 
 from posttrain.controllers import CONTROLLERS, SASR, Controller
 from posttrain.errors import ConfigError
 from posttrain.recipe.library_fields import DECIDED_ELSEWHERE, check_args
+from posttrain.recipe.schedules import KWARGS, check_schedule
 from posttrain.recipe.section import Count, NotNegative, Positive, Section, Share, Size
 from posttrain.tasks.json_structure import JsonStructure
 from posttrain.tasks.knights_knaves import KnightsKnaves
@@ -44,6 +45,18 @@ class StageSection(Section):
     save_steps: Size | None = 100
     max_skipped_steps: Count = 5
     args: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _schedule(self) -> Self:
+        if self.steps:
+            check_schedule(
+                self.lr_scheduler_type,
+                self.args.get(KWARGS),
+                learning_rate=self.learning_rate,
+                steps=self.steps,
+                warmup_steps=self.warmup_steps,
+            )
+        return self
 
     def common_kwargs(self) -> dict[str, Any]:
         """The arguments that both TRL configs share."""

@@ -12,6 +12,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 
 from posttrain.inputs.inputs import hub_options, loading, policy_options
 from posttrain.models.gguf_files import gguf_file
+from posttrain.models.inference import without_router_logits
 from posttrain.models.load import build_model, load_policy, load_tokenizer, tokenizer_from_rows
 from posttrain.models.policy_weights import check_weights
 from posttrain.processes.ranks import Ranks
@@ -101,7 +102,7 @@ def save_whole(
     """
 
     def write() -> None:
-        with staged(folder.parent, folder.name) as staging:
+        with staged(folder.parent, folder.name) as staging, without_router_logits(model):
             # Of an adapter the one that trained, without TRL's frozen reference copy
             only: dict[str, Any] = {"selected_adapters": ["default"]} if isinstance(model, PeftModel) else {}
             if state_dict is not None:

@@ -25,6 +25,7 @@ from posttrain.errors import RewardError, TrainingError
 from posttrain.evaluation.curriculum import ordered
 from posttrain.evaluation.examiner import Examiner
 from posttrain.inputs.data import as_table, fit_to_model, tokenize_demonstrations
+from posttrain.inputs.misfits import HALF_PRECISION_FIX, half_precision
 from posttrain.processes.ranks import Ranks
 from posttrain.recipe.recipe import Recipe
 from posttrain.report.report import write_report
@@ -97,6 +98,8 @@ class Stages:
         self.progress.message(f"{self._opening()}, sampling with {self.recipe.rollout.engine}")
         for note in self.data.notes:
             self.progress.message(note)
+        if said := half_precision(self.recipe, on_gpu=self.on_gpu):
+            self.progress.message(f"{said}; {HALF_PRECISION_FIX}")
         with self.stop.listening(self.progress.message), self.examiner, self.trackers:
             try:
                 if self.recipe.evaluate.at_start:

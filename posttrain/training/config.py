@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, get_args
 
+import torch
 from accelerate.utils import DistributedType
 from datasets import Dataset
 from trl import GRPOConfig
@@ -231,6 +232,13 @@ def check_model(trainer: Any, *, measures_kl: bool) -> None:
             expected="DDP, or one process",
             where="model",
             fix="launch with --config ddp, or load the base as it is",
+        )
+    if any(p.requires_grad and p.dtype == torch.float16 for p in trainer.model.parameters()):
+        raise ConfigError(
+            "weights that train are in float16: steps round to nothing or run over",
+            expected="weights that train in float32",
+            where="model",
+            fix="load the model with dtype=torch.float32; fp16=True computes in float16",
         )
     if measures_kl and trainer._is_vlm:
         raise ConfigError(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainerCallback, TrainerState
 from trl import SFTConfig, SFTTrainer
@@ -29,6 +30,9 @@ from posttrain.training.streams import Stream
 class WarmupTrainer(WholeCheckpoints, SFTTrainer):
     """`trl.SFTTrainer` with checkpoints that are whole or absent, and batches without padding.
 
+    Where TRL's loss is more or other than the NLL of the labels (`loss_type`, label smoothing, a router loss), what it
+    logs has that NLL as `nll`: the mean over the label tokens of the step, in nats.
+
     Args:
         packed: Hand batches to the model as one sequence without padding, with the head on labels only, where the model
             and the arguments allow it; TRL's loss and metrics are computed from what comes back.
@@ -43,12 +47,33 @@ class WarmupTrainer(WholeCheckpoints, SFTTrainer):
         if self._packed:
             install(self.model)
             self._packed = installed(self.model)
+        self._seen: Any = None
+        self._nll: torch.Tensor | None = None
+        if self.aux_loss_enabled or self.label_smoother is not None or args.loss_type != "nll":
+            self.model.register_forward_hook(self._look)
+
+    def _look(self, model: Any, args: Any, output: Any) -> None:
+        """Behind a forward pass, which has the labels' log-probabilities where it went through TRL's fused head."""
+        if model.training and getattr(output, "log_probs", None) is not None:
+            self._seen = output
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """TRL's, on a packed batch where that is possible."""
         if self._packed and self.model.training:
             inputs = label_inputs(inputs["input_ids"], inputs["labels"], inputs["attention_mask"])
-        return super().compute_loss(model, inputs, *args, **kwargs)
+        loss = super().compute_loss(model, inputs, *args, **kwargs)
+        if self._seen is not None:
+            tokens = kwargs.get("num_items_in_batch")
+            part = -self._seen.log_probs.detach().sum() / (self._seen.label_mask.sum() if tokens is None else tokens)
+            self._nll, self._seen = part if self._nll is None else self._nll + part, None
+        return loss
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """TRL's, with the NLL since the last time, over all processes."""
+        if self._nll is not None and "loss" in logs:
+            logs["nll"] = float(self.accelerator.reduce(self._nll, reduction="sum"))
+            self._nll = None
+        super().log(logs, *args, **kwargs)
 
 
 @dataclass(frozen=True)
@@ -189,7 +214,7 @@ class _Watch(TrainerCallback):
             "mix": {"sft": 1.0, "grpo": 0.0},
             "p": None,
             "reason": "warm-up",
-            "sft_loss": loss,
+            "sft_loss": logs.get("nll", loss),
             "sft_norm": None if self._was_skipped else norm,
             "grad_norm": norm,
             "entropy": logs.get("entropy"),

@@ -33,7 +33,7 @@ def score(completion, *, people, **row):
 def sometimes(completion, **row):
     if not len(completion) % 2:
         raise ValueError("an even number of characters")
-    return len(set(completion)) / 20
+    return min(1.0, len(set(completion)) / 30)
 
 
 def never(completion, **row):

@@ -227,6 +227,12 @@ def test_lora_trains_the_adapter_alone_and_measures_kl_from_its_start(build, mod
     assert all(line["sft_norm"] > 0 and line["grpo_norm"] is not None for line in lines)
 
 
+def test_weights_that_train_in_float16_are_refused(model, tokenizer, prompts, tmp_path):
+    args = hybrid_args(tmp_path)
+    with pytest.raises(ConfigError, match="float16"):
+        HybridTrainer(model.half(), reward, args, prompts, processing_class=tokenizer, controller=GRPOOnly())
+
+
 def test_contradictions_are_refused_before_anything_loads(model, tokenizer, prompts, tmp_path):
     with pytest.raises(ConfigError, match="no demonstrations"):
         HybridTrainer(model, reward, hybrid_args(tmp_path), prompts, processing_class=tokenizer, controller=SFTOnly())

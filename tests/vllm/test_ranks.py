@@ -143,6 +143,7 @@ def test_vllm_is_refused_where_no_engine_can_get_the_weights(kind, plugin, refus
         is_deepspeed_enabled=kind == DistributedType.DEEPSPEED,
         aux_loss_enabled=False,
         _is_vlm=False,
+        model=SimpleNamespace(parameters=list),
     )
     with (
         pytest.raises(ConfigError, match=f"use_vllm: vLLM with weights sharded by .*{refused}")

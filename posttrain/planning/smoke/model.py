@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, Pre
 
 from posttrain.errors import ConfigError, PosttrainError
 from posttrain.inputs.inputs import check_model, hub_options, loading
+from posttrain.models.generation import make_savable
 from posttrain.models.gguf_files import gguf_file
 from posttrain.models.load import ADAPTER_CONFIG, build_model, load_tokenizer, tokenizer_from_rows
 from posttrain.recipe.recipe import Recipe
@@ -118,6 +119,7 @@ def save_tiny(
     if name and not gguf_file(name):
         with suppress(OSError, ValueError):  # it may have none
             model.generation_config = GenerationConfig.from_pretrained(name, **_revision(recipe))
+            make_savable(model.generation_config)
     if _is_adapter(name):
         base = folder.with_name(f"{folder.name}-base")
         save_whole(base, model, tokenizer)

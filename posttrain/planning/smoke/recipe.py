@@ -213,6 +213,8 @@ def _args(args: dict[str, Any], stage: str, left_out: list[str]) -> dict[str, An
     if any(part in optimizer for part in ("8bit", "4bit", "paged", "apex", "npu")):
         changed["optim"] = "adamw_torch"
     left_out += [f"{stage}.args.{name}: {args[name]}" for name in changed]
+    if "num_decay_steps" in (schedule := args.get("lr_scheduler_kwargs") or {}):  # of more steps than there are
+        changed["lr_scheduler_kwargs"] = {**schedule, "num_decay_steps": 1, "num_stable_steps": None}
     return {name: changed.get(name, value) for name, value in args.items() if not name.startswith("vllm_")}
 
 

@@ -10,11 +10,11 @@ BOX = re.compile(r"\\(?:boxed|fbox)\s*(?=\{|\d)")  # \boxed5 is LaTeX as well
 _NO_BEFORE = re.compile(
     r"(?:\b(?:is|are|was|be)\s+(?:\w{4,12}ly\s+)?not|n't(?:\s+be)?|\bcannot\s+be"
     r"|\b(?:wrong|incorrect|false)\s+(?:final\s+)?(?:answer|value|result|option|choice|solution)\s+(?:is|was|would\s+be))"
-    r"[\s$*:]*\\?[\[(]?\s*$",
+    r"[\s$*]*\\?[\[(]?\s*$",
     re.IGNORECASE,
 )
 _NO_BEHIND = re.compile(
-    r"[\s$*_]{0,6}(?:\\[)\]][\s*_]{0,6})?(?:(?:,?\s+which|\.?[\s$*_]{0,6}\s(?:this|that|it))\s+)?"
+    r"[\s$*_]{0,6}(?:\\[)\]][\s*_]{0,6})?(?:(?:,?\s+which|,?\s+but\s(?:this|that|it)|\.?[\s$*_]{0,6}\s(?:this|that|it))\s+)?"
     r"(?:(?:is|was)\s+(?:\w{4,12}ly\s+)?(?:wrong|incorrect|not\s+(?:right|correct))|(?:isn't|cannot\s+be|can't\s+be)\s+(?:right|correct)"
     r"|(?:is\s+(?:\w{4,12}ly\s+)?not|isn't|cannot\s+be|can't\s+be)\s+the\s+(?:right\s+|correct\s+|final\s+)?answer)(?!\s+(?:to|that|if))\b",
     re.IGNORECASE,
@@ -49,6 +49,11 @@ def last_boxed(text: str) -> str | None:
     return "" if denied else None
 
 
+def denied_behind(text: str, end: int) -> bool:
+    """Whether the words from `end` on say that what stands before them is wrong."""
+    return _NO_BEHIND.match(text[end : end + 80]) is not None
+
+
 def _is_denied(text: str, start: int, end: int, content: str) -> bool:
     """Whether the words beside a box say that it is not the answer; which option is wrong may be the question."""
     before = text[max(0, start - 60) : start]
@@ -56,7 +61,7 @@ def _is_denied(text: str, start: int, end: int, content: str) -> bool:
         return True
     if _NAMED.search(before) or not any(character.isdigit() for character in content):
         return False
-    return _NO_BEHIND.match(text[end : end + 80]) is not None
+    return denied_behind(text, end)
 
 
 def _with_those_before(text: str, boxes: list[re.Match[str]], start: int, content: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from posttrain.rewards.math_boxes import denied_behind
 from posttrain.rewards.math_frames import inline_formula, unframed
 from posttrain.rewards.math_numbers import plain_number
 from posttrain.rewards.math_only_value import only_value
@@ -16,7 +17,7 @@ from posttrain.rewards.math_units import unit_name
 
 _ADVERB = r"(?:therefore|thus|hence|then|so|simply|just|clearly|indeed|now|given\s+by|equal\s+to|as\s+follows)"
 _PHRASE = re.compile(
-    r"\b(?:(?P<final>final)\s+answers?|answers?|ans)\b\.?"
+    r"(?<!\bwrong\s)(?<!\bincorrect\s)(?<!\bfalse\s)\b(?:(?P<final>final)\s+answers?|answers?|ans)\b\.?"
     r"(?:\s(?:to|of|for)\s[^.:=\n]{1,80}?\s(?=(?:is|are|would|must|should)\s)|\s?\([^()\n]{1,40}\))?"
     rf"[ \t*:=]{{0,6}}(?:(?:{_ADVERB}\s+)?"
     r"(?:is|are|was|equals|becomes|(?:would|should|must|will)\s+(?:then\s+|thus\s+)?be|comes\s+(?:out\s+)?to)\b"
@@ -168,7 +169,9 @@ def _value_after(text: str, mark: re.Match[str]) -> _Said | None:
         value = _without_words(value)
         hedged = _with_hedge(text, end, line_end)
         value, end = (f"{value}, {text[end:hedged].strip(' .;')}", hedged) if hedged > end else (value, end)
-    return _Said(value.strip(), start, end, final) if value.strip() else None
+    if not value.strip() or (any(character.isdigit() for character in value) and denied_behind(text, end)):
+        return None
+    return _Said(value.strip(), start, end, final)
 
 
 def _without_words(value: str) -> str:

@@ -59,7 +59,7 @@ UNANIMOUS = re.compile(r"(?P<quantity>[AB])[Fag#]{0,4}a?(?P<role>R)(?=$|[,.;+x])
 BESIDE = re.compile(r"(?:[wntqmHYGzKVx0]|[cu]n|(?<!l)F)a?$")
 UNLINKED_BESIDE = re.compile(r"(?:(?:^|[,;])[,&+fnZ]{0,3}v|[ieY]|[wntqmHYGzKVx0]|[cu]n|F)a?$")
 DENIED_BEFORE = re.compile(r"(?:d[vfiwac]{0,3}[hwF:]?|n[fviawbcu]{0,4}h|n[fviawb]{0,4}[cuwbB]|wh|^[^N]{0,6}n:|nf?)f?$")
-DENIED_AFTER = re.compile(r"[:>(,\-]{0,2}(?:[ih]?[fv]{0,2}a?o?d|[vwf]{0,3}aK)")
+DENIED_AFTER = re.compile(r"[:>(,+\-]{0,3}(?:[ih]?[fv]{0,2}a?o?d|[vwf]{0,3}aK)")
 
 
 def bounds(words: list[tuple[str, object]], size: int) -> tuple[int, int]:

@@ -101,7 +101,8 @@ _RULES: list[tuple[re.Pattern[str], str]] = [
         (r"^z(?=[,\-:.]|$)|(?<=[,\-:])z(?=[,\-])", "V"),
         (r"(?<=v)z(?=[ab]?R)", "n"),
         # 'according to Max's statement', 'by Max's account'
-        (r"[~G]Nv(?:(?<=~Nv)j|(?<=^GNv)w)(?=,f?N)", "~"),
+        (r"[~G]Nv(?:(?<=~Nv)j|W)(?=,f?N)", "~"),
+        (r"W", "w"),
         # 'the opposite is possible too'
         (r"^[&+,f]{0,3}nvf?H(?=L?$)", "U"),
         # 'the only impossible assignment is', 'the only case that fails is'

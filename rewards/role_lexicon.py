@@ -154,6 +154,7 @@ CLASSES: dict[str, str] = {
     "~": (  # 'according to'
         "according_to per in_the_words_of in_the_opinion_of in_the_view_of if_we_believe to_quote quoting"
     ),
+    "W": "account telling version reckoning perspective viewpoint",  # of someone
     "J": (  # evidence
         "analysis reasoning information info clues clue logic deductions deduction above assertions constraints "
         "conditions condition facts puzzle evidence data premises inference inferences elimination steps process "

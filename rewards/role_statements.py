@@ -27,7 +27,7 @@ _DIALOGUE = re.compile(r"[#1()\-,.]{0,6}N:[f]{0,3}(?:(?P<other>N)[fn]{0,3}v|[ABZ
 _SPLITS = re.compile(r"[rCDVM!]")
 #: 'That is wrong', 'this cannot be', 'this assignment is inconsistent': what the sentence before says is denied
 _TAKES_BACK = re.compile(
-    r"[&+,fV]{0,4}(?:[hi][DQf]?|pv?|hv)(?:vf{0,2}a?[dK]|f?vf?nb|(?:f?n|vn)(?:vb?|b)|f?[wcy]?f?a?K|vnf?H$)(?![a-zA-Z])"
+    r"[&+,fV]{0,4}(?:[hi][DQf]?I?|(?:BF)?g|pv?|hv)(?:vf{0,2}a?[dK]|f?vf?nb|(?:f?n|vn)(?:vb?|b)|f?[wcy]?f?a?K|vnf?H$)(?![a-zA-Z])"
 )
 _SOMEONE = frozenset({"he", "she", "they", "him"})
 _IN_A_CASE = frozenset({"case", "scenario", "situation", "possibility"})
@@ -150,7 +150,6 @@ def _read_sentence(items: Items, sentence: _Sentence, latest: Said, ledger: Ledg
     denies = _TAKES_BACK.match(items.letters) and not _SOMEONE & set(map(str, items.values[:5]))
     if ledger.mode == "" and denies and not sentence.question:
         ledger.take_back(latest)
-        return
     if ledger.mode == "if" and not _THEN.match(items.letters):
         ledger.mode = ""
     for opener, clause in _clauses(items):

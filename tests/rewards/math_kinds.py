@@ -230,6 +230,12 @@ OFFERED = r"""
     \boxed{34}. No, \boxed{34} is wrong. | 34 | 0
     The answer is 34. But \boxed{34} is wrong. | 34 | 0
     <answer>\boxed{34} is wrong</answer> | 34 | 0
+    \boxed{34}, but this is wrong. | 34 | 0
+    The answer is 34. That is wrong. | 34 | 0
+    The answer is $34$, which is wrong. | 34 | 0
+    The wrong answer is 34. | 34 | 0
+    The answer is 35, which is wrong. The answer is 34. | 34 | 1
+    The answer is 34, which is right. | 34 | 1
     \boxed{35} is wrong. It is \boxed{34}. | 34 | 1
     \boxed{34}, and \boxed{35} is wrong. | 34 | 1
     The answer is not 35 but \boxed{34}. | 34 | 1

@@ -8,14 +8,14 @@ from posttrain.rewards.math_several import as_one, belong_together, name_before
 
 BOX = re.compile(r"\\(?:boxed|fbox)\s*(?=\{|\d)")  # \boxed5 is LaTeX as well
 _NO_BEFORE = re.compile(
-    r"(?:\b(?:is|are|was|be)\s+(?:\w{4,12}ly\s+)?not|n't(?:\s+be)?|\bcannot\s+be"
+    r"(?:\b(?:is|are|was|be)\s+(?:\w{4,12}ly\s+)?not|n't(?:\s+be|\s+think\s+(?:that\s+)?(?:it|this|the\s+answer)\s+is)?|\bcannot\s+be"
     r"|\b(?:wrong|incorrect|false)\s+(?:final\s+)?(?:answer|value|result|option|choice|solution)\s+(?:is|was|would\s+be))"
     r"[\s$*]*\\?[\[(]?\s*$",
     re.IGNORECASE,
 )
 _NO_BEHIND = re.compile(
     r"[\s$*_]{0,6}(?:\\[)\]][\s*_]{0,6})?(?:(?:,?\s+which|,?\s+but\s(?:this|that|it)|\.?[\s$*_]{0,6}\s(?:this|that|it))\s+)?"
-    r"(?:(?:is|was)\s+(?:\w{4,12}ly\s+)?(?:wrong|incorrect|not\s+(?:right|correct))|(?:isn't|cannot\s+be|can't\s+be)\s+(?:right|correct)"
+    r"(?:(?:is|was|would\s+be)\s+(?:\w{4,12}ly\s+)?(?:wrong|incorrect|not\s+(?:right|correct))|(?:isn't|cannot\s+be|can't\s+be)\s+(?:right|correct)"
     r"|(?:is\s+(?:\w{4,12}ly\s+)?not|isn't|cannot\s+be|can't\s+be)\s+the\s+(?:right\s+|correct\s+|final\s+)?answer)(?!\s+(?:to|that|if))\b",
     re.IGNORECASE,
 )

@@ -231,6 +231,9 @@ OFFERED = r"""
     The answer is 34. But \boxed{34} is wrong. | 34 | 0
     <answer>\boxed{34} is wrong</answer> | 34 | 0
     \boxed{34}, but this is wrong. | 34 | 0
+    \boxed{34} would be wrong. | 34 | 0
+    I don't think it is \boxed{34}. | 34 | 0
+    I don't think 35 is right. It is \boxed{34}. | 34 | 1
     The answer is 34. That is wrong. | 34 | 0
     The answer is $34$, which is wrong. | 34 | 0
     The wrong answer is 34. | 34 | 0

@@ -37,7 +37,7 @@ def score(
 
     The answer is the last `<answer>` section; without one, what follows the last heading such as 'Final answer:',
     or else the whole text after the thinking. Inside it the last statement counts, if the text says that it
-    changes its mind. A contradiction, a hedge, a question, or a quoted or reported claim is no statement.
+    changes its mind. A contradiction, a hedge, a question, or a quoted, reported or denied claim is no statement.
 
     Args:
         completion: The completion as text.

@@ -35,7 +35,9 @@ _ONLY_NUMBERS = re.compile(r"(?:[\d\s.,;:()\[\]{}/+-]|\\[{}]|\\(?:frac|pm|cup|in
 _BUILDER = re.compile(
     r"^\s*(?:\\\{\s*)?[A-Za-z]\s*(?:\\in\s*\\mathbb\s*\{?\s*R\s*\}?\s*)?(?:\\mid(?![a-z])|\||:)(?=.*[<>\\])"
 )
-_INEQUALITY = re.compile(r"[<>]|\\(?:le|ge|ne|lt|gt|in|setminus|cup|cap|lor|land)(?![a-zA-Z])")
+_INEQUALITY = re.compile(
+    r"[<>]|\\(?:le|ge|ne|lt|gt|in|setminus|cup|cap|lor|land)(?![a-zA-Z])|(?<=[)\]}R])\s*-\s*(?=\\\{)"
+)
 _DISTANCE = re.compile(r"\|\s*[A-Za-z]\s*(?:[-+]\s*[\d./]+\s*)?\|(?=\s*(?:[<>]|\\[lg]))")
 _FUNCTION = re.compile(r"[A-Za-z]\([a-z]\)")  # what an inequality may be about, as a letter
 _NO_MEANING = re.compile(r"[\s{}$]+|\\(?:left|right)(?![a-zA-Z])|\.(?!\d)")

@@ -37,7 +37,7 @@ def final_answer(completion: str, *, strict: bool = True) -> tuple[str | None, s
         return None, "nothing after the thinking" if completion.strip() else "an empty completion"
     boxed = last_boxed(section)
     if boxed is not None:
-        return (without_sentence(boxed), "boxed") if boxed else (None, "the last \\boxed{ is never closed")
+        return (without_sentence(boxed), "boxed") if boxed else (None, "the last \\boxed{ is never closed, or denied")
     tail = section[-_TAIL:]
     if "####" in tail:
         line, marked = after_hashes(tail)

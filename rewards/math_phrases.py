@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from posttrain.rewards.math_boxes import denied_behind
 from posttrain.rewards.math_frames import inline_formula, unframed
 from posttrain.rewards.math_numbers import plain_number
 from posttrain.rewards.math_only_value import only_value
@@ -16,7 +17,7 @@ from posttrain.rewards.math_units import unit_name
 
 _ADVERB = r"(?:therefore|thus|hence|then|so|simply|just|clearly|indeed|now|given\s+by|equal\s+to|as\s+follows)"
 _PHRASE = re.compile(
-    r"\b(?:(?P<final>final)\s+answers?|answers?|ans)\b\.?"
+    r"(?<!\bwrong\s)(?<!\bincorrect\s)(?<!\bfalse\s)\b(?:(?P<final>final)\s+answers?|answers?|ans)\b\.?"
     r"(?:\s(?:to|of|for)\s[^.:=\n]{1,80}?\s(?=(?:is|are|would|must|should)\s)|\s?\([^()\n]{1,40}\))?"
     rf"[ \t*:=]{{0,6}}(?:(?:{_ADVERB}\s+)?"
     r"(?:is|are|was|equals|becomes|(?:would|should|must|will)\s+(?:then\s+|thus\s+)?be|comes\s+(?:out\s+)?to)\b"
@@ -41,13 +42,21 @@ _FORMULAS_APART = re.compile(r"(\$|\\\))\s{0,3}(?:/|\||\\slash|to|vs\.?|versus|[
 _BRACKET = re.compile(r"\s{0,3}\(\s{0,3}")
 _NUMBER = re.compile(r"-?\d[\d.,/]*(?<![.,])")
 _SENTENCE_END = re.compile(
-    r"(?<!\bMr)(?<!\bMrs)(?<!\bMs)(?<!\bDr)(?<!\bSt)[.;!?](?=\s|$|\*|<)|,?\s(?:because|since|which|so|as|where)\s|<"
+    r"(?<!\bMr)(?<!\bMrs)(?<!\bMs)(?<!\bDr)(?<!\bSt)[.;!?](?=\s|$|\*|<)|,?\s\(?(?:because|since|which|so|as|where)\s|<"
+    r"|(?<=[\d})$]),?\s\(?(?:and\s)?not\s(?=[-$\\\d(])"  # 12, not 13
 )
 _HEDGE = re.compile(
     r"[\s.,;(]*(?:or|maybe|perhaps|possibly|alternatively|otherwise|(?:it|this)\s+(?:could|might|may))\b"
     r"(?!\W{0,3}(?:equivalent|in\s+other|simply|about|approximately|written|as\s+a|more|less|rather))",
     re.IGNORECASE,
 )
+_IN_WORDS = re.compile(r"[*_]{0,2}(?P<number>[1-9]?\d)[*_]{0,2}\s\((?P<words>[A-Za-z]{3,9}(?:[- ][A-Za-z]{3,5})?)\)")
+_ONES_WORDS = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen"
+    " eighteen nineteen"
+)
+_TENS_WORDS = "- - twenty thirty forty fifty sixty seventy eighty ninety"
+_ONES, _TENS = _ONES_WORDS.split(), _TENS_WORDS.split()
 _HASHES = re.compile(r"#{4,}([^\n#]*)")
 _HASHES_TRIED = 12
 _END_TOKEN = re.compile(r"<\||</")  # of the text or of a part of it
@@ -93,7 +102,7 @@ def after_hashes(text: str) -> tuple[str | None, bool]:
     found: list[str] = []
     start, last = 0, True
     for line in reversed(lines):
-        if found and text[line.end() : start].strip():
+        if found and (text[line.end() : start].strip() or text.count("\n", line.end(), start) > 1):
             break
         answer = _hashed(text, line)
         if answer == "":
@@ -157,9 +166,25 @@ def _value_after(text: str, mark: re.Match[str]) -> _Said | None:
         value = text[position:end].strip().strip("*_ ")
         if not starts_with_value(value):
             value = only_value(value) or spoken_value(value) or value
+        value = _without_words(value)
         hedged = _with_hedge(text, end, line_end)
         value, end = (f"{value}, {text[end:hedged].strip(' .;')}", hedged) if hedged > end else (value, end)
-    return _Said(value.strip(), start, end, final) if value.strip() else None
+    if not value.strip() or (any(character.isdigit() for character in value) and denied_behind(text, end)):
+        return None
+    return _Said(value.strip(), start, end, final)
+
+
+def _without_words(value: str) -> str:
+    """`12` of '12 (twelve)'; words that are another number stay, and so do numbers from a hundred."""
+    match = _IN_WORDS.fullmatch(value)
+    if match is None:
+        return value
+    tens, ones = divmod(int(match["number"]), 10)
+    if tens < 2:
+        spelled = _ONES[10 * tens + ones]
+    else:
+        spelled = " ".join(filter(None, (_TENS[tens], _ONES[ones] if ones else "")))
+    return match["number"] if match["words"].casefold().replace("-", " ") == spelled else value
 
 
 def _with_joined(text: str, end: int) -> int:

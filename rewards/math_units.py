@@ -81,6 +81,8 @@ def split_unit(text: str) -> Unit | None:
     letters = _are_letters(words)
     if letters and not apart and words[:1].isupper():
         return None  # 60 N is a force, 5C a product
+    if words.strip() == "K" and not value[-1:].isdigit():
+        return None  # 2\pi K is a product
     if _VALUE_END.search(value):
         # 2x and 3abc are products of variables, 3 cm and 3 red apples are not
         known = name is not None or (apart and _names_unit(words))
@@ -114,7 +116,7 @@ def _start_of_unit(tokens: list[str]) -> int:
 
 def _is_unit_word(word: str) -> bool:
     folded = word.casefold()
-    if folded in NOT_UNITS and folded not in ("squared", "cubed"):
+    if word != "K" and folded in NOT_UNITS and folded not in ("squared", "cubed"):
         return False
     known = any(folded in words for words in (_FILLING, _POWERS, GENERIC, COMPOUND)) or _named(word) is not None
     return known or bool(_LONG_WORD.search(word)) or not word.isascii()
@@ -158,7 +160,11 @@ def _may_be_unit(words: str) -> bool:
         return False
     names = re.findall(r"[^\W\d_]+", words)
     for before, word in zip(["", *names], names, strict=False):
-        if word.casefold() in NOT_UNITS and not (word.casefold() in ("squared", "cubed") and _named(before)):
+        if (
+            word != "K"
+            and word.casefold() in NOT_UNITS
+            and not (word.casefold() in ("squared", "cubed") and _named(before))
+        ):
             return False
     return True
 
@@ -182,7 +188,7 @@ def unit_name(words: str) -> str | None:
                 powers[last] *= _POWERS[part.casefold()]
             else:
                 pending = _POWERS[part.casefold()]
-        elif part.isalpha() and part.casefold() not in _FILLING:
+        elif part.isalpha() and (part == "A" or part.casefold() not in _FILLING):
             names = COMPOUND.get(part.casefold()) or ((_named(part), 1),)
             for name, power in names:
                 if name is None or name in powers:

@@ -22,6 +22,7 @@ from posttrain.rewards.role_forms import (
     NOBODY_THERE,
     ONLY_THERE,
     ONWARD,
+    OTHERS_NOT,
     PAIR,
     STATEMENT,
     UNANIMOUS,
@@ -273,12 +274,24 @@ def _echo_behind(reader: _Reader, match: re.Match[str], before: str) -> int:
     return match.end()
 
 
+def _others_not(reader: _Reader, match: re.Match[str], before: str) -> int:
+    """'Ann is a knight; the other two are not.'"""
+    context = reader.context
+    if context.role is None or not context.named:
+        return 0
+    reader.give(context.but(context.named), not context.role)
+    return match.end()
+
+
 def _of_everyone(wanted: bool) -> Callable[[_Reader, re.Match[str], str], int]:
     """'There are no knights' (not wanted), 'there are only knaves'."""
 
     def read(reader: _Reader, match: re.Match[str], before: str) -> int:
         role = reader.items.values[match.start("role")]
-        reader.give(reader.context.everyone(), role == wanted)
+        besides = match.groupdict().get("besides")
+        spared = reader.people(match, "besides") if besides else ()
+        reader.give(reader.context.but(spared), role == wanted)
+        reader.give(spared, role != wanted)
         return match.end()
 
     return read
@@ -330,7 +343,8 @@ for _letters, _pattern, _read in (
     ("N", ECHO_BEHIND, _echo_behind),
     ("naom1#tbfkR", HEADING, _heading),
     ("AB", UNANIMOUS, _unanimous),
-    ("Xz", NOBODY_THERE, _of_everyone(False)),
+    ("OakA,&+", OTHERS_NOT, _others_not),
+    ("xXz", NOBODY_THERE, _of_everyone(False)),
     ("X", ONLY_THERE, _of_everyone(True)),
     (",&+fvn", ONWARD, _onward),
 ):

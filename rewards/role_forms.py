@@ -13,7 +13,9 @@ _OWN = r"N(?!,?[fn,]{0,3}v|[:>\-|(]+[an]{0,2}R|a?R)"
 _LISTED = rf"{_OWN}(?:(?:,?&?|/){_OWN})*"
 _QUANTITY = r"(?:n?[AB]o?1?|Z|zg|z[01#]|m{0,2}[01#]|q|nq)"
 _EXCEPT = r"(?:,?[x+]f{0,2}B?(?P<but>N(?:(?:,?&?|/)N)*),?)"
-_EXCEPT_AFTER = r"(?:,?(?:[x+]f{0,2}B?|[wcG](?=N[ve]a?o?x))(?P<after>N(?:(?:,?&?|/)N)*)(?:[ve]a?o?x|(?![fn]{0,2}v|:)))"
+_EXCEPT_AFTER = (
+    r"(?:,?(?:[x+]f{0,2}B?|[wcG](?=N[ve]a?o?x))(?P<after>N(?:(?:,?&?|/)N)*)(?:[ve]a?o?x|(?![fn]{0,2}v|:|[&/]N|,&N)))"
+)
 _GROUP = (
     rf"(?P<quantity>{_QUANTITY})[AB]?F?[ag#1k]{{0,5}}"
     rf"(?:[,(]?(?P<members>{_NAMES})(?![fn]{{0,2}}v[^R]{{0,4}}R[,&]{{1,2}}N)[,)]?)?{_EXCEPT}?"
@@ -43,10 +45,11 @@ HEADING = re.compile(
     rf"(?:[Fagf#1()i]{{0,6}})(?:l{{0,1}})(?P<link>v[foBA]{{0,2}}:?|[:>\-|(][:>\-|(vafoX#1)]{{0,5}}|,f?)"
     rf"(?:(?P<names>{_LISTED})|{_OTHERS}|{_GROUP})"
 )
-ECHO = re.compile(rf"(?:[,&+]{{0,2}}f?(?:[eZ]f?v|E)|[eZ]f?v)(?P<names>{_NAMES})(?!v)")
+ECHO = re.compile(rf"(?:[,&+]{{0,2}}f?(?:[eZ]f?v|E)|[eZ]f?v|,?&e(?=N(?:$|[,;])))(?P<names>{_NAMES})(?!v)")
 ECHO_AS = re.compile(rf",?e(?P<names>{_NAMES})v(?=$|[,.;&])")
+OTHERS_NOT = re.compile(rf"[,&+]{{0,2}}{_OTHERS}vnf?$")
 ECHO_BEHIND = re.compile(rf"(?P<names>{_NAMES})(?P<link>,?f{{0,3}}(?:v(?P<negated>n)?f?(?:L|1|f)?)|,?f?L){_END}")
-NOBODY_THERE = re.compile(r"(?:Xf?z|^f?z(?=R(?![:l])))(?P<role>R)")
+NOBODY_THERE = re.compile(rf"(?:x(?P<besides>{_NAMES}),)?" r"(?:Xf?z|^f?z(?=R(?![:l])))(?P<role>R)")
 ONLY_THERE = re.compile(r"Xo(?P<role>R)(?![,&/]{1,2}a?R)")
 ONWARD = re.compile(rf"(?:^|[,&+])[f]{{0,2}}(?P<link>[fn]{{0,2}}v[fcevnaoBAkTu]{{0,6}}){_ROLE}")
 PAIR = re.compile(r"\(N,a?(?P<role>R)\)")
@@ -56,7 +59,7 @@ UNANIMOUS = re.compile(r"(?P<quantity>[AB])[Fag#]{0,4}a?(?P<role>R)(?=$|[,.;+x])
 BESIDE = re.compile(r"(?:[wntqmHYGzKVx0]|[cu]n|(?<!l)F)a?$")
 UNLINKED_BESIDE = re.compile(r"(?:(?:^|[,;])[,&+fnZ]{0,3}v|[ieY]|[wntqmHYGzKVx0]|[cu]n|F)a?$")
 DENIED_BEFORE = re.compile(r"(?:d[vfiwac]{0,3}[hwF:]?|n[fviawbcu]{0,4}h|n[fviawb]{0,4}[cuwbB]|wh|^[^N]{0,6}n:|nf?)f?$")
-DENIED_AFTER = re.compile(r"[:>(,\-]{0,2}(?:[ih]?[fv]{0,2}a?d|[vwf]{0,3}aK)")
+DENIED_AFTER = re.compile(r"[:>(,+\-]{0,3}(?:[ih]?[fv]{0,2}a?o?d|[vwf]{0,3}aK)")
 
 
 def bounds(words: list[tuple[str, object]], size: int) -> tuple[int, int]:

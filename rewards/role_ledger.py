@@ -27,6 +27,7 @@ class Ledger:
         self.mode = ""
         self.assumed: Said = []
         self.judged = False  # the assumption was found to hold
+        self.latest: Said = []  # of the sentence before, if it said nothing else
         self.fresh = False  # nothing has followed the assumption in its paragraph
 
     def open(self, opener: str) -> None:
@@ -95,9 +96,17 @@ class Ledger:
 
     def add(self, said: Said) -> None:
         """Record statements."""
+        self.latest += said
         for person, role in said:
             before = self.segment.get(person, role)
             self.segment[person] = role if before in (role, HEDGED) else CONTRADICTED
+
+    def take_back(self, said: Said) -> None:
+        """Statements were denied: 'That is wrong.'"""
+        for person, role in said:
+            for place in (self.segment, self.said):
+                if place.get(person) == role:
+                    del place[person]
 
     def hedge(self, people: Iterable[int]) -> None:
         """Leave people open."""

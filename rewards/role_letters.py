@@ -100,6 +100,13 @@ _RULES: list[tuple[re.Pattern[str], str]] = [
         # 'no, ...' and 'is no knight'
         (r"^z(?=[,\-:.]|$)|(?<=[,\-:])z(?=[,\-])", "V"),
         (r"(?<=v)z(?=[ab]?R)", "n"),
+        # 'according to Max's statement', 'by Max's account'
+        (r"[~G]Nv(?:(?<=~Nv)j|W)(?=,f?N)", "~"),
+        (r"W", "w"),
+        # 'the opposite is possible too'
+        (r"^[&+,f]{0,3}nvf?H(?=L?$)", "U"),
+        # 'the only impossible assignment is', 'the only case that fails is'
+        (r"d[wbHt]{0,2}[QP*](?=v|:|$)|[QP*]f?h?f?K(?=v?:|vh?N)", "d"),
         # 'Based on the statements', 'according to our analysis', 'given their claims'; but not 'the claim that ...'
         (
             r"[G^~](?:h(?=[^,:]{0,6}[Jj]))?[^,;:SIRYh~]{0,14}?[Jj](?!h)(?:F[ag#1NB&]{1,6})?"

@@ -135,6 +135,10 @@ CLASSES: dict[str, str] = {
     "pv": "it's it_is",
     "hv": "that's",
     "vh": "is_if",
+    "Ax": (
+        "everyone_else_but everybody_else_but everyone_else_except everybody_else_except everyone_else_except_for "
+        "everybody_else_except_for everyone_else_besides everyone_else_apart_from"
+    ),
     "Xz": (
         "there_isn't_a_single there_is_not_a_single there_isn't_a there_isn't_any there_is_not_a there_aren't_any "
         "there_are_not_any there_isn't_one"
@@ -150,6 +154,7 @@ CLASSES: dict[str, str] = {
     "~": (  # 'according to'
         "according_to per in_the_words_of in_the_opinion_of in_the_view_of if_we_believe to_quote quoting"
     ),
+    "W": "account telling version reckoning perspective viewpoint",  # of someone
     "J": (  # evidence
         "analysis reasoning information info clues clue logic deductions deduction above assertions constraints "
         "conditions condition facts puzzle evidence data premises inference inferences elimination steps process "
@@ -227,7 +232,8 @@ CLASSES: dict[str, str] = {
     "[": "where in_which under_which",  # 'in which'
     "r": "because since as_either \u56e0\u4e3a",  # reasons
     "d": (  # denials
-        "mistake_to no_evidence no_proof no_reason no_indication by_no_means under_no_circumstances false untrue "
+        "mistake_to mistake_is_to mistake_is_that mistake_would_be_to error_is_to error_to "
+        "no_evidence no_proof no_reason no_indication by_no_means under_no_circumstances false untrue "
         "wrong incorrect impossible lie_that a_lie nonsense no_way not_true not_the_case not_correct not_so "
         "isn't_true isn't_the_case doubt deny denying refuted disproved ruled_out myth fallacy refute reject "
         "rejected incorrectly wrongly falsely mistakenly ruling_out rule_out rules_out erroneous contrary_to fake "

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from posttrain.rewards.role_clauses import claims_in
+from posttrain.rewards.role_clauses import Said, claims_in
 from posttrain.rewards.role_ledger import CONTRADICTED, HEDGED, Ledger
 from posttrain.rewards.role_letters import Items, framed, itemize
 from posttrain.rewards.role_tables import Table, is_rule, split
@@ -25,6 +25,12 @@ _ROLES_ONLY = re.compile(r"[^A-Za-z!]{0,6}(?:[aobfkm1#]{0,3}R[^A-Za-z]{0,6}(?:gF
 _ROLE_LINE = re.compile(r"[^A-Za-z]{0,4}(?:l[:>\-v]{1,2}|v)?[anob]{0,3}R(?![^RN]{0,4}R)(?![:>v\-(|]{0,3}[NABOk])")
 _DIALOGUE = re.compile(r"[#1()\-,.]{0,6}N:[f]{0,3}(?:(?P<other>N)[fn]{0,3}v|[ABZqmi#z]|1[^(R])")
 _SPLITS = re.compile(r"[rCDVM!]")
+#: 'That is wrong', 'this cannot be', 'this assignment is inconsistent': what the sentence before says is denied
+_TAKES_BACK = re.compile(
+    r"[&+,fV]{0,4}(?:[hi][DQf]?I?|(?:BF)?g|pv?|hv)(?:vf{0,2}a?[dK]|f?vf?nb|(?:f?n|vn)(?:vb?|b)|f?[wcy]?f?a?K|vnf?H$)(?![a-zA-Z])"
+)
+_SOMEONE = frozenset({"he", "she", "they", "him"})
+_IN_A_CASE = frozenset({"case", "scenario", "situation", "possibility"})
 _SUFFIX = re.compile(r"Y[fa]{0,2}N?$")
 _THEN = re.compile(r"[,\-]?f")
 
@@ -87,6 +93,7 @@ class _Page:
 
     def read(self, sentence: _Sentence) -> None:
         items, ledger = sentence.items, self.ledger
+        latest, ledger.latest = ledger.latest, []
         if not re.search("[A-Za-z!<~^]", items.letters):
             return
         if sentence.paragraph:
@@ -110,7 +117,7 @@ class _Page:
             items = Items("N:" + items.letters, [person, ":", *items.values])
         if heading is not None and items.letters.startswith("Z"):
             return
-        _read_sentence(items, sentence, ledger)
+        _read_sentence(items, sentence, latest, ledger)
 
     def _only_roles(self, sentence: _Sentence) -> bool:
         """A line of roles heads a list; the same behind a statement takes it back ('a knight; a knave')."""
@@ -133,17 +140,22 @@ def _named(items: Items) -> list[int]:
     return [value for letter, value in zip(items.letters, items.values, strict=True) if letter == "N"]
 
 
-def _read_sentence(items: Items, sentence: _Sentence, ledger: Ledger) -> None:
+def _read_sentence(items: Items, sentence: _Sentence, latest: Said, ledger: Ledger) -> None:
     dialogue = _DIALOGUE.match(items.letters)
     if dialogue:
         speaker = items.values[items.letters.index("N")]
         if not dialogue.group("other") or items.values[dialogue.start("other")] != speaker:
             ledger.context.last = (speaker,)
             return
+    denies = _TAKES_BACK.match(items.letters) and not _SOMEONE & set(map(str, items.values[:5]))
+    if ledger.mode == "" and denies and not sentence.question:
+        ledger.take_back(latest)
     if ledger.mode == "if" and not _THEN.match(items.letters):
         ledger.mode = ""
     for opener, clause in _clauses(items):
         _read_clause(clause, opener, sentence.question, ledger)
+    if "Y" in items.letters or "~" in items.letters:
+        ledger.latest = []  # 'that is wrong' may be said of what is reported
 
 
 def _clauses(items: Items) -> Iterator[tuple[str, Items]]:
@@ -216,6 +228,8 @@ def _read_clause(items: Items, opener: str, question: bool, ledger: Ledger) -> N
         if bare and not roles:
             ledger.announce("hedging")
         return
+    if roles and re.search(r"R,fK(?![zn])", letters) and _IN_A_CASE & set(map(str, items.values[:4])):
+        return  # 'in this case, ..., which contradicts ...'
     if "K" in letters or "b" in letters:
         ledger.verdict(negative, bool(people))
         if negative and not people:

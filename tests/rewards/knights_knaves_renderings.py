@@ -7,6 +7,28 @@ not be paid in full under any solution.
 """
 
 SAYS_ALL = {
+    "what is denied is something else": [
+        "{A} is a {a} and {B} is a {b}. The opposite is impossible.",
+        "{A} is a {a} and {B} is a {b}. The other case is impossible.",
+        "{A} is a {a} and {B} is a {b}. That cannot be otherwise.",
+        "{A} is a {a} and {B} is a {b}. This is not wrong.",
+        "{A} is a {a} and {B} is a {b}. This is not inconsistent.",
+        "{A} is a {a} and {B} is a {b}. {B} says that {A} lies. That is false.",
+        "{A} is a {a} and {B} is a {b}. He is wrong.",
+        "{A} is a {a}. {B} claims that {A} lies; that is false, so {B} is a {b}.",
+        "Both are knights. That is false, so {A} is a {a} and {B} is a {b}.",
+        '{A} is a {a} and {B} is a {b}.\n\nCheck:\n- {B}: "{A} is a knave". This is false.',
+        "{A} is a {a} and {B} is a {b}. If {A} were not a {a}, {B}'s claim would be true. This cannot be.",
+        "Both are knights. This is wrong. {A} is a {a} and {B} is a {b}.",
+        "Both of them are knaves. That is false.\n\nSo {A} is a {a} and {B} is a {b}.",
+        "The only possible assignment is: {A} is a {a} and {B} is a {b}.",
+        "The only assignment that does not fail is: {A} is a {a} and {B} is a {b}.",
+        "The only assignment without contradictions is: {A} is a {a} and {B} is a {b}.",
+        "The other assignment fails. {A} is a {a} and {B} is a {b}.",
+        "According to the statements, {A} is a {a} and {B} is a {b}.",
+        "Based on {B}'s claim, we can conclude that {A} is a {a} and {B} is a {b}.",
+        "It was a mistake to say that {A} lies. {A} is a {a} and {B} is a {b}.",
+    ],
     "based on": [
         "Based on the statements, {A} is a {a} and {B} is a {b}.",
         "Based on the given statements, we conclude that {A} is a {a} and {B} is a {b}.",
@@ -379,6 +401,18 @@ SAYS_ALL = {
 }
 
 FIXED = {
+    "others by a word": [
+        ("{A} is a knight; the other two are not; so {B} and {C} are knaves.", "TLL"),
+        ("{A} is a knight; the other two are not.", "TLL"),
+        ("{A} is a knave; the others are not.", "LTT"),
+        ("{A} is a knight, but {B} and {C} aren't.", "TLL"),
+        ("{A} is a knave, but {B} and {C} are not.", "LTT"),
+        ("{B} is a knave and likewise {C}. {A} is a knight.", "TLL"),
+        ("Besides {A}, there is no knight.", "TLL"),
+        ("Apart from {A}, there are no knaves.", "LTT"),
+        ("Everyone else but {A} is a knight; {A} is a knave.", "LTT"),
+        ("Everyone is a knight but {B} and {C}.", "TLL"),
+    ],
     "quantities": [
         ("Neither {A} nor {B} is a knight.", "LL"),
         ("Neither {A} nor {B} is a knave.", "TT"),
@@ -692,6 +726,30 @@ FIXED = {
 }
 
 SAYS_TOO_LITTLE = {
+    "denied": [
+        "{A} is a knight and {B} is a knave. That is false.",
+        "{A} is a knight and {B} is a knave. This is wrong.",
+        "{A} is a knight and {B} is a knave. No, that is wrong.",
+        "{A} is a knight and {B} is a knave.\n\nBut it is wrong.",
+        "{A} is a knight and {B} is a knave. This cannot be.",
+        "{A} is a knight and {B} is a knave. This would be wrong.",
+        "{A} is a knight and {B} is a knave. Both of these are wrong.",
+        "{A} is a knight and {B} is a knave, but that is false.",
+        "{A} is a knight and {B} is a knave. That cannot be right.",
+        "{A} is a knight and {B} is a knave. That isn't possible.",
+        "{A} is a knight and {B} is a knave. This doesn't work.",
+        "{A} is a knight and {B} is a knave. This leads to a contradiction.",
+        "{A} is a knight and {B} is a knave. This assignment is inconsistent, so it is ruled out.",
+        "{A} is a knight and {B} is a knave. But the opposite is possible too.",
+        "{A} is a knight and {B} is a knave, which is the only impossible case.",
+        "In this case, {A} is a knight and {B} is a knave, which contradicts {B}'s statement.",
+        "The only impossible assignment is: {A} is a knight and {B} is a knave.",
+        "The only assignment that fails is: {A} is a knight and {B} is a knave.",
+        "The incorrect answer is: {A} is a knight and {B} is a knave.",
+        "By {B}'s account, {A} is a knight and {B} is a knave.",
+        "According to {B}'s statement, {A} is a knight and {B} is a knave.",
+        "A common mistake is to conclude that {A} is a knight and {B} is a knave.",
+    ],
     "quantities": [
         "Not both of {A} and {B} are knights.",
         "Not all of {A} and {B} are knights.",

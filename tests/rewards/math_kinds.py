@@ -48,6 +48,23 @@ MORE_SAME = {
         g(t)=[[t^2 & t<2 \\ 4 & t\ge 2]] <- [[t^2 & t \le 2 \\ 4 & t > 2]]
         f(x)=\left\{\begin{array}{ll} 1 & x>0 \\ 0 & x\le 0\end{array}\right. <- [[1 \text{ if } x>0 \\ 0 & x\le 0]]
         """,
+    "letters of units": r"""
+        60 <- 60 K
+        60 <- 60\text{ K}
+        60\text{ K} <- 60
+        60 \text{ K} <- 60 kelvin
+        60 K <- 60\,\mathrm{K}
+        5\text{ A} <- 5 A
+        5\text{ A} <- 5\text{ amperes}
+        5\text{ A} <- 5
+        5\text{ A} <- 5000\text{ mA}
+        2\pi K <- 2K\pi
+        \frac{3}{4} K <- \frac{3K}{4}
+        """,
+    "differences of sets": r"""
+        (-\infty,2)\cup(2,\infty) <- \mathbb{R}-\{2\}
+        [1,2)\cup(2,3] <- [1,3]-\{2\}
+        """,
     "currencies": r"""
         60 <- \text{Rs. }60
         \text{Rs. }1,250 <- 1250 rupees
@@ -92,6 +109,23 @@ MORE_SAME = {
         """,
 }
 MORE_OTHER = {
+    "letters of units": r"""
+        5\text{ A} <- 5\text{ V}
+        5\text{ A} <- 5\text{ W}
+        5\text{ V} <- 5\text{ A}
+        5\text{ A} <- 5 V
+        60\text{ K} <- 60\text{ J}
+        60\text{ K} <- 60^\circ\text{C}
+        60\text{ K} <- 61 K
+        2 <- 2A
+        2K <- 2
+        60000 <- 60 K
+        """,
+    "differences of sets": r"""
+        (-\infty,2)\cup(2,\infty) <- \mathbb{R}-\{3\}
+        [1,2)\cup(2,3] <- [1,3]-\{3\}
+        3 <- 5-2
+        """,
     "functions by cases": r"""
         |x| <- [[-x & x\ge 0 \\ x & x<0]]
         |x-3| <- [[3-x & x \leq 2 \\ x-3 & \text{otherwise}]]
@@ -185,6 +219,43 @@ SENTENCES = {
 
 #: completion | gold | score
 OFFERED = r"""
+    \boxed{34} is wrong | 34 | 0
+    \(\boxed{34}\) is not correct. | 34 | 0
+    $\boxed{34}$ is not the answer. | 34 | 0
+    \boxed{34}. This is incorrect. | 34 | 0
+    The answer is not \boxed{34} | 34 | 0
+    The answer is clearly not $\boxed{34}$. | 34 | 0
+    The wrong answer is \boxed{34}. | 34 | 0
+    It cannot be \boxed{34} | 34 | 0
+    \boxed{34}. No, \boxed{34} is wrong. | 34 | 0
+    The answer is 34. But \boxed{34} is wrong. | 34 | 0
+    <answer>\boxed{34} is wrong</answer> | 34 | 0
+    \boxed{34}, but this is wrong. | 34 | 0
+    \boxed{34} would be wrong. | 34 | 0
+    I don't think it is \boxed{34}. | 34 | 0
+    I don't think 35 is right. It is \boxed{34}. | 34 | 1
+    The answer is 34. That is wrong. | 34 | 0
+    The answer is $34$, which is wrong. | 34 | 0
+    The wrong answer is 34. | 34 | 0
+    The answer is 35, which is wrong. The answer is 34. | 34 | 1
+    The answer is 34, which is right. | 34 | 1
+    \boxed{35} is wrong. It is \boxed{34}. | 34 | 1
+    \boxed{34}, and \boxed{35} is wrong. | 34 | 1
+    The answer is not 35 but \boxed{34}. | 34 | 1
+    The answer is not 35. It is \boxed{34}. | 34 | 1
+    \boxed{34} is not 35, which is wrong. | 34 | 1
+    Step \boxed{3} is wrong. | 3 | 1
+    Option \boxed{B} is incorrect. | B | 1
+    Answer: 34 (since 30+4=34) | 34 | 1
+    Answer: 35 (since 30+4=34) | 34 | 0
+    The answer is 34 (thirty-four). | 34 | 1
+    The answer is 14 (Fourteen). | 14 | 1
+    The answer is 34 (forty-three). | 34 | 0
+    The answer is 34 (base 5). | 34 | 0
+    The answer is 34, not 35. | 34 | 1
+    The answer is **34** (not 35). | 34 | 1
+    The answer is 35, not 34. | 34 | 0
+    The answer is 34, 35. | 34 | 0
     Answer: $5$ / $9$ | 5 | 0
     Answer: $5$ / $9$ | 5/9 | 0
     Answer: $5$ / $9$ | 5, 9 | 1

@@ -2,5 +2,6 @@
 
 How a model is trained or sampled from does not belong here.
 
-Other rooms import: `attention_names`, `gguf_files`, `inference`, `load`, `merging`, `policy_weights`, `snapshot`.
+Other rooms import: `attention_names`, `gguf_files`, `inference`, `load`, `merging`, `policy_weights`,
+`reference_adapter`, `snapshot`.
 """

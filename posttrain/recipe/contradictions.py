@@ -24,6 +24,7 @@ def check(recipe: Recipe, num_processes: int = 1) -> None:
 def contradictions(recipe: Recipe, num_processes: int = 1) -> list[ConfigError]:
     """All that `check` would refuse."""
     checks = (
+        _adapter,
         _generation_batch,
         _generation_window,
         _stages,
@@ -67,6 +68,22 @@ def _problem(
     recipe: Recipe, key: str, seen: str, *, expected: str | None = None, fix: str | None = None
 ) -> ConfigError:
     return ConfigError(seen, expected=expected, where=recipe.where(key), fix=fix)
+
+
+def _adapter(recipe: Recipe, num_processes: int) -> list[ConfigError]:
+    args, beta = recipe.lora.args if recipe.lora else {}, recipe.hybrid.grpo.beta if recipe.hybrid.steps else 0.0
+    problems = []
+    if beta and args.get("bias", "none") != "none":
+        seen = f"{args['bias']!r}, and hybrid.grpo.beta {beta:g}: its reference would be a second adapter with a bias"
+        fix = "set hybrid.grpo.beta to 0 (hybrid.controller.kl_target holds on to the start, too), or leave bias out"
+        problems.append(_problem(recipe, "lora.args.bias", seen, expected="PEFT allows one at a time", fix=fix))
+    stages = [stage for stage in ("warmup", "hybrid") if getattr(recipe, stage).steps]
+    checkpointed = [each for each in stages if getattr(recipe, each).args.get("gradient_checkpointing") is not False]
+    if args.get("alora_invocation_tokens") and checkpointed:
+        seen = "an adapter that is on from these tokens on (aLoRA), which PEFT cannot train with gradient checkpointing"
+        fix = " and ".join(f"set {each}.args.gradient_checkpointing to false" for each in checkpointed)
+        problems.append(_problem(recipe, "lora.args.alora_invocation_tokens", seen, fix=fix))
+    return problems
 
 
 def _generation_batch(recipe: Recipe, num_processes: int) -> list[ConfigError]:

@@ -28,6 +28,7 @@ from torch.utils.data import DataLoader
 from transformers import TrainerCallback
 
 from posttrain.controllers import Controller, Mix, Signals, State, check_mix
+from posttrain.models.reference_adapter import check_adapter, reference_is_a_copy
 from posttrain.models.snapshot import copy_policy
 from posttrain.packing.scores import install, supports
 from posttrain.processes.drift import facts_of
@@ -99,12 +100,14 @@ class HybridTrainer(HybridCheckpoints):
         self.controller = controller_of(controller)
         check_arguments(args, train_dataset, demonstrations, self.controller)
         check_engine_arguments(args, kwargs)
+        check_adapter(model, beta=args.beta)
         check_tokenizer(model, kwargs.get("processing_class") or more[1:2])
         assert train_dataset is not None  # as check_arguments has made sure
         reward_funcs, scorer = rewards_of(reward_funcs, train_dataset.column_names, kwargs)
         uses_vllm, args.use_vllm = args.use_vllm, False  # GRPOTrainer would start an engine of its own
         try:
-            super().__init__(model, reward_funcs, args, train_dataset, *more, **kwargs)
+            with reference_is_a_copy(model):
+                super().__init__(model, reward_funcs, args, train_dataset, *more, **kwargs)
         finally:
             args.use_vllm = uses_vllm
         self.use_vllm = uses_vllm

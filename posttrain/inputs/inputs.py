@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,6 +13,7 @@ from posttrain.errors import ConfigError, DataError, PosttrainError
 from posttrain.inputs.applying import check_tasks_covered
 from posttrain.inputs.leaks import check_disjoint
 from posttrain.models.gguf_files import file_sha256, gguf_file
+from posttrain.recipe.adapter_kinds import check_trains_on
 from posttrain.recipe.model_sections import GGUF_SUFFIX
 from posttrain.recipe.recipe import Recipe
 from posttrain.recipe.sections import RewardConfig
@@ -209,6 +211,9 @@ def check_model(recipe: Recipe, data: TaskData | None = None) -> dict[str, str]:
         tokenizer = load_tokenizer(file or name, **hub_options(recipe))
         if file is None:
             check_model_files(name, **hub_options(recipe))
+    if (Path(name) / "adapter_config.json").is_file():
+        config = json.loads((Path(name) / "adapter_config.json").read_text())
+        check_trains_on(config, beta=recipe.hybrid.grpo.beta if recipe.hybrid.steps else 0.0, where=where)
     if data is not None:
         _check_rendering(recipe, data, tokenizer)
     return {"model": file_sha256(file)} if file else {}

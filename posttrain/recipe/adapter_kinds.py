@@ -69,7 +69,23 @@ def check_kind(args: Mapping[str, Any], target_modules: str | Sequence[str]) -> 
         if args.get(name) is not None:
             seen = f"{args[name]!r}: {what}, so that the base which the adapter's folder names is another model"
             raise ConfigError(seen, expected="none", where=name, fix=f"leave it out, for {instead}")
-    targets = [] if isinstance(target_modules, str) else list(target_modules)
+    _check_head(args, [] if isinstance(target_modules, str) else target_modules)
+
+
+def _check_init(init: Any) -> None:
+    if init in INITS:
+        return
+    seen = (
+        f"{init!r} takes part of the base model's weights into the adapter, so that the base which the adapter's "
+        "folder names is another model"
+        if rewrites_base(init)
+        else f"{init!r} is computed from data, which no stage does: the adapter would be a plain one"
+    )
+    expected, fix = "true, false, gaussian, orthogonal or mica", "set orthogonal, or leave it out"
+    raise ConfigError(seen, expected=expected, where="init_lora_weights", fix=fix)
+
+
+def _check_head(args: Mapping[str, Any], targets: Sequence[str]) -> None:
     if head := [name for name in [*targets, *(args.get("target_parameters") or ())] if _names(name, HEADS)]:
         raise ConfigError(
             f"an adapter on {head[0]}: log-probabilities are taken from the LM head's own weight, past the adapter",
@@ -84,19 +100,6 @@ def check_kind(args: Mapping[str, Any], target_modules: str | Sequence[str]) -> 
             where="ensure_weight_tying",
             fix=f"leave {tied[0]} out of target_modules and set modules_to_save: [{tied[0]}]",
         )
-
-
-def _check_init(init: Any) -> None:
-    if init in INITS:
-        return
-    seen = (
-        f"{init!r} takes part of the base model's weights into the adapter, so that the base which the adapter's "
-        "folder names is another model"
-        if rewrites_base(init)
-        else f"{init!r} is computed from data, which no stage does: the adapter would be a plain one"
-    )
-    expected, fix = "true, false, gaussian, orthogonal or mica", "set orthogonal, or leave it out"
-    raise ConfigError(seen, expected=expected, where="init_lora_weights", fix=fix)
 
 
 def check_saved(config: Mapping[str, Any], where: str) -> None:
@@ -121,6 +124,37 @@ def check_saved(config: Mapping[str, Any], where: str) -> None:
             fix="where it was trained, save it as plain LoRA (PEFT's save_pretrained with "
             "path_initial_model_for_weight_conversion), or merge it and start from the merged model",
         )
+
+
+def check_trains_on(config: Mapping[str, Any], *, beta: float, where: str) -> None:
+    """Refuse an adapter's folder that `check_saved` lets through, but that training cannot go on from.
+
+    Args:
+        config: Its adapter_config.json.
+        beta: The weight of the hybrid stage's penalty, 0 without that stage.
+        where: The key that names the folder.
+
+    Raises:
+        ConfigError: With what to begin from instead.
+    """
+    targets = config.get("target_modules") or []
+    try:
+        _check_head(config, [] if isinstance(targets, str) else targets)
+    except ConfigError as error:
+        raise ConfigError(f"its {error.where}: {error.seen}", expected=error.expected, where=where) from error
+    if config.get("trainable_token_indices"):
+        name = "trainable_token_indices"
+        raise ConfigError(f"its {name}: {REFUSED[name][0]}", expected="an adapter without", where=where)
+    if beta and config.get("bias", "none") != "none":
+        seen, expected = one_bias(config["bias"], beta)
+        raise ConfigError(f"its bias: {seen}", expected=expected, where=where, fix="set hybrid.grpo.beta to 0")
+
+
+def one_bias(bias: str, beta: float) -> tuple[str, str]:
+    """What is seen and what is expected where an adapter that trains biases has a reference."""
+    return f"{bias!r}, and hybrid.grpo.beta {beta:g}: its reference would be a second adapter with a bias", (
+        "PEFT allows one at a time"
+    )
 
 
 def _names(name: str, modules: tuple[str, ...]) -> bool:

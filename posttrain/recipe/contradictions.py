@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from posttrain.errors import ConfigError
+from posttrain.recipe.adapter_kinds import one_bias
 from posttrain.recipe.arithmetic import generation_batch_size, nearest_divisors, nearest_multiples
 from posttrain.recipe.mistakes import raise_all
 from posttrain.recipe.recipe import Recipe
@@ -74,9 +75,9 @@ def _adapter(recipe: Recipe, num_processes: int) -> list[ConfigError]:
     args, beta = recipe.lora.args if recipe.lora else {}, recipe.hybrid.grpo.beta if recipe.hybrid.steps else 0.0
     problems = []
     if beta and args.get("bias", "none") != "none":
-        seen = f"{args['bias']!r}, and hybrid.grpo.beta {beta:g}: its reference would be a second adapter with a bias"
+        seen, expected = one_bias(args["bias"], beta)
         fix = "set hybrid.grpo.beta to 0 (hybrid.controller.kl_target holds on to the start, too), or leave bias out"
-        problems.append(_problem(recipe, "lora.args.bias", seen, expected="PEFT allows one at a time", fix=fix))
+        problems.append(_problem(recipe, "lora.args.bias", seen, expected=expected, fix=fix))
     stages = [stage for stage in ("warmup", "hybrid") if getattr(recipe, stage).steps]
     checkpointed = [each for each in stages if getattr(recipe, each).args.get("gradient_checkpointing") is not False]
     if args.get("alora_invocation_tokens") and checkpointed:

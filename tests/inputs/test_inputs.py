@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from peft import LoraConfig, get_peft_model
 
@@ -33,3 +35,21 @@ def test_an_adapter_alone_goes_on_being_trained(adapter):
 
 def test_a_model_from_scratch_has_nothing_to_check(adapter):
     assert check_model(load_recipe(adapter, ["model={init: {layers: 1}}"])) == {}
+
+
+@pytest.mark.parametrize(
+    ("kind", "beta", "said"),
+    [
+        ({"bias": "all"}, 0.04, "its bias: 'all', and hybrid.grpo.beta 0.04"),
+        ({"target_modules": ["lm_head"]}, 0, "its target_modules: an adapter on lm_head"),
+        ({"trainable_token_indices": [3]}, 0, "its trainable_token_indices: "),
+        ({"init_lora_weights": "pissa"}, 0, "an adapter with init_lora_weights 'pissa'"),
+    ],
+)
+def test_an_adapter_that_cannot_go_on_is_refused_before_any_weights_are_read(adapter, tmp_path, kind, beta, said):
+    check_model(load_recipe(adapter, ["lora=null", "hybrid.grpo.beta=0.04"]))
+    file = tmp_path / "adapter" / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | kind))
+    with pytest.raises(ConfigError) as caught:
+        check_model(load_recipe(adapter, ["lora=null", f"hybrid.grpo.beta={beta}"]))
+    assert said in str(caught.value)

@@ -44,6 +44,10 @@ KINDS = {
     "whole both, tied": {"modules_to_save": ["embed_tokens"], "ensure_weight_tying": True},
     "biases": {"bias": "all"},
     "biases of its layers": {"bias": "lora_only", "target_modules": ["q_proj"]},
+    "bdlora": {
+        "target_modules": ["q_proj", "o_proj"],
+        "use_bdlora": {"target_modules_bd_a": ["o_proj"], "target_modules_bd_b": ["q_proj"], "nblocks": 2},
+    },
     "velora": {"velora_config": {"num_groups": 1}},
     "alora": {"alora_invocation_tokens": [TOKEN]},
 }
@@ -203,7 +207,7 @@ def test_fields_that_nobody_has_looked_at():
 
     tried = {name for kind in KINDS.values() for name in kind} | {"r", "lora_alpha", "lora_dropout"}
     harmless = {
-        "exclude_modules", "fan_in_fan_out", "layers_pattern", "qalora_group_size", "use_bdlora", "peft_version",
+        "exclude_modules", "fan_in_fan_out", "layers_pattern", "qalora_group_size", "peft_version",
     }  # fmt: skip
     left = (
         library_fields("peft.LoraConfig") - tried - set(REFUSED) - set(CHANGES_BASE) - set(LORA_ELSEWHERE) - set(CODE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,6 +16,7 @@ from posttrain.inputs.judged import own_reward_configs, routed, rows_of
 from posttrain.inputs.leaks import check_disjoint
 from posttrain.inputs.misfits import misfits, precision_misfits
 from posttrain.models.gguf_files import file_sha256, gguf_file
+from posttrain.recipe.adapter_kinds import check_trains_on
 from posttrain.recipe.mistakes import raise_all
 from posttrain.recipe.model_sections import GGUF_SUFFIX
 from posttrain.recipe.recipe import Recipe
@@ -196,6 +198,9 @@ def check_model(recipe: Recipe, data: TaskData | None = None) -> dict[str, str]:
             if not (Path(name) / "adapter_config.json").is_file():
                 check_saved_quantised(recipe, quantised_by(name, revision=recipe.model.revision))
             raise_all(list(misfits(recipe, tokenizer, config_of(name, **hub_options(recipe)), data)), "the model")
+    if (Path(name) / "adapter_config.json").is_file():
+        config = json.loads((Path(name) / "adapter_config.json").read_text())
+        check_trains_on(config, beta=recipe.hybrid.grpo.beta if recipe.hybrid.steps else 0.0, where=where)
     if data is not None:
         _check_rendering(recipe, data, tokenizer)
     return {"model": file_sha256(file)} if file else {}

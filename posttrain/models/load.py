@@ -30,6 +30,7 @@ from posttrain.models.four_bit import loading_options, without_cpu_shortcut
 from posttrain.models.generation import make_savable
 from posttrain.models.gguf_model import gguf_policy, gguf_tokenizer
 from posttrain.processes.zero import load_whole
+from posttrain.recipe.adapter_kinds import check_saved
 from posttrain.recipe.model_sections import GGUF_SUFFIX
 
 END, PAD = "<|end|>", "<|pad|>"
@@ -204,8 +205,8 @@ def check_model_files(source: str | Path, *, trust_remote_code: bool = False, re
     """Refuse what is not trusted, before any weights are read.
 
     Raises:
-        ConfigError: An adapter's weights are a pickle; or the configuration has transformers download a kernel: code,
-            of which `auto_map` knows nothing.
+        ConfigError: An adapter's weights are a pickle, or it stands on another base than it names; or the configuration
+            has transformers download a kernel: code, of which `auto_map` knows nothing.
         ValueError: The model brings code of its own.
     """
     folder = Path(source)
@@ -218,6 +219,7 @@ def check_model_files(source: str | Path, *, trust_remote_code: bool = False, re
                 fix="convert it where you trust it: load it with PEFT and save it again",
             )
         adapter = json.loads((folder / ADAPTER_CONFIG).read_text())
+        check_saved(adapter, str(folder))
         source, revision = adapter["base_model_name_or_path"], adapter.get("revision")
     if trust_remote_code:
         return

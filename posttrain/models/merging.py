@@ -43,7 +43,8 @@ def merge(
 
     Raises:
         CheckpointError: They are not the same but for round-off.
-        ConfigError: The base was held in 4 bits, and bitsandbytes is not installed or the adapter is no plain LoRA.
+        ConfigError: An adapter of a kind that cannot be merged; or the base was held in 4 bits, and bitsandbytes is not
+            installed or the adapter is no plain LoRA.
     """
     model = load_policy(
         source, dtype="float32", trainable=False, trust_remote_code=trust_remote_code, four_bit=four_bit
@@ -64,15 +65,14 @@ def merge(
                 where="--merge-lora",
                 fix="export the adapter as it is, without --merge-lora",
             ) from error
-        model.merge_and_unload(safe_merge=True).save_pretrained(folder, max_shard_size=SHARD)
-    else:
-        config.tie_word_embeddings = is_tied(model)
-        if quantised:
-            del config.quantization_config
-        save_torch_state_dict(dict(named_weights(model)), folder, max_shard_size=SHARD)
-        config.save_pretrained(folder)
-        if generation is not None:
-            generation.save_pretrained(folder)
+        model = _merged_by_peft(model)
+    config.tie_word_embeddings = is_tied(model)
+    if quantised:
+        del config.quantization_config
+    save_torch_state_dict(dict(named_weights(model)), folder, max_shard_size=SHARD)
+    config.save_pretrained(folder)
+    if generation is not None:
+        generation.save_pretrained(folder)
     del model, base
     gc.collect()  # two whole models at a time may be more than fits
     merged = AutoModelForCausalLM.from_pretrained(folder, dtype="float32", trust_remote_code=trust_remote_code).eval()
@@ -88,6 +88,25 @@ def merge(
         )
     how = "in float32, onto what the 4 bits of the base stand for" if quantised else "in float32"
     return f"merged {how}: logits differ from the adapter's by {apart:.1e} at most (the largest is {largest:.3g})"
+
+
+def _merged_by_peft(model: Any) -> Any:
+    base = base_model(model)
+    head = base.get_output_embeddings()
+    if base.config.get_text_config().tie_word_embeddings and not is_tied(model):
+        # PEFT adds an adapter to the very tensor that the LM head and the embedding share
+        head = getattr(head, "token_adapter", head)
+        inner = getattr(head, "base_layer", getattr(head, "original_module", head))
+        inner.weight = torch.nn.Parameter(inner.weight.detach().clone(), requires_grad=False)
+    try:
+        return model.merge_and_unload(safe_merge=True)
+    except (NotImplementedError, RuntimeError, ValueError) as error:
+        raise ConfigError(
+            f"the adapter is of a kind that PEFT cannot merge: {error}",
+            expected="plain LoRA, DoRA, or modules that train as a whole",
+            where="--merge-lora",
+            fix="export the adapter as it is, without --merge-lora",
+        ) from error
 
 
 def _tokens(vocabulary: int) -> torch.Tensor:

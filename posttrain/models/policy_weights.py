@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
+from peft.utils.other import ModulesToSaveWrapper
 from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
@@ -34,9 +35,12 @@ def base_model(model: nn.Module) -> Any:
 
 
 def is_tied(model: nn.Module) -> bool:
-    """Whether the LM head and the embedding are one tensor in effect. An adapter on either of them parts the two."""
+    """Whether the LM head and the embedding are one tensor in effect. An adapter on either of them parts the two.
+
+    Two copies that train as a whole are one where PEFT ties them (`ensure_weight_tying`).
+    """
     base = base_model(model)
-    embedding, head = base.get_input_embeddings(), base.get_output_embeddings()
+    embedding, head = (_in_effect(each) for each in (base.get_input_embeddings(), base.get_output_embeddings()))
     if embedding is None or head is None or _is_wrapped(embedding) or _is_wrapped(head):
         return False
     return embedding.weight is head.weight
@@ -127,15 +131,22 @@ def _is_wrapped(module: nn.Module) -> bool:
     return hasattr(module, "base_layer") or hasattr(module, "original_module")
 
 
+def _in_effect(module: Any) -> Any:
+    """What a module that may train as a whole computes with: its trained copy, or what the model had; else itself."""
+    if not isinstance(module, ModulesToSaveWrapper):
+        return module
+    active = [name for name in module.active_adapters if name in module.modules_to_save and name != REFERENCE]
+    return module.modules_to_save[active[0]] if active and not module.disable_adapters else module.original_module
+
+
 def _adapted(
     layer: Any, prefix: str, tied_head: nn.Module | None, *, gathered: bool
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """The weights of what PEFT has wrapped: a layer with LoRA, or a module that trains as a whole."""
     _check_adapter(layer, prefix)
     if hasattr(layer, "original_module"):
-        active = [name for name in layer.active_adapters if name in layer.modules_to_save and name != REFERENCE]
-        trained = layer.modules_to_save[active[0]] if active and not layer.disable_adapters else layer.original_module
-        yield from _walk(trained, prefix, tied_head, gathered=gathered)
+        trained = _in_effect(layer)
+        yield from _walk(trained, prefix, trained if layer is tied_head else tied_head, gathered=gathered)
         return
     adapters = _adapters_to_add(layer)
     for name, weight in _walk(layer.base_layer, prefix, tied_head, gathered=gathered):
@@ -173,7 +184,6 @@ def _check_parameter(name: str, parameter: nn.Parameter) -> None:
 
 def _check_adapter(layer: Any, prefix: str) -> None:
     from peft.tuners.lora.layer import LoraLayer, ParamWrapper
-    from peft.utils.other import ModulesToSaveWrapper
 
     if isinstance(layer, ModulesToSaveWrapper):
         return

@@ -76,10 +76,12 @@ def has_fresh_adapter(model: nn.Module) -> bool:
     """Whether all that trains is LoRA weights that change nothing yet, so that the policy is its base model."""
     if not isinstance(model, PeftModel):
         return False
-    trained = [(set(name.split(".")), p) for name, p in model.named_parameters() if p.requires_grad]
+    named = [(set(name.split(".")), p) for name, p in model.named_parameters()]
     zero, any_value = {"lora_B", "lora_embedding_A"}, {"lora_A", "lora_embedding_B"}
-    return bool(trained) and all(
-        bool(parts & any_value) or (bool(parts & zero) and not p.any()) for parts, p in trained
+    trained = [parts for parts, p in named if p.requires_grad]
+    # Looked at where it is frozen, too: MiCA trains A alone, from 0, on a B that is not
+    return bool(trained and all(parts & (zero | any_value) for parts in trained)) and not any(
+        bool(p.any()) for parts, p in named if parts & zero
     )
 
 

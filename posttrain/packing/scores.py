@@ -64,8 +64,11 @@ def supports(model: nn.Module) -> str | None:
         return "rotary positions that depend on the length of the sequence"
     if _drops_out(base):
         return "dropout, which rows that share a prompt would share"
-    if any(each.is_prompt_learning for each in getattr(model, "peft_config", {}).values()):
+    adapters = getattr(model, "peft_config", {}).values()
+    if any(each.is_prompt_learning for each in adapters):
         return "an adapter that learns a prompt"
+    if any(getattr(each, "alora_invocation_tokens", None) for each in adapters):
+        return "an adapter that is on from a place of its own in each row (aLoRA)"
     return None
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from posttrain.errors import ConfigError
+from posttrain.recipe.adapter_kinds import one_bias
 from posttrain.recipe.arithmetic import generation_batch_size, nearest_divisors, nearest_multiples
 from posttrain.recipe.mistakes import raise_all
 from posttrain.recipe.recipe import Recipe
@@ -26,6 +27,7 @@ def contradictions(recipe: Recipe, num_processes: int = 1) -> list[ConfigError]:
     """All that `check` would refuse."""
     checks = (
         _four_bit,
+        _adapter,
         _generation_batch,
         _generation_window,
         _stages,
@@ -78,6 +80,22 @@ def _four_bit(recipe: Recipe, num_processes: int) -> list[ConfigError]:
         return []
     seen, fix = "true, but no adapter: weights in 4 bits cannot train", "add lora: {r: 16}, or set it to false"
     return [_problem(recipe, "model.load_in_4bit", seen, expected="lora, which trains on top of them", fix=fix)]
+
+
+def _adapter(recipe: Recipe, num_processes: int) -> list[ConfigError]:
+    args, beta = recipe.lora.args if recipe.lora else {}, recipe.hybrid.grpo.beta if recipe.hybrid.steps else 0.0
+    problems = []
+    if beta and args.get("bias", "none") != "none":
+        seen, expected = one_bias(args["bias"], beta)
+        fix = "set hybrid.grpo.beta to 0 (hybrid.controller.kl_target holds on to the start, too), or leave bias out"
+        problems.append(_problem(recipe, "lora.args.bias", seen, expected=expected, fix=fix))
+    stages = [stage for stage in ("warmup", "hybrid") if getattr(recipe, stage).steps]
+    checkpointed = [each for each in stages if getattr(recipe, each).args.get("gradient_checkpointing") is not False]
+    if args.get("alora_invocation_tokens") and checkpointed:
+        seen = "an adapter that is on from these tokens on (aLoRA), which PEFT cannot train with gradient checkpointing"
+        fix = " and ".join(f"set {each}.args.gradient_checkpointing to false" for each in checkpointed)
+        problems.append(_problem(recipe, "lora.args.alora_invocation_tokens", seen, fix=fix))
+    return problems
 
 
 def _generation_batch(recipe: Recipe, num_processes: int) -> list[ConfigError]:

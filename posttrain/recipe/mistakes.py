@@ -85,8 +85,9 @@ def _explain_one(detail: Any, model: type, layer: Layer, data: Any) -> tuple[Key
         return key, ConfigError(f"{key[-1]!r} is missing", where=where_in(layer, key[:-1]), fix=f"add {dotted(key)}")
     cause = detail.get("ctx", {}).get("error")
     if isinstance(cause, ConfigError):
-        if cause.where and cause.where.isidentifier() and cause.where != (key or ("",))[-1]:
-            key = (*key, cause.where)
+        parts = (cause.where or "").split(".")
+        if all(part.isidentifier() for part in parts) and cause.where != (key or ("",))[-1]:
+            key = (*key, *parts)
         where = where_in(layer, key)
         return key, ConfigError(cause.seen, expected=cause.expected, where=where, fix=cause.fix)
     expected = detail["msg"].removeprefix("Input should be ").removeprefix("Value error, ")

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from posttrain.errors import ConfigError
+from posttrain.recipe.adapter_kinds import check_kind
 from posttrain.recipe.library_fields import LORA_ELSEWHERE, check_args
 from posttrain.recipe.section import Positive, Section, Share, Size
 
@@ -126,6 +127,17 @@ class LoraSection(Section):
     @classmethod
     def _known(cls, args: dict[str, Any]) -> dict[str, Any]:
         return check_args(args, "peft.LoraConfig", set(cls.model_fields), LORA_ELSEWHERE)
+
+    @model_validator(mode="after")
+    def _stays_the_same(self) -> LoraSection:
+        try:
+            check_kind(self.args, self.target_modules)
+        except ConfigError as error:
+            within = "" if error.where in type(self).model_fields else "args."
+            raise ConfigError(
+                error.seen, expected=error.expected, where=f"{within}{error.where}", fix=error.fix
+            ) from error
+        return self
 
     def peft_kwargs(self) -> dict[str, Any]:
         """The arguments of `peft.LoraConfig`."""

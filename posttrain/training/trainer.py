@@ -29,6 +29,7 @@ from transformers import TrainerCallback
 
 from posttrain.controllers import Controller, Mix, Signals, State, check_mix
 from posttrain.models.four_bit import adapters_kept
+from posttrain.models.reference_adapter import check_adapter, reference_is_a_copy
 from posttrain.models.snapshot import copy_policy
 from posttrain.packing.scores import install, supports
 from posttrain.processes.drift import facts_of
@@ -100,12 +101,13 @@ class HybridTrainer(HybridCheckpoints):
         self.controller = controller_of(controller)
         check_arguments(args, train_dataset, demonstrations, self.controller)
         check_engine_arguments(args, kwargs)
+        check_adapter(model, beta=args.beta)
         check_tokenizer(model, kwargs.get("processing_class") or more[1:2])
         assert train_dataset is not None  # as check_arguments has made sure
         reward_funcs, scorer = rewards_of(reward_funcs, train_dataset.column_names, kwargs)
         uses_vllm, args.use_vllm = args.use_vllm, False  # GRPOTrainer would start an engine of its own
         try:
-            with adapters_kept(model):
+            with adapters_kept(model), reference_is_a_copy(model):
                 super().__init__(model, reward_funcs, args, train_dataset, *more, **kwargs)
         finally:
             args.use_vllm = uses_vllm

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from peft import LoraConfig, get_peft_model
 
@@ -95,3 +97,21 @@ def test_weights_that_were_saved_in_4_bits(saved_in_4_bits, monkeypatch):
     monkeypatch.setattr(bitsandbytes_package, "_installed_version", lambda: None)
     with pytest.raises(ConfigError, match="not installed"):
         check_model(recipe)
+
+
+@pytest.mark.parametrize(
+    ("kind", "beta", "said"),
+    [
+        ({"bias": "all"}, 0.04, "its bias: 'all', and hybrid.grpo.beta 0.04"),
+        ({"target_modules": ["lm_head"]}, 0, "its target_modules: an adapter on lm_head"),
+        ({"trainable_token_indices": [3]}, 0, "its trainable_token_indices: "),
+        ({"init_lora_weights": "pissa"}, 0, "an adapter with init_lora_weights 'pissa'"),
+    ],
+)
+def test_an_adapter_that_cannot_go_on_is_refused_before_any_weights_are_read(adapter, tmp_path, kind, beta, said):
+    check_model(load_recipe(adapter, ["lora=null", "hybrid.grpo.beta=0.04"]))
+    file = tmp_path / "adapter" / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | kind))
+    with pytest.raises(ConfigError) as caught:
+        check_model(load_recipe(adapter, ["lora=null", f"hybrid.grpo.beta={beta}"]))
+    assert said in str(caught.value)

@@ -265,6 +265,7 @@ def test_a_copy_of_a_prepared_model_is_prepared_once():
         (lambda: tiny("opt", ffn_dim=32, word_embed_proj_dim=32), "model type opt"),
         (lambda: tiny("llama", attention_dropout=0.1), "dropout"),
         (lambda: lora(tiny(), lora_dropout=0.1), "dropout"),
+        (lambda: lora(tiny(), alora_invocation_tokens=[5]), "aLoRA"),
         (lambda: tiny("mistral", sliding_window=4), "sliding window"),
         (lambda: tiny("qwen2", use_sliding_window=True, sliding_window=4, max_window_layers=1), "full attention"),
         (lambda: tiny("gemma", use_bidirectional_attention=True), "both directions"),

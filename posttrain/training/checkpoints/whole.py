@@ -19,6 +19,7 @@ from posttrain.processes.ranks import Ranks
 from posttrain.storage.checkpoints import explained, staged, usable_checkpoint
 from posttrain.storage.pickles import check_checkpoint, not_plain
 from posttrain.training.checkpoints.resumable import check_resumable
+from posttrain.training.checkpoints.same_adapter import check_same_adapter
 
 REFERENCE_ADAPTER = "ref"
 """What TRL calls the copy of an adapter that a KL penalty is taken against."""
@@ -131,6 +132,7 @@ class WholeCheckpoints:
                 state.save_to_json(str(staging / final.name / TRAINER_STATE_NAME))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        check_same_adapter(Path(resume_from_checkpoint), self.model)  # type: ignore[attr-defined]
         super()._load_from_checkpoint(resume_from_checkpoint, model)  # type: ignore[misc]
         if self.is_fsdp_enabled:  # type: ignore[attr-defined]
             return  # its shards are read by the names of the parameters, adapter and all

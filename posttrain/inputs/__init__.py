@@ -2,5 +2,6 @@
 
 Where rows come from is `tasks/`'s; what a reward is, `scoring/`'s.
 
-Other rooms import: `applying`, `data`, `first_step`, `gathering`, `inputs`, `leaks`, `rendering`.
+Other rooms import: `applying`, `data`, `first_step`, `gathering`, `inputs`, `leaks`, `rendering`,
+`tokens`.
 """

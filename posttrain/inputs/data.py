@@ -11,7 +11,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from posttrain.errors import DataError
-from posttrain.inputs.rendering import After, demonstration_ids
+from posttrain.inputs.rendering import After, chat_demonstration, text_demonstration
 
 Row = Mapping[str, Any]
 
@@ -88,10 +88,11 @@ def tokenize_demonstrations(
     template_kwargs: Mapping[str, Any] | None = None,
     after: After = "template",
 ) -> Dataset:
-    """Token ids and completion-only labels of prompt-completion rows, as `trl.SFTTrainer` prepares them.
+    """Token ids and completion-only labels of prompt-completion rows: the prompt's ids, then the completion's.
 
-    Both stages train on what this returns, and prompts are rendered as `GRPOTrainer` renders them, so SFT and GRPO
-    agree on the first token of a completion.
+    Both stages train on what this returns. A row begins with the very tokens that its prompt is sampled from, and none
+    reaches over the border, so SFT and GRPO agree on where a completion begins. `trl.SFTTrainer` tokenises the two as
+    one text; its rows are the same where no token would reach over.
 
     Args:
         rows: `prompt` and `completion`, both text or both chat messages.
@@ -140,14 +141,10 @@ def _tokenize(
     prompt, completion = row["prompt"], row["completion"]
     _check_kinds(prompt, completion, number)
     if isinstance(prompt, str):
-        ending = tokenizer.eos_token or ""
-        whole = prompt + completion + ("" if completion.endswith(ending) else ending)
-        prompt_ids, ids = tokenizer(text=prompt)["input_ids"], tokenizer(text=whole)["input_ids"]
+        prompt_ids, completion_ids = text_demonstration(tokenizer, prompt, completion)
     else:
-        prompt_ids, ids = demonstration_ids(tokenizer, prompt, completion, template_kwargs, after)
-    # A token may lie across the border
-    start = next((i for i, (a, b) in enumerate(zip(prompt_ids, ids, strict=False)) if a != b), len(prompt_ids))
-    labels = [IGNORED] * start + ids[start:]
+        prompt_ids, completion_ids = chat_demonstration(tokenizer, prompt, completion, template_kwargs, after)
+    ids, labels = prompt_ids + completion_ids, [IGNORED] * len(prompt_ids) + completion_ids
     return {"input_ids": ids[:max_length], "labels": labels[:max_length]}
 
 

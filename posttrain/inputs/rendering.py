@@ -1,4 +1,4 @@
-"""Conversations through a chat template: as the sampler is given them, and demonstrations that go on from there.
+"""Prompts as the sampler is given them, and demonstrations that go on from there; conversations by a chat template.
 
 A template may end what the sampler is given with text that the conversation as a whole does not have there: reasoning
 models open `<think>`, or open and close it. Such a demonstration would be of another prompt than the rollouts.
@@ -12,11 +12,13 @@ from itertools import takewhile
 from typing import Any, Literal
 
 from posttrain.errors import DataError, PosttrainError
+from posttrain.inputs.tokens import continuation, prompt_tokens, with_one_end
 
 After = Literal["template", "generation_prompt"]
 """What a demonstration's completion stands behind: what the template puts there, or what the sampler is given."""
 
 Messages = Sequence[Mapping[str, Any]]
+Prompt = str | list[dict[str, Any]]
 
 _MARK = "a9f3completion7c1e"
 _OPENED = re.compile(r"<(think|thinking|thought|reasoning|reason|analysis|scratchpad)>\s{0,8}\Z")
@@ -55,10 +57,49 @@ def through_template(tokenizer: Any, conversation: Any, **arguments: Any) -> Any
         ) from error
 
 
-def demonstration_ids(
+def tokenize_prompts(
+    tokenizer: Any, prompts: Sequence[Prompt], template_kwargs: Mapping[str, Any] | None = None
+) -> list[list[int]]:
+    """Token ids of prompts, as `HybridTrainer` samples from them: text as it is with the tokenizer's special tokens
+    but no end, conversations through the chat template with the opening of the assistant's turn.
+
+    Raises:
+        DataError: A prompt has no tokens, or the chat template refuses one.
+    """
+    if not prompts:
+        return []
+    if isinstance(prompts[0], str):
+        prompt_ids = prompt_tokens(tokenizer, [str(prompt) for prompt in prompts])
+    else:
+        prompt_ids = through_template(
+            tokenizer,
+            list(prompts),
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            **(template_kwargs or {}),
+        )["input_ids"]
+    for index, ids in enumerate(prompt_ids):
+        if not ids:
+            raise DataError(
+                f"prompt {index} has no tokens: {prompts[index]!r}",
+                expected="at least one token",
+                where="prompts",
+                fix="leave empty prompts out; if none has any, the model's tokenizer is missing or broken",
+            )
+    return prompt_ids
+
+
+def text_demonstration(tokenizer: Any, prompt: str, completion: str) -> tuple[list[int], list[int]]:
+    """Token ids of the prompt as the sampler is given it, and of the completion behind it with one end of sequence."""
+    (prompt_ids,) = prompt_tokens(tokenizer, [prompt])
+    return prompt_ids, with_one_end(tokenizer, continuation(tokenizer, prompt, completion))
+
+
+def chat_demonstration(
     tokenizer: Any, prompt: Messages, completion: Messages, template_kwargs: Mapping[str, Any], after: After
 ) -> tuple[list[int], list[int]]:
-    """Token ids of the prompt as the sampler is given it, and of the prompt with its completion.
+    """Token ids of the prompt as the sampler is given it, and of the completion behind it as the template ends it.
 
     Raises:
         UnlikePrompts: The one does not begin with the other, and `after` does not say what to do.
@@ -68,16 +109,17 @@ def demonstration_ids(
     prompt_ids = through_template(tokenizer, prompt, add_generation_prompt=True, **template)["input_ids"]
     ids = through_template(tokenizer, [*prompt, *completion], **template)["input_ids"]
     if ids[: len(prompt_ids)] == prompt_ids:
-        return prompt_ids, ids
+        return prompt_ids, ids[len(prompt_ids) :]
     template["tokenize"] = False
     given = through_template(tokenizer, prompt, add_generation_prompt=True, **template)
     whole = through_template(tokenizer, [*prompt, *completion], **template)
     if whole.startswith(given):  # only a token at the border is another
-        return prompt_ids, ids
-    if after == "template":
+        more = whole[len(given) :]
+    elif after == "template":
         raise _unlike(given, whole)
-    more = _behind(given, completion) + _ending(tokenizer, prompt, template)
-    return prompt_ids, [*prompt_ids, *tokenizer(text=more, add_special_tokens=False)["input_ids"]]
+    else:
+        more = _behind(given, completion) + _ending(tokenizer, prompt, template)
+    return prompt_ids, continuation(tokenizer, given, more, special=False)
 
 
 def _unlike(given: str, whole: str) -> UnlikePrompts:

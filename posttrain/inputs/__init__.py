@@ -2,6 +2,6 @@
 
 Where rows come from is `tasks/`'s; what a reward is, `scoring/`'s.
 
-Other rooms import: `applying`, `data`, `first_step`, `gathering`, `inputs`, `leaks`, `rendering`,
-`tokens`.
+Other rooms import: `applying`, `data`, `demonstrated`, `ends`, `first_step`, `gathering`, `inputs`, `leaks`,
+`rendering`, `same_stream`, `tokens`.
 """

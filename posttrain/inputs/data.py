@@ -110,7 +110,8 @@ def tokenize_demonstrations(
         DataError: A row lacks a column, or nothing is left; the template refuses a row.
     """
     kwargs = template_kwargs or {}
-    examples = [_tokenize(row, number, tokenizer, max_length, kwargs, after) for number, row in enumerate(rows)]
+    pairs = [demonstration_ids(row, number, tokenizer, kwargs, after) for number, row in enumerate(rows)]
+    examples = [_labelled(*pair, max_length) for pair in pairs]
     kept = [example for example in examples if any(label != IGNORED for label in example["labels"])]
     if not kept:
         raise DataError(
@@ -122,14 +123,15 @@ def tokenize_demonstrations(
     return Dataset.from_list(kept)
 
 
-def _tokenize(
-    row: Row,
-    number: int,
-    tokenizer: PreTrainedTokenizerBase,
-    max_length: int | None,
-    template_kwargs: Mapping[str, Any],
-    after: After,
-) -> dict[str, list[int]]:
+def _labelled(prompt_ids: list[int], completion_ids: list[int], max_length: int | None) -> dict[str, list[int]]:
+    ids, labels = prompt_ids + completion_ids, [IGNORED] * len(prompt_ids) + completion_ids
+    return {"input_ids": ids[:max_length], "labels": labels[:max_length]}
+
+
+def demonstration_ids(
+    row: Row, number: int, tokenizer: PreTrainedTokenizerBase, template_kwargs: Mapping[str, Any], after: After
+) -> tuple[list[int], list[int]]:
+    """Token ids of a row's prompt, and of its completion with its end; `number` is the row's in what is said of it."""
     for column in ("prompt", "completion"):
         if column not in row:
             raise DataError(
@@ -141,11 +143,8 @@ def _tokenize(
     prompt, completion = row["prompt"], row["completion"]
     _check_kinds(prompt, completion, number)
     if isinstance(prompt, str):
-        prompt_ids, completion_ids = text_demonstration(tokenizer, prompt, completion)
-    else:
-        prompt_ids, completion_ids = chat_demonstration(tokenizer, prompt, completion, template_kwargs, after)
-    ids, labels = prompt_ids + completion_ids, [IGNORED] * len(prompt_ids) + completion_ids
-    return {"input_ids": ids[:max_length], "labels": labels[:max_length]}
+        return text_demonstration(tokenizer, prompt, completion)
+    return chat_demonstration(tokenizer, prompt, completion, template_kwargs, after)
 
 
 def _check_kinds(prompt: Any, completion: Any, number: int) -> None:

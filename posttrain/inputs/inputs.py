@@ -188,20 +188,22 @@ def _routed(reward: RewardConfig, task: Task, key: str = "rewards") -> RewardCon
     return reward if reward.tasks or not tasks or len(own) == 1 else reward.model_copy(update={"tasks": tasks})
 
 
-def check_model(recipe: Recipe, data: TaskData | None = None) -> dict[str, str]:
+def check_model(recipe: Recipe, data: TaskData | None = None, rewards: Sequence[Reward] = ()) -> dict[str, str]:
     """Make sure that there is such a model, by its tokenizer and configuration.
 
     Args:
         recipe: Names it.
         data: Rows, of which some go through its chat template.
+        rewards: What scores its rollouts and evaluations.
 
     Returns:
         The fingerprint of a model that is a file, by name, as `RunDir.open` takes them; else nothing.
 
     Raises:
         ConfigError: There is no such model, or it cannot be read.
-        DataError: Its chat template refuses the rows, or renders demonstrations otherwise than what is sampled from.
+        DataError: Its chat template refuses the rows; what is trained is not what is sampled (see `same_stream`).
     """
+    from posttrain.inputs.ends import with_own_end
     from posttrain.models.load import (  # loads transformers and torch, which rows and rewards do without
         check_model_files,
         load_tokenizer,
@@ -223,22 +225,22 @@ def check_model(recipe: Recipe, data: TaskData | None = None) -> dict[str, str]:
         if file is None:
             check_model_files(name, **hub_options(recipe))
     if data is not None:
-        _check_rendering(recipe, data, tokenizer)
+        _check_rendering(recipe, data, with_own_end(tokenizer, recipe), rewards)
     return {"model": file_sha256(file)} if file else {}
 
 
-def _check_rendering(recipe: Recipe, data: TaskData, tokenizer: Any) -> None:
+def _check_rendering(recipe: Recipe, data: TaskData, tokenizer: Any, rewards: Sequence[Reward]) -> None:
     """Have some rows rendered as both stages will."""
-    from posttrain.inputs.data import fit_to_model, tokenize_demonstrations
+    from posttrain.inputs.data import fit_to_model
+    from posttrain.inputs.ends import ends_of
     from posttrain.inputs.rendering import through_template
+    from posttrain.inputs.same_stream import differences_of, refuse
 
     kwargs = recipe.hybrid.template_kwargs
     for row in fit_to_model([*data.train[:RENDERED], *data.eval[:RENDERED]], tokenizer):
         if not isinstance(row["prompt"], str):
             through_template(tokenizer, row["prompt"], add_generation_prompt=True, tokenize=False, **kwargs)
-    trains = recipe.warmup.steps or (recipe.hybrid.steps and recipe.hybrid.controller.shares()[0])
-    if rows := fit_to_model(data.demonstrations[:RENDERED] if trains else [], tokenizer):
-        tokenize_demonstrations(rows, tokenizer, template_kwargs=kwargs, after=recipe.hybrid.demonstrations_after)
+    refuse(differences_of(recipe, data, tokenizer, ends_of(recipe, tokenizer), rewards))
 
 
 def hub_options(recipe: Recipe) -> dict[str, Any]:

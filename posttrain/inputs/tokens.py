@@ -49,7 +49,7 @@ def continuation(tokenizer: Any, before: str, text: str, *, special: bool = True
     if whole[: len(start)] == start:
         return whole[len(start) :]
     several = list(_alone(tokenizer, text))
-    return next((ids for ids in several if _written(tokenizer, start, ids) == text), several[0])
+    return next((ids for ids in several if written(tokenizer, start, ids) == text), several[0])
 
 
 def _alone(tokenizer: Any, text: str) -> Iterator[list[int]]:
@@ -62,7 +62,7 @@ def _alone(tokenizer: Any, text: str) -> Iterator[list[int]]:
                 yield both[len(ids) :]
 
 
-def _written(tokenizer: Any, before: list[int], ids: list[int]) -> str | None:
+def written(tokenizer: Any, before: list[int], ids: list[int]) -> str | None:
     """What tokens read as behind others; None where they change how those read."""
     tail = before[-_TAIL:]
     start, whole = (tokenizer.decode(some, clean_up_tokenization_spaces=False) for some in (tail, tail + ids))

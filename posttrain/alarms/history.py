@@ -22,6 +22,7 @@ class Settings:
 
     Args:
         recipe: Whether advice names keys of a recipe; else arguments of `HybridConfig` and the controller.
+        idle_end: The token that demonstrations end in, in words, where it ends no completion.
     """
 
     num_generations: int = 8
@@ -32,13 +33,15 @@ class Settings:
     loss_type: str = "dapo"
     kl_target: float | None = None
     recipe: bool = True
+    idle_end: str = ""
 
     @classmethod
-    def of(cls, args: Any, controller: Any = None, *, recipe: bool = True) -> Settings:
+    def of(cls, args: Any, controller: Any = None, *, recipe: bool = True, idle_end: str = "") -> Settings:
         """The settings in a `HybridConfig` (or a `GRPOConfig`) and a controller."""
         names = ("num_generations", "max_completion_length", "temperature", "learning_rate", "beta", "loss_type")
         values = {name: getattr(args, name) for name in names}
-        return cls(**values, kl_target=getattr(controller, "kl_target", None), recipe=recipe)
+        kl_target = getattr(controller, "kl_target", None)
+        return cls(**values, kl_target=kl_target, recipe=recipe, idle_end=idle_end)
 
     def key(self, name: str) -> str:
         """A recipe's key as the user at hand would write it."""

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator
 from statistics import median
 
-from posttrain.alarms.history import Finding, History
+from posttrain.alarms.history import Finding, History, Settings
 
 WINDOW = 5
 """GRPO steps that a mean is taken over: five generations, of 16 prompts and more together."""
@@ -25,6 +25,9 @@ UNSCORED, UNSCORED_PROBLEM = 0.05, 0.25
 
 TRUNCATED, TRUNCATED_PROBLEM = 0.05, 0.25
 """Share of completions that were cut off: each is a wrong score for a thought that was not finished (DAPO, 3.4)."""
+
+NONE_ENDS = 0.98
+"""Share of completions that were cut off from which on none ends, but by chance."""
 
 NOTHING = 0.02
 """Mean rewards up to this one are about 0: the policy can hardly do the task yet."""
@@ -122,10 +125,30 @@ def truncation(history: History) -> Iterator[Finding]:
         f"{s.key('hybrid.grpo.mask_truncated_completions')} to true, which keeps them out of the loss"
     )
     known = [score for score in (cut, whole, _window(history, "reward")) if score is not None]
-    if known and all(abs(score) <= NOTHING for score in known):
+    ends_in_nothing = share >= NONE_ENDS and s.idle_end
+    if share >= NONE_ENDS:
+        advice = _none_ends(s)
+    if not ends_in_nothing and known and all(abs(score) <= NOTHING for score in known):
         warm = "more warmup.steps" if s.recipe else "a longer warm-up"
         advice = f"the policy rambles: {warm} first; only then {advice}"
     yield Finding("truncation", share / TRUNCATED, _level(share, TRUNCATED_PROBLEM), evidence, advice)
+
+
+def _none_ends(s: Settings) -> str:
+    """What to do where all are cut off: more room is filled as well, and masked, nothing is left to learn from."""
+    own = "warmup.args.eos_token" if s.recipe else "tokenizer.eos_token"
+    if s.idle_end:
+        return (
+            f"demonstrations end in {s.idle_end}, which ends no completion: set {own} to it, or add it to "
+            "eos_token_id in the model's generation_config.json; no limit is long enough for a policy that cannot end"
+        )
+    warm = "more warmup.steps" if s.recipe else "a longer warm-up"
+    return (
+        f"look at the latest completions: where more follows an answer, what ends one is not known as an end (set "
+        f"{own} to the token that demonstrations end in) or not learnt ({warm} on demonstrations that end); where no "
+        f"answer is reached, set {s.key('hybrid.grpo.max_completion_length')} to {2 * s.max_completion_length} (now "
+        f"{s.max_completion_length})"
+    )
 
 
 def length_correlation(history: History) -> Iterator[Finding]:

@@ -14,12 +14,13 @@ from posttrain.evaluation.curriculum import pass_rates
 from posttrain.evaluation.evaluate import Evaluation, evaluate
 from posttrain.inputs.data import fit_to_model
 from posttrain.inputs.inputs import load_judges
+from posttrain.inputs.rendering import tokenize_prompts
 from posttrain.processes.ranks import Ranks
 from posttrain.processes.zero import is_partitioned
 from posttrain.recipe.recipe import Recipe
 from posttrain.rollouts.engine import Engine
 from posttrain.rollouts.engines import open_engine
-from posttrain.rollouts.transformers import end_of_sequence_ids, tokenize_prompts
+from posttrain.rollouts.transformers import end_of_sequence_ids
 from posttrain.rollouts.vllm_build import Unserved
 from posttrain.scoring.pool import RewardPool
 from posttrain.scoring.score import Reward

@@ -2,6 +2,6 @@
 
 Where rows come from is `tasks/`'s; what a reward is, `scoring/`'s.
 
-Other rooms import: `applying`, `data`, `first_step`, `four_bit`, `gathering`, `inputs`, `judged`, `leaks`, `misfits`,
-`rendering`.
+Other rooms import: `applying`, `data`, `demonstrated`, `ends`, `first_step`, `four_bit`, `gathering`, `inputs`,
+`judged`, `leaks`, `misfits`, `rendering`, `same_stream`, `tokens`.
 """

@@ -11,7 +11,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from posttrain.errors import DataError
-from posttrain.inputs.rendering import After, demonstration_ids
+from posttrain.inputs.rendering import After, chat_demonstration, text_demonstration
 
 Row = Mapping[str, Any]
 
@@ -88,10 +88,11 @@ def tokenize_demonstrations(
     template_kwargs: Mapping[str, Any] | None = None,
     after: After = "template",
 ) -> Dataset:
-    """Token ids and completion-only labels of prompt-completion rows, as `trl.SFTTrainer` prepares them.
+    """Token ids and completion-only labels of prompt-completion rows: the prompt's ids, then the completion's.
 
-    Both stages train on what this returns, and prompts are rendered as `GRPOTrainer` renders them, so SFT and GRPO
-    agree on the first token of a completion.
+    Both stages train on what this returns. A row begins with the very tokens that its prompt is sampled from, and none
+    reaches over the border, so SFT and GRPO agree on where a completion begins. `trl.SFTTrainer` tokenises the two as
+    one text; its rows are the same where no token would reach over.
 
     Args:
         rows: `prompt` and `completion`, both text or both chat messages.
@@ -109,7 +110,8 @@ def tokenize_demonstrations(
         DataError: A row lacks a column, or nothing is left; the template refuses a row.
     """
     kwargs = template_kwargs or {}
-    examples = [_tokenize(row, number, tokenizer, max_length, kwargs, after) for number, row in enumerate(rows)]
+    pairs = [demonstration_ids(row, number, tokenizer, kwargs, after) for number, row in enumerate(rows)]
+    examples = [_labelled(*pair, max_length) for pair in pairs]
     kept = [example for example in examples if any(label != IGNORED for label in example["labels"])]
     if not kept:
         raise DataError(
@@ -121,14 +123,15 @@ def tokenize_demonstrations(
     return Dataset.from_list(kept)
 
 
-def _tokenize(
-    row: Row,
-    number: int,
-    tokenizer: PreTrainedTokenizerBase,
-    max_length: int | None,
-    template_kwargs: Mapping[str, Any],
-    after: After,
-) -> dict[str, list[int]]:
+def _labelled(prompt_ids: list[int], completion_ids: list[int], max_length: int | None) -> dict[str, list[int]]:
+    ids, labels = prompt_ids + completion_ids, [IGNORED] * len(prompt_ids) + completion_ids
+    return {"input_ids": ids[:max_length], "labels": labels[:max_length]}
+
+
+def demonstration_ids(
+    row: Row, number: int, tokenizer: PreTrainedTokenizerBase, template_kwargs: Mapping[str, Any], after: After
+) -> tuple[list[int], list[int]]:
+    """Token ids of a row's prompt, and of its completion with its end; `number` is the row's in what is said of it."""
     for column in ("prompt", "completion"):
         if column not in row:
             raise DataError(
@@ -140,15 +143,8 @@ def _tokenize(
     prompt, completion = row["prompt"], row["completion"]
     _check_kinds(prompt, completion, number)
     if isinstance(prompt, str):
-        ending = tokenizer.eos_token or ""
-        whole = prompt + completion + ("" if completion.endswith(ending) else ending)
-        prompt_ids, ids = tokenizer(text=prompt)["input_ids"], tokenizer(text=whole)["input_ids"]
-    else:
-        prompt_ids, ids = demonstration_ids(tokenizer, prompt, completion, template_kwargs, after)
-    # A token may lie across the border
-    start = next((i for i, (a, b) in enumerate(zip(prompt_ids, ids, strict=False)) if a != b), len(prompt_ids))
-    labels = [IGNORED] * start + ids[start:]
-    return {"input_ids": ids[:max_length], "labels": labels[:max_length]}
+        return text_demonstration(tokenizer, prompt, completion)
+    return chat_demonstration(tokenizer, prompt, completion, template_kwargs, after)
 
 
 def _check_kinds(prompt: Any, completion: Any, number: int) -> None:

@@ -156,12 +156,13 @@ def task_rewards(task: Task) -> list[Reward]:
     return [load_reward(config) for config in own_reward_configs(task)]
 
 
-def check_model(recipe: Recipe, data: TaskData | None = None) -> dict[str, str]:
+def check_model(recipe: Recipe, data: TaskData | None = None, rewards: Sequence[Reward] = ()) -> dict[str, str]:
     """Make sure that there is such a model, by its tokenizer and configuration.
 
     Args:
         recipe: Names it.
         data: Rows, of which some go through its chat template.
+        rewards: What scores its rollouts and evaluations.
 
     Returns:
         The fingerprint of a model that is a file, by name, as `RunDir.open` takes them; else nothing.
@@ -169,8 +170,9 @@ def check_model(recipe: Recipe, data: TaskData | None = None) -> dict[str, str]:
     Raises:
         ConfigError: There is no such model, it cannot be read, not be held in 4 bits here, or something of it would end
             the run later.
-        DataError: Its chat template refuses the rows, or renders demonstrations otherwise than what is sampled from.
+        DataError: Its chat template refuses the rows; what is trained is not what is sampled (see `same_stream`).
     """
+    from posttrain.inputs.ends import with_own_end
     from posttrain.models.load import (  # loads transformers and torch, which rows and rewards do without
         check_model_files,
         config_of,
@@ -197,27 +199,27 @@ def check_model(recipe: Recipe, data: TaskData | None = None) -> dict[str, str]:
             check_model_files(name, **hub_options(recipe))
             if not (Path(name) / "adapter_config.json").is_file():
                 check_saved_quantised(recipe, quantised_by(name, revision=recipe.model.revision))
-            raise_all(list(misfits(recipe, tokenizer, config_of(name, **hub_options(recipe)), data)), "the model")
+            raise_all(list(misfits(recipe, tokenizer, config_of(name, **hub_options(recipe)))), "the model")
     if (Path(name) / "adapter_config.json").is_file():
         config = json.loads((Path(name) / "adapter_config.json").read_text())
         check_trains_on(config, beta=recipe.hybrid.grpo.beta if recipe.hybrid.steps else 0.0, where=where)
     if data is not None:
-        _check_rendering(recipe, data, tokenizer)
+        _check_rendering(recipe, data, with_own_end(tokenizer, recipe), rewards)
     return {"model": file_sha256(file)} if file else {}
 
 
-def _check_rendering(recipe: Recipe, data: TaskData, tokenizer: Any) -> None:
+def _check_rendering(recipe: Recipe, data: TaskData, tokenizer: Any, rewards: Sequence[Reward]) -> None:
     """Have some rows rendered as both stages will."""
-    from posttrain.inputs.data import fit_to_model, tokenize_demonstrations
+    from posttrain.inputs.data import fit_to_model
+    from posttrain.inputs.ends import ends_of
     from posttrain.inputs.rendering import through_template
+    from posttrain.inputs.same_stream import differences_of, refuse
 
     kwargs = recipe.hybrid.template_kwargs
     for row in fit_to_model([*data.train[:RENDERED], *data.eval[:RENDERED]], tokenizer):
         if not isinstance(row["prompt"], str):
             through_template(tokenizer, row["prompt"], add_generation_prompt=True, tokenize=False, **kwargs)
-    trains = recipe.warmup.steps or (recipe.hybrid.steps and recipe.hybrid.controller.shares()[0])
-    if rows := fit_to_model(data.demonstrations[:RENDERED] if trains else [], tokenizer):
-        tokenize_demonstrations(rows, tokenizer, template_kwargs=kwargs, after=recipe.hybrid.demonstrations_after)
+    refuse(differences_of(recipe, data, tokenizer, ends_of(recipe, tokenizer), rewards))
 
 
 def hub_options(recipe: Recipe) -> dict[str, Any]:

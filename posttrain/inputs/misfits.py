@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from posttrain.errors import ConfigError
 from posttrain.models.gguf_files import gguf_file
 from posttrain.recipe.recipe import Recipe
-from posttrain.tasks import TaskData
 
 SHOWN = 3
 HALF_PRECISION_FIX = "set model.dtype to float32: bf16 in the stages' args computes in bfloat16 all the same"
 
 
-def misfits(
-    recipe: Recipe, tokenizer: Any, config: Any, data: TaskData | None = None, *, local: bool = False
-) -> Iterator[ConfigError]:
+def misfits(recipe: Recipe, tokenizer: Any, config: Any, *, local: bool = False) -> Iterator[ConfigError]:
     """Everything of the kind.
 
     Args:
         recipe: Names the model.
         tokenizer: Its tokenizer.
         config: Its configuration.
-        data: The task's rows.
         local: Ask no hub.
     """
     yield from precision_misfits(recipe)
     yield from _tokens(recipe, tokenizer, config.get_text_config())
     yield from _router_loss(recipe, config.get_text_config())
-    yield from _end_of_text(recipe, tokenizer, data.demonstrations if data else [])
+    yield from _end_of_text(recipe, tokenizer)
     yield from _generation(recipe, local)
 
 
@@ -113,20 +109,13 @@ def _router_loss(recipe: Recipe, config: Any) -> Iterator[ConfigError]:
         )
 
 
-def _end_of_text(recipe: Recipe, tokenizer: Any, demonstrations: Sequence[Mapping[str, Any]]) -> Iterator[ConfigError]:
+def _end_of_text(recipe: Recipe, tokenizer: Any) -> Iterator[ConfigError]:
     token, where = recipe.warmup.args.get("eos_token"), recipe.where("warmup.args.eos_token")
     if token is None or not recipe.warmup.steps:
         return
     fix = "leave it out, or set eos_token in the model's tokenizer_config.json, by which both stages go"
     if token not in tokenizer.get_vocab():
         yield ConfigError(f"{token!r} is no token of the model", expected="one of its tokens", where=where, fix=fix)
-    elif token != tokenizer.eos_token and demonstrations and not tokenizer.chat_template:
-        yield ConfigError(
-            f"{token!r}, and the demonstrations are text: they end in the tokenizer's {tokenizer.eos_token!r}",
-            expected="conversations, whose template ends them",
-            where=where,
-            fix=fix,
-        )
 
 
 def _generation(recipe: Recipe, local: bool) -> Iterator[ConfigError]:

@@ -14,8 +14,9 @@ from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
 
 from posttrain.errors import CheckpointError, ConfigError
+from posttrain.models.ends import declare_end
 from posttrain.models.four_bit import is_four_bit
-from posttrain.models.load import load_policy
+from posttrain.models.load import load_policy, load_tokenizer
 from posttrain.models.policy_weights import base_model, check_weights, is_tied, named_weights
 
 SHARD = "5GB"
@@ -54,6 +55,8 @@ def merge(
     ids = _tokens(base.config.get_text_config().vocab_size)
     with torch.no_grad():
         expected = model(ids).logits.float()
+    if (source / "tokenizer_config.json").is_file():
+        declare_end(base, load_tokenizer(source, trust_remote_code=trust_remote_code))
     config, generation = base.config, getattr(base, "generation_config", None)
     try:
         check_weights(model)

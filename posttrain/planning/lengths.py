@@ -175,7 +175,7 @@ def _samples(recipe: Recipe) -> bool:
 
 def _prompts(recipe: Recipe, data: TaskData, tokenizer: Any, positions: int | None) -> Lengths | None:
     from posttrain.inputs.data import fit_to_model
-    from posttrain.rollouts.transformers import tokenize_prompts
+    from posttrain.inputs.rendering import tokenize_prompts
 
     streams = [data.train, data.eval] if _samples(recipe) else [data.eval]
     rows = [row for stream in streams for row in evenly(stream, MOST_ROWS // len(streams))]
@@ -188,7 +188,7 @@ def _prompts(recipe: Recipe, data: TaskData, tokenizer: Any, positions: int | No
 
 def _bare(prompt: Any, tokenizer: Any, template: Any) -> Sample:
     """A prompt without a demonstration."""
-    from posttrain.rollouts.transformers import tokenize_prompts
+    from posttrain.inputs.rendering import tokenize_prompts
 
     ids = tokenize_prompts(tokenizer, [prompt], template)[0]
     return Sample(tokenizer.decode(ids), "", len(ids), 0, 0)

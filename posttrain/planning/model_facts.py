@@ -91,6 +91,7 @@ def tokenizer_of(recipe: Recipe, rows: Sequence[Mapping[str, Any]], *, offline: 
     Raises:
         ConfigError: It cannot be had.
     """
+    from posttrain.inputs.ends import with_own_end
     from posttrain.models.load import load_tokenizer, tokenizer_from_rows
 
     if recipe.model.init is not None:
@@ -98,7 +99,8 @@ def tokenizer_of(recipe: Recipe, rows: Sequence[Mapping[str, Any]], *, offline: 
     name, where = recipe.model.gguf or recipe.model.name or "", recipe.where("model")
     file = gguf_file(name, where)
     with loading(file or name, where):
-        return load_tokenizer(file or name, **hub_options(recipe), **_local(file, offline))
+        tokenizer = load_tokenizer(file or name, **hub_options(recipe), **_local(file, offline))
+    return with_own_end(tokenizer, recipe)
 
 
 def config_of(recipe: Recipe, tokenizer: Any, *, offline: bool = False) -> Any:

@@ -7,6 +7,7 @@ the rest is told without it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ from posttrain.recipe.recipe import Recipe
 from posttrain.recipe.zero import check_recipe
 from posttrain.rundir.facts import processes_of
 from posttrain.running.remedies import Part, remedies
+from posttrain.scoring.score import Reward
 from posttrain.tasks import TaskData
 
 __all__ = ["Missing", "Plan", "make_plan", "needs_hub"]
@@ -132,6 +134,7 @@ class _Maker:
         self.machine, self.offline = machine, offline
         self.findings: list[Finding] = []
         self.missing: list[Missing] = []
+        self.rewards: list[Reward] = []
         self.folder = Path(recipe.run.dir or "runs/run")
         self.recipe = self._fitted(recipe)
 
@@ -223,7 +226,7 @@ class _Maker:
             return None
         try:
             rewards = load_rewards(self.recipe, data)
-            load_judges(self.recipe, data, rewards)
+            self.rewards = [*rewards, *load_judges(self.recipe, data, rewards)]
             if uses_rewards(self.recipe):
                 for alone, idle in idle_rewards(try_rewards(self.recipe, rewards, data)):
                     self._found("problem" if alone else "warning", "rewards", idle)
@@ -240,12 +243,14 @@ class _Maker:
             rows = [*data.demonstrations, *data.train] if data else []
             tokenizer = tokenizer_of(recipe, rows, offline=self.offline)
             config = config_of(recipe, tokenizer, offline=self.offline)
-            for problem in misfits(recipe, tokenizer, config, data, local=self.offline):
+            for problem in misfits(recipe, tokenizer, config, local=self.offline):
                 self._problem("model", problem)
             model = describe_model(recipe, config, on_gpu=self.machine.device == "cuda")
             if model.shape is None:
                 self.missing.append(Missing("shape", model.uncounted, "memory and time", stops=False))
             texts = self._texts(data, tokenizer, model.positions) if data else None
+            if data:
+                self._same_stream(data, tokenizer)
         except PosttrainError as error:
             if is_absent(recipe, offline=self.offline):
                 without = "memory, time, rendered prompts, token counts and truncation"
@@ -261,6 +266,16 @@ class _Maker:
         except UnlikePrompts as error:
             self._problem("chat_template", error)
             return texts_of(self.recipe, replace(data, demonstrations=[]), tokenizer, positions)
+
+    def _same_stream(self, data: TaskData, tokenizer: Any) -> None:
+        """Whether what is trained is what is sampled."""
+        from posttrain.inputs.ends import ends_of
+        from posttrain.inputs.same_stream import differences_of
+
+        ends = ends_of(self.recipe, tokenizer, **({"local_files_only": True} if self.offline else {}))
+        with suppress(UnlikePrompts):  # which has been told
+            for each in differences_of(self.recipe, data, tokenizer, ends, self.rewards):
+                self._found("problem" if each.refused else "warning", "same_stream", each.error)
 
     def _past(self) -> Past | None:
         """What the run directory shows of this very recipe."""

@@ -1,6 +1,6 @@
 """Sampling with transformers' models: the engine that needs nothing installed, and the one of the evaluations.
 
-Prompts are turned into tokens as TRL's GRPOTrainer does it, so that training and evaluation see the same ids.
+Prompts are turned into tokens as HybridTrainer does it, so that training and evaluation see the same ids.
 """
 
 from __future__ import annotations
@@ -16,17 +16,14 @@ from transformers import (
     LogitsProcessorList,
 )
 
-from posttrain.errors import DataError
-from posttrain.inputs.rendering import through_template
+from posttrain.inputs.rendering import Prompt, tokenize_prompts
 from posttrain.models.inference import inference
 from posttrain.rollouts.choice import Choice, sampler
 from posttrain.rollouts.decode import NotPlain, OnRow, decode, why_not
 from posttrain.rollouts.sampling import Sampling
 from posttrain.rundir.completions import Completion
 
-__all__ = ["Completion", "generate", "tokenize_prompts"]
-
-Prompt = str | list[dict[str, Any]]
+__all__ = ["Completion", "generate"]
 
 
 def generate(
@@ -125,39 +122,6 @@ def sample_tokens(
     config = _generation_config(tokenizer, eos_ids, sampling)
     processors = sampler(seeds, sampling, model.device)
     return _sample_batch(model, prompt_ids, config, processors, synced=synced, on_row=on_row)
-
-
-def tokenize_prompts(
-    tokenizer: Any, prompts: Sequence[Prompt], template_kwargs: Mapping[str, Any] | None = None
-) -> list[list[int]]:
-    """Token ids of prompts, as `GRPOTrainer` makes them: text as it is with the tokenizer's special tokens,
-    conversations through the chat template with the opening of the assistant's turn.
-
-    Raises:
-        DataError: a prompt has no tokens, or the chat template refuses one.
-    """
-    if not prompts:
-        return []
-    if isinstance(prompts[0], str):
-        prompt_ids = tokenizer(text=list(prompts))["input_ids"]
-    else:
-        prompt_ids = through_template(
-            tokenizer,
-            list(prompts),
-            add_generation_prompt=True,
-            tokenize=True,
-            return_dict=True,
-            **(template_kwargs or {}),
-        )["input_ids"]
-    for index, ids in enumerate(prompt_ids):
-        if not ids:
-            raise DataError(
-                f"prompt {index} has no tokens: {prompts[index]!r}",
-                expected="at least one token",
-                where="prompts",
-                fix="leave empty prompts out; if none has any, the model's tokenizer is missing or broken",
-            )
-    return prompt_ids
 
 
 def end_of_sequence_ids(model: Any, tokenizer: Any) -> list[int]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from posttrain.inputs.rendering import Prompt, tokenize_prompts
 from posttrain.rollouts.engine import Engine
 from posttrain.rollouts.sampling import EVALUATIONS, Sampling, request_seed
-from posttrain.rollouts.transformers import Prompt, tokenize_prompts
 from posttrain.rundir.completions import Completion
 
 AT_ONCE = 512

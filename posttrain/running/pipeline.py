@@ -168,7 +168,8 @@ def _run(
         described["trained_prompts"] = prompt_hashes(data.train, data.demonstrations)
         quiet_libraries()
         # Before there is a run directory, which a corrected name would not fit any more
-        return settled, here, data, described, loaded, fingerprints | check_model(recipe, data)
+        fingerprints |= check_model(recipe, data, [*loaded, *given.judges])
+        return settled, here, data, described, loaded, fingerprints
 
     settled, here, data, described, loaded, fingerprints = ranks.together(prepared)
     facts = {**flatten(settled.resolved()), **named(fingerprints)}

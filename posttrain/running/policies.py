@@ -10,6 +10,7 @@ import torch
 from accelerate.utils import DistributedType
 from peft import LoraConfig, PeftModel, get_peft_model
 
+from posttrain.inputs.ends import with_own_end
 from posttrain.inputs.inputs import hub_options, loading, policy_options
 from posttrain.models.gguf_files import gguf_file
 from posttrain.models.inference import without_router_logits
@@ -44,7 +45,9 @@ class Policies:
         self._recipe, self._dir, self._say, self._ranks = recipe, run_dir, say, ranks or Ranks()
         self.on_gpu = torch.cuda.is_available() and recipe.run.device != "cpu"
         self.source: str | Path = self._ranks.decided(lambda: self._base_model(data))
-        self.tokenizer = self._ranks.together(lambda: load_tokenizer(self.source, **hub_options(recipe)))
+        self.tokenizer = self._ranks.together(
+            lambda: with_own_end(load_tokenizer(self.source, **hub_options(recipe)), recipe)
+        )
 
     def _base_model(self, data: TaskData) -> str | Path:
         """The recipe's model, written once into the run directory if it is a file or to be made from scratch."""

@@ -10,13 +10,16 @@ from typing import Any
 
 from posttrain.controllers import CONTROLLERS, SASR, Controller
 from posttrain.errors import ConfigError, DataError, RewardError
+from posttrain.inputs.applying import as_seen
+from posttrain.inputs.demonstrated import demonstrated
 from posttrain.inputs.inputs import loading
 from posttrain.inputs.rendering import through_template
+from posttrain.inputs.same_stream import differences, refuse
 from posttrain.models.load import load_tokenizer
 from posttrain.nearest import hint
 from posttrain.recipe.sections import ScoringSection
 from posttrain.scoring.pool import RewardPool
-from posttrain.scoring.score import Reward
+from posttrain.scoring.score import Outcome, Reward
 from posttrain.scoring.scorer import Scorer, trl_reward_functions
 
 BRING_COLUMNS = ("rollout_func", "environment_factory", "tools")
@@ -169,6 +172,43 @@ def check_prompts(rows: Any, tokenizer: Any, template_kwargs: Mapping[str, Any])
         )
     if isinstance(first, list):
         through_template(tokenizer, first, add_generation_prompt=True, tokenize=False, **template_kwargs)
+
+
+def check_same_stream(
+    demonstrations: Any,
+    tokenizer: Any,
+    *,
+    ends: Sequence[int],
+    template_kwargs: Mapping[str, Any],
+    after: Any,
+    sampled: Callable[[list[Any]], list[list[int]]],
+    scorer: Scorer | None,
+) -> None:
+    """Look at a few demonstrations token by token (see `inputs.same_stream`); rows of token ids are left as they are.
+
+    Args:
+        demonstrations: Those of the trainer.
+        tokenizer: The policy's.
+        ends: Tokens that end a completion.
+        template_kwargs, after: As for `tokenize_demonstrations`.
+        sampled: Gives the token ids that rollouts of prompts start from.
+        scorer: Of the rewards of one completion.
+
+    Raises:
+        DataError: What is trained is not what is sampled.
+    """
+    if {"input_ids", "labels"} <= set(demonstrations[0]):
+        return
+    some = demonstrated(demonstrations, tokenizer, template_kwargs=template_kwargs, after=after, sampled=sampled)
+    pool = scorer.pool if scorer else None
+
+    def score(index: int, texts: list[str], rows: list[Mapping[str, Any]]) -> Sequence[Outcome]:
+        assert pool is not None
+        return pool.score(index, texts, [as_seen(dict(row)) for row in rows])
+
+    rewards = pool.rewards if pool else []
+    for note in refuse(list(differences(some, tokenizer, ends, rewards, score if pool else None))):
+        warnings.warn(note, stacklevel=5)
 
 
 def check_alike(rows: Any, demonstrations: Any) -> None:

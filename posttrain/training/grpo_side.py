@@ -19,6 +19,7 @@ from torch import nn
 from trl.models.utils import unwrap_model_for_generation
 
 from posttrain.alarms.rollout_facts import rollout_facts
+from posttrain.inputs.tokens import without_added_end
 from posttrain.models.inference import inference
 from posttrain.processes.zero import stage_of
 from posttrain.rollouts.engine import Engine
@@ -136,6 +137,11 @@ class GRPOSide(WindowSide):
         return [copy.deepcopy(read[row]) for row in own]  # what one completion's reward does to it is its own
 
     def _tokenize_prompts(self, prompts):
+        ids, images, fields = self._tokenize_each_once(prompts)
+        # Without the end that a tokenizer may add to any text: behind it nothing would be sampled that goes on
+        return without_added_end(self._tokenizer, ids) if isinstance(prompts[0], str) else ids, images, fields
+
+    def _tokenize_each_once(self, prompts):
         firsts = [place for place, prompt in enumerate(prompts) if not place or prompt != prompts[place - 1]]
         if self._is_vlm or self.environment_factories is not None or len(firsts) == len(prompts):
             return super()._tokenize_prompts(prompts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import wraps
 from types import MethodType
 from typing import Any
@@ -16,6 +17,7 @@ from trl.trainer.utils import add_fused_lm_head
 
 from posttrain.errors import ConfigError
 from posttrain.inputs.data import tokenize_demonstrations
+from posttrain.inputs.demonstrated import SAMPLE, ends_by, shown
 from posttrain.models.policy_weights import base_model
 from posttrain.packing.scores import installed, label_scores
 from posttrain.training.config import HybridConfig
@@ -38,19 +40,34 @@ class SFTSide:
         tokenizer: The policy's.
         args: The trainer's settings.
         accelerator: The trainer's.
+        template_kwargs: Arguments of the chat template by which prompts are rendered.
     """
 
     def __init__(
-        self, demonstrations: Any, *, model: nn.Module, tokenizer: Any, args: HybridConfig, accelerator: Accelerator
+        self,
+        demonstrations: Any,
+        *,
+        model: nn.Module,
+        tokenizer: Any,
+        args: HybridConfig,
+        accelerator: Accelerator,
+        template_kwargs: Mapping[str, Any],
     ):
-        self._args, self._accelerator = args, accelerator
-        self._rows = _tokenized(demonstrations, tokenizer, args)
+        self._args, self._accelerator, self._tokenizer = args, accelerator, tokenizer
+        self._rows = _tokenized(demonstrations, tokenizer, args, template_kwargs)
         self._collate = DataCollatorForLanguageModeling(tokenizer.pad_token_id)
         self.stream = Stream(len(self._rows), seed=args.seed, name="demonstrations")
         self.tokens = 0
         self._batches: list[dict[str, torch.Tensor]] = []
         self._packed = args.packed and installed(model)
         add_untempered_head(model, cast_lm_head_to_fp32=args.cast_lm_head_to_fp32)
+
+    def idle_end(self, ends: Sequence[int]) -> str:
+        """What demonstrations end in, in words, where none of a few ends by one of these tokens; else nothing."""
+        rows = [self._rows[row]["input_ids"] for row in range(min(SAMPLE, len(self._rows)))]
+        if any(ends_by(self._tokenizer, ids, ends) for ids in rows):
+            return ""
+        return shown(self._tokenizer, rows[0][-2:])
 
     def draw(self, *, advance: bool = True) -> None:
         """Take this process's micro-batches of a step, and count the step's label tokens over all processes."""
@@ -146,7 +163,7 @@ def add_untempered_head(model: nn.Module, *, cast_lm_head_to_fp32: bool = False)
     base.forward = MethodType(forward, base)
 
 
-def _tokenized(demonstrations: Any, tokenizer: Any, args: HybridConfig) -> Any:
+def _tokenized(demonstrations: Any, tokenizer: Any, args: HybridConfig, template_kwargs: Mapping[str, Any]) -> Any:
     rows = demonstrations if isinstance(demonstrations, Dataset) else list(demonstrations)
     if len(rows) and {"input_ids", "labels"} <= set(rows[0]):
         return rows
@@ -154,6 +171,6 @@ def _tokenized(demonstrations: Any, tokenizer: Any, args: HybridConfig) -> Any:
         rows,
         tokenizer,
         max_length=args.demonstration_max_length,
-        template_kwargs=args.chat_template_kwargs,
+        template_kwargs=template_kwargs,
         after=args.demonstrations_after,  # type: ignore[arg-type]
     )

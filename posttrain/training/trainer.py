@@ -18,7 +18,7 @@ test compares them with what is installed. What differs from `GRPOTrainer`:
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -38,9 +38,18 @@ from posttrain.processes.zero import check_step
 from posttrain.rollouts.engine import Engine
 from posttrain.rollouts.seeded import seeded_rollouts
 from posttrain.scoring.ahead import ScoringAhead
+from posttrain.scoring.scorer import Scorer
 from posttrain.training.checkpoints.hybrid import HybridCheckpoints
 from posttrain.training.config import HybridConfig, check_arguments, check_engine_arguments, check_model
-from posttrain.training.given import Failures, check_alike, check_prompts, check_tokenizer, controller_of, rewards_of
+from posttrain.training.given import (
+    Failures,
+    check_alike,
+    check_prompts,
+    check_same_stream,
+    check_tokenizer,
+    controller_of,
+    rewards_of,
+)
 from posttrain.training.gradnorm import add_gradients, total_norm, whole
 from posttrain.training.ledger import FolderRecorder, Ledger, NewValues, Recorder, step_record
 from posttrain.training.losses import matched_sft_scale
@@ -99,6 +108,8 @@ class HybridTrainer(HybridCheckpoints):
     ):
         args = HybridConfig(output_dir="hybrid") if args is None else args
         self.controller = controller_of(controller)
+        if not isinstance(demonstrations, Dataset | Sequence | type(None)):
+            demonstrations = list(demonstrations)  # which are looked at several times
         check_arguments(args, train_dataset, demonstrations, self.controller)
         check_engine_arguments(args, kwargs)
         check_adapter(model, beta=args.beta)
@@ -138,7 +149,9 @@ class HybridTrainer(HybridCheckpoints):
                 tokenizer=self._tokenizer,
                 args=args,
                 accelerator=self.accelerator,
+                template_kwargs=self._template_kwargs(),
             )
+            self._check_same_stream(demonstrations, scorer)
         self.ranks = Ranks.of(self.accelerator)
         if scorer is not None:
             scorer.ranks = self.ranks
@@ -164,6 +177,24 @@ class HybridTrainer(HybridCheckpoints):
         # First in line, so that every other callback sees the finished step
         self.callback_handler.callbacks.insert(0, _StepEnd(self))
         self.callback_handler.callbacks.insert(2, SaveLater(self._skips))  # behind DefaultFlowCallback
+
+    def _template_kwargs(self) -> dict[str, Any]:
+        """The arguments of the chat template by which GRPOTrainer renders prompts."""
+        more = {"tools": self.tools or None, "chat_template": self.chat_template}
+        return {**{name: value for name, value in more.items() if value}, **(self.args.chat_template_kwargs or {})}
+
+    def _check_same_stream(self, demonstrations: Any, scorer: Scorer | None) -> None:
+        if self._is_vlm or self.environment_factories is not None:  # their prompts are made row by row, of more
+            return
+        check_same_stream(
+            demonstrations,
+            self._tokenizer,
+            ends=self.eos_token_ids,
+            template_kwargs=self._template_kwargs(),
+            after=self.args.demonstrations_after,
+            sampled=lambda prompts: self._tokenize_prompts(prompts)[0],
+            scorer=scorer,
+        )
 
     # ---- the clock: ticks instead of data ----
 

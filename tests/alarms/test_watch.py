@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import random
 import re
+from dataclasses import fields
 
 import pytest
+from trl import SFTConfig
 
 from posttrain.alarms import KINDS, Settings, Watch, in_words, read, summary
 from posttrain.alarms.watch import GONE
@@ -86,6 +88,12 @@ TROUBLES = {
         "problem",
         "30% .* cut off at 256 tokens; they score 0.02 on average, the others 0.25",
         r"max_completion_length to 512 \(now 256\)",
+    ),
+    "truncation-all": (
+        lambda step: {"truncated_share": 1.0, "sampled": {"truncated_reward": 0.4}},
+        "problem",
+        "100% .* cut off at 256 tokens",
+        "not known as an end .set warmup.args.eos_token .*max_completion_length to 512",
     ),
     "entropy_collapse": (
         lambda step: {"entropy": 0.5 * 0.02 ** rising(step)},
@@ -244,6 +252,21 @@ def test_no_trouble_is_seen_in_a_window_that_is_not_full_or_in_one_wild_step():
     assert raised(lambda step: {"zero_std_share": 1.0, "truncated_share": 1.0, "kl": 9.0}, 4) == []
 
 
+def test_where_demonstrations_end_in_what_ends_nothing_only_that_is_advised():
+    def cut(step):
+        return {"truncated_share": 1.0, "reward": 0.0, "sampled": {"truncated_reward": 0.0}}
+
+    idle = "'<|im_end|>\\n' [700, 5]"
+    for recipe, setting in ((True, "warmup.args.eos_token"), (False, "tokenizer.eos_token")):
+        lines = raised(cut, 10, Settings(idle_end=idle, recipe=recipe))
+        (advice,) = [line["advice"] for line in lines if line["kind"] == "truncation"]
+        assert advice.startswith(f"demonstrations end in {idle}, which ends no completion: set {setting} to it")
+        assert "mask_truncated" not in advice
+        assert "max_completion_length" not in advice
+    some = raised(lambda step: {**cut(step), "truncated_share": 0.5}, 10, Settings(idle_end=idle))
+    assert any("mask_truncated_completions" in line["advice"] for line in some)
+
+
 def test_few_completions_prove_little():
     """Two of the 40 of a window are cut off, where the limit is two."""
     few = {"completions": 8, "groups": 2}
@@ -336,6 +359,9 @@ def test_advice_names_keys_that_a_recipe_has():
     for key in keys:
         section = Recipe
         for part in key.split("."):
+            if section is None:  # of `args`, which takes what TRL's config has
+                assert part in {each.name for each in fields(SFTConfig)}
+                break
             field = section.model_fields[part]
             section = SASR if part == "controller" else _section(field.annotation)
             if section is SASR:

@@ -295,7 +295,8 @@ def qwen(folder: Path) -> Path:
     config.save_pretrained(folder)
     tokenizer = train_tokenizer([SUMS, "user assistant"], 300)
     tokenizer.chat_template = (
-        "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}"
+        "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n"
+        "{% if m.role == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
         "{% if add_generation_prompt %}[assistant] {% endif %}"
     )
     tokenizer.save_pretrained(folder)

@@ -19,7 +19,6 @@ CHATML = (
 TEXT_ROWS = [
     {"prompt": "1 plus 2 is", "completion": " 3."},
     {"prompt": "1 plus 2 is ", "completion": "3."},  # the boundary falls after a space that may merge
-    {"prompt": "1 pl", "completion": "us 2 is 3."},  # and here inside a word
     {"prompt": "7 plus 8 is", "completion": " 15.<|end|>"},  # it ends already
     {"prompt": "", "completion": "4 plus 4 is 8."},
     {"prompt": "a very long question that fills the whole window, 9 plus 9 is", "completion": " 18."},
@@ -57,7 +56,16 @@ def test_demonstrations_are_what_sft_trainer_prepares(tiny_tokenizer, tiny_model
     assert (len(ours) < len(rows)) == (max_length is not None)
 
 
-@pytest.mark.parametrize("completion", [" 3.", " 3.<|end|>"])
+def test_a_token_that_would_reach_over_the_border_is_no_demonstrations(tiny_tokenizer):
+    (row,) = tokenize_demonstrations([{"prompt": "1 pl", "completion": "us 2 is 3."}], tiny_tokenizer)
+    texts = ["1 pl", "us 2 is 3.<|end|>", "1 plus 2 is 3.<|end|>"]
+    prompt, completion, joined = tiny_tokenizer(text=texts)["input_ids"]
+    assert joined[: len(prompt)] != prompt, "as one text it goes on otherwise"
+    assert row["input_ids"] == [*prompt, *completion]
+    assert row["labels"] == [IGNORED] * len(prompt) + completion
+
+
+@pytest.mark.parametrize("completion", [" 3.", " 3.<|end|>", " 3.<|end|><|end|>"])
 def test_labels_are_the_completion_and_one_end(tiny_tokenizer, completion):
     (row,) = tokenize_demonstrations([{"prompt": "1 plus 2 is", "completion": completion}], tiny_tokenizer)
     learnt = [label for label in row["labels"] if label != IGNORED]

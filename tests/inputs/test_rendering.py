@@ -6,8 +6,7 @@ import pytest
 
 from posttrain.errors import DataError
 from posttrain.inputs.data import IGNORED, to_chat, tokenize_demonstrations
-from posttrain.inputs.rendering import UnlikePrompts, through_template
-from posttrain.rollouts.transformers import tokenize_prompts
+from posttrain.inputs.rendering import UnlikePrompts, through_template, tokenize_prompts
 
 BODY = "{% for m in messages %}<{{ m['role'] }}>\n{{ m['content'] }}<|end|>\n{% endfor %}"
 OPEN = "{% if add_generation_prompt %}<assistant>\n"

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 from tokenizers import pre_tokenizers
-from transformers import PreTrainedTokenizerFast, Qwen2Config
+from transformers import AddedToken, AutoTokenizer, PreTrainedTokenizerFast, Qwen2Config
 
-from posttrain.errors import DataError, RewardError
+from posttrain.errors import ConfigError, DataError, RewardError
 from posttrain.inputs.inputs import check_model, load_data, load_rewards
 from posttrain.planning.machine import Machine
 from posttrain.planning.plan import Plan, make_plan
@@ -135,7 +135,7 @@ def model(folder: Path, template: str) -> str:
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
     )
-    tokenizer.chat_template = template
+    tokenizer.chat_template = template.replace("<|end|>", "<|im_end|>")  # else none of it ends a completion
     tokenizer.save_pretrained(folder / "model")
     Qwen2Config(
         vocab_size=320, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
@@ -195,3 +195,51 @@ def test_a_model_that_is_only_warmed_up_or_only_sampled_is_looked_at_as_it_is_us
     only = load_recipe(recipe, [override, *grpo])
     check_model(only, load_data(only))
     assert found(planned(recipe, override, "hybrid.steps=0"), "chat_template"), "its evaluation samples"
+
+
+# ---- what is trained is what is sampled ----
+
+OTHER_END = PLAIN.replace("<|end|>", "<|endoftext|>")
+
+
+def looked_at(recipe: Path, *overrides: str) -> None:
+    some = load_recipe(recipe, overrides)
+    data = load_data(some)
+    check_model(some, data, load_rewards(some, data))
+
+
+def test_demonstrations_that_end_otherwise_than_completions_are_refused_and_mended_by_the_setting(recipe):
+    override = model(recipe.parent, OTHER_END)
+    ((level, evidence),) = found(planned(recipe, override), "same_stream")
+    assert level == "problem"
+    assert "demonstrations end in" in evidence
+    assert "what ends one is '<|im_end|>' (2)" in evidence
+    with pytest.raises(DataError, match=r"set warmup.args.eos_token to '<\|endoftext\|>'"):
+        looked_at(recipe, override)
+    mended = "warmup.args.eos_token=<|endoftext|>"
+    assert found(planned(recipe, override, mended), "same_stream") == []
+    looked_at(recipe, override, mended)
+    (recipe.parent / "model" / "generation_config.json").write_text('{"eos_token_id": [2, 0, 1]}')
+    assert found(planned(recipe, override), "same_stream") == []
+    looked_at(recipe, override)
+
+
+def test_an_end_that_the_vocabulary_lacks_is_refused(recipe):
+    override = model(recipe.parent, OTHER_END)
+    with pytest.raises(ConfigError, match=r"warmup.args.eos_token: the model's vocabulary has no token '<eot>'"):
+        looked_at(recipe, override, "warmup.args.eos_token=<eot>")
+
+
+def test_a_reward_that_looks_for_what_rollouts_come_without_is_refused(recipe):
+    override = model(recipe.parent, PLAIN)
+    tokenizer = AutoTokenizer.from_pretrained(recipe.parent / "model")
+    tokenizer.add_tokens([AddedToken("boxed", special=True)])
+    tokenizer.save_pretrained(recipe.parent / "model")
+    (recipe.parent / "rewards.py").write_text(
+        "def boxed(completion, **row):\n    return float('\\\\boxed{' in completion)\n"
+    )
+    plan = planned(recipe, override, reward("boxed"))
+    assert {level for level, _ in found(plan, "same_stream")} == {"problem"}
+    assert "gives a demonstration 1 as text and 0 as a rollout of it comes" in found(plan, "same_stream")[0][1]
+    with pytest.raises(DataError, match=r"'boxed' \(\d+\)"):
+        looked_at(recipe, override, reward("boxed"))

@@ -11,8 +11,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from posttrain.errors import CheckpointError, DataError
+from posttrain.inputs.rendering import tokenize_prompts
 from posttrain.rollouts.choice import InverseTransform
-from posttrain.rollouts.transformers import generate, tokenize_prompts
+from posttrain.rollouts.transformers import generate
 from posttrain.rundir.completions import Completion, read_completions, stage_and_step, write_completions
 
 WORDS = 40

@@ -313,7 +313,8 @@ def test_a_mix_that_cannot_be_carried_out_as_it_reads_is_refused(mix, demonstrat
 def test_demonstrations_are_rendered_by_the_arguments_that_prompts_are_rendered_by(model, tokenizer, tmp_path):
     tokenizer = copy.deepcopy(tokenizer)
     tokenizer.chat_template = (
-        "{% if quiet %}#{% endif %}{% for m in messages %}[{{ m.role[0] }}]{{ m.content }}{% endfor %}"
+        "{% if quiet %}#{% endif %}{% for m in messages %}[{{ m.role[0] }}]{{ m.content }}"
+        "{% if m.role == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
         "{% if add_generation_prompt %}[a]{% endif %}"
     )
     chat = [{"prompt": [{"role": "user", "content": "1"}], "completion": [{"role": "assistant", "content": "2"}]}] * 8
@@ -326,4 +327,4 @@ def test_demonstrations_are_rendered_by_the_arguments_that_prompts_are_rendered_
         demonstrations=chat,
         controller=SFTOnly(),
     )
-    assert tokenizer.decode(trainer.sft._rows[0]["input_ids"]) == "#[u]1[a]2"
+    assert tokenizer.decode(trainer.sft._rows[0]["input_ids"]) == "#[u]1[a]2<|end|>"

@@ -9,9 +9,9 @@ from typing import Any
 from posttrain.errors import ConfigError, DataError, RewardError
 from posttrain.inputs.applying import Tried, as_seen, idle_rewards, uses_rewards
 from posttrain.inputs.data import fit_to_model, tokenize_demonstrations
+from posttrain.inputs.rendering import tokenize_prompts
 from posttrain.planning.smoke.recipe import characters
 from posttrain.recipe.recipe import Recipe
-from posttrain.rollouts.transformers import tokenize_prompts
 from posttrain.scoring.pool import RewardPool
 from posttrain.scoring.score import Outcome, Reward
 from posttrain.scoring.scorer import message_text

@@ -13,6 +13,7 @@ from peft import PeftConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedConfig, PreTrainedTokenizerBase
 
 from posttrain.errors import ConfigError, PosttrainError
+from posttrain.inputs.ends import with_own_end
 from posttrain.inputs.inputs import check_model, hub_options, loading
 from posttrain.models.generation import make_savable
 from posttrain.models.gguf_files import gguf_file
@@ -53,7 +54,7 @@ def load_parts(recipe: Recipe, data: TaskData) -> tuple[PreTrainedConfig, PreTra
     name, where = recipe.model.gguf or recipe.model.name or "", recipe.where("model")
     if file := gguf_file(name, where):
         with loading(file, where):
-            tokenizer = load_tokenizer(file)
+            tokenizer = with_own_end(load_tokenizer(file), recipe)
             config = AutoConfig.from_pretrained(file.parent, gguf_file=file.name)
             config.eos_token_id, config.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
             return config, tokenizer
@@ -62,7 +63,8 @@ def load_parts(recipe: Recipe, data: TaskData) -> tuple[PreTrainedConfig, PreTra
         with loading(name, where):
             base = _adapter(name).base_model_name_or_path if _is_adapter(name) else name
             options = hub_options(recipe)
-            return AutoConfig.from_pretrained(base, **options), load_tokenizer(name, **options)
+            tokenizer = with_own_end(load_tokenizer(name, **options), recipe)
+            return AutoConfig.from_pretrained(base, **options), tokenizer
     except ConfigError as error:
         if error.fix is None or not error.fix.startswith("correct the name, or download"):
             raise
@@ -118,7 +120,8 @@ def save_tiny(
     name = recipe.model.name or ""
     if name and not gguf_file(name):
         with suppress(OSError, ValueError):  # it may have none
-            model.generation_config = GenerationConfig.from_pretrained(name, **_revision(recipe))
+            source = _adapter(name).base_model_name_or_path if _is_adapter(name) else name
+            model.generation_config = GenerationConfig.from_pretrained(source, **_revision(recipe))
             make_savable(model.generation_config)
     if _is_adapter(name):
         base = folder.with_name(f"{folder.name}-base")

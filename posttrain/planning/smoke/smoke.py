@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from posttrain.errors import CheckpointError, Interrupted, ResumeError
-from posttrain.inputs.inputs import load_data, load_rewards
+from posttrain.inputs.ends import ends_of
+from posttrain.inputs.inputs import load_data, load_judges, load_rewards
+from posttrain.inputs.same_stream import differences_of, refuse
 from posttrain.models.load import load_policy, load_tokenizer
 from posttrain.planning.smoke.checks import check_rewards, check_rows, check_trackers
 from posttrain.planning.smoke.model import load_parts, model_source, save_tiny
@@ -105,12 +107,17 @@ class _Smoke:
             said += [f"{len(data.train)} prompts, {len(data.demonstrations)} demonstrations, {len(data.eval)} held out"]
             said += data.notes
         with self._part("rewards on real rows") as said:
-            said += check_rewards(recipe, load_rewards(recipe, data), data)
+            rewards = load_rewards(recipe, data)
+            said += check_rewards(recipe, rewards, data)
         with self._part("tokenizer, chat template, lengths") as said:
             check_trackers(recipe.run.report_to)
             config, tokenizer = load_parts(recipe, data)
             lengths = check_rows(recipe, data, tokenizer, config)
             said += lengths.notes
+        with self._part("trained as sampled: prompts, words, ends and scores of demonstrations") as said:
+            judges = load_judges(recipe, data, rewards)
+            found = differences_of(recipe, data, tokenizer, ends_of(recipe, tokenizer), [*rewards, *judges])
+            said += refuse(found) or ["alike"]
         with self._part("a tiny model") as said:
             model, left_out = save_tiny(self.folder / "tiny", recipe, config, tokenizer)
             said += [f"{config.model_type}, {sum(each.numel() for each in model.parameters()) / 1e6:.2f} M parameters"]

@@ -26,7 +26,6 @@ def misfits(recipe: Recipe, tokenizer: Any, config: Any, *, local: bool = False)
     yield from precision_misfits(recipe)
     yield from _tokens(recipe, tokenizer, config.get_text_config())
     yield from _router_loss(recipe, config.get_text_config())
-    yield from _end_of_text(recipe, tokenizer)
     yield from _generation(recipe, local)
 
 
@@ -107,15 +106,6 @@ def _router_loss(recipe: Recipe, config: Any) -> Iterator[ConfigError]:
             where=recipe.where(f"{on[0]}.args.router_aux_loss_coef"),
             fix=f"set {' and '.join(f'{name}.args.router_aux_loss_coef' for name in on)} to 0.0",
         )
-
-
-def _end_of_text(recipe: Recipe, tokenizer: Any) -> Iterator[ConfigError]:
-    token, where = recipe.warmup.args.get("eos_token"), recipe.where("warmup.args.eos_token")
-    if token is None or not recipe.warmup.steps:
-        return
-    fix = "leave it out, or set eos_token in the model's tokenizer_config.json, by which both stages go"
-    if token not in tokenizer.get_vocab():
-        yield ConfigError(f"{token!r} is no token of the model", expected="one of its tokens", where=where, fix=fix)
 
 
 def _generation(recipe: Recipe, local: bool) -> Iterator[ConfigError]:

@@ -243,13 +243,14 @@ class _Maker:
             rows = [*data.demonstrations, *data.train] if data else []
             tokenizer = tokenizer_of(recipe, rows, offline=self.offline)
             config = config_of(recipe, tokenizer, offline=self.offline)
-            for problem in misfits(recipe, tokenizer, config, local=self.offline):
+            unfit = list(misfits(recipe, tokenizer, config, local=self.offline))
+            for problem in unfit:
                 self._problem("model", problem)
             model = describe_model(recipe, config, on_gpu=self.machine.device == "cuda")
             if model.shape is None:
                 self.missing.append(Missing("shape", model.uncounted, "memory and time", stops=False))
             texts = self._texts(data, tokenizer, model.positions) if data else None
-            if data:
+            if data and not unfit:
                 self._same_stream(data, tokenizer)
         except PosttrainError as error:
             if is_absent(recipe, offline=self.offline):

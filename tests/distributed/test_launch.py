@@ -82,7 +82,7 @@ def test_a_scheduler_stops_two_processes_and_the_printed_command_goes_on(folder)
     assert len(done) < 2000
 
     assert "signal" not in said  # torch's launcher tells of each that it got and sent
-    printed = said.splitlines()[0].replace("hybrid.steps=2000", f"hybrid.steps={len(done) + 2}")
+    printed = said.splitlines()[1].replace("hybrid.steps=2000", f"hybrid.steps={len(done) + 2}")
     assert re.search(r"-m accelerate.commands.launch --config_file \S+ddp\.yaml --num_processes 2 ", printed)
     code, said = ended(folder, "bash", "-c", f"{printed} --accept-changes")
     assert code == 0, said
@@ -148,10 +148,10 @@ def test_the_exit_code_is_the_workers_own_and_no_file_in_the_working_folder_ran(
     """A numpy.py beside a downloaded recipe is no library: not in the launcher, not in its processes."""
     for name in ("numpy", "torch", "accelerate", "logging"):
         (folder / f"{name}.py").write_text("open('it-ran', 'w').close()\nraise SystemExit(99)\n")
-    absent = "task={name: math, path: absent.jsonl, train: 4, eval: 2}"
-    code, said = ended(folder, *LAUNCH, str(processes), *SHORT, absent)
+    (folder / "empty").mkdir()
+    code, said = ended(folder, *LAUNCH, str(processes), *SHORT, "model={name: ./empty}")
     assert code == 2, said
-    assert "absent.jsonl" in said
+    assert "the model './empty' cannot be loaded" in said
     assert bool(re.search(r"process \d was the first to fail, with exit code 2", said)) == (processes == 2)
     assert "Traceback" not in said
     assert not (folder / "it-ran").exists()

@@ -295,9 +295,17 @@ def test_recipes_that_differ_are_told_apart(folder):
     assert not (folder / "run").exists()
 
 
+ON_RANK_1 = """
+
+def on_rank_1(completion, **row):
+    import os
+    return 1.0 if completion.endswith("</answer>") else 1 / (1 - int(os.environ["RANK"]))
+"""
+
+
 def test_a_reward_that_fails_on_one_process_only(folder):
     with (folder / "rewards.py").open("a") as file:
-        file.write("\ndef on_rank_1(completion, **row):\n    import os\n    return 1 / (1 - int(os.environ['RANK']))\n")
+        file.write(ON_RANK_1)
     overrides = ("rewards=[{path: rewards.py:on_rank_1}]", "hybrid.controller={name: grpo_only}")
     ended = on_ranks(folder, *overrides, codes=[1, 1])
     assert "16 of the last 32 completions could not be scored" in ended[0].text

@@ -101,12 +101,6 @@ def test_a_pad_token_beyond_the_embedding_is_refused(recipe):
     taken(recipe)
 
 
-def test_an_end_that_the_model_does_not_have_is_refused(recipe):
-    assert "no token of the model" in refused(recipe, "warmup.args.eos_token=<stop>").seen
-    taken(recipe, "warmup.args.eos_token=<|end|>")
-    taken(recipe, "warmup.args.eos_token=<|pad|>", "warmup.steps=0", "hybrid.controller=grpo_only")
-
-
 # ---- router losses ----
 
 

@@ -55,7 +55,7 @@ def test_a_reward_that_always_raises_in_training(folder):
 
 
 def test_a_reward_that_sometimes_raises(folder):
-    overrides = (*GRPO, reward("sometimes"), "scoring.max_error_rate=1.0")
+    overrides = (*GRPO, reward("sometimes"), JUDGED, "scoring.max_error_rate=1.0")
     ended = train(folder, *overrides)
     assert ended.code == 0, ended.text
     kept = errors(folder)

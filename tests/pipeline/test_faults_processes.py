@@ -30,7 +30,7 @@ def held(completion, *, hold, **row):
         else:
             os.write(descriptor, str(os.getpid()).encode())
             time.sleep(60)
-    return len(set(completion)) / 20
+    return min(1.0, len(set(completion)) / 20)
 """
 
 

@@ -83,9 +83,9 @@ def test_a_run_on_two_processes_equals_the_run_on_one(tmp_path: Path, lora: tupl
 def test_a_run_is_not_resumed_on_another_engine(tmp_path: Path) -> None:
     folder = write_recipe(tmp_path)
     recipe = load_recipe(folder / "recipe.yaml", ["rollout.engine=auto"])
-    settled = _settled(recipe)
+    settled = _settled(recipe, None)
     assert settled.rollout.engine == "vllm"  # it is installed
-    assert _settled(load_recipe(folder / "recipe.yaml")).rollout.engine == "transformers"
+    assert _settled(load_recipe(folder / "recipe.yaml"), None).rollout.engine == "transformers"
 
 
 def test_an_adapter_that_cannot_be_sent_is_refused_before_it_is_trained(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,10 +87,10 @@ def _looked_at(recipe: Recipe, args: argparse.Namespace, say: Callable[[str], No
     started_on = None if args.restart else processes_of(path)
     check(for_processes(recipe, started_on or 1, 1))
     check_installed(recipe.run.report_to, where=recipe.where("run.report_to"))
+    directory = partial(check_directory, path, recipe, resume=args.resume, restart=args.restart)
+    directory(accept_changes=True, starting=True)
     say("loading rows and rewards")
     inputs = gather(recipe)
     # Last: what it says of another recipe's run is no help as long as this recipe is not right
-    check_directory(
-        path, recipe, resume=args.resume, restart=args.restart, accept_changes=args.accept_changes, starting=True
-    )
+    directory(accept_changes=args.accept_changes, starting=False)
     return inputs

@@ -180,27 +180,25 @@ def evaluate(
     tried = [everything[start : start + samples] for start in range(len(rows), len(everything), samples)]
     failures = [line["error"] for line in everything if line["error"] is not None]
     if len(failures) == len(everything):
-        error = RewardError(
+        raise _unjudged(
+            judges,
+            share,
             f"it failed on all of {len(everything)} completions of the evaluation, the first time by: {failures[0]}\n"
             f"on {_on(everything)}",
             expected="a score for at least one of them",
-            where="reward " + " and ".join(repr(each.name) for each in judges),
             fix="repair the reward for such completions, or name another judge in evaluate.reward",
         )
-        error.shared = share.processes > 1
-        raise error
     unscored = [line for line in table if line["score"] is None and line["error"] is None]
     if len(unscored) == len(table):
-        error = RewardError(
+        raise _unjudged(
+            judges,
+            share,
             f"no reward scored any of the {len(table)} completions of the evaluation, such as {_on(unscored)}",
             expected="a number in [0, 1] or a Score for each row that is evaluated on; None is for rows that a reward "
             "is not for",
-            where="reward " + " and ".join(repr(each.name) for each in judges),
             fix="does it forget `return`? `posttrain rewards check` shows what it gives; or name another judge in "
             "evaluate.reward",
         )
-        error.shared = share.processes > 1
-        raise error
     passed = [line["passed"] for line in table]
     return Evaluation(
         passed=passed,
@@ -289,6 +287,14 @@ def _row(
         "truncated": completion.truncated,
         **({slice_by: row.get(slice_by)} if slice_by else {}),
     }
+
+
+def _unjudged(judges: Sequence[Reward], share: _Share, seen: str, *, expected: str, fix: str) -> RewardError:
+    """The error of an evaluation that nothing judged, on all processes."""
+    where = "reward " + " and ".join(repr(each.name) for each in judges)
+    error = RewardError(seen, expected=expected, where=where, fix=fix)
+    error.shared = share.processes > 1
+    return error
 
 
 def _on(lines: list[dict[str, Any]]) -> str:

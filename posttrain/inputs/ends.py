@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 from posttrain.errors import ConfigError
 from posttrain.models.gguf_files import gguf_file
-from posttrain.models.load import ADAPTER_CONFIG
+from posttrain.models.load import of_base
 from posttrain.recipe.recipe import Recipe
 
 
@@ -54,13 +52,10 @@ def _declared(source: str, options: dict[str, Any]) -> list[int]:
     """As the loaded model's generation config has them."""
     from transformers import AutoConfig, GenerationConfig
 
-    if (adapter := Path(source) / ADAPTER_CONFIG).is_file():
-        settings = json.loads(adapter.read_text())
-        source = settings["base_model_name_or_path"]
-        options = {**options, "revision": settings.get("revision")}
+    place, options = of_base(source, options)
     try:
-        config = GenerationConfig.from_pretrained(source, **options)
+        config = GenerationConfig.from_pretrained(place, **options)
     except OSError:  # it has none, so that transformers makes it from the model's own
-        config = GenerationConfig.from_model_config(AutoConfig.from_pretrained(source, **options))
+        config = GenerationConfig.from_model_config(AutoConfig.from_pretrained(place, **options))
     ends = config.eos_token_id
     return [] if ends is None else [ends] if isinstance(ends, int) else list(ends)

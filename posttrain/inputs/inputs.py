@@ -14,7 +14,7 @@ from posttrain.inputs.applying import check_tasks_covered
 from posttrain.inputs.four_bit import check_four_bit, check_saved_quantised, four_bit_options
 from posttrain.inputs.judged import own_reward_configs, routed, rows_of
 from posttrain.inputs.leaks import check_disjoint
-from posttrain.inputs.misfits import misfits, precision_misfits
+from posttrain.inputs.misfits import continues_an_adapter, misfits, precision_misfits
 from posttrain.models.gguf_files import file_sha256, gguf_file
 from posttrain.recipe.adapter_kinds import check_trains_on
 from posttrain.recipe.mistakes import raise_all
@@ -185,8 +185,8 @@ def check_model(recipe: Recipe, data: TaskData | None = None, rewards: Sequence[
     name, where = recipe.model.gguf or recipe.model.name, recipe.where("model")
     if not name:
         return {}
-    file = gguf_file(name, where)
-    if recipe.lora and (Path(name) / "adapter_config.json").is_file():
+    file, adapter = gguf_file(name, where), continues_an_adapter(recipe)
+    if recipe.lora and adapter:
         raise ConfigError(
             f"{name} is an adapter, and the recipe adds another on top of it",
             expected="a whole model, or no lora: the adapter is trained on, then",
@@ -197,10 +197,10 @@ def check_model(recipe: Recipe, data: TaskData | None = None, rewards: Sequence[
         tokenizer = load_tokenizer(file or name, **hub_options(recipe))
         if file is None:
             check_model_files(name, **hub_options(recipe))
-            if not (Path(name) / "adapter_config.json").is_file():
+            if not adapter:
                 check_saved_quantised(recipe, quantised_by(name, revision=recipe.model.revision))
             raise_all(list(misfits(recipe, tokenizer, config_of(name, **hub_options(recipe)))), "the model")
-    if (Path(name) / "adapter_config.json").is_file():
+    if adapter:
         config = json.loads((Path(name) / "adapter_config.json").read_text())
         check_trains_on(config, beta=recipe.hybrid.grpo.beta if recipe.hybrid.steps else 0.0, where=where)
     if data is not None:

@@ -194,11 +194,17 @@ def load_policy(
 
 def config_of(source: str | Path, **options: Any) -> PreTrainedConfig:
     """The configuration of a hub id or folder; of an adapter, that of its base model."""
-    folder = Path(source)
-    if (folder / ADAPTER_CONFIG).is_file():
-        adapter = json.loads((folder / ADAPTER_CONFIG).read_text())
-        source, options["revision"] = adapter["base_model_name_or_path"], adapter.get("revision")
+    source, options = of_base(source, options)
     return AutoConfig.from_pretrained(source, **options)
+
+
+def of_base(source: str | Path, options: dict[str, Any]) -> tuple[str | Path, dict[str, Any]]:
+    """What to load from, and with which options: of an adapter its base model in the revision that it names."""
+    file = Path(source) / ADAPTER_CONFIG
+    if not file.is_file():
+        return source, options
+    adapter = json.loads(file.read_text())
+    return adapter["base_model_name_or_path"], {**options, "revision": adapter.get("revision")}
 
 
 def check_model_files(source: str | Path, *, trust_remote_code: bool = False, revision: str | None = None) -> None:

@@ -214,10 +214,10 @@ def test_weights_in_another_dtype(whole, tmp_path):
 def test_secrets_and_places_stay_here(whole, tmp_path):
     run = shutil.copytree(whole, tmp_path / "run")
     recipe = read_recipe(run / "recipe.yaml")
-    recipe["rewards"] = [{"path": "/home/me/rewards.py:score", "kwargs": {"api_key": "x", "note": SECRET}}]
+    recipe["rewards"] = [{"path": f"{tmp_path}/rewards.py:score", "kwargs": {"api_key": "x", "note": SECRET}}]
     recipe["model"]["name"] = "~/models/base"
     recipe["model"]["init"] = None
-    recipe["task"]["note"] = "from /home/me/data/rows.jsonl and https://example.org/a/b"
+    recipe["task"]["note"] = f"from {tmp_path}/data/rows.jsonl and https://example.org/a/b"
     recipe["task"]["fence"] = "```\n# not a heading"
     write_recipe(run / "recipe.yaml", recipe)
     config = json.loads((run / "model" / "config.json").read_text())

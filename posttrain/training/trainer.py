@@ -29,6 +29,7 @@ from transformers import TrainerCallback
 
 from posttrain.controllers import Controller, Mix, Signals, State, check_mix
 from posttrain.models.four_bit import adapters_kept
+from posttrain.models.positions import count_by_mask
 from posttrain.models.reference_adapter import check_adapter, reference_is_a_copy
 from posttrain.models.snapshot import copy_policy
 from posttrain.packing.scores import install, supports
@@ -137,10 +138,11 @@ class HybridTrainer(HybridCheckpoints):
         self._g_warmup = g_warmup
         self._agreement = dict(agreement or {})
         self._recorder = recorder or FolderRecorder(args.output_dir)
-        if against_packing(args) is None:
-            for scored in (self.model, self.ref_model):
-                if scored is not None and supports(scored) is None:
-                    install(scored)
+        for scored in filter(None, (self.model, self.ref_model)):
+            if not self._is_vlm:
+                count_by_mask(scored)  # as rollouts are sampled
+            if against_packing(args) is None and supports(scored) is None:
+                install(scored)
         self.sft: SFTSide | None = None
         if demonstrations is not None and self.controller.shares()[0]:
             self.sft = SFTSide(

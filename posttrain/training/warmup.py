@@ -16,6 +16,7 @@ from trl import SFTConfig, SFTTrainer
 
 from posttrain.errors import TrainingError
 from posttrain.models.four_bit import adapters_kept
+from posttrain.models.positions import count_by_mask
 from posttrain.packing.scores import install, installed, label_inputs, supports
 from posttrain.processes.ranks import Ranks
 from posttrain.processes.zero import check_gives_norms
@@ -40,6 +41,7 @@ class WarmupTrainer(WholeCheckpoints, SFTTrainer):
 
     def __init__(self, model: Any, args: SFTConfig, *, packed: bool = True, **kwargs: Any):
         super().__init__(model, args, **kwargs)
+        count_by_mask(self.model)
         whole_loss = self.compute_loss_func is None and not self.aux_loss_enabled  # these look at padded logits
         whole_rows = self.accelerator.parallelism_config is None  # sequence parallelism cuts them
         allowed = packed and whole_loss and whole_rows and against_packing(args) is None

@@ -55,6 +55,7 @@ from posttrain.training.gradnorm import add_gradients, total_norm, whole
 from posttrain.training.ledger import FolderRecorder, Ledger, NewValues, Recorder, step_record
 from posttrain.training.losses import matched_sft_scale
 from posttrain.training.packable import against_packing
+from posttrain.training.padding_row import PaddingKept
 from posttrain.training.sft_side import SFTSide
 from posttrain.training.skipped import SaveLater, SkippedSteps
 from posttrain.training.streams import Stream
@@ -117,6 +118,7 @@ class HybridTrainer(HybridCheckpoints):
         check_tokenizer(model, kwargs.get("processing_class") or more[1:2])
         assert train_dataset is not None  # as check_arguments has made sure
         reward_funcs, scorer = rewards_of(reward_funcs, train_dataset.column_names, kwargs)
+        padding = PaddingKept(model)
         uses_vllm, args.use_vllm = args.use_vllm, False  # GRPOTrainer would start an engine of its own
         try:
             with adapters_kept(model), reference_is_a_copy(model):
@@ -124,6 +126,7 @@ class HybridTrainer(HybridCheckpoints):
         finally:
             args.use_vllm = uses_vllm
         self.use_vllm = uses_vllm
+        self.add_callback(padding.built(self.model))
         if not self._is_vlm:
             check_prompts(self.train_dataset, self._tokenizer, args.chat_template_kwargs or {})
             check_alike(self.train_dataset, demonstrations or ())

@@ -24,6 +24,7 @@ from posttrain.training.checkpoints.whole import WholeCheckpoints
 from posttrain.training.gradnorm import total_norm
 from posttrain.training.ledger import Recorder
 from posttrain.training.packable import against_packing
+from posttrain.training.padding_row import PaddingKept
 from posttrain.training.skipped import SaveLater, SkippedSteps, too_many
 from posttrain.training.streams import Stream
 
@@ -40,7 +41,9 @@ class WarmupTrainer(WholeCheckpoints, SFTTrainer):
     """
 
     def __init__(self, model: Any, args: SFTConfig, *, packed: bool = True, **kwargs: Any):
+        padding = PaddingKept(model)
         super().__init__(model, args, **kwargs)
+        self.add_callback(padding.built(self.model))
         count_by_mask(self.model)
         whole_loss = self.compute_loss_func is None and not self.aux_loss_enabled  # these look at padded logits
         whole_rows = self.accelerator.parallelism_config is None  # sequence parallelism cuts them

@@ -45,6 +45,7 @@ from posttrain.training.config import HybridConfig, check_arguments, check_engin
 from posttrain.training.given import (
     Failures,
     check_alike,
+    check_fit,
     check_prompts,
     check_same_stream,
     check_tokenizer,
@@ -127,6 +128,7 @@ class HybridTrainer(HybridCheckpoints):
             args.use_vllm = uses_vllm
         self.use_vllm = uses_vllm
         self.add_callback(padding.built(self.model))
+        check_fit(self.model, self._tokenizer)
         if not self._is_vlm:
             check_prompts(self.train_dataset, self._tokenizer, args.chat_template_kwargs or {})
             check_alike(self.train_dataset, demonstrations or ())

@@ -25,6 +25,13 @@ CASES = {
     "blend": Case(SASR(mode="blend", match_norms=True), {"max_steps": 3, "kl_offload": True}),
     "windows": Case(Alternate(sft_steps=1, grpo_steps=4), WINDOWS),
     "dropping": Case(GRPOOnly(), {**WINDOWS, "max_steps": 5, "kl_sample": 0.0, "epsilon": 0.01}, sparse=True),
+    # SGD: a key's bias has no gradient but rounding, of which Adam makes whole steps
+    "gpt2": Case(
+        GRPOOnly(),
+        {**WINDOWS, "max_steps": 5, "kl_sample": 1.0, "optim": "sgd", "learning_rate": 0.1},
+        sparse=True,
+        placed=True,
+    ),
     "beta": Case(Static(sft_share=0.5, mode="blend"), {"max_steps": 3, "beta": 0.1}),
     "lora": Case(SASR(mode="blend"), {"max_steps": 3, "beta": 0.1, "learning_rate": 1e-2}, lora=True),
 }

@@ -242,18 +242,11 @@ def with_prefix():
     return get_peft_model(build(CONFIGS["llama"]), PrefixTuningConfig(num_virtual_tokens=2, task_type="CAUSAL_LM"))
 
 
-def suppressing():
-    model = build(CONFIGS["llama"])
-    model.generation_config.suppress_tokens = [7]
-    return model
-
-
 @pytest.mark.parametrize(
     ("make", "why"),
     [
         (lambda: build(SLIDING), "layers other than full attention"),
         (with_prefix, "goes by the prompt"),
-        (suppressing, "suppress_tokens in its generation config"),
     ],
 )
 def test_what_is_not_known_goes_to_generate(monkeypatch, make, why):

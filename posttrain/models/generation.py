@@ -1,4 +1,4 @@
-"""A model's own generation config, which transformers reads leniently, refuses to save, and mixes into every sampling."""
+"""A model's own generation config, which transformers reads leniently, refuses to save, and samples by unasked."""
 
 from __future__ import annotations
 

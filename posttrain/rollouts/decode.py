@@ -68,6 +68,7 @@ def why_not(model: Any) -> str | None:
     if (
         config.is_encoder_decoder
         or config.get_text_config(decoder=True) is not config
+        or any("generate" in vars(each) for each in (model, inner))  # replaced, by a custom sampler or to be faster
         or kind.generate is not GenerationMixin.generate
         or kind.prepare_inputs_for_generation is not GenerationMixin.prepare_inputs_for_generation
         or NEEDED - set(inspect.signature(inner.forward).parameters)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -98,7 +99,8 @@ def _array(values: list[Any], kind: str | None) -> Any:
 
 
 def _number(value: Any) -> float | None:
-    return None if value is None else float(value)
+    """Without NaN, by which TRL says that a reward does not apply: null, as other tables have it."""
+    return None if value is None or math.isnan(value) else float(value)
 
 
 def _column(values: list[Any]) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from functools import partial
 
 import pytest
 import torch
@@ -238,6 +239,12 @@ def spy(monkeypatch) -> list[str]:
     return calls
 
 
+def replaced():
+    model = build(CONFIGS["llama"])
+    model.generate = partial(model.generate, suppress_tokens=[7])
+    return model
+
+
 def with_prefix():
     return get_peft_model(build(CONFIGS["llama"]), PrefixTuningConfig(num_virtual_tokens=2, task_type="CAUSAL_LM"))
 
@@ -247,6 +254,7 @@ def with_prefix():
     [
         (lambda: build(SLIDING), "layers other than full attention"),
         (with_prefix, "goes by the prompt"),
+        (replaced, "inputs of its own"),
     ],
 )
 def test_what_is_not_known_goes_to_generate(monkeypatch, make, why):

@@ -31,6 +31,12 @@ def test_files_of_a_kind_go_together(tmp_path, name, row):
     }
 
 
+def test_a_reward_that_does_not_apply_is_null(tmp_path):
+    """TRL has NaN there, which is no number to most who read the files."""
+    file = write_completions(tmp_path / "step-000001.parquet", [ROLLOUT | {"reward/a": float("nan")}, ROLLOUT])
+    assert pq.read_table(file).column("reward/a").to_pylist() == [None, 1.0]
+
+
 def test_both_kinds_in_one_folder(tmp_path):
     write_completions(tmp_path / "eval-final-000001.parquet", [ANSWER | {"sample": None, "error": None}])
     write_completions(tmp_path / "step-000001.parquet", [ROLLOUT | {"note": None}])

@@ -140,7 +140,7 @@ def check_arguments(
             f"train_dataset is a {type(train_dataset).__name__}",
             expected="a datasets.Dataset: its rows are drawn by number, which is what makes resuming exact",
             where="train_dataset",
-            fix="materialise an iterable data set: Dataset.from_list(list(rows.take(N))); or pass Dataset.from_list(rows)",
+            fix="pass Dataset.from_list(rows); of an iterable data set Dataset.from_list(list(rows.take(N)))",
         )
     if args.save_only_model:
         raise ConfigError(

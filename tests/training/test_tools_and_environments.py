@@ -1,4 +1,4 @@
-"""What GRPOTrainer takes beside rows: tools, environments, a `generate` of one's own; under SASR, with demonstrations."""
+"""What GRPOTrainer takes beside rows: tools, environments, a `generate` of one's own; mixed with demonstrations."""
 
 from __future__ import annotations
 

@@ -121,7 +121,9 @@ class HybridConfig(GRPOConfig):
             raise ConfigError(f"{self.kl_sample}", expected="a share between 0 and 1", where="kl_sample")
 
 
-def check_arguments(args: Any, train_dataset: Any, demonstrations: Any, controller: Controller) -> None:
+def check_arguments(
+    args: Any, train_dataset: Any, demonstrations: Any, controller: Controller, environment_factory: Any = None
+) -> None:
     """Refuse arguments of `HybridTrainer` that contradict each other.
 
     Raises:
@@ -131,12 +133,14 @@ def check_arguments(args: Any, train_dataset: Any, demonstrations: Any, controll
         raise ConfigError(
             f"args is a {type(args).__name__}", expected="a HybridConfig (a GRPOConfig with a few more)", where="args"
         )
-    if not isinstance(train_dataset, Dataset):
+    if train_dataset is None:
+        _check_without_data(args, environment_factory)
+    elif not isinstance(train_dataset, Dataset):
         raise ConfigError(
             f"train_dataset is a {type(train_dataset).__name__}",
             expected="a datasets.Dataset: its rows are drawn by number, which is what makes resuming exact",
             where="train_dataset",
-            fix="materialise an iterable data set, or pass Dataset.from_list(rows)",
+            fix="pass Dataset.from_list(rows); of an iterable data set Dataset.from_list(list(rows.take(N)))",
         )
     if args.save_only_model:
         raise ConfigError(
@@ -159,6 +163,32 @@ def check_arguments(args: Any, train_dataset: Any, demonstrations: Any, controll
             expected="kl_sample above 0",
             where="kl_sample",
             fix="set kl_sample=0.25, or remove kl_target",
+        )
+
+
+def _check_without_data(args: HybridConfig, environment_factory: Any) -> None:
+    """Prompts come from environments that own them, for as many steps as are said."""
+    if environment_factory is None:
+        raise ConfigError(
+            "there is no train_dataset",
+            expected="a datasets.Dataset with a prompt in each row and the columns that the rewards take",
+            where="train_dataset",
+            fix="pass one, such as Dataset.from_list(rows); an environment whose reset() gives the prompt, as "
+            "environment_factory, needs none",
+        )
+    if isinstance(environment_factory, Mapping):
+        raise ConfigError(
+            "several environments, and no train_dataset",
+            expected="a datasets.Dataset whose column `environment` names the one of each row",
+            where="train_dataset",
+            fix="pass one, or a single environment",
+        )
+    if args.max_steps <= 0:
+        raise ConfigError(
+            "an environment that owns its data, and max_steps is not set",
+            expected="the length of the training: there is no data set to tell an epoch by",
+            where="max_steps",
+            fix="set it above 0",
         )
 
 

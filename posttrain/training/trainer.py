@@ -113,12 +113,12 @@ class HybridTrainer(HybridCheckpoints):
         self.controller = controller_of(controller)
         if not isinstance(demonstrations, Dataset | Sequence | type(None)):
             demonstrations = list(demonstrations)  # which are looked at several times
-        check_arguments(args, train_dataset, demonstrations, self.controller)
+        check_arguments(args, train_dataset, demonstrations, self.controller, kwargs.get("environment_factory"))
         check_engine_arguments(args, kwargs)
         check_adapter(model, beta=args.beta)
         check_tokenizer(model, kwargs.get("processing_class") or more[1:2])
-        assert train_dataset is not None  # as check_arguments has made sure
-        reward_funcs, scorer = rewards_of(reward_funcs, train_dataset.column_names, kwargs)
+        columns = [] if train_dataset is None else train_dataset.column_names
+        reward_funcs, scorer = rewards_of(reward_funcs, columns, kwargs)
         padding = PaddingKept(model)
         uses_vllm, args.use_vllm = args.use_vllm, False  # GRPOTrainer would start an engine of its own
         try:
@@ -129,7 +129,7 @@ class HybridTrainer(HybridCheckpoints):
         self.use_vllm = uses_vllm
         self.add_callback(padding.built(self.model))
         check_fit(self.model, self._tokenizer)
-        if not self._is_vlm:
+        if not self._is_vlm and (self.environment_factories is None or "prompt" in self.train_dataset.column_names):
             check_prompts(self.train_dataset, self._tokenizer, args.chat_template_kwargs or {})
             check_alike(self.train_dataset, demonstrations or ())
         if args.max_steps <= 0:

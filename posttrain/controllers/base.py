@@ -48,16 +48,18 @@ class Signals:
     """What one optimizer step showed. Norms are L2 over all trainable parameters, before clipping.
 
     Attributes:
-        sft_norm: Norm of the gradient of the mean token NLL (weight 1), if it was computed.
+        sft_norm: Norm of the gradient of the SFT loss (weight 1 in the mix), if it was computed.
         grpo_norm: Norm of the gradient of the GRPO loss (weight 1), if it was computed.
         kl: Mean per-token KL estimate (nats) of the policy from the warm-up snapshot, if it was measured.
         reward: Mean total reward of the step's rollouts, if there were any.
+        sft_loss: Mean NLL (nats) of the step's demonstration tokens, whatever their weights, if there were any.
     """
 
     sft_norm: float | None = None
     grpo_norm: float | None = None
     kl: float | None = None
     reward: float | None = None
+    sft_loss: float | None = None
 
 
 class Controller(Protocol):

@@ -15,6 +15,8 @@ NAMES = {
     "warmup": "a warm-up step", "sft": "an SFT step", "grpo": "a GRPO step", "both": "a step of both losses",
     "sampling": "sampling rollouts", "evaluation": "an evaluation",
 }  # fmt: skip
+WEIGHED = {"dft": "p", "phi": "p * (1 - p)", "trust": "min(1, p / 0.1)", "clipped": "p / p_old, above 1.28 nothing"}
+"""Kinds of `sft_weight` other than the plain likelihood."""
 Passes = tuple[float, float, float]
 
 
@@ -42,6 +44,7 @@ def amounts_in_words(plan: Plan) -> Iterator[str]:
         yield (
             f"warm-up: {much.warmup_steps:,} SFT steps of {batch.warmup_rows_per_step} demonstrations{processes}: "
             f"{much.warmup_demonstrations:,} rows{passes}{_tokens(plan, much.warmup_demonstrations)}"
+            + _weighted(recipe.warmup.sft_weight)
         )
     if much.hybrid_steps:
         yield from _hybrid(plan, processes)
@@ -71,6 +74,7 @@ def _hybrid(plan: Plan, processes: str) -> Iterator[str]:
         yield (
             f"  SFT steps: {_range(much.sft_steps)}, of {much.demonstrations_per_step} demonstrations{processes}"
             + _passes(much.demonstration_passes, much.sft_steps, "the demonstrations")
+            + _weighted(recipe.hybrid.sft_weight)
         )
     if much.grpo_steps.most:
         grpo = recipe.hybrid.grpo
@@ -179,6 +183,10 @@ def lengths_in_words(plan: Plan) -> Iterator[str]:
 
 def _tokens(plan: Plan, rows: int) -> str:
     return f", about {round(rows * plan.texts.kept):,} tokens" if plan.texts and plan.texts.kept else ""
+
+
+def _weighted(sft_weight: str) -> str:
+    return "" if sft_weight == "nll" else f"; a token of probability p weighs {WEIGHED[sft_weight]} ({sft_weight})"
 
 
 def _range(steps: Range) -> str:

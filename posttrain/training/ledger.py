@@ -157,6 +157,7 @@ def step_record(step: int, mix: Mix, signals: Signals, ledger: Ledger, seen: Map
         "p": mix.p,
         "reason": mix.reason,
         "sft_loss": ledger.mean("sft_loss"),
+        "sft_trained_loss": ledger.mean("sft_trained_loss"),
         "grpo_loss": ledger.mean("grpo_loss"),
         "sft_norm": signals.sft_norm,
         "grpo_norm": signals.grpo_norm,

@@ -308,7 +308,7 @@ class HybridTrainer(HybridCheckpoints):
         seen = self._new_values.means(self._metrics["train"])
         skipped = self._skips.finish_step()
         norms = (None, None) if skipped else (ledger.facts.get("sft_norm"), ledger.facts.get("grpo_norm"))
-        signals = Signals(*norms, kl=ledger.mean("kl"), reward=seen.get("reward"))
+        signals = Signals(*norms, kl=ledger.mean("kl"), reward=seen.get("reward"), sft_loss=ledger.mean("sft_loss"))
         assert self.controller_state is not None
         self.controller_state = self.controller.observe(self.controller_state, signals)
         record = step_record(self.state.global_step, self._mix, signals, ledger, seen)
@@ -320,7 +320,7 @@ class HybridTrainer(HybridCheckpoints):
             "rollouts": self._rollouts,
             "skipped": skipped,
         }
-        for name in ("p", "sft_loss", "grpo_loss", "sft_norm", "grpo_norm"):
+        for name in ("p", "sft_loss", "sft_trained_loss", "grpo_loss", "sft_norm", "grpo_norm"):
             if record[name] is not None:
                 self._metrics["train"][f"hybrid/{name}"].append(record[name])
         if signals.kl is not None:

@@ -111,11 +111,13 @@ def only(recipe: Recipe, kind: str, folder: str | Path) -> Recipe:
         kind: "sft" or "grpo".
         folder: The run directory.
     """
-    controller = SFTOnly() if kind == "sft" else GRPOOnly()
+    alone: dict[str, Any] = {"controller": SFTOnly()}
+    if kind != "sft":  # which has no demonstrations to weigh
+        alone = {"controller": GRPOOnly(), "sft_weight": "nll", "sft_window": None}
     return recipe.model_copy(
         update={
             "warmup": recipe.warmup.model_copy(update={"steps": 0, "norm_window": None}),
-            "hybrid": recipe.hybrid.model_copy(update={"controller": controller}),
+            "hybrid": recipe.hybrid.model_copy(update=alone),
             "evaluate": recipe.evaluate.model_copy(update={"every": 0, "at_start": False}),
             "run": recipe.run.model_copy(update={"dir": str(folder)}),
         }

@@ -59,7 +59,9 @@ def amounts_in_words(plan: Plan) -> Iterator[str]:
 def _hybrid(plan: Plan, processes: str) -> Iterator[str]:
     much, recipe = plan.amounts, plan.recipe
     controller = recipe.hybrid.controller
-    if much.adaptive and not much.sft_steps.known:
+    if much.adaptive and controller.name == "switch":
+        mix = "SFT until its loss is flat, then GRPO, so that only bounds are known"
+    elif much.adaptive and not much.grpo_steps.known:
         mix = (
             f"p begins at {much.p_at_start:.3g}"
             + (f" (1 / (1 + gamma), gamma {getattr(controller, 'gamma', 1):g})" if controller.name == "sasr" else "")

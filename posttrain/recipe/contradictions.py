@@ -34,6 +34,7 @@ def contradictions(recipe: Recipe, num_processes: int = 1) -> list[ConfigError]:
         _stages,
         token_weights,
         one_loss,
+        _start,
         _kl,
         _data,
         _rewards,
@@ -177,6 +178,18 @@ def _stages(recipe: Recipe, num_processes: int) -> list[ConfigError]:
                 )
             )
     return problems
+
+
+def _start(recipe: Recipe, num_processes: int) -> list[ConfigError]:
+    """What the controller itself refuses of a stage of so many steps."""
+    if not recipe.hybrid.steps:
+        return []
+    try:
+        recipe.hybrid.controller.start(total_steps=recipe.hybrid.steps, seed=recipe.run.seed, g_warmup=1.0)
+    except ConfigError as error:
+        key = f"hybrid.controller.{error.where}"
+        return [_problem(recipe, key, error.seen, expected=error.expected, fix=error.fix)]
+    return []
 
 
 def _kl(recipe: Recipe, num_processes: int) -> list[ConfigError]:

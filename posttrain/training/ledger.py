@@ -164,6 +164,9 @@ def step_record(step: int, mix: Mix, signals: Signals, ledger: Ledger, seen: Map
         "sft_weight": ledger.facts.get("sft_weight"),
         "grad_norm": ledger.facts.get("grad_norm"),
         "kl": signals.kl,
+        "advantage_variance": signals.advantage_variance,
+        "nll_variance": signals.nll_variance,
+        "coefficient_gap": signals.coefficient_gap,
         "reward": seen.get("reward"),
         "rewards": {
             name.removeprefix("rewards/").removesuffix("/mean"): value

@@ -16,7 +16,7 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 from trl.trainer.utils import add_fused_lm_head
 
 from posttrain.errors import ConfigError
-from posttrain.inputs.data import tokenize_demonstrations
+from posttrain.inputs.data import IGNORED, tokenize_demonstrations
 from posttrain.inputs.demonstrated import SAMPLE, ends_by, shown
 from posttrain.models.inference import inference
 from posttrain.models.policy_weights import base_model
@@ -26,6 +26,7 @@ from posttrain.training.gradnorm import reduced_now, take_gradients, total_norm
 from posttrain.training.ledger import Ledger
 from posttrain.training.losses import count_labels, nll
 from posttrain.training.old_scores import WINDOW, OldScores
+from posttrain.training.row_statistics import RowStatistics
 from posttrain.training.streams import Stream, micro_batches
 from posttrain.training.token_weights import weighted
 
@@ -60,6 +61,7 @@ class SFTSide:
         self._rows = _tokenized(demonstrations, tokenizer, args, template_kwargs)
         self._collate = DataCollatorForLanguageModeling(tokenizer.pad_token_id)
         self.stream = Stream(len(self._rows), seed=args.seed, name="demonstrations")
+        self.statistics: RowStatistics | None = None
         self.tokens = 0
         self._batches: list[dict[str, torch.Tensor]] = []
         self._places = range(0)
@@ -116,6 +118,8 @@ class SFTSide:
                 counted = weighted(self._args.sft_weight, log_probs, old)
                 loss = nll(counted, self.tokens, accelerator.num_processes)
                 ledger.add("sft_trained_loss", loss.item(), 1.0 / len(self._batches))
+            if self.statistics is not None:
+                self.statistics.demonstrations(log_probs, self._batches[number]["labels"][:, 1:] != IGNORED)
             deepspeed = accelerator.distributed_type == DistributedType.DEEPSPEED
             accelerator.backward(loss, **({"scale_wrt_gas": False} if deepspeed else {}))
             ledger.add("sft_loss", plain.item(), 1.0 / len(self._batches))

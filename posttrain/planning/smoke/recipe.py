@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from posttrain.controllers import GRPOOnly, SFTOnly
+from posttrain.controllers import GRPOOnly, SFTOnly, Switch
 from posttrain.inputs.judged import own_reward_configs
 from posttrain.recipe.model_sections import ModelSection
 from posttrain.recipe.recipe import Recipe
@@ -203,7 +203,9 @@ def _grpo(recipe: Recipe, accumulation: int, left_out: list[str]) -> dict[str, A
 
 
 def _controller(controller: Any) -> Any:
-    """The recipe's own; a stale gradient norm is measured anew at once, not after many steps."""
+    """The recipe's own; a stale gradient norm is measured anew at once, and a switch comes behind the first step."""
+    if isinstance(controller, Switch):
+        return Switch(at=1)
     return replace(controller, refresh_every=1) if getattr(controller, "refresh_every", 0) else controller
 
 

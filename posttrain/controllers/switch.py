@@ -84,20 +84,23 @@ class Switch(Stateless):
         """Steps that are at the least (SFT, GRPO) under `flat`."""
         return min(2 * self.window, total_steps), 0
 
-    def start(self, *, total_steps: int, seed: int, g_warmup: float | None = None) -> State:
-        """The state before the first step; under `flat` with the losses that are compared.
+    def check_stage(self, total_steps: int) -> None:
+        """Refuse a stage of so many steps that ends before the switch.
 
         Raises:
-            ConfigError: The stage ends before the switch.
+            ConfigError: It does.
         """
         first = 2 * self.window if self.adaptive else self.last_sft_step(total_steps)
-        if first >= total_steps > 0:
+        if first >= total_steps:
             raise ConfigError(
                 f"no switch before step {first}, in a stage of {total_steps} steps",
                 expected=f"less than {total_steps}" + (" for twice the window" if self.adaptive else ""),
                 where="window" if self.adaptive else "at",
                 fix="set it lower, or take sft_only",
             )
+
+    def start(self, *, total_steps: int, seed: int, g_warmup: float | None = None) -> State:
+        """The state before the first step; under `flat` with the losses that are compared."""
         more: State = {"losses": [], "means": None, "switched_after": None} if self.adaptive else {}
         return {**super().start(total_steps=total_steps, seed=seed), **more}
 

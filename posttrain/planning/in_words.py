@@ -72,16 +72,17 @@ def _hybrid(plan: Plan, processes: str) -> Iterator[str]:
     else:
         mix = "a fixed schedule, so that the numbers are known"
     yield f"hybrid: {much.hybrid_steps:,} steps under {controller.name}: {mix}"
+    stays = controller.name != "switch"  # whose mix does not go on as it begins
     if much.sft_steps.most:
         yield (
-            f"  SFT steps: {_range(much.sft_steps)}, of {much.demonstrations_per_step} demonstrations{processes}"
+            f"  SFT steps: {_range(much.sft_steps, stays)}, of {much.demonstrations_per_step} demonstrations{processes}"
             + _passes(much.demonstration_passes, much.sft_steps, "the demonstrations")
             + _weighted(recipe.hybrid.sft_weight)
         )
     if much.grpo_steps.most:
         grpo = recipe.hybrid.grpo
         yield (
-            f"  GRPO steps: {_range(much.grpo_steps)}, of {much.prompts_per_step:.3g} new prompts and "
+            f"  GRPO steps: {_range(much.grpo_steps, stays)}, of {much.prompts_per_step:.3g} new prompts and "
             f"{much.completions_per_step} completions ({grpo.num_generations} a prompt){processes}"
             + _passes(much.prompt_passes, much.grpo_steps, "the prompts")
         )
@@ -191,8 +192,8 @@ def _weighted(sft_weight: str) -> str:
     return "" if sft_weight == "nll" else f"; a token of probability p weighs {WEIGHED[sft_weight]} ({sft_weight})"
 
 
-def _range(steps: Range) -> str:
-    return steps.in_words() + ("" if steps.known else f" ({steps.begun:,.0f} if p stayed)")
+def _range(steps: Range, stays: bool) -> str:
+    return steps.in_words() + ("" if steps.known or not stays else f" ({steps.begun:,.0f} if p stayed)")
 
 
 def _passes(passes: Passes | None, steps: Range, of: str) -> str:

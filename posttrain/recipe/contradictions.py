@@ -34,7 +34,7 @@ def contradictions(recipe: Recipe, num_processes: int = 1) -> list[ConfigError]:
         _stages,
         token_weights,
         one_loss,
-        _start,
+        _stage_of_controller,
         _kl,
         _data,
         _rewards,
@@ -180,15 +180,17 @@ def _stages(recipe: Recipe, num_processes: int) -> list[ConfigError]:
     return problems
 
 
-def _start(recipe: Recipe, num_processes: int) -> list[ConfigError]:
+def _stage_of_controller(recipe: Recipe, num_processes: int) -> list[ConfigError]:
     """What the controller itself refuses of a stage of so many steps."""
-    if not recipe.hybrid.steps:
+    look = getattr(recipe.hybrid.controller, "check_stage", None)
+    if not recipe.hybrid.steps or look is None:
         return []
     try:
-        recipe.hybrid.controller.start(total_steps=recipe.hybrid.steps, seed=recipe.run.seed, g_warmup=1.0)
+        look(recipe.hybrid.steps)
     except ConfigError as error:
-        key = f"hybrid.controller.{error.where}"
-        return [_problem(recipe, key, error.seen, expected=error.expected, fix=error.fix)]
+        return [
+            _problem(recipe, f"hybrid.controller.{error.where}", error.seen, expected=error.expected, fix=error.fix)
+        ]
     return []
 
 

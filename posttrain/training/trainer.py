@@ -252,6 +252,8 @@ class HybridTrainer(HybridCheckpoints):
 
     def _start_controller(self) -> State:
         controller, g_warmup = self.controller, self._g_warmup
+        if (look := getattr(controller, "check_stage", None)) is not None:
+            look(self.args.max_steps)
         if self.sft and controller.needs_g_warmup and (g_warmup or getattr(controller, "g_warmup", None)) is None:
             g_warmup = self.sft.measure_warmup_norm(self.model_wrapped)
         return controller.start(total_steps=self.args.max_steps, seed=self.args.seed, g_warmup=g_warmup)

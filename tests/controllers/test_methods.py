@@ -64,9 +64,9 @@ def test_a_switch_that_means_nothing_is_refused(settings, where):
 
 @pytest.mark.parametrize("controller", [Switch(at=12), Switch(at="flat", window=6)])
 def test_a_stage_that_ends_before_the_switch_is_refused(controller):
-    controller.start(total_steps=13, seed=0)
+    controller.check_stage(13)
     with pytest.raises(ConfigError, match="no switch before step 12, in a stage of 12 steps"):
-        controller.start(total_steps=12, seed=0)
+        controller.check_stage(12)
 
 
 # ---- chord ----

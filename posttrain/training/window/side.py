@@ -25,6 +25,7 @@ from posttrain.processes.zero import stage_of
 from posttrain.training.config import HybridConfig
 from posttrain.training.ledger import Ledger
 from posttrain.training.losses import importance_ratio
+from posttrain.training.row_statistics import RowStatistics
 from posttrain.training.sampling_drift import SamplingDrift
 from posttrain.training.window import kl, window
 from posttrain.training.window.bins import Planned, WindowBins
@@ -62,6 +63,7 @@ class WindowSide(GRPOTrainer):
     ranks: Ranks
     vllm_importance_sampling_correction: bool
     _ledger: Ledger
+    _statistics: RowStatistics | None
 
     def begin_windows(self) -> None:
         """Decide how windows are trained on; after TRL's constructor and `packing.scores.install`."""
@@ -79,7 +81,8 @@ class WindowSide(GRPOTrainer):
         by_column = config.model_type not in FAMILIES or is_scaled(config)
         # Processes pad prompts to widths of their own: a row that moves would get other columns
         stays = self._keeps_micro_batches() or (by_column and self.ranks.count > 1)
-        self._drops = args.drop_zero_advantage and self.beta == 0.0 and not stays
+        # Statistics are of all rows
+        self._drops = args.drop_zero_advantage and self.beta == 0.0 and not stays and self._statistics is None
         self._bins: WindowBins | None = None
         if (self._packs or self._drops) and not stays:
             self._bins = WindowBins(
@@ -277,6 +280,8 @@ class WindowSide(GRPOTrainer):
             # The last micro-batch of a step is never empty, so that those before it are counted with it at the latest
             ledger.add("clip_ratio", shares[-1] * (len(mask) if by_row else mask.sum()), self._unclipped)
             self._unclipped = 0.0
+        if self._statistics is not None:
+            self._statistics.rollouts(logps, mask, inputs["advantages"])
         if sums := kl.kl_sum(inputs, logps):
             ledger.add("kl", *sums)
         if entropies is None:

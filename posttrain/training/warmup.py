@@ -16,13 +16,13 @@ from trl import SFTConfig, SFTTrainer
 
 from posttrain.errors import TrainingError
 from posttrain.models.four_bit import adapters_kept
-from posttrain.packing.scores import install, installed, label_inputs, supports
+from posttrain.packing.scores import label_inputs
 from posttrain.processes.ranks import Ranks
 from posttrain.processes.zero import check_gives_norms
 from posttrain.training.checkpoints.whole import WholeCheckpoints
 from posttrain.training.gradnorm import total_norm
 from posttrain.training.ledger import Recorder
-from posttrain.training.packable import against_packing
+from posttrain.training.packable import OWN_CHOICE, ROUTER_LOSS, pack, warn_of_padding
 from posttrain.training.skipped import SaveLater, SkippedSteps, too_many
 from posttrain.training.streams import Stream
 
@@ -36,21 +36,28 @@ class WarmupTrainer(WholeCheckpoints, SFTTrainer):
     Args:
         packed: Hand batches to the model as one sequence without padding, with the head on labels only, where the model
             and the arguments allow it; TRL's loss and metrics are computed from what comes back.
+
+    Attributes:
+        padded: Why batches have padding; `None` where they have none.
     """
 
     def __init__(self, model: Any, args: SFTConfig, *, packed: bool = True, **kwargs: Any):
         super().__init__(model, args, **kwargs)
-        whole_loss = self.compute_loss_func is None and not self.aux_loss_enabled  # these look at padded logits
-        whole_rows = self.accelerator.parallelism_config is None  # sequence parallelism cuts them
-        allowed = packed and whole_loss and whole_rows and against_packing(args) is None
-        self._packed = allowed and supports(self.model) is None
-        if self._packed:
-            install(self.model)
-            self._packed = installed(self.model)
+        self.padded: str | None = self._pack() if packed else OWN_CHOICE
+        warn_of_padding(self.padded)
         self._seen: Any = None
         self._nll: torch.Tensor | None = None
         if self.aux_loss_enabled or self.label_smoother is not None or args.loss_type != "nll":
             self.model.register_forward_hook(self._look)
+
+    def _pack(self) -> str | None:
+        if self.aux_loss_enabled:  # looks at padded logits, as does a loss of one's own
+            return ROUTER_LOSS
+        if self.compute_loss_func is not None:
+            return "compute_loss_func: it is given logits of whole rows"
+        if self.accelerator.parallelism_config is not None:
+            return "parallelism_config: sequence parallelism cuts rows up"
+        return pack(self.model, self.args)
 
     def _look(self, model: Any, args: Any, output: Any) -> None:
         """Behind a forward pass, which has the labels' log-probabilities where it went through TRL's fused head."""
@@ -59,7 +66,7 @@ class WarmupTrainer(WholeCheckpoints, SFTTrainer):
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """TRL's, on a packed batch where that is possible."""
-        if self._packed and self.model.training:
+        if self.padded is None and self.model.training:
             inputs = label_inputs(inputs["input_ids"], inputs["labels"], inputs["attention_mask"])
         loss = super().compute_loss(model, inputs, *args, **kwargs)
         if self._seen is not None:
@@ -104,6 +111,7 @@ def warm_up(
     on_end: Callable[[SFTTrainer], None] | None = None,
     max_skipped_steps: int = 5,
     packed: bool = True,
+    on_start: Callable[[WarmupTrainer], None] | None = None,
 ) -> Warmup:
     """Train the model on the demonstrations.
 
@@ -124,6 +132,7 @@ def warm_up(
         on_end: Called with the trainer when its steps are done; every process must get there.
         max_skipped_steps: Steps in a row that may be skipped for a gradient that is not finite.
         packed: Batches without padding where the model allows it (see `WarmupTrainer`).
+        on_start: Called with the trainer before its first step.
 
     Raises:
         TrainingError: Too many steps in a row were skipped, or more than one at the end: what makes gradients infinite
@@ -144,9 +153,12 @@ def warm_up(
             packed=packed,
             train_dataset=demonstrations.select(order),
             processing_class=tokenizer,
-            callbacks=[_Watch(recorder, per_step, skipped), SaveLater(skipped), *callbacks],
+            callbacks=[(watch := _Watch(recorder, per_step, skipped)), SaveLater(skipped), *callbacks],
         )
     check_gives_norms(trainer.accelerator)
+    watch.padded = trainer.padded
+    if on_start is not None:
+        on_start(trainer)
     trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     step, norms = trainer.state.global_step, _norms(trainer.state)
@@ -169,6 +181,7 @@ class _Watch(TrainerCallback):
     def __init__(self, recorder: Recorder, per_step: int, skipped: SkippedSteps):
         self._recorder, self._per_step, self._skipped = recorder, per_step, skipped
         self._started, self._was_skipped = 0.0, False
+        self.padded: str | None = None
 
     def on_train_begin(self, args, state, control, **kwargs):
         """Count what an earlier session skipped."""
@@ -219,6 +232,7 @@ class _Watch(TrainerCallback):
             "grad_norm": norm,
             "entropy": logs.get("entropy"),
             "learning_rate": logs.get("learning_rate"),
+            "padded": self.padded,
             "seconds": {"total": round(time.perf_counter() - self._started, 4)},
             "demonstration_cursor": state.global_step * self._per_step,
             "skipped": self._was_skipped,

@@ -16,6 +16,7 @@ from posttrain.errors import ConfigError
 from posttrain.inputs.rendering import After
 from posttrain.models.four_bit import is_four_bit
 from posttrain.recipe.contradictions import TRUNCATED, TRUNCATED_FIX, truncates
+from posttrain.recipe.optimizers import check_optim
 
 
 @dataclass
@@ -138,6 +139,7 @@ def check_arguments(args: Any, train_dataset: Any, demonstrations: Any, controll
             where="train_dataset",
             fix="materialise an iterable data set, or pass Dataset.from_list(rows)",
         )
+    check_optim(args.optim, "optim")
     if args.save_only_model:
         raise ConfigError(
             "save_only_model: resuming would start the optimizer and the learning rate's schedule anew",

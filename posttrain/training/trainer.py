@@ -34,6 +34,7 @@ from posttrain.models.snapshot import copy_policy
 from posttrain.processes.drift import facts_of
 from posttrain.processes.ranks import Ranks
 from posttrain.processes.zero import check_step
+from posttrain.recipe.optimizers import check_given
 from posttrain.rollouts.engine import Engine
 from posttrain.rollouts.seeded import seeded_rollouts
 from posttrain.scoring.ahead import ScoringAhead
@@ -114,6 +115,7 @@ class HybridTrainer(HybridCheckpoints):
             demonstrations = list(demonstrations)  # which are looked at several times
         check_arguments(args, train_dataset, demonstrations, self.controller)
         check_engine_arguments(args, kwargs)
+        check_given(*(kwargs.get("optimizers") or (None,))[:1], "optimizers")
         check_adapter(model, beta=args.beta)
         check_tokenizer(model, kwargs.get("processing_class") or more[1:2])
         assert train_dataset is not None  # as check_arguments has made sure

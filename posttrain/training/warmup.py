@@ -155,7 +155,7 @@ def warm_up(
             processing_class=tokenizer,
             callbacks=[(watch := _Watch(recorder, per_step, skipped)), SaveLater(skipped), *callbacks],
         )
-    check_gives_norms(trainer.accelerator)
+    check_gives_norms(trainer.accelerator, accumulation=args.gradient_accumulation_steps)
     watch.padded = trainer.padded
     if on_start is not None:
         on_start(trainer)

@@ -175,6 +175,7 @@ class Stages:
                 max_skipped_steps=section.max_skipped_steps,
                 packed=section.packed,
                 on_start=lambda trainer: self._tell_padding("warm-up", trainer.padded),
+                sft_weight=section.sft_weight,
             )
             self.dir.mark_done("warmup", vars(result))
         self.progress.finish("warmup")

@@ -55,7 +55,7 @@ def test_vllm_refuses_what_is_said_to_be_refused_and_no_other(kind, tmp_path):
     saved(tmp_path, **KINDS[kind])
     helper = PEFTHelper.from_local_dir(str(tmp_path), None)
     if kind in REFUSED_BY_VLLM:
-        with pytest.raises(ValueError, match="not|only supports"):
+        with pytest.raises(ValueError, match=r"not|only supports"):
             helper.validate_legal(LoRAConfig(max_lora_rank=16))
     else:
         helper.validate_legal(LoRAConfig(max_lora_rank=16))

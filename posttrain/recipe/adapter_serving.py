@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from posttrain.recipe.adapter_kinds import rewrites_base
+from posttrain.recipe.adapter_kinds import EMBEDDINGS, names, rewrites_base
 
 ADAPTER_CONFIG = "adapter_config.json"
 REFUSES = "vLLM refuses it"
@@ -30,7 +30,8 @@ UNMERGED = ("alora_invocation_tokens",)
 def why_merged(config: Mapping[str, Any], *, four_bit: bool = False) -> str | None:
     """Why vLLM does not serve an adapter as it is; `None` if it does.
 
-    Plain, rsLoRA, all-linear and adapters on the embedding or the LM head were compared with PEFT: they agree to 1e-5.
+    Plain, rsLoRA, all-linear, adapters on some layers alone and those of the other initialisations were compared with
+    PEFT: they agree to 1e-5.
 
     Args:
         config: Its adapter_config.json.
@@ -42,8 +43,12 @@ def why_merged(config: Mapping[str, Any], *, four_bit: bool = False) -> str | No
         return f"use_dora: {REFUSES}"
     if config.get("bias", "none") != "none":
         return f"bias: {config['bias']}: {REFUSES}"
-    if config.get("modules_to_save"):
-        return f"modules_to_save: {REFUSES}"
+    for name in ("modules_to_save", "velora_config"):
+        if config.get(name):
+            return f"{name}: {REFUSES}"
+    targets = config.get("target_modules") or []
+    if embedding := [name for name in ([] if isinstance(targets, str) else targets) if names(name, EMBEDDINGS)]:
+        return f"target_modules has {embedding[0]}: {REFUSES} of families such as Qwen2"
     if rewrites_base(config.get("init_lora_weights")):
         return f"init_lora_weights: {config['init_lora_weights']}: {ANOTHER}"
     named = [name for name in PASSED_OVER if config.get(name)]

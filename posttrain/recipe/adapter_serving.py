@@ -18,7 +18,7 @@ REFUSES = "vLLM refuses it"
 ANOTHER = "vLLM passes over it without a word, and would serve another model"
 
 PASSED_OVER = (
-    "rank_pattern", "alpha_pattern", "lora_bias", "target_parameters", "use_bdlora", "trainable_token_indices",
+    "rank_pattern", "alpha_pattern", "lora_bias", "use_bdlora", "trainable_token_indices",
     "alora_invocation_tokens", "layer_replication", "kasa_config",
 )  # fmt: skip
 """Fields that make an adapter another one, and that vLLM does not read."""
@@ -30,7 +30,7 @@ UNMERGED = ("alora_invocation_tokens",)
 def why_merged(config: Mapping[str, Any], *, four_bit: bool = False) -> str | None:
     """Why vLLM does not serve an adapter as it is; `None` if it does.
 
-    Plain, rsLoRA, all-linear, adapters on some layers alone and those of the other initialisations were compared with
+    Plain, rsLoRA, all-linear, on some layers or weights alone, and those of the other initialisations were compared with
     PEFT: they agree to 1e-5.
 
     Args:
@@ -51,6 +51,8 @@ def why_merged(config: Mapping[str, Any], *, four_bit: bool = False) -> str | No
         return f"target_modules has {embedding[0]}: {REFUSES} of families such as Qwen2"
     if rewrites_base(config.get("init_lora_weights")):
         return f"init_lora_weights: {config['init_lora_weights']}: {ANOTHER}"
+    if odd := [name for name in config.get("target_parameters") or () if not name.endswith(".weight")]:
+        return f"target_parameters has {odd[0]}: only weights of linear layers have been compared under vLLM"
     named = [name for name in PASSED_OVER if config.get(name)]
     return f"{named[0]}: {ANOTHER}" if named else None
 

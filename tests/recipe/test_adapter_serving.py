@@ -16,7 +16,7 @@ from posttrain.running.outcome import outcome
 from tests.training.test_adapter_kinds import KINDS
 
 AS_THEY_ARE = {
-    "plain", "gaussian", "orthogonal", "random", "mica", "rslora", "one layer",
+    "plain", "gaussian", "orthogonal", "random", "mica", "rslora", "one layer", "parameters",
 }  # fmt: skip
 REFUSED_BY_VLLM = {
     "dora", "dora on the embedding", "whole head", "whole embedding", "whole both, apart", "whole both, tied", "biases",
@@ -67,6 +67,8 @@ def test_vllm_refuses_what_is_said_to_be_refused_and_no_other(kind, tmp_path):
 
 def test_an_init_that_takes_part_of_the_base(tmp_path):
     assert "pissa: vLLM passes over it" in str(why_merged(saved(tmp_path) | {"init_lora_weights": "pissa"}))
+    experts = saved(tmp_path, target_parameters=["mlp.experts.gate_up_proj"])
+    assert "only weights of linear layers" in str(why_merged(experts))
     assert "4 bits" in str(why_merged(saved(tmp_path), four_bit=True))
 
 

@@ -30,8 +30,8 @@ UNMERGED = ("alora_invocation_tokens",)
 def why_merged(config: Mapping[str, Any], *, four_bit: bool = False) -> str | None:
     """Why vLLM does not serve an adapter as it is; `None` if it does.
 
-    Plain, rsLoRA, all-linear, on some layers or weights alone, and those of the other initialisations were compared with
-    PEFT: they agree to 1e-5.
+    Plain, rsLoRA, all-linear, on some layers or weights alone, and those of the other initialisations were compared
+    with PEFT: they agree to 1e-5.
 
     Args:
         config: Its adapter_config.json.

@@ -19,6 +19,7 @@ from posttrain.export.origin import Origin, is_hub_id, plain_name, without_paths
 from posttrain.reading.compare import difference, problems
 from posttrain.reading.compare_spending import spending_in_words, spent
 from posttrain.reading.judged import in_words, judge_of, telling_slices
+from posttrain.recipe.adapter_serving import adapter_config, flags_for, why_merged
 from posttrain.rundir import reading as run_reading
 from posttrain.rundir.layout import Layout
 from posttrain.scoring.loading import known_rewards
@@ -92,6 +93,7 @@ def write_card(folder: Path, subject: Subject, *, name: str, origin: Origin, kin
         files.write_text(folder / "mix.svg", drawing)
     environment = run_reading.environment(layout)
     table, judge = _results(subject), _judge(subject, recipe)
+    config = adapter_config(folder) or {}
     decoding = decoding_of(subject.folder, recipe, on_gpu=bool(environment.get("gpus")))
     body = (
         _jinja()
@@ -101,7 +103,9 @@ def write_card(folder: Path, subject: Subject, *, name: str, origin: Origin, kin
             what=subject.what,
             origin=origin,
             kind=kind,
-            four_bit=_four_bit(recipe, decoding.dtype),
+            four_bit=(four_bit := _four_bit(recipe, decoding.dtype)),
+            not_served=why_merged(config, four_bit=bool(four_bit)),
+            vllm_flags=flags_for(config),
             task=_task(recipe),
             stages=_stages(recipe, steps),
             programs="grpo" in _losses(steps) and _built_in(recipe),

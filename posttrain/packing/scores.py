@@ -7,7 +7,6 @@ backbone keeps only the hidden states that are scored. Without a `tree` a prepar
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -73,22 +72,23 @@ def supports(model: nn.Module) -> str | None:
     return None
 
 
-def install(model: nn.Module) -> None:
+def install(model: nn.Module) -> str | None:
     """Prepare a model that `supports` allows, after TRL has put its head on it. Doing so again changes nothing.
 
-    A model that turns out not to hand layouts on to its attention is left as it is, with a warning.
+    Returns:
+        Why the model is left as it is, where it turns out not to hand layouts on to its attention; else `None`.
     """
     base = _causal_lm(model)
     backbone = base.base_model
     if getattr(backbone, _MARK, False):
-        return
+        return None
     if reason := deaf(base):
-        warnings.warn(f"rows are scored padded, not packed: {reason}", stacklevel=2)
-        return
+        return reason
     tree_attention.register()
     base.set_attn_implementation(TREE)
     backbone.register_forward_hook(_keep_scored, with_kwargs=True)
     setattr(backbone, _MARK, True)
+    return None
 
 
 def installed(model: nn.Module) -> bool:

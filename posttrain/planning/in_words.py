@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from posttrain.planning.amounts import Range
 from posttrain.planning.lengths import room_for_prompts, shares_over
 from posttrain.planning.odds import least_rate
+from posttrain.planning.padded import stages_in_words
 from posttrain.planning.plan import Plan
 from posttrain.planning.seconds import ACCURACY, Phase
 from posttrain.storage.files import size_in_words
@@ -48,6 +49,8 @@ def amounts_in_words(plan: Plan) -> Iterator[str]:
         )
     if much.hybrid_steps:
         yield from _hybrid(plan, processes)
+    for of, why in stages_in_words(plan.model.padded) if plan.model else ():
+        yield f"rows of the {of} are padded, not packed: {why}"
     yield (
         f"evaluation: {much.evaluations} times, {much.evaluation_completions:,} completions each"
         + (f" (1 greedy and {recipe.evaluate.samples} sampled a row)" if max(recipe.evaluate.k) > 1 else " (greedy)")

@@ -50,6 +50,7 @@ from posttrain.scoring.scorer import Scorer, trl_reward_functions
 from posttrain.storage.checkpoints import MANIFEST, staged, step_of
 from posttrain.storage.files import read_lines
 from posttrain.tasks import TaskData
+from posttrain.training.packable import in_halves, padded_in_words
 from posttrain.training.skipped import skipped_in_words
 from posttrain.training.trainer import HybridTrainer
 from posttrain.training.warmup import Warmup, warm_up
@@ -173,6 +174,7 @@ class Stages:
                 on_end=self._save_warmup,
                 max_skipped_steps=section.max_skipped_steps,
                 packed=section.packed,
+                on_start=lambda trainer: self._tell_padding("warm-up", trainer.padded),
                 sft_weight=section.sft_weight,
             )
             self.dir.mark_done("warmup", vars(result))
@@ -262,6 +264,7 @@ class Stages:
             agreement=self.agreement,
             callbacks=self._callbacks(),
         )
+        self._tell_padding("hybrid", in_halves(trainer.padded))
         if trainer.sft and warmed:
             trainer.sft.stream.cursor = warmed.demonstration_cursor
         trainer.remove_callback(PrinterCallback)
@@ -289,6 +292,10 @@ class Stages:
     def _callbacks(self) -> list[TrainerCallback]:
         """Those of both stages."""
         return [SettingsOfRecipe(), StopWhenAsked(self.stop), SendToTrackers(self.trackers)]
+
+    def _tell_padding(self, stage: str, why: str | None) -> None:
+        if why:
+            self.progress.message(f"{stage}: {padded_in_words(why)}")
 
     def _time_is_up(self, spent_s: float) -> bool:
         """Whether the hybrid stage has taken its time limit."""

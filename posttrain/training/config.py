@@ -17,6 +17,7 @@ from posttrain.inputs.rendering import After
 from posttrain.models.four_bit import is_four_bit
 from posttrain.nearest import hint
 from posttrain.recipe.contradictions import TRUNCATED, TRUNCATED_FIX, truncates
+from posttrain.recipe.optimizers import check_optim
 from posttrain.recipe.section import SFTWeight
 
 
@@ -165,6 +166,7 @@ def check_arguments(
             where="train_dataset",
             fix="pass Dataset.from_list(rows); of an iterable data set Dataset.from_list(list(rows.take(N)))",
         )
+    check_optim(args.optim, "optim")
     if args.save_only_model:
         raise ConfigError(
             "save_only_model: resuming would start the optimizer and the learning rate's schedule anew",

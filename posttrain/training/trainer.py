@@ -32,10 +32,10 @@ from posttrain.models.four_bit import adapters_kept
 from posttrain.models.positions import count_by_mask
 from posttrain.models.reference_adapter import check_adapter, reference_is_a_copy
 from posttrain.models.snapshot import copy_policy
-from posttrain.packing.scores import install, supports
 from posttrain.processes.drift import facts_of
 from posttrain.processes.ranks import Ranks
 from posttrain.processes.zero import check_step
+from posttrain.recipe.optimizers import check_given
 from posttrain.rollouts.engine import Engine
 from posttrain.rollouts.seeded import seeded_rollouts
 from posttrain.scoring.ahead import ScoringAhead
@@ -55,7 +55,7 @@ from posttrain.training.given import (
 from posttrain.training.gradnorm import add_gradients, total_norm, whole
 from posttrain.training.ledger import FolderRecorder, Ledger, NewValues, Recorder, step_record
 from posttrain.training.losses import matched_sft_scale
-from posttrain.training.packable import against_packing
+from posttrain.training.packable import ROUTER_LOSS, in_halves, pack, warn_of_padding
 from posttrain.training.padding_row import PaddingKept
 from posttrain.training.row_statistics import RowStatistics
 from posttrain.training.sft_side import SFTSide
@@ -90,6 +90,9 @@ class HybridTrainer(HybridCheckpoints):
         agreement: Facts by name that must be the same on every process, such as hashes of the recipe and the data;
             they are compared with the rest every `args.compare_ranks_every` steps.
 
+    Attributes:
+        padded: Why rows have padding, by half (`sft`, `grpo`); halves that are packed are not in it.
+
     Raises:
         ConfigError: Arguments that contradict each other, before anything is trained.
         DataError, RewardError: Rows or rewards that cannot be trained on.
@@ -116,6 +119,7 @@ class HybridTrainer(HybridCheckpoints):
             demonstrations = list(demonstrations)  # which are looked at several times
         check_arguments(args, train_dataset, demonstrations, self.controller, kwargs.get("environment_factory"))
         check_engine_arguments(args, kwargs)
+        check_given((kwargs.get("optimizers") or (None,))[0], "optimizers")
         check_adapter(model, beta=args.beta)
         check_tokenizer(model, kwargs.get("processing_class") or more[1:2])
         columns = [] if train_dataset is None else train_dataset.column_names
@@ -147,8 +151,7 @@ class HybridTrainer(HybridCheckpoints):
         for scored in filter(None, (self.model, self.ref_model)):
             if not self._is_vlm:
                 count_by_mask(scored)  # as rollouts are sampled
-            if against_packing(args) is None and supports(scored) is None:
-                install(scored)
+        self.padded = self._pack()
         self.sft: SFTSide | None = None
         if demonstrations is not None and self.controller.shares()[0]:
             self.sft = SFTSide(
@@ -190,6 +193,17 @@ class HybridTrainer(HybridCheckpoints):
         # First in line, so that every other callback sees the finished step
         self.callback_handler.callbacks.insert(0, _StepEnd(self))
         self.callback_handler.callbacks.insert(2, SaveLater(self._skips))  # behind DefaultFlowCallback
+
+    def _pack(self) -> dict[str, str]:
+        """Prepare the policy and its reference for packed rows; why those of each half are padded, where they are."""
+        reason = pack(self.model, self.args)
+        if self.ref_model is not None:
+            pack(self.ref_model, self.args)
+        of_grpo = reason or (ROUTER_LOSS if self.aux_loss_enabled else "images beside the text" if self._is_vlm else "")
+        shares = zip(("sft", "grpo"), self.controller.shares(), (reason, of_grpo), strict=True)
+        padded = {half: why for half, has, why in shares if has and why}
+        warn_of_padding(in_halves(padded))
+        return padded
 
     def _template_kwargs(self) -> dict[str, Any]:
         """The arguments of the chat template by which GRPOTrainer renders prompts."""
@@ -338,6 +352,7 @@ class HybridTrainer(HybridCheckpoints):
             "controller": self.controller_state,
             "rollouts": self._rollouts,
             "skipped": skipped,
+            "padded": in_halves(self.padded),
         }
         for name in ("p", "sft_loss", "sft_trained_loss", "grpo_loss", "sft_norm", "grpo_norm"):
             if record[name] is not None:

@@ -17,14 +17,14 @@ from trl import SFTConfig, SFTTrainer
 from posttrain.errors import ConfigError, TrainingError
 from posttrain.models.four_bit import adapters_kept
 from posttrain.models.positions import count_by_mask
-from posttrain.packing.scores import install, installed, label_inputs, supports
+from posttrain.packing.scores import label_inputs
 from posttrain.processes.ranks import Ranks
 from posttrain.processes.zero import check_gives_norms
 from posttrain.recipe.sft_losses import CLIPPED_LATER
 from posttrain.training.checkpoints.whole import WholeCheckpoints
 from posttrain.training.gradnorm import total_norm
 from posttrain.training.ledger import Recorder
-from posttrain.training.packable import against_packing
+from posttrain.training.packable import OWN_CHOICE, ROUTER_LOSS, pack, warn_of_padding
 from posttrain.training.padding_row import PaddingKept
 from posttrain.training.skipped import SaveLater, SkippedSteps, too_many
 from posttrain.training.streams import Stream
@@ -43,6 +43,9 @@ class WarmupTrainer(WholeCheckpoints, SFTTrainer):
         sft_weight: What a token counts (see `token_weights`). `dft` is TRL's own `loss_type`; under another one, TRL is
             handed log-probabilities times their weights and computes its loss of them.
 
+    Attributes:
+        padded: Why batches have padding; `None` where they have none.
+
     Raises:
         ConfigError: A weight that there is not here, or together with another loss.
     """
@@ -56,18 +59,22 @@ class WarmupTrainer(WholeCheckpoints, SFTTrainer):
         self.add_callback(padding.built(self.model))
         count_by_mask(self.model)
         self._weight = sft_weight
-        whole_loss = self.compute_loss_func is None and not self.aux_loss_enabled  # these look at padded logits
-        whole_rows = self.accelerator.parallelism_config is None  # sequence parallelism cuts them
-        allowed = packed and whole_loss and whole_rows and against_packing(args) is None
-        self._packed = allowed and supports(self.model) is None
-        if self._packed:
-            install(self.model)
-            self._packed = installed(self.model)
+        self.padded: str | None = self._pack() if packed else OWN_CHOICE
+        warn_of_padding(self.padded)
         self._seen: Any = None
         self._nll: torch.Tensor | None = None
         other = args.loss_type != "nll" or sft_weight != "nll"
         if self.aux_loss_enabled or self.label_smoother is not None or other:
             self.model.register_forward_hook(self._look)
+
+    def _pack(self) -> str | None:
+        if self.aux_loss_enabled:  # looks at padded logits, as does a loss of one's own
+            return ROUTER_LOSS
+        if self.compute_loss_func is not None:
+            return "compute_loss_func: it is given logits of whole rows"
+        if self.accelerator.parallelism_config is not None:
+            return "parallelism_config: sequence parallelism cuts rows up"
+        return pack(self.model, self.args)
 
     def _look(self, model: Any, args: Any, output: Any) -> None:
         """Behind a forward pass, which has the labels' log-probabilities where it went through TRL's fused head."""
@@ -78,7 +85,7 @@ class WarmupTrainer(WholeCheckpoints, SFTTrainer):
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """TRL's, on a packed batch where that is possible."""
-        if self._packed and self.model.training:
+        if self.padded is None and self.model.training:
             inputs = label_inputs(inputs["input_ids"], inputs["labels"], inputs["attention_mask"])
         loss = super().compute_loss(model, inputs, *args, **kwargs)
         if self._seen is not None:
@@ -139,6 +146,7 @@ def warm_up(
     on_end: Callable[[SFTTrainer], None] | None = None,
     max_skipped_steps: int = 5,
     packed: bool = True,
+    on_start: Callable[[WarmupTrainer], None] | None = None,
     sft_weight: str = "nll",
 ) -> Warmup:
     """Train the model on the demonstrations.
@@ -160,6 +168,7 @@ def warm_up(
         on_end: Called with the trainer when its steps are done; every process must get there.
         max_skipped_steps: Steps in a row that may be skipped for a gradient that is not finite.
         packed: Batches without padding where the model allows it (see `WarmupTrainer`).
+        on_start: Called with the trainer before its first step.
         sft_weight: What a token counts (see `WarmupTrainer`).
 
     Raises:
@@ -182,9 +191,12 @@ def warm_up(
             sft_weight=sft_weight,
             train_dataset=demonstrations.select(order),
             processing_class=tokenizer,
-            callbacks=[_Watch(recorder, per_step, skipped), SaveLater(skipped), *callbacks],
+            callbacks=[(watch := _Watch(recorder, per_step, skipped)), SaveLater(skipped), *callbacks],
         )
-    check_gives_norms(trainer.accelerator)
+    check_gives_norms(trainer.accelerator, accumulation=args.gradient_accumulation_steps)
+    watch.padded = trainer.padded
+    if on_start is not None:
+        on_start(trainer)
     trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     step, norms = trainer.state.global_step, _norms(trainer.state)
@@ -207,6 +219,7 @@ class _Watch(TrainerCallback):
     def __init__(self, recorder: Recorder, per_step: int, skipped: SkippedSteps):
         self._recorder, self._per_step, self._skipped = recorder, per_step, skipped
         self._started, self._was_skipped = 0.0, False
+        self.padded: str | None = None
 
     def on_train_begin(self, args, state, control, **kwargs):
         """Count what an earlier session skipped."""
@@ -258,6 +271,7 @@ class _Watch(TrainerCallback):
             "grad_norm": norm,
             "entropy": logs.get("entropy"),
             "learning_rate": logs.get("learning_rate"),
+            "padded": self.padded,
             "seconds": {"total": round(time.perf_counter() - self._started, 4)},
             "demonstration_cursor": state.global_step * self._per_step,
             "skipped": self._was_skipped,

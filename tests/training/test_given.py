@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+import torch
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from transformers import Qwen2Config
@@ -211,6 +212,28 @@ def test_the_package_shows_what_is_meant_to_be_used():
     assert sorted(shown) == sorted(posttrain.__all__)
     assert {"HybridTrainer", "SASR", "run"} <= set(shown)
     assert all(getattr(posttrain, name) is not None for name in shown)
+
+
+# ---- optimizers whose model is an average ----
+
+
+class Averaging(torch.optim.SGD):
+    """As schedulefree's: `eval` exchanges the weights for their average."""
+
+    def train(self): ...
+
+    def eval(self): ...
+
+
+def test_an_optimizer_that_keeps_its_model_as_an_average_is_refused(build, model, prompts, tmp_path):
+    with pytest.raises(ConfigError, match="rollouts would be of another policy") as caught:
+        build(optimizers=(Averaging(model.parameters(), lr=0.1), None))
+    assert caught.value.where == "optimizers"
+    args = hybrid_args(tmp_path, optim="schedule_free_adamw")
+    with pytest.raises(ConfigError, match="schedule_free_adamw, which trains at other weights"):
+        HybridTrainer(model, reward, args, prompts, controller=GRPOOnly())
+    plain = torch.optim.SGD(model.parameters(), lr=0.1)
+    assert build(optimizers=(plain, None)).optimizer is plain
 
 
 # ---- models that could not be saved or loaded again ----

@@ -13,7 +13,7 @@ from posttrain.errors import ConfigError, DataError, RewardError
 from posttrain.inputs.applying import as_seen
 from posttrain.inputs.demonstrated import demonstrated
 from posttrain.inputs.inputs import loading
-from posttrain.inputs.rendering import through_template
+from posttrain.inputs.rendering import OF_A_ROW, check_rendering, through_template
 from posttrain.inputs.same_stream import differences, refuse
 from posttrain.models.load import load_tokenizer
 from posttrain.nearest import hint
@@ -171,6 +171,8 @@ def check_prompts(rows: Any, tokenizer: Any, template_kwargs: Mapping[str, Any])
             fix="leave rows without a prompt out",
         )
     if isinstance(first, list):
+        own = [name for name in OF_A_ROW if name in columns]
+        check_rendering(rows.select_columns(["prompt", *own]) if own else (), "train_dataset")
         through_template(tokenizer, first, add_generation_prompt=True, tokenize=False, **template_kwargs)
 
 

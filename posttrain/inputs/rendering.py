@@ -69,7 +69,7 @@ def through_template(tokenizer: Any, conversation: Any, **arguments: Any) -> Any
 def check_rendering(rows: Iterable[Mapping[str, Any]], where: str) -> None:
     """Refuse conversations that say how they are rendered, each by itself.
 
-    `SFTTrainer` honours these columns and `GRPOTrainer` (1.16) does not: it renders all prompts by its arguments, so that
+    `SFTTrainer` honours these columns and `GRPOTrainer` (1.16) does not: it renders all prompts by its arguments, and
     rollouts would be of other prompts than demonstrations.
 
     Args:

@@ -178,12 +178,16 @@ def check_model(recipe: Recipe, data: TaskData | None = None, rewards: Sequence[
         config_of,
         load_tokenizer,
         quantised_by,
+        tokenizer_from_rows,
     )
 
     check_four_bit(recipe)
     raise_all(list(precision_misfits(recipe)), "the model")
     name, where = recipe.model.gguf or recipe.model.name, recipe.where("model")
     if not name:
+        if data is not None and recipe.model.init is not None:
+            made = tokenizer_from_rows([*data.demonstrations, *data.train], recipe.model.init.vocab_size)
+            _check_rendering(recipe, data, with_own_end(made, recipe), rewards)
         return {}
     file, adapter = gguf_file(name, where), continues_an_adapter(recipe)
     if recipe.lora and adapter:

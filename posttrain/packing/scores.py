@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 from posttrain.inputs.data import IGNORED
 from posttrain.models.attention_names import SDPA, TREE
 from posttrain.models.policy_weights import base_model
+from posttrain.models.positions import counts_by_mask, is_scaled
 from posttrain.packing import attention as tree_attention
 from posttrain.packing.checks import deaf, foreign
 from posttrain.packing.tree import Tree, grow, lay
@@ -60,7 +61,7 @@ def supports(model: nn.Module) -> str | None:
         return "a sliding window"
     if getattr(config, "use_bidirectional_attention", None):
         return "attention in both directions"
-    if (getattr(config, "rope_parameters", None) or {}).get("rope_type") in ("dynamic", "longrope"):
+    if is_scaled(config):
         return "rotary positions that depend on the length of the sequence"
     if _drops_out(base):
         return "dropout, which rows that share a prompt would share"
@@ -107,7 +108,7 @@ def row_scores(
     entropy: bool,
     **head: Any,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Log-probabilities of completions, in nats, as TRL's padded forward gives them.
+    """Log-probabilities of completions, in nats, as a padded forward gives them.
 
     Rows that follow each other with the same prompt share it. Rows that no tree can hold (an empty prompt, a mask with
     holes) are scored in a padded pass.
@@ -123,7 +124,7 @@ def row_scores(
     Returns:
         Log-probabilities (B, C), 0 where masked, and entropies (B, C), or `None`.
     """
-    tree = grow(prompt_ids, prompt_mask, completion_ids, completion_mask)
+    tree = grow(prompt_ids, prompt_mask, completion_ids, completion_mask, by_mask=counts_by_mask(model))
     if tree is None:
         return _padded(model, prompt_ids, prompt_mask, completion_ids, completion_mask, autocast, entropy, head)
     outputs = _forward(model, tree, autocast, head)

@@ -15,6 +15,8 @@ NAMES = {
     "warmup": "a warm-up step", "sft": "an SFT step", "grpo": "a GRPO step", "both": "a step of both losses",
     "sampling": "sampling rollouts", "evaluation": "an evaluation",
 }  # fmt: skip
+WEIGHED = {"dft": "p", "phi": "p * (1 - p)", "trust": "min(1, p / 0.1)", "clipped": "p / p_old, above 1.28 nothing"}
+"""Kinds of `sft_weight` other than the plain likelihood."""
 Passes = tuple[float, float, float]
 
 
@@ -42,6 +44,7 @@ def amounts_in_words(plan: Plan) -> Iterator[str]:
         yield (
             f"warm-up: {much.warmup_steps:,} SFT steps of {batch.warmup_rows_per_step} demonstrations{processes}: "
             f"{much.warmup_demonstrations:,} rows{passes}{_tokens(plan, much.warmup_demonstrations)}"
+            + _weighted(recipe.warmup.sft_weight)
         )
     if much.hybrid_steps:
         yield from _hybrid(plan, processes)
@@ -56,7 +59,9 @@ def amounts_in_words(plan: Plan) -> Iterator[str]:
 def _hybrid(plan: Plan, processes: str) -> Iterator[str]:
     much, recipe = plan.amounts, plan.recipe
     controller = recipe.hybrid.controller
-    if much.adaptive and not much.sft_steps.known:
+    if much.adaptive and controller.name == "switch":
+        mix = "SFT until its loss is flat, then GRPO, so that only bounds are known"
+    elif much.adaptive and not much.grpo_steps.known:
         mix = (
             f"p begins at {much.p_at_start:.3g}"
             + (f" (1 / (1 + gamma), gamma {getattr(controller, 'gamma', 1):g})" if controller.name == "sasr" else "")
@@ -67,15 +72,17 @@ def _hybrid(plan: Plan, processes: str) -> Iterator[str]:
     else:
         mix = "a fixed schedule, so that the numbers are known"
     yield f"hybrid: {much.hybrid_steps:,} steps under {controller.name}: {mix}"
+    stays = controller.name != "switch"  # whose mix does not go on as it begins
     if much.sft_steps.most:
         yield (
-            f"  SFT steps: {_range(much.sft_steps)}, of {much.demonstrations_per_step} demonstrations{processes}"
+            f"  SFT steps: {_range(much.sft_steps, stays)}, of {much.demonstrations_per_step} demonstrations{processes}"
             + _passes(much.demonstration_passes, much.sft_steps, "the demonstrations")
+            + _weighted(recipe.hybrid.sft_weight)
         )
     if much.grpo_steps.most:
         grpo = recipe.hybrid.grpo
         yield (
-            f"  GRPO steps: {_range(much.grpo_steps)}, of {much.prompts_per_step:.3g} new prompts and "
+            f"  GRPO steps: {_range(much.grpo_steps, stays)}, of {much.prompts_per_step:.3g} new prompts and "
             f"{much.completions_per_step} completions ({grpo.num_generations} a prompt){processes}"
             + _passes(much.prompt_passes, much.grpo_steps, "the prompts")
         )
@@ -181,8 +188,12 @@ def _tokens(plan: Plan, rows: int) -> str:
     return f", about {round(rows * plan.texts.kept):,} tokens" if plan.texts and plan.texts.kept else ""
 
 
-def _range(steps: Range) -> str:
-    return steps.in_words() + ("" if steps.known else f" ({steps.begun:,.0f} if p stayed)")
+def _weighted(sft_weight: str) -> str:
+    return "" if sft_weight == "nll" else f"; a token of probability p weighs {WEIGHED[sft_weight]} ({sft_weight})"
+
+
+def _range(steps: Range, stays: bool) -> str:
+    return steps.in_words() + ("" if steps.known or not stays else f" ({steps.begun:,.0f} if p stayed)")
 
 
 def _passes(passes: Passes | None, steps: Range, of: str) -> str:

@@ -95,7 +95,7 @@ def tokenizer_of(recipe: Recipe, rows: Sequence[Mapping[str, Any]], *, offline: 
     from posttrain.models.load import load_tokenizer, tokenizer_from_rows
 
     if recipe.model.init is not None:
-        return tokenizer_from_rows(rows, recipe.model.init.vocab_size)
+        return with_own_end(tokenizer_from_rows(rows, recipe.model.init.vocab_size), recipe)
     name, where = recipe.model.gguf or recipe.model.name or "", recipe.where("model")
     file = gguf_file(name, where)
     with loading(file or name, where):

@@ -226,7 +226,8 @@ class _Maker:
             return None
         try:
             rewards = load_rewards(self.recipe, data)
-            self.rewards = [*rewards, *load_judges(self.recipe, data, rewards)]
+            judges = load_judges(self.recipe, data, rewards)  # often the same
+            self.rewards = [*rewards, *(each for each in judges if each not in rewards)]
             if uses_rewards(self.recipe):
                 for alone, idle in idle_rewards(try_rewards(self.recipe, rewards, data)):
                     self._found("problem" if alone else "warning", "rewards", idle)

@@ -3,5 +3,5 @@
 A recipe is data: nothing here opens a data set or a model, and what is heavy is not imported.
 
 Other rooms import: `adapter_kinds`, `arithmetic`, `contradictions`, `mistakes`, `model_sections`, `recipe`, `section`,
-`sections`, `shipped`, `step_sizes`, `tracking`, `yamlfile`, `zero`.
+`sections`, `sft_losses`, `shipped`, `step_sizes`, `tracking`, `yamlfile`, `zero`.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 from posttrain.errors import ConfigError
@@ -29,7 +30,10 @@ def apart(controller: Any) -> dict[str, tuple[str, str]]:
     """Settings of a controller for which a gradient must be seen apart from a step: what is seen, and what to set."""
     needs = {}
     if getattr(controller, "mode", None) == "blend" and all(controller.shares()):
-        needs["mode"] = ("blend", "set it to step")
+        if any(each.name == "mode" for each in fields(controller)):
+            needs["mode"] = ("blend", "set it to step")
+        else:
+            needs["name"] = (f"{controller.name}, a blend", "take a controller of one loss a step")
     if getattr(controller, "refresh_every", 0):
         needs["refresh_every"] = (str(controller.refresh_every), "set it to 0")
     return needs

@@ -173,6 +173,7 @@ class Stages:
                 on_end=self._save_warmup,
                 max_skipped_steps=section.max_skipped_steps,
                 packed=section.packed,
+                sft_weight=section.sft_weight,
             )
             self.dir.mark_done("warmup", vars(result))
         self.progress.finish("warmup")

@@ -8,13 +8,17 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from peft import PeftModel
+
 from posttrain.controllers import CONTROLLERS, SASR, Controller
 from posttrain.errors import ConfigError, DataError, RewardError
 from posttrain.inputs.applying import as_seen
 from posttrain.inputs.demonstrated import demonstrated
 from posttrain.inputs.inputs import loading
+from posttrain.inputs.misfits import beyond_embedding
 from posttrain.inputs.rendering import OF_A_ROW, check_rendering, through_template
 from posttrain.inputs.same_stream import differences, refuse
+from posttrain.models.generation import make_savable, unsavable
 from posttrain.models.load import load_tokenizer
 from posttrain.nearest import hint
 from posttrain.recipe.sections import ScoringSection
@@ -142,6 +146,38 @@ def check_tokenizer(model: Any, tokenizer: Any) -> None:
     if not tokenizer and isinstance(model, str) and Path(model).is_dir():
         with loading(model, "model"):
             load_tokenizer(model)
+
+
+def check_fit(model: Any, tokenizer: Any) -> None:
+    """Refuse what would end a training when its model is saved, or when that is loaded again.
+
+    A generation config that only says too little is mended in place (see `models.generation`).
+
+    Args:
+        model: The trainer's, not yet wrapped.
+        tokenizer: Its tokenizer.
+
+    Raises:
+        ConfigError: Tokens without an embedding, or a generation config that transformers would not save.
+    """
+    if seen := beyond_embedding(tokenizer, model.config.get_text_config()):
+        raise ConfigError(
+            seen,
+            expected="a tokenizer whose tokens the model has",
+            where="processing_class",
+            fix="tokenizer.pad_token = tokenizer.eos_token where that is what pads, or "
+            "model.resize_token_embeddings(len(tokenizer))",
+        )
+    generation = getattr(model, "generation_config", None)
+    make_savable(generation)
+    why = None if generation is None or isinstance(model, PeftModel) else unsavable(generation)  # adapters go alone
+    if why:
+        raise ConfigError(
+            f"the model's generation_config could not be saved with the trained model: {why}",
+            expected="one that transformers saves",
+            where="model",
+            fix="correct model.generation_config, or set it to GenerationConfig()",
+        )
 
 
 def check_prompts(rows: Any, tokenizer: Any, template_kwargs: Mapping[str, Any]) -> None:

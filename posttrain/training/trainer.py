@@ -29,6 +29,7 @@ from transformers import TrainerCallback
 
 from posttrain.controllers import Controller, Mix, Signals, State, check_mix
 from posttrain.models.four_bit import adapters_kept
+from posttrain.models.positions import count_by_mask
 from posttrain.models.reference_adapter import check_adapter, reference_is_a_copy
 from posttrain.models.snapshot import copy_policy
 from posttrain.packing.scores import install, supports
@@ -44,6 +45,7 @@ from posttrain.training.config import HybridConfig, check_arguments, check_engin
 from posttrain.training.given import (
     Failures,
     check_alike,
+    check_fit,
     check_prompts,
     check_same_stream,
     check_tokenizer,
@@ -54,6 +56,8 @@ from posttrain.training.gradnorm import add_gradients, total_norm, whole
 from posttrain.training.ledger import FolderRecorder, Ledger, NewValues, Recorder, step_record
 from posttrain.training.losses import matched_sft_scale
 from posttrain.training.packable import against_packing
+from posttrain.training.padding_row import PaddingKept
+from posttrain.training.row_statistics import RowStatistics
 from posttrain.training.sft_side import SFTSide
 from posttrain.training.skipped import SaveLater, SkippedSteps
 from posttrain.training.streams import Stream
@@ -116,6 +120,7 @@ class HybridTrainer(HybridCheckpoints):
         check_tokenizer(model, kwargs.get("processing_class") or more[1:2])
         columns = [] if train_dataset is None else train_dataset.column_names
         reward_funcs, scorer = rewards_of(reward_funcs, columns, kwargs)
+        padding = PaddingKept(model)
         uses_vllm, args.use_vllm = args.use_vllm, False  # GRPOTrainer would start an engine of its own
         try:
             with adapters_kept(model), reference_is_a_copy(model):
@@ -123,6 +128,8 @@ class HybridTrainer(HybridCheckpoints):
         finally:
             args.use_vllm = uses_vllm
         self.use_vllm = uses_vllm
+        self.add_callback(padding.built(self.model))
+        check_fit(self.model, self._tokenizer)
         if not self._is_vlm and (self.environment_factories is None or "prompt" in self.train_dataset.column_names):
             check_prompts(self.train_dataset, self._tokenizer, args.chat_template_kwargs or {})
             check_alike(self.train_dataset, demonstrations or ())
@@ -137,10 +144,11 @@ class HybridTrainer(HybridCheckpoints):
         self._g_warmup = g_warmup
         self._agreement = dict(agreement or {})
         self._recorder = recorder or FolderRecorder(args.output_dir)
-        if against_packing(args) is None:
-            for scored in (self.model, self.ref_model):
-                if scored is not None and supports(scored) is None:
-                    install(scored)
+        for scored in filter(None, (self.model, self.ref_model)):
+            if not self._is_vlm:
+                count_by_mask(scored)  # as rollouts are sampled
+            if against_packing(args) is None and supports(scored) is None:
+                install(scored)
         self.sft: SFTSide | None = None
         if demonstrations is not None and self.controller.shares()[0]:
             self.sft = SFTSide(
@@ -152,6 +160,11 @@ class HybridTrainer(HybridCheckpoints):
                 template_kwargs=self._template_kwargs(),
             )
             self._check_same_stream(demonstrations, scorer)
+        self._statistics: RowStatistics | None = None
+        if getattr(self.controller, "needs_statistics", False):
+            self._statistics = RowStatistics(args.sft_weight)
+            if self.sft is not None:
+                self.sft.statistics = self._statistics
         self.ranks = Ranks.of(self.accelerator)
         if scorer is not None:
             scorer.ranks = self.ranks
@@ -220,6 +233,8 @@ class HybridTrainer(HybridCheckpoints):
         if self.controller_state is None:
             self.controller_state = self._start_controller()
         self._ledger = Ledger()
+        if self._statistics is not None:
+            self._statistics.begin()
         self._new_values.mark(self._metrics["train"])
         # Once, on the main process: were it to differ, one process would wait for another's rollouts forever
         self._mix, self._tick = self.ranks.decided(self._decide), 0
@@ -244,6 +259,8 @@ class HybridTrainer(HybridCheckpoints):
 
     def _start_controller(self) -> State:
         controller, g_warmup = self.controller, self._g_warmup
+        if (look := getattr(controller, "check_stage", None)) is not None:
+            look(self.args.max_steps)
         if self.sft and controller.needs_g_warmup and (g_warmup or getattr(controller, "g_warmup", None)) is None:
             g_warmup = self.sft.measure_warmup_norm(self.model_wrapped)
         return controller.start(total_steps=self.args.max_steps, seed=self.args.seed, g_warmup=g_warmup)
@@ -308,7 +325,9 @@ class HybridTrainer(HybridCheckpoints):
         seen = self._new_values.means(self._metrics["train"])
         skipped = self._skips.finish_step()
         norms = (None, None) if skipped else (ledger.facts.get("sft_norm"), ledger.facts.get("grpo_norm"))
-        signals = Signals(*norms, kl=ledger.mean("kl"), reward=seen.get("reward"))
+        more = {} if self._statistics is None else self._statistics.signals()
+        loss = ledger.mean("sft_loss")
+        signals = Signals(*norms, kl=ledger.mean("kl"), reward=seen.get("reward"), sft_loss=loss, **more)
         assert self.controller_state is not None
         self.controller_state = self.controller.observe(self.controller_state, signals)
         record = step_record(self.state.global_step, self._mix, signals, ledger, seen)
@@ -320,7 +339,7 @@ class HybridTrainer(HybridCheckpoints):
             "rollouts": self._rollouts,
             "skipped": skipped,
         }
-        for name in ("p", "sft_loss", "grpo_loss", "sft_norm", "grpo_norm"):
+        for name in ("p", "sft_loss", "sft_trained_loss", "grpo_loss", "sft_norm", "grpo_norm"):
             if record[name] is not None:
                 self._metrics["train"][f"hybrid/{name}"].append(record[name])
         if signals.kl is not None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from posttrain.controllers import SASR, Alternate, GRPOOnly, Static
+from posttrain.controllers import GAC, SASR, Alternate, GRPOOnly, Static
 from tests.distributed.processes import ranks
 from tests.distributed.training import Case, save_tiny, train_all
 
@@ -26,6 +26,9 @@ CASES = {
     "windows": Case(Alternate(sft_steps=1, grpo_steps=4), WINDOWS),
     "dropping": Case(GRPOOnly(), {**WINDOWS, "max_steps": 5, "kl_sample": 0.0, "epsilon": 0.01}, sparse=True),
     "beta": Case(Static(sft_share=0.5, mode="blend"), {"max_steps": 3, "beta": 0.1}),
+    "phi": Case(Static(sft_share=0.4, mode="blend"), {"max_steps": 3, "sft_weight": "phi"}),
+    "clipped": Case(Alternate(sft_steps=2, grpo_steps=1), {"max_steps": 6, "sft_weight": "clipped", "sft_window": 3}),
+    "gac": Case(GAC(update_every=1, ema=0.0), {"max_steps": 3, "sft_weight": "phi"}, sparse=True),
     "lora": Case(SASR(mode="blend"), {"max_steps": 3, "beta": 0.1, "learning_rate": 1e-2}, lora=True),
 }
 
@@ -65,7 +68,10 @@ def two(request, tiny, tmp_path_factory):
 
 
 EXACT = ("step", "prompt_cursor", "demonstration_cursor", "rollouts", "skipped", "tokens")
-ROUNDED = ("p", "sft_loss", "grpo_loss", "sft_norm", "grpo_norm", "grad_norm", "kl", "reward", "entropy")
+ROUNDED = (
+    "p", "sft_loss", "sft_trained_loss", "grpo_loss", "sft_norm", "grpo_norm", "grad_norm", "kl", "reward", "entropy",
+    "advantage_variance", "nll_variance", "coefficient_gap",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("other_way", ["rows", "micro-batches"])

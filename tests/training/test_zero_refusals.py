@@ -89,6 +89,8 @@ RECIPE = "model: m\ntask: knights_knaves\n"
         (3, ["hybrid.controller=sft_only"], []),
         (3, ["hybrid.steps=0", "hybrid.controller={name: sasr, mode: blend}"], []),
         (2, ["hybrid.controller={name: sasr, mode: blend, refresh_every: 3}"], ["mode: blend", "refresh_every: 3"]),
+        (2, ["hybrid.controller=chord"], ["chord, a blend, under DeepSpeed", "one loss a step"]),
+        (2, ["hybrid.controller=switch"], []),
     ],
 )
 def test_a_recipe_is_refused_before_its_warm_up(stage, overrides, said, tmp_path):

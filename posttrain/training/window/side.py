@@ -13,18 +13,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from trl import GRPOTrainer
 from trl.models.utils import disable_gradient_checkpointing
 
+from posttrain.models.positions import is_scaled
 from posttrain.packing.scores import FAMILIES, installed, row_scores
 from posttrain.processes.ranks import Ranks
 from posttrain.processes.zero import stage_of
 from posttrain.training.config import HybridConfig
 from posttrain.training.ledger import Ledger
 from posttrain.training.losses import importance_ratio
+from posttrain.training.row_statistics import RowStatistics
 from posttrain.training.sampling_drift import SamplingDrift
 from posttrain.training.window import kl, window
 from posttrain.training.window.bins import Planned, WindowBins
@@ -50,10 +51,6 @@ MEANS_OVER_ROWS = ("grpo", "sapo", "dr_grpo", "luspo")
 CLIPPING = ("grpo", "dr_grpo", "dapo", "luspo")
 """Planned losses for which TRL measures how much is clipped."""
 
-BY_COLUMN = ("gpt2",)
-"""Model types among those that can be packed which learn an embedding of each absolute position. In a padded batch that
-is the column, so that padding on the left counts; the others see only how far apart tokens are."""
-
 OLD, RATIO, SAMPLING = "old_per_token_logps", "importance_sampling_ratio", "sampling_per_token_logps"
 """Columns of TRL's rollouts: log-probabilities under the policy that sampled, the weights that correct for an engine's
 own ones, and these."""
@@ -66,6 +63,7 @@ class WindowSide(GRPOTrainer):
     ranks: Ranks
     vllm_importance_sampling_correction: bool
     _ledger: Ledger
+    _statistics: RowStatistics | None
 
     def begin_windows(self) -> None:
         """Decide how windows are trained on; after TRL's constructor and `packing.scores.install`."""
@@ -78,10 +76,13 @@ class WindowSide(GRPOTrainer):
         self._defers = False
         self._unclipped = 0.0
         self._packs = args.packed and not self._is_vlm and not self.aux_loss_enabled and installed(self.model)
-        by_column = not _sees_distances(self.model.config)
+        config = self.model.config
+        # What padding does to a row was looked at in these; rotary positions that are scaled see a batch's longest row
+        by_column = config.model_type not in FAMILIES or is_scaled(config)
         # Processes pad prompts to widths of their own: a row that moves would get other columns
         stays = self._keeps_micro_batches() or (by_column and self.ranks.count > 1)
-        self._drops = args.drop_zero_advantage and self.beta == 0.0 and not stays
+        # Statistics are of all rows
+        self._drops = args.drop_zero_advantage and self.beta == 0.0 and not stays and self._statistics is None
         self._bins: WindowBins | None = None
         if (self._packs or self._drops) and not stays:
             self._bins = WindowBins(
@@ -279,6 +280,8 @@ class WindowSide(GRPOTrainer):
             # The last micro-batch of a step is never empty, so that those before it are counted with it at the latest
             ledger.add("clip_ratio", shares[-1] * (len(mask) if by_row else mask.sum()), self._unclipped)
             self._unclipped = 0.0
+        if self._statistics is not None:
+            self._statistics.rollouts(logps, mask, inputs["advantages"])
         if sums := kl.kl_sum(inputs, logps):
             ledger.add("kl", *sums)
         if entropies is None:
@@ -293,9 +296,3 @@ def _fill_unknown(rollouts: Rollouts) -> None:
     if rollouts.get(OLD) is not None:
         adds = window.loss_mask(rollouts).bool() & window.has_advantage(rollouts)[:, None]
         rollouts[OLD] = rollouts[OLD].masked_fill(rollouts[OLD].isnan() & ~adds, 0.0)
-
-
-def _sees_distances(config: Any) -> bool:
-    """Whether a model is known to see only how far apart tokens are, so that padding on the left shifts nothing."""
-    scaled = (getattr(config, "rope_parameters", None) or {}).get("rope_type") in ("dynamic", "longrope")
-    return config.model_type in FAMILIES and config.model_type not in BY_COLUMN and not scaled

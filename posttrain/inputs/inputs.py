@@ -220,6 +220,7 @@ def _check_rendering(recipe: Recipe, data: TaskData, tokenizer: Any, rewards: Se
     from posttrain.inputs.same_stream import differences_of, refuse
 
     kwargs = recipe.hybrid.template_kwargs
+    fit_to_model([*data.train, *data.demonstrations, *data.eval], tokenizer)  # all, for it refuses some
     for row in fit_to_model([*data.train[:RENDERED], *data.eval[:RENDERED]], tokenizer):
         if not isinstance(row["prompt"], str):
             through_template(tokenizer, row["prompt"], add_generation_prompt=True, tokenize=False, **kwargs)

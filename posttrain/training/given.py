@@ -16,7 +16,7 @@ from posttrain.inputs.applying import as_seen
 from posttrain.inputs.demonstrated import demonstrated
 from posttrain.inputs.inputs import loading
 from posttrain.inputs.misfits import beyond_embedding
-from posttrain.inputs.rendering import through_template
+from posttrain.inputs.rendering import OF_A_ROW, check_rendering, through_template
 from posttrain.inputs.same_stream import differences, refuse
 from posttrain.models.generation import make_savable, unsavable
 from posttrain.models.load import load_tokenizer
@@ -207,6 +207,8 @@ def check_prompts(rows: Any, tokenizer: Any, template_kwargs: Mapping[str, Any])
             fix="leave rows without a prompt out",
         )
     if isinstance(first, list):
+        own = [name for name in OF_A_ROW if name in columns]
+        check_rendering(rows.select_columns(["prompt", *own]) if own else (), "train_dataset")
         through_template(tokenizer, first, add_generation_prompt=True, tokenize=False, **template_kwargs)
 
 

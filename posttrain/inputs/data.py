@@ -46,6 +46,17 @@ def fit_to_model(rows: Iterable[Row], tokenizer: PreTrainedTokenizerBase) -> lis
     return wrapped
 
 
+def with_demonstrated(data: Any) -> list[dict[str, Any]]:
+    """A task's prompts and, behind them, those of its demonstrations that are not among them.
+
+    Args:
+        data: With `train` and `demonstrations`.
+    """
+    known = {json.dumps(row["prompt"], sort_keys=True) for row in data.train}
+    more = [row for row in data.demonstrations if json.dumps(row["prompt"], sort_keys=True) not in known]
+    return [*data.train, *({name: value for name, value in row.items() if name != "completion"} for row in more)]
+
+
 def as_table(rows: Sequence[Row]) -> Dataset:
     """Rows as a data set that gives each value back as it was, of whatever kind the values of a column are.
 

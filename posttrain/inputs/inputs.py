@@ -56,10 +56,11 @@ def load_data(recipe: Recipe, *, to_train: bool = True, functions: Sequence[Call
 
 def _check_streams(recipe: Recipe, data: TaskData) -> None:
     sft, grpo = recipe.hybrid.controller.shares() if recipe.hybrid.steps else (False, False)
-    if not data.demonstrations and (sft or recipe.warmup.steps):
+    method = recipe.hybrid.method if recipe.hybrid.steps else None
+    if not data.demonstrations and (sft or method or recipe.warmup.steps):
         raise DataError(
             _none("demonstrations", data),
-            expected="at least one: the warm-up and SFT steps train on them",
+            expected="at least one: the warm-up, SFT steps and methods train on them",
             where=recipe.where("task.demonstrations"),
             fix="name data with completions, or train without: warmup.steps=0 hybrid.controller=grpo_only",
         )

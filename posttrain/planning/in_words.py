@@ -49,6 +49,12 @@ def amounts_in_words(plan: Plan) -> Iterator[str]:
         )
     if much.hybrid_steps:
         yield from _hybrid(plan, processes)
+    if much.hybrid_steps and recipe.hybrid.method:
+        yield (
+            f"method {recipe.hybrid.method.name}: the demonstrations' prompts are among the prompts; GRPO alone on "
+            f"those that have none; a demonstration of more than {recipe.hybrid.grpo.max_completion_length} tokens is "
+            + ("refused" if recipe.hybrid.method.too_long == "refuse" else "left out")
+        )
     for of, why in stages_in_words(plan.model.padded) if plan.model else ():
         yield f"rows of the {of} are padded, not packed: {why}"
     yield (

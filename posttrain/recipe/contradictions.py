@@ -35,6 +35,7 @@ def contradictions(recipe: Recipe, num_processes: int = 1) -> list[ConfigError]:
         token_weights,
         one_loss,
         _stage_of_controller,
+        _method,
         _kl,
         _data,
         _rewards,
@@ -194,6 +195,40 @@ def _stage_of_controller(recipe: Recipe, num_processes: int) -> list[ConfigError
     return []
 
 
+def _method(recipe: Recipe, num_processes: int) -> list[ConfigError]:
+    """Settings that a method's loss does not go with (see `training.method_side`)."""
+    hybrid, method = recipe.hybrid, recipe.hybrid.method
+    if method is None or not hybrid.steps:
+        return []
+    if not hybrid.controller.shares()[1]:
+        fix = "take another controller, such as grpo_only, or leave the method out"
+        seen = f"the controller {hybrid.controller.name} takes no GRPO step, of which the method {method.name} is"
+        return [_problem(recipe, "hybrid.method", seen, fix=fix)]
+    grpo, step = hybrid.grpo, hybrid.gradient_accumulation_steps
+    wrong = {
+        "hybrid.grpo.loss_type": grpo.loss_type not in ("grpo", "dr_grpo", "dapo"),
+        "hybrid.grpo.num_iterations": grpo.num_iterations > 1,
+        "hybrid.grpo.importance_sampling_level": grpo.importance_sampling_level == "sequence",
+        "hybrid.grpo.mask_truncated_completions": grpo.mask_truncated_completions,
+        "hybrid.grpo.top_entropy_quantile": grpo.top_entropy_quantile < 1.0,
+        "hybrid.grpo.entropy_coef": grpo.entropy_coef != 0.0,
+        "hybrid.grpo.steps_per_generation": (grpo.steps_per_generation or step) < step,
+        "hybrid.packed": not hybrid.packed and not hybrid.drop_zero_advantage,
+    }
+    return [
+        _problem(
+            recipe,
+            key,
+            f"a setting that the method {method.name} does not go with",
+            expected="loss_type grpo, dr_grpo or dapo by token, one pass over each window, no step of several windows: "
+            "only so is a step's loss the same however it is cut",
+            fix="leave it at its default, or leave the method out",
+        )
+        for key, there in wrong.items()
+        if there
+    ]
+
+
 def _kl(recipe: Recipe, num_processes: int) -> list[ConfigError]:
     controller, sample = recipe.hybrid.controller, recipe.hybrid.kl.sample
     if not recipe.hybrid.steps or getattr(controller, "kl_target", None) is None or sample > 0:
@@ -206,6 +241,8 @@ def _kl(recipe: Recipe, num_processes: int) -> list[ConfigError]:
 def _data(recipe: Recipe, num_processes: int) -> list[ConfigError]:
     sft, grpo = recipe.hybrid.controller.shares() if recipe.hybrid.steps else (False, False)
     users = [name for name, used in (("the warm-up", recipe.warmup.steps > 0), ("the controller", sft)) if used]
+    if recipe.hybrid.steps and recipe.hybrid.method:
+        users.append("the method")
     problems = []
     if users and getattr(recipe.task, "demonstrations", None) == 0:
         seen = f"no demonstrations, but they are asked for by {' and '.join(users)}"

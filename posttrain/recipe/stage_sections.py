@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from posttrain.controllers import CONTROLLERS, SASR, Controller
 from posttrain.errors import ConfigError
+from posttrain.methods import METHODS, Method
 from posttrain.recipe.library_fields import DECIDED_ELSEWHERE, check_args
 from posttrain.recipe.schedules import KWARGS, check_schedule
 from posttrain.recipe.section import Count, NotNegative, Positive, Section, SFTWeight, Share, Size
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     AnyController = Controller
 else:
     AnyController = Annotated[Union[tuple(CONTROLLERS.values())], Field(discriminator="name")]  # noqa: UP007
+if TYPE_CHECKING:
+    AnyMethod = Method
+else:
+    AnyMethod = Annotated[Union[tuple(METHODS.values())], Field(discriminator="name")]  # noqa: UP007
 if TYPE_CHECKING:
     AnyTask = Any
 else:
@@ -154,6 +159,8 @@ class HybridSection(StageSection):
         demonstration_batch_size: Demonstrations per device and micro-batch; null takes as many a step as the warm-up.
         save_total_limit: Checkpoints kept; null keeps all.
         time_limit_s: Wall-clock budget of the stage in seconds, after which it ends as if its steps were done.
+        method: What GRPO steps make of a prompt's own demonstration; the controller is then `grpo_only`, if none is
+            named.
         curriculum: Prompts from easy to hard; null shuffles them.
         demonstrations_after: What a demonstration's completion stands behind where the chat template gives the sampler
             more than it puts before a completion (an opened `<think>`): `template` refuses such a model,
@@ -174,6 +181,7 @@ class HybridSection(StageSection):
     save_total_limit: Size | None = 2
     time_limit_s: Positive | None = None
     controller: AnyController = SASR()
+    method: AnyMethod | None = None
     grpo: GRPOSection = GRPOSection()
     kl: KLSection = KLSection()
     curriculum: CurriculumSection | None = None

@@ -24,7 +24,7 @@ from posttrain import alarms
 from posttrain.errors import RewardError, TrainingError
 from posttrain.evaluation.curriculum import ordered
 from posttrain.evaluation.examiner import Examiner
-from posttrain.inputs.data import as_table, fit_to_model, tokenize_demonstrations
+from posttrain.inputs.data import as_table, fit_to_model, tokenize_demonstrations, with_demonstrated
 from posttrain.inputs.misfits import HALF_PRECISION_FIX, half_precision
 from posttrain.processes.ranks import Ranks
 from posttrain.recipe.recipe import Recipe
@@ -256,8 +256,9 @@ class Stages:
             args,
             as_table(fit_to_model(self._prompts(), self.tokenizer)),
             processing_class=self.tokenizer,
-            demonstrations=self._demonstrations if section.controller.shares()[0] else None,
+            demonstrations=self._demonstrations if section.controller.shares()[0] or section.method else None,
             controller=section.controller,
+            method=section.method,
             g_warmup=warmed.g_warmup if warmed else None,
             recorder=self.recorder,
             engine=self.examiner.engine(model),
@@ -268,6 +269,8 @@ class Stages:
         if trainer.sft and warmed:
             trainer.sft.stream.cursor = warmed.demonstration_cursor
         trainer.remove_callback(PrinterCallback)
+        if trainer.method:
+            self.progress.message(f"method {trainer.method.name}: {trainer.pairs.in_words()}")
         failures = RewardFailures(
             scorer, self.dir.errors_file, last_step=last_step, say=self.progress.message, ranks=self.ranks
         )
@@ -310,6 +313,8 @@ class Stages:
         """What the rollouts are drawn from: the task's prompts, or those of a curriculum in its order."""
         # A controller that never samples may come without prompts, GRPOTrainer may not
         rows, curriculum = self.data.train or self.data.demonstrations, self.recipe.hybrid.curriculum
+        if self.recipe.hybrid.method:
+            rows = with_demonstrated(self.data)
         if curriculum is None:
             return rows
         warmed = curriculum.model == "warmup" and self.dir.done("warmup")

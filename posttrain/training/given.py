@@ -18,6 +18,7 @@ from posttrain.inputs.inputs import loading
 from posttrain.inputs.misfits import beyond_embedding
 from posttrain.inputs.rendering import OF_A_ROW, check_rendering, through_template
 from posttrain.inputs.same_stream import differences, refuse
+from posttrain.methods import METHODS, Method
 from posttrain.models.generation import make_savable, unsavable
 from posttrain.models.load import load_tokenizer
 from posttrain.nearest import hint
@@ -54,6 +55,21 @@ def controller_of(given: Any) -> Controller:
             fix=f"controller={name}()" if isinstance(given, type) else "controller=SASR()",
         )
     return given
+
+
+def method_of(given: Any) -> Method | None:
+    """A method, by its name with its own defaults, or as it is.
+
+    Raises:
+        ConfigError: It is no method.
+    """
+    if given is None or isinstance(given, Method):
+        return given
+    if isinstance(given, str) and given in METHODS:
+        return METHODS[given]()
+    seen = f"no method named {given!r}{hint(given, METHODS)}" if isinstance(given, str) else f"method is {given!r}"
+    expected = f"one such as HPT(gate=0), or its name: {', '.join(METHODS)}"
+    raise ConfigError(seen, expected=expected, where="method", fix="method=HPT()")
 
 
 def rewards_of(given: Any, columns: Sequence[str], more: Mapping[str, Any]) -> tuple[Any, Scorer | None]:

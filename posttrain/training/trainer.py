@@ -28,6 +28,7 @@ from torch.utils.data import DataLoader
 from transformers import TrainerCallback
 
 from posttrain.controllers import Controller, Mix, Signals, State, check_mix
+from posttrain.methods import Method
 from posttrain.models.four_bit import adapters_kept
 from posttrain.models.positions import count_by_mask
 from posttrain.models.reference_adapter import check_adapter, reference_is_a_copy
@@ -50,6 +51,7 @@ from posttrain.training.given import (
     check_same_stream,
     check_tokenizer,
     controller_of,
+    method_of,
     rewards_of,
 )
 from posttrain.training.gradnorm import add_gradients, total_norm, whole
@@ -80,8 +82,11 @@ class HybridTrainer(HybridCheckpoints):
             reward functions, which take a batch, those of one completion, `score(completion, *, answer, **row)`, are
             taken as in a recipe: in worker processes under its default limits.
         demonstrations: Rows with `prompt` and `completion`, text or messages; or tokenised rows with `input_ids` and
-            `labels`. They need not share prompts with `train_dataset`.
-        controller: Decides each step's mix, or the name of one that does with its defaults. Defaults to `SASR()`.
+            `labels`. They need not share prompts with `train_dataset`, but where a method joins them.
+        controller: Decides each step's mix, or the name of one that does with its defaults. Defaults to `SASR()`, and
+            to `GRPOOnly()` beside a method.
+        method: What GRPO steps make of a prompt's own demonstration, or its name with its defaults. Prompts are joined
+            to `demonstrations` by content, or carry a column `demonstration`, a completion or a list of several.
         g_warmup: Norm of the SFT gradient at the end of the warm-up. If the controller needs it and it is `None`, it
             is measured on a few batches before the first step.
         recorder: Takes every step's record and sampled rollouts. Defaults to `steps.jsonl` and `completions/` in
@@ -107,6 +112,7 @@ class HybridTrainer(HybridCheckpoints):
         *more: Any,
         demonstrations: Any = None,
         controller: Controller | str | None = None,
+        method: Method | str | None = None,
         g_warmup: float | None = None,
         recorder: Recorder | None = None,
         engine: Engine | None = None,
@@ -114,7 +120,8 @@ class HybridTrainer(HybridCheckpoints):
         **kwargs: Any,
     ):
         args = HybridConfig(output_dir="hybrid") if args is None else args
-        self.controller = controller_of(controller)
+        method = method_of(method)
+        self.controller = controller_of("grpo_only" if controller is None and method else controller)
         if not isinstance(demonstrations, Dataset | Sequence | type(None)):
             demonstrations = list(demonstrations)  # which are looked at several times
         check_arguments(args, train_dataset, demonstrations, self.controller, kwargs.get("environment_factory"))
@@ -186,10 +193,14 @@ class HybridTrainer(HybridCheckpoints):
         self._skips = SkippedSteps(args.max_skipped_steps, "max_skipped_steps")
         self._sft_gradients: list[torch.Tensor | None] | None = None
         self.begin_grpo()
+        self.begin_method(method, demonstrations, self._template_kwargs())
+        if method and self.sft is None and demonstrations is not None:
+            self._check_same_stream(demonstrations, scorer)
         if uses_vllm:
             self.vllm_generation = self._engine_rollouts(engine)
         self._seeded = seeded_rollouts(self)
-        self._ahead = ScoringAhead(self.reward_funcs, self.processing_class, enabled=args.score_ahead)
+        begins = method is not None and method.begins_rollouts  # what is scored is not what is sampled alone
+        self._ahead = ScoringAhead(self.reward_funcs, self.processing_class, enabled=args.score_ahead and not begins)
         # First in line, so that every other callback sees the finished step
         self.callback_handler.callbacks.insert(0, _StepEnd(self))
         self.callback_handler.callbacks.insert(2, SaveLater(self._skips))  # behind DefaultFlowCallback
@@ -345,6 +356,9 @@ class HybridTrainer(HybridCheckpoints):
         assert self.controller_state is not None
         self.controller_state = self.controller.observe(self.controller_state, signals)
         record = step_record(self.state.global_step, self._mix, signals, ledger, seen)
+        if self.method is not None:
+            losses = {name: ledger.mean(name) for name in ("demonstration_loss", "demonstration_nll")}
+            record["method"] = {**ledger.facts.get("method", {"name": self.method.name}), **losses}
         record["tokens"]["sft"] = self.sft.tokens if self.sft and self._mix.sft > 0.0 else 0
         self.last_record = record | {
             "prompt_cursor": self.prompts.cursor,

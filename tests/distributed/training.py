@@ -12,6 +12,7 @@ from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel, TrainerCallback
 
 from posttrain.controllers import Controller
+from posttrain.methods import Method
 from posttrain.models.load import build_model, train_tokenizer
 from posttrain.processes.ranks import Ranks
 from posttrain.training.trainer import HybridTrainer
@@ -32,6 +33,7 @@ class Case(NamedTuple):
     folder: str = ""
     sparse: bool = False
     placed: bool = False
+    method: Method | None = None
 
 
 class Result(NamedTuple):
@@ -103,6 +105,7 @@ def build(model_folder: Path, output: Path, case: Case, **more: Any) -> HybridTr
         processing_class=tokenizer,
         demonstrations=Dataset.from_list(ROWS),
         controller=case.controller,
+        method=case.method,
         **more,
     )
 

@@ -15,7 +15,7 @@ from posttrain.training.checkpoints.resume_state import (
     save_window,
 )
 from posttrain.training.checkpoints.whole import WholeCheckpoints
-from posttrain.training.grpo_side import GRPOSide
+from posttrain.training.method_side import MethodSide
 from posttrain.training.sft_side import SFTSide
 from posttrain.training.skipped import SkippedSteps
 from posttrain.training.window.cut import cut_of
@@ -27,7 +27,7 @@ PRIVATE_NAMES: dict[str, tuple[str, ...]] = {
 """Private methods of GRPOTrainer and Trainer that are overridden here, and their leading parameters."""
 
 
-class HybridCheckpoints(WholeCheckpoints, GRPOSide):
+class HybridCheckpoints(WholeCheckpoints, MethodSide):
     """Saves and restores a controller's state, the streams' cursors and a window that is not used up.
 
     None of it depends on the number of processes. What is declared here the subclass sets.

@@ -28,7 +28,7 @@ from posttrain.training.losses import importance_ratio
 from posttrain.training.row_statistics import RowStatistics
 from posttrain.training.sampling_drift import SamplingDrift
 from posttrain.training.window import kl, window
-from posttrain.training.window.bins import Planned, WindowBins
+from posttrain.training.window.bins import More, Planned, WindowBins
 from posttrain.training.window.cut import cut_of
 from posttrain.training.window.plan import passes
 from posttrain.training.window.window import Rollouts
@@ -73,6 +73,7 @@ class WindowSide(GRPOTrainer):
         self._planned: Planned | None = None
         self._inputs: Rollouts = {}
         self._scored: tuple[torch.Tensor, torch.Tensor | None] | None = None
+        self._live: torch.Tensor | None = None
         self._defers = False
         self._unclipped = 0.0
         self._packs = args.packed and not self._is_vlm and not self.aux_loss_enabled and installed(self.model)
@@ -144,7 +145,7 @@ class WindowSide(GRPOTrainer):
             self._share = share
             self._buffered_inputs = window.cut(whole, micro_batches=cut.micro_batches, steps=cut.steps)
             return
-        planned = self._planned = self._bins.plan(share)
+        planned = self._planned = self._bins.plan(share, self._more_rows(share))
         batches = [batch for batch in planned.batches if batch]
         if sampled and self._takes_over and not self._one_policy:
             for batch in batches:
@@ -214,6 +215,8 @@ class WindowSide(GRPOTrainer):
                 **images,
             )
         if torch.is_grad_enabled() and self.model.training:
+            self._before_loss(self._inputs, *results[:2])
+            self._live = results[0]
             logps = results[0].detach()
             self._scored = logps, None if results[1] is None else results[1].detach()
             if self._takes_over and self._one_policy and self._corrects:
@@ -255,12 +258,26 @@ class WindowSide(GRPOTrainer):
             self._note(inputs)
             return torch.zeros((), device=args.device, requires_grad=True)
         self._inputs = inputs
+        self._live = None
         loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         if self._planned is not None and self.loss_type in MEANS_OVER_ROWS:
             loss = loss * (rows / args.per_device_train_batch_size)
         self._ledger.add("grpo_loss", loss, part)
         self._note(inputs)
-        return loss
+        live, self._live = self._live, None
+        beside = None if live is None else self._loss_beside(inputs, live)
+        return loss if beside is None else loss + beside
+
+    def _more_rows(self, share: Rollouts) -> More | None:
+        """Rows of the window that were not sampled."""
+        return None
+
+    def _before_loss(self, inputs: Rollouts, logps: torch.Tensor, entropies: torch.Tensor | None) -> None:
+        """Look at a micro-batch's scores before TRL makes a loss of them."""
+
+    def _loss_beside(self, inputs: Rollouts, logps: torch.Tensor) -> torch.Tensor | None:
+        """What is added to TRL's loss of a micro-batch; `logps` (B, C) have a gradient."""
+        return None
 
     def _note(self, inputs: Rollouts) -> None:
         """Put down what a micro-batch showed, as sums over the rows that are needed."""

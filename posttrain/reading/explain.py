@@ -91,6 +91,7 @@ def explain_step(run: Recorded, step: int) -> dict[str, Any]:
         for first, changed in later
         if first > step
     ]
+    sentences += _method(record.get("method") or {})
     sentences += _showed(record, run.recipe)
     sentences += _next(run.decisions[place + 1 : place + 2], record)
     sentences += [text for text in [seconds_in_words(record.get("seconds") or {})] if text]
@@ -123,6 +124,25 @@ def _no_such_step(run: Recorded, step: int) -> ConfigError:
 
 def _last_measured(earlier: Sequence[Decision], name: str) -> int | None:
     return next((each.step for each in reversed(earlier) if each.record.get(name) is not None), None)
+
+
+def _method(seen: Mapping[str, Any]) -> list[str]:
+    """What a method made of the step's groups; a step that samples nothing anew has none."""
+    if not seen.get("groups"):
+        return []
+    groups = "; ".join(f"{count} {reason}" for reason, count in sorted(seen["groups"].items()) if reason)
+    sentences = [f"The method {seen['name']} treated its groups so: {groups}."] if groups else []
+    if seen.get("demonstrations"):
+        nll = f", at {number(seen['demonstration_nll'])} nats each" if seen.get("demonstration_nll") else ""
+        sentences.append(
+            f"{seen['demonstrations']} demonstrations of {seen['demonstration_tokens']} tokens{nll}, were trained on "
+            "beside the rollouts."
+        )
+    if seen.get("begun_rows"):
+        sentences.append(
+            f"{seen['begun_rows']} rollouts went on from {seen['begun_tokens']} tokens of demonstrations in all."
+        )
+    return sentences
 
 
 def _showed(record: Mapping[str, Any], recipe: Mapping[str, Any]) -> list[str]:

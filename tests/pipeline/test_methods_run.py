@@ -33,3 +33,13 @@ def test_a_method_alone_has_grpo_steps_only_and_refuses_what_its_loss_does_not_g
     assert shown.code != 0
     assert "hybrid.grpo.loss_type" in shown.text
     assert "luffy does not go with" in shown.text
+
+
+def test_explain_speaks_of_what_a_method_did(folder):
+    longer = ("hybrid.grpo.max_completion_length=60", "task.think_share=0", "hybrid.steps=2")
+    ended = train(folder, "hybrid.method={name: hpt, gate: 2}", "hybrid.controller=grpo_only", *longer)
+    assert ended.code == 0, ended.text
+    shown = command(folder, "explain", "run", "--step", "1")
+    assert "The method hpt treated its groups so: " in shown.text
+    assert "at most 2 of 2 solved: demonstration" in shown.text
+    assert "were trained on beside the rollouts" in " ".join(shown.text.split())

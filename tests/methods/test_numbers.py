@@ -1,0 +1,111 @@
+"""Decisions and token losses of methods against numbers worked out from the papers and the authors' code."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+import torch
+
+from posttrain.methods import HPT, LUFFY, METHODS, UFT, PrefixRFT
+from posttrain.methods.base import Group, together
+
+
+def group(solved: int, of: int = 8, demonstration: float | None = 1.0) -> Group:
+    rewards = (1.0,) * solved + (0.0,) * (of - solved)
+    mean = solved / of
+    return Group(rewards, tuple(reward - mean for reward in rewards), demonstration)
+
+
+@pytest.mark.parametrize(
+    ("gate", "solved", "credit", "alone"),
+    [
+        (0, 0, 0.5, True),
+        (0, 1, 0.0, False),
+        (0, 8, 0.0, False),
+        (2, 1, 0.5, True),
+        (2, 2, 0.5, True),
+        (2, 3, 0.0, False),
+    ],
+)
+def test_hpt_gates_by_the_number_of_solved_rollouts(gate, solved, credit, alone):
+    arranged = HPT(gate=gate, coefficient=0.5).arrange(group(solved))
+    assert arranged.credit == credit
+    assert (not any(arranged.advantages)) == (alone or solved == 8)
+    assert HPT(gate=8).arrange(group(solved, demonstration=None)).advantages == group(solved).advantages
+
+
+def test_what_was_not_scored_is_not_solved():
+    nan = float("nan")
+    assert HPT().arrange(Group((nan, nan), (0.0, 0.0), nan)).credit == 1.0
+    assert LUFFY().arrange(Group((0.0, 1.0), (-1.0, 1.0), nan)).credit == 0.0
+    own, credit = together((nan, 0.0, 1.0), 1.0, normalise=False)
+    assert own == (0.0, pytest.approx(-2 / 3), pytest.approx(1 / 3))
+    assert credit == pytest.approx(1 / 3)
+
+
+def test_luffys_demonstration_is_a_member_of_the_group():
+    arranged = LUFFY().arrange(group(0, of=7))
+    assert arranged.credit == 0.875
+    assert set(arranged.advantages) == {-0.125}
+    assert LUFFY().arrange(group(7, of=7)).credit == 0.0
+    normalised = LUFFY(normalise=True).arrange(group(0, of=7))
+    assert normalised.credit == pytest.approx(0.875 / (math.sqrt(0.125) + 1e-4))
+
+
+def slope(method: LUFFY | HPT, p: float) -> tuple[float, float]:
+    """The loss of a token of probability p under the credit 1, and its derivative by log p."""
+    logp = torch.tensor([[math.log(p)]], requires_grad=True)
+    loss = method.token_loss(logp, torch.ones(1, 1))
+    loss.sum().backward()
+    return loss.item(), logp.grad.item()
+
+
+def test_token_losses():
+    assert slope(LUFFY(), 0.2) == (pytest.approx(-0.66667, abs=1e-5), pytest.approx(-0.22222, abs=1e-5))
+    assert slope(LUFFY(ratio="rl_plus"), 0.2)[1] == pytest.approx(-0.447214, abs=1e-6)
+    assert slope(LUFFY(ratio="rl_plus"), 0.5)[1] == pytest.approx(-0.565685, abs=1e-6)
+    assert slope(HPT(), 0.2) == (pytest.approx(-math.log(0.2)), pytest.approx(-1.0))
+
+
+def test_of_a_beginning_the_least_sure_tokens_keep_their_advantage():
+    entropies = torch.tensor([[1.0, 10.0, 2.0, 3.0, 4.0, 9.0, 5.0, 6.0, 7.0, 8.0, 99.0, 0.0]])
+    prefix = torch.tensor([[True] * 10 + [False] * 2])
+    kept = PrefixRFT().advantages_by_token(torch.tensor([[2.0]]), entropies, prefix)
+    assert kept.tolist() == [[0, 2, 0, 0, 0, 2, 0, 0, 0, 0, 2, 2]]
+
+
+def test_prefix_rft_begins_with_nearly_all_of_it_and_leaves_a_token_to_sample():
+    method = PrefixRFT()
+    lengths = [
+        method.prefix_length(7, rows=8, tokens=100, done=done, step=0, draw=random.Random(seed))
+        for done in (0.0, 1.0)
+        for seed in range(200)
+    ]
+    assert set(lengths[:200]) == {95}
+    assert min(lengths[200:]) < 12
+    assert max(lengths[200:]) > 88
+    assert max(lengths) <= 95
+    assert method.prefix_length(6, rows=8, tokens=100, done=0.0, step=0, draw=random.Random(0)) == 0
+    assert (
+        PrefixRFT(longest=1.0, shortest=1.0).prefix_length(0, rows=1, tokens=4, done=0.0, step=0, draw=random.Random(0))
+        == 3
+    )
+
+
+def test_ufts_hints_grow_shorter():
+    method = UFT(hinted=0.6)
+    assert [method.share(step / 500) for step in (0, 150, 299.999, 300)] == [
+        0.95, pytest.approx(0.5), pytest.approx(0.05, abs=1e-5), 0.0,
+    ]  # fmt: skip
+    shown = [
+        method.prefix_length(0, rows=4, tokens=50, done=0.3, step=0, draw=random.Random(seed)) for seed in range(400)
+    ]
+    assert set(shown) == {0, 10, 20, 30, 40, 49}
+    assert sum(shown) / len(shown) == pytest.approx(25, abs=2)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_is_called_what_a_recipe_calls_it(name):
+    assert METHODS[name]().name == name

@@ -206,6 +206,7 @@ def _method(recipe: Recipe, num_processes: int) -> list[ConfigError]:
         return [_problem(recipe, "hybrid.method", seen, fix=fix)]
     grpo, step = hybrid.grpo, hybrid.gradient_accumulation_steps
     wrong = {
+        "hybrid.controller": getattr(hybrid.controller, "needs_statistics", False),
         "hybrid.grpo.loss_type": grpo.loss_type not in ("grpo", "dr_grpo", "dapo"),
         "hybrid.grpo.num_iterations": grpo.num_iterations > 1,
         "hybrid.grpo.importance_sampling_level": grpo.importance_sampling_level == "sequence",

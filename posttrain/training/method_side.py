@@ -93,6 +93,7 @@ class MethodSide(GRPOSide):
             f"loss_type: {self.loss_type}": self.loss_type not in LOSSES,
             "importance_sampling_level: sequence": self.importance_sampling_level == "sequence",
             "an entropy bonus or a quantile of entropies": self._keeps_micro_batches(),
+            "a controller that gathers statistics of rollouts": self._statistics is not None,
             "tools or environments": bool(self.tools) or self.environment_factories is not None,
             "mask_truncated_completions": args.mask_truncated_completions,
             "a model whose rows stay where they were sampled": self._bins is None,

@@ -43,3 +43,9 @@ def test_explain_speaks_of_what_a_method_did(folder):
     assert "The method hpt treated its groups so: " in shown.text
     assert "at most 2 of 2 solved: demonstration" in shown.text
     assert "were trained on beside the rollouts" in " ".join(shown.text.split())
+
+
+def test_a_smoke_test_tries_the_method(folder):
+    shown = command(folder, "run", "recipe.yaml", "--smoke", "hybrid.method=hpt", "hybrid.controller=grpo_only",
+                    "hybrid.grpo.max_completion_length=60")  # fmt: skip
+    assert shown.code == 0, shown.text

@@ -22,6 +22,8 @@ STEPS = 2
 """Of each stage."""
 COMPLETION = 8
 """Tokens of a completion at most."""
+DEMONSTRATED = 512
+"""The same beside a method."""
 ROWS = 4
 """Of each part: prompts, demonstrations, held out."""
 VARIETY = {"import": "posttrain.planning.smoke.reward:variety"}
@@ -195,7 +197,8 @@ def _grpo(recipe: Recipe, accumulation: int, left_out: list[str]) -> dict[str, A
         left_out.append("mask_truncated_completions: random weights do not end a completion")
     return {
         "num_generations": 2,
-        "max_completion_length": min(grpo.max_completion_length, COMPLETION),
+        # A method leaves out demonstrations that a completion could not be
+        "max_completion_length": min(grpo.max_completion_length, DEMONSTRATED if recipe.hybrid.method else COMPLETION),
         "num_iterations": min(grpo.num_iterations, 2),
         "steps_per_generation": _steps_per_generation(recipe, accumulation),
         "mask_truncated_completions": False,

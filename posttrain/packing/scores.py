@@ -15,21 +15,15 @@ from typing import Any
 import torch
 from accelerate.utils import extract_model_from_parallel
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from posttrain.inputs.data import IGNORED
-from posttrain.models.attention_names import SDPA, TREE
 from posttrain.models.policy_weights import base_model
 from posttrain.packing import attention as tree_attention
+from posttrain.packing import families
 from posttrain.packing.checks import deaf, foreign
+from posttrain.packing.families import FAMILIES as FAMILIES
 from posttrain.packing.tree import Tree, grow, lay
-
-FAMILIES = (
-    "cohere", "gemma", "gpt2", "gpt_neox", "granite", "llama", "mistral", "olmo2", "phi3", "qwen2", "qwen3", "smollm3",
-    "starcoder2",
-)  # fmt: skip
-"""Values of `config.model_type` for which a test compares packed with padded gradients. Not every model hands keywords
-on to its attention: OPT, Nemotron and StableLM would silently score a row in view of its neighbours."""
 
 Autocast = Callable[[], AbstractContextManager[Any]]
 """What opens the precision that training runs in: `accelerator.autocast`."""
@@ -37,32 +31,21 @@ Autocast = Callable[[], AbstractContextManager[Any]]
 _MARK = "posttrain_tree"
 
 
-def supports(model: nn.Module) -> str | None:
+def supports(model: nn.Module | PreTrainedConfig) -> str | None:
     """Why a model cannot score packed sequences; `None` if it can.
 
     Args:
-        model: The policy, wrapped or not, prepared by `install` or not.
+        model: The policy, wrapped or not, prepared by `install` or not; on the meta device as well. A configuration
+            alone is answered for a model of transformers with that configuration, without adapters.
     """
+    if isinstance(model, PreTrainedConfig):
+        return families.against(model) or families.noise(model, modules=True)
     base = _causal_lm(model)
     if not isinstance(base, PreTrainedModel):
         return f"a {type(base).__name__} is not a model of transformers"
-    config = base.config
-    if config.model_type not in FAMILIES:
-        return f"model type {config.model_type}; packing has been checked for {', '.join(FAMILIES)}"
-    if reason := foreign(base):
+    if reason := families.against(base.config) or foreign(base) or families.noise(base.config, modules=False):
         return reason
-    attention = config._attn_implementation
-    if attention not in SDPA:
-        return f"attention {attention}; packing stands in for sdpa"
-    if set(getattr(config, "layer_types", None) or ()) - {"full_attention"}:
-        return "layers other than full attention"
-    if getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True):
-        return "a sliding window"
-    if getattr(config, "use_bidirectional_attention", None):
-        return "attention in both directions"
-    if (getattr(config, "rope_parameters", None) or {}).get("rope_type") in ("dynamic", "longrope"):
-        return "rotary positions that depend on the length of the sequence"
-    if _drops_out(base):
+    if any(isinstance(module, nn.Dropout) and module.p > 0 for module in base.modules()):
         return "dropout, which rows that share a prompt would share"
     adapters = getattr(model, "peft_config", {}).values()
     if any(each.is_prompt_learning for each in adapters):
@@ -85,7 +68,7 @@ def install(model: nn.Module) -> None:
         warnings.warn(f"rows are scored padded, not packed: {reason}", stacklevel=2)
         return
     tree_attention.register()
-    base.set_attn_implementation(TREE)
+    base.set_attn_implementation(tree_attention.stand_in(base.config._attn_implementation))
     backbone.register_forward_hook(_keep_scored, with_kwargs=True)
     setattr(backbone, _MARK, True)
 
@@ -175,8 +158,11 @@ def _inputs(tree: Tree) -> dict[str, Any]:
 
 
 def _forward(model: nn.Module, tree: Tree, autocast: Autocast, head: dict[str, Any]) -> Any:
+    inputs = _inputs(tree)
+    if getattr(_causal_lm(model).config.get_text_config(), "output_router_logits", False):
+        inputs["output_router_logits"] = False  # TRL's head would make a loss of them that counts tokens by the mask
     with autocast():
-        return model(**_inputs(tree), fused_lm_head=True, **head)
+        return model(**inputs, fused_lm_head=True, **head)
 
 
 def _padded(
@@ -211,8 +197,3 @@ def _causal_lm(model: nn.Module) -> Any:
     """The model of transformers inside what DDP, DeepSpeed and PEFT put around it."""
     inner: Any = extract_model_from_parallel(model, keep_fp32_wrapper=True)
     return base_model(inner)
-
-
-def _drops_out(model: nn.Module) -> bool:
-    in_attention = getattr(model.config, "attention_dropout", 0) > 0  # applied by a function, not by a module
-    return in_attention or any(isinstance(module, nn.Dropout) and module.p > 0 for module in model.modules())

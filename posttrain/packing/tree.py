@@ -77,6 +77,13 @@ class Tree:
         return tuple(_bundle(rows, prompt, self.scored.device) for rows, prompt in [(roots, (0, 0)), *groups])
 
     @cached_property
+    def longest(self) -> int:
+        """Positions of the longest row, its prompt included."""
+        prompts = [(rows, stop - start) for rows, (start, stop) in self.branches]
+        before = {span: width for rows, width in prompts for span in self.spans if rows[0] <= span[0] < rows[1]}
+        return max(stop - start + before.get((start, stop), 0) for start, stop in self.spans)
+
+    @cached_property
     def runs(self) -> tuple[Run, ...]:
         """The spans in order, those that follow each other with the same width as one."""
         runs: list[Run] = []

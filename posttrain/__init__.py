@@ -10,7 +10,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from posttrain.controllers import SASR, Alternate, Cosine, GRPOOnly, Mix, SFTOnly, Signals, Static
+    from posttrain.controllers import (
+        GAC,
+        SASR,
+        Alternate,
+        Chord,
+        Cosine,
+        GRPOOnly,
+        Mix,
+        SFTOnly,
+        Signals,
+        Static,
+        Switch,
+    )
     from posttrain.recipe.recipe import Recipe, load_recipe
     from posttrain.running.alarm_callback import AlarmCallback
     from posttrain.running.pipeline import run
@@ -27,13 +39,16 @@ _HOME = {
     "load_recipe": "posttrain.recipe.recipe",
     "run": "posttrain.running.pipeline",
 } | dict.fromkeys(
-    ("SASR", "Alternate", "Cosine", "GRPOOnly", "Mix", "SFTOnly", "Signals", "Static"), "posttrain.controllers"
+    ("GAC", "SASR", "Alternate", "Chord", "Cosine", "GRPOOnly", "Mix", "SFTOnly", "Signals", "Static", "Switch"),
+    "posttrain.controllers",
 )
 
 __all__ = [
+    "GAC",
     "SASR",
     "AlarmCallback",
     "Alternate",
+    "Chord",
     "Cosine",
     "GRPOOnly",
     "HybridConfig",
@@ -44,6 +59,7 @@ __all__ = [
     "Score",
     "Signals",
     "Static",
+    "Switch",
     "load_recipe",
     "run",
 ]

@@ -35,6 +35,7 @@ def add(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument("--samples", type=int, help="completions sampled per row (default: the largest k)")
     parser.add_argument("--temperature", type=float, help="of the samples")
     parser.add_argument("--max-completion-length", type=int, help="tokens")
+    parser.add_argument("--chat-template-kwargs", metavar="JSON", help="arguments of the chat template")
     parser.add_argument("--batch-size", type=int, help="completions at a time")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--seed", type=int, help="of the task's rows and the samples")
@@ -80,6 +81,7 @@ def _overrides(args: argparse.Namespace) -> list[str]:
         f"evaluate.{name}": getattr(args, name)
         for name in ("samples", "temperature", "max_completion_length", "batch_size", "threshold")
     }
+    flags["hybrid.args.chat_template_kwargs"] = _template_kwargs(args.chat_template_kwargs)
     flags |= {"run.device": args.device, "run.seed": args.seed}
     if args.k:
         flags["evaluate.k"] = _ks(ks)
@@ -89,6 +91,19 @@ def _overrides(args: argparse.Namespace) -> list[str]:
     if args.trust_remote_code:
         flags["model.trust_remote_code"] = True
     return [*typed, *(f"{key}={json.dumps(value)}" for key, value in flags.items() if value is not None)]
+
+
+def _template_kwargs(text: str | None) -> dict[str, Any] | None:
+    if text is None:
+        return None
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        expected = """a mapping in JSON, such as '{"enable_thinking": false}'"""
+        raise ConfigError(text, expected=expected, where="--chat-template-kwargs")
+    return value
 
 
 def _reward(text: str) -> dict[str, Any]:
@@ -109,6 +124,8 @@ def _ks(texts: Sequence[str]) -> list[int]:
 
 def _of_what(asked: Asked) -> list[str]:
     """What is evaluated and by whose settings."""
+    if asked.kept:
+        return [f"{asked.model} as the recipe beside it says: " + "; ".join(asked.kept)]
     if not asked.own or asked.layout is None:
         return []
     told = "as its run evaluates, changed: " + "; ".join(asked.changed) if asked.changed else "as its run evaluates"

@@ -39,14 +39,14 @@ def _run(args: argparse.Namespace) -> None:
     from posttrain.watching.opening import say
 
     say(f"reading {args.recipe}")
-    from posttrain.processes.zero import stage_of_launch
+    from posttrain.processes.zero import offloads_in_launch, stage_of_launch
     from posttrain.recipe.recipe import load_recipe
     from posttrain.recipe.zero import check_recipe
 
     def load() -> Recipe:
         recipe = load_recipe(args.recipe, args.overrides)
         if (stage := stage_of_launch(os.environ)) is not None:
-            check_recipe(recipe, stage)
+            check_recipe(recipe, stage, offloads=offloads_in_launch(os.environ))
         return recipe
 
     inputs = None

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
+
+from posttrain.errors import ConfigError
+from posttrain.recipe.adapter_serving import adapter_config, fix_for, why_merged
 
 
 def add(commands: Any) -> argparse.ArgumentParser:
@@ -35,9 +41,51 @@ def add(commands: Any) -> argparse.ArgumentParser:
     return parser
 
 
+def check_adapters(model: str, more: Sequence[str]) -> None:
+    """Refuse adapters that vLLM would serve otherwise than they were trained, and one in the place of a model.
+
+    Args:
+        model: The MODEL of the command.
+        more: What is handed on to vLLM.
+
+    Raises:
+        ConfigError: With how to serve it.
+    """
+    merge = "posttrain export RUN --to FOLDER --merge-lora"
+    if adapter_config(model) is not None:
+        raise ConfigError(
+            f"{model} is an adapter", expected="a model with weights of its own", where="MODEL",
+            fix=f"name its base model; or merge it: {merge}",
+        )  # fmt: skip
+    for folder in _named(more):
+        config = adapter_config(folder)
+        if config is not None and (reason := why_merged(config)):
+            raise ConfigError(
+                f"{folder} has {reason}", expected="an adapter that vLLM serves as it is", where="--lora-modules",
+                fix=fix_for(config, merge),
+            )  # fmt: skip
+
+
+def _named(more: Sequence[str]) -> Iterator[str]:
+    """The folders of `--lora-modules NAME=FOLDER ...` or of its JSON objects."""
+    within = False
+    for word in more:
+        if word.startswith("--"):
+            flag, _, word = word.partition("=")
+            within = flag.replace("_", "-") == "--lora-modules"
+        if not within or not word:
+            continue
+        if word.startswith("{"):
+            with suppress(ValueError):
+                yield str(json.loads(word).get("path", ""))
+        else:
+            yield word.partition("=")[2]
+
+
 def _serve(args: argparse.Namespace) -> None:
     from posttrain.rollouts.vllm_server import SERVER_ENVIRONMENT, serve_command
 
+    check_adapters(args.model, args.more)
     command = serve_command(
         args.model, port=args.port, transfer=args.weights_transfer, more=["--host", args.host, *args.more]
     )

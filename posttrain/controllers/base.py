@@ -48,16 +48,23 @@ class Signals:
     """What one optimizer step showed. Norms are L2 over all trainable parameters, before clipping.
 
     Attributes:
-        sft_norm: Norm of the gradient of the mean token NLL (weight 1), if it was computed.
+        sft_norm: Norm of the gradient of the SFT loss (weight 1 in the mix), if it was computed.
         grpo_norm: Norm of the gradient of the GRPO loss (weight 1), if it was computed.
         kl: Mean per-token KL estimate (nats) of the policy from the warm-up snapshot, if it was measured.
         reward: Mean total reward of the step's rollouts, if there were any.
+        sft_loss: Mean NLL (nats) of the step's demonstration tokens, whatever their weights, if there were any.
+        advantage_variance, nll_variance, coefficient_gap: Statistics of the step's rows (see `gac`), of a step with
+            both losses and only where the controller has a true `needs_statistics`.
     """
 
     sft_norm: float | None = None
     grpo_norm: float | None = None
     kl: float | None = None
     reward: float | None = None
+    sft_loss: float | None = None
+    advantage_variance: float | None = None
+    nll_variance: float | None = None
+    coefficient_gap: float | None = None
 
 
 class Controller(Protocol):
@@ -110,9 +117,14 @@ def check_mix(mix: Mix, *, has_demonstrations: bool) -> None:
 
 
 class Stateless:
-    """Common half of the controllers that look only at the step number."""
+    """Common half of the controllers that look only at the step number, and base of those that need no norm."""
 
     needs_g_warmup: ClassVar[bool] = False
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether decisions depend on what training shows."""
+        return False
 
     def start(self, *, total_steps: int, seed: int, g_warmup: float | None = None) -> State:
         """The state before the first hybrid step: nothing but the clock."""
@@ -121,6 +133,16 @@ class Stateless:
     def observe(self, state: State, signals: Signals) -> State:
         """Advance the clock; the signals are not used."""
         return {**state, "step": state["step"] + 1}
+
+
+def adapts(controller: Controller) -> bool:
+    """Whether a controller's decisions depend on what training shows, and not on the step's number alone."""
+    return bool(getattr(controller, "adaptive", True))
+
+
+def used(controller: Controller) -> frozenset[str]:
+    """The signals that a controller's decisions come from; none where it does not say."""
+    return frozenset(getattr(controller, "uses", ()))
 
 
 def draw(state: State) -> float:

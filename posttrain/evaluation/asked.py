@@ -6,7 +6,7 @@ Of a run it is the run's own recipe, so that its evaluation is repeated to the d
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,14 @@ from posttrain.inputs.leaks import among, prompt_hashes
 from posttrain.nearest import did_you_mean
 from posttrain.recipe.model_sections import GGUF_SUFFIX
 from posttrain.recipe.recipe import TASKS, Recipe, load_recipe, recipe_of
-from posttrain.rundir.facts import difference, flatten
+from posttrain.rundir.facts import difference, flatten, read_recipe
 from posttrain.rundir.layout import Layout
 from posttrain.rundir.reading import evals, last_evals
 from posttrain.tasks import held_out_alone, own_rewards
 
 RECIPES = (".yaml", ".yml")
+HELD = ("dtype", "load_in_4bit", "bnb_4bit_quant_type", "use_bnb_nested_quant")
+"""Keys of `model` that say in what its weights are held."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Asked:
         own: Whether the recipe is the run's.
         changed: `key: was -> is` of each of the run's settings that were changed.
         recorded: The run's line of eval.jsonl for this model, if there is one.
+        kept: What was taken over from the recipe beside a model that is asked another task, in words.
     """
 
     model: str
@@ -44,6 +47,7 @@ class Asked:
     own: bool = False
     changed: Sequence[str] = ()
     recorded: dict[str, Any] | None = None
+    kept: Sequence[str] = ()
 
 
 def asked(what: str, task: str | None, overrides: Sequence[str], model: str | None = None) -> Asked:
@@ -91,8 +95,15 @@ def asked(what: str, task: str | None, overrides: Sequence[str], model: str | No
         )
     named = [each if each.split(".")[0] in Recipe.model_fields else f"task.{each}" for each in overrides]
     section = {"gguf": chosen} if chosen.lower().endswith(GGUF_SUFFIX) else {"name": chosen}
-    data = {"model": section, "task": {"name": task}, "rollout": {"engine": "transformers"}}
-    return Asked(chosen, recipe_of(data, named), layout)
+    data: dict[str, Any] = {"model": section, "task": {"name": task}, "rollout": {"engine": "transformers"}}
+    own = _of_the_model(layout.path if layout else path, Path(chosen))
+    held = own.pop("model", {})
+    recipe = recipe_of(data | own | {"model": section | held}, named)
+    template = recipe.hybrid.template_kwargs
+    kept = [f"chat_template_kwargs {json.dumps(template)}"] if "hybrid" in own else []
+    kept += [f"{key} {value}" for key, value in held.items() if value not in (True, "auto")]
+    kept += ["4 bits"] if held.get("load_in_4bit") else []
+    return Asked(chosen, recipe, layout, kept=kept)
 
 
 def held_out(asked: Asked) -> list[dict[str, Any]]:
@@ -143,6 +154,26 @@ def run_of(path: Path) -> Layout | None:
         ):
             return Layout(folder)
     return None
+
+
+def _of_the_model(folder: Path, chosen: Path) -> dict[str, Any]:
+    """What of the recipe in a folder, a run's or an export's, is the model's whatever it is asked; never code to run.
+
+    That is how prompts are rendered, and how weights are held: of an adapter the base's too, which merged is no more.
+    """
+    file = folder / "recipe.yaml"
+    if not file.is_file():
+        return {}
+    recipe = read_recipe(file)
+    adapter = (chosen / "adapter_config.json").is_file()
+    model: Any = recipe.get("model")
+    model = model if isinstance(model, Mapping) else {}
+    own: dict[str, Any] = {
+        "model": {key: model[key] for key in (HELD if adapter else HELD[:1]) if model.get(key)},
+        **({"lora": recipe["lora"]} if adapter and recipe.get("lora") else {}),
+    }
+    template = ((recipe.get("hybrid") or {}).get("args") or {}).get("chat_template_kwargs")
+    return own | ({"hybrid": {"args": {"chat_template_kwargs": template}}} if template else {})
 
 
 def _of_run(layout: Layout, model: str, overrides: Sequence[str]) -> Asked:

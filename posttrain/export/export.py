@@ -21,6 +21,7 @@ from posttrain.errors import CheckpointError, ConfigError, PosttrainError
 from posttrain.export.model_card import Subject, write_card
 from posttrain.export.origin import Origin, origin_of, without_paths, without_places
 from posttrain.inputs.four_bit import four_bit_options
+from posttrain.recipe.adapter_serving import adapter_config, why_merged
 from posttrain.recipe.model_sections import ModelSection
 from posttrain.rundir import reading as run_reading
 from posttrain.rundir.facts import write_recipe
@@ -119,6 +120,8 @@ def export(
             f"this is an adapter: to load it one needs PEFT and its base model{how}, {origin.hub_id}; --merge-lora "
             "gives a model that loads by itself"
         )
+        if reason := why_merged(adapter_config(exported.folder) or {}, four_bit=bool(how)):
+            exported.notes.append(f"vLLM cannot serve this adapter as it is: {reason}")
     return exported
 
 

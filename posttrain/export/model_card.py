@@ -13,11 +13,13 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from posttrain.export.decoding import decoding_of
 from posttrain.export.mix_drawing import mix_drawing
 from posttrain.export.origin import Origin, is_hub_id, plain_name, without_paths, without_places
 from posttrain.reading.compare import difference, problems
 from posttrain.reading.compare_spending import spending_in_words, spent
 from posttrain.reading.judged import in_words, judge_of, telling_slices
+from posttrain.recipe.adapter_serving import adapter_config, flags_for, why_merged
 from posttrain.rundir import reading as run_reading
 from posttrain.rundir.layout import Layout
 from posttrain.scoring.loading import known_rewards
@@ -91,6 +93,8 @@ def write_card(folder: Path, subject: Subject, *, name: str, origin: Origin, kin
         files.write_text(folder / "mix.svg", drawing)
     environment = run_reading.environment(layout)
     table, judge = _results(subject), _judge(subject, recipe)
+    config = adapter_config(folder) or {}
+    decoding = decoding_of(subject.folder, recipe, on_gpu=bool(environment.get("gpus")))
     body = (
         _jinja()
         .get_template("model_card.md.j2")
@@ -99,7 +103,9 @@ def write_card(folder: Path, subject: Subject, *, name: str, origin: Origin, kin
             what=subject.what,
             origin=origin,
             kind=kind,
-            four_bit=_four_bit(recipe),
+            four_bit=(four_bit := _four_bit(recipe, decoding.dtype)),
+            not_served=why_merged(config, four_bit=bool(four_bit)),
+            vllm_flags=flags_for(config),
             task=_task(recipe),
             stages=_stages(recipe, steps),
             programs="grpo" in _losses(steps) and _built_in(recipe),
@@ -112,7 +118,7 @@ def write_card(folder: Path, subject: Subject, *, name: str, origin: Origin, kin
             data=_data(layout),
             fingerprints={_of_what(key): value[:16] for key, value in (environment.get("fingerprints") or {}).items()},
             prompt=_prompt(layout),
-            max_new_tokens=((recipe.get("hybrid") or {}).get("grpo") or {}).get("max_completion_length") or 256,
+            decoding=decoding,
             recipe=fence(_yaml(without_places(recipe)), "yaml") if recipe else "",
             environment=_environment(environment),
             spending=spending_in_words(spent(layout, recipe, steps)),
@@ -298,13 +304,14 @@ def _prompt(layout: Layout) -> dict[str, Any]:
     return {"messages": chat, "source": ascii(messages if chat else prompt)}
 
 
-def _four_bit(recipe: dict[str, Any]) -> str:
+def _four_bit(recipe: dict[str, Any], dtype: str) -> str:
     """How the base was held in 4 bits, as Python source; nothing where it was not."""
     section = recipe.get("model") or {}
     if not isinstance(section, dict) or not section.get("load_in_4bit"):
         return ""
     kind, nested = section.get("bnb_4bit_quant_type", "nf4"), bool(section.get("use_bnb_nested_quant"))
     settings = f"load_in_4bit=True, bnb_4bit_quant_type={kind!r}, bnb_4bit_use_double_quant={nested}"
+    settings += f", bnb_4bit_compute_dtype={dtype!r}"
     return f"BitsAndBytesConfig({settings})"
 
 

@@ -11,7 +11,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from posttrain.errors import DataError
-from posttrain.inputs.rendering import After, chat_demonstration, text_demonstration
+from posttrain.inputs.rendering import After, chat_demonstration, check_rendering, text_demonstration
 
 Row = Mapping[str, Any]
 
@@ -34,8 +34,27 @@ def to_chat(rows: Iterable[Row]) -> list[dict[str, Any]]:
 
 
 def fit_to_model(rows: Iterable[Row], tokenizer: PreTrainedTokenizerBase) -> list[dict[str, Any]]:
-    """Rows as messages where the tokenizer has a chat template, as plain text where it has none."""
-    return to_chat(rows) if tokenizer.chat_template else [dict(row) for row in rows]
+    """Rows as messages where the tokenizer has a chat template, as plain text where it has none.
+
+    Raises:
+        DataError: A row is to be rendered by arguments of its own (`check_rendering`).
+    """
+    if not tokenizer.chat_template:
+        return [dict(row) for row in rows]
+    wrapped = to_chat(rows)
+    check_rendering(wrapped, "task")
+    return wrapped
+
+
+def with_demonstrated(data: Any) -> list[dict[str, Any]]:
+    """A task's prompts and, behind them, those of its demonstrations that are not among them.
+
+    Args:
+        data: With `train` and `demonstrations`.
+    """
+    known = {json.dumps(row["prompt"], sort_keys=True) for row in data.train}
+    more = [row for row in data.demonstrations if json.dumps(row["prompt"], sort_keys=True) not in known]
+    return [*data.train, *({name: value for name, value in row.items() if name != "completion"} for row in more)]
 
 
 def as_table(rows: Sequence[Row]) -> Dataset:
@@ -109,7 +128,8 @@ def tokenize_demonstrations(
         UnlikePrompts: The template renders another prompt for the sampler, and `after` is `template`.
         DataError: A row lacks a column, or nothing is left; the template refuses a row.
     """
-    kwargs = template_kwargs or {}
+    kwargs, rows = template_kwargs or {}, list(rows)
+    check_rendering(rows, "demonstrations")
     pairs = [demonstration_ids(row, number, tokenizer, kwargs, after) for number, row in enumerate(rows)]
     examples = [_labelled(*pair, max_length) for pair in pairs]
     kept = [example for example in examples if any(label != IGNORED for label in example["labels"])]

@@ -56,10 +56,11 @@ def load_data(recipe: Recipe, *, to_train: bool = True, functions: Sequence[Call
 
 def _check_streams(recipe: Recipe, data: TaskData) -> None:
     sft, grpo = recipe.hybrid.controller.shares() if recipe.hybrid.steps else (False, False)
-    if not data.demonstrations and (sft or recipe.warmup.steps):
+    method = recipe.hybrid.method if recipe.hybrid.steps else None
+    if not data.demonstrations and (sft or method or recipe.warmup.steps):
         raise DataError(
             _none("demonstrations", data),
-            expected="at least one: the warm-up and SFT steps train on them",
+            expected="at least one: the warm-up, SFT steps and methods train on them",
             where=recipe.where("task.demonstrations"),
             fix="name data with completions, or train without: warmup.steps=0 hybrid.controller=grpo_only",
         )
@@ -178,12 +179,16 @@ def check_model(recipe: Recipe, data: TaskData | None = None, rewards: Sequence[
         config_of,
         load_tokenizer,
         quantised_by,
+        tokenizer_from_rows,
     )
 
     check_four_bit(recipe)
     raise_all(list(precision_misfits(recipe)), "the model")
     name, where = recipe.model.gguf or recipe.model.name, recipe.where("model")
     if not name:
+        if data is not None and recipe.model.init is not None:
+            made = tokenizer_from_rows([*data.demonstrations, *data.train], recipe.model.init.vocab_size)
+            _check_rendering(recipe, data, with_own_end(made, recipe), rewards)
         return {}
     file, adapter = gguf_file(name, where), continues_an_adapter(recipe)
     if recipe.lora and adapter:
@@ -216,6 +221,7 @@ def _check_rendering(recipe: Recipe, data: TaskData, tokenizer: Any, rewards: Se
     from posttrain.inputs.same_stream import differences_of, refuse
 
     kwargs = recipe.hybrid.template_kwargs
+    fit_to_model([*data.train, *data.demonstrations, *data.eval], tokenizer)  # all, for it refuses some
     for row in fit_to_model([*data.train[:RENDERED], *data.eval[:RENDERED]], tokenizer):
         if not isinstance(row["prompt"], str):
             through_template(tokenizer, row["prompt"], add_generation_prompt=True, tokenize=False, **kwargs)

@@ -11,6 +11,7 @@ from posttrain.models.gguf_files import gguf_file
 from posttrain.recipe.recipe import Recipe
 
 SHOWN = 3
+MODALITIES = ("image", "audio", "video")
 HALF_PRECISION_FIX = "set model.dtype to float32: bf16 in the stages' args computes in bfloat16 all the same"
 
 
@@ -69,22 +70,43 @@ def _in_model_dtype(recipe: Recipe) -> str | None:
 
 
 def _tokens(recipe: Recipe, tokenizer: Any, config: Any) -> Iterator[ConfigError]:
+    if continues_an_adapter(recipe):  # PEFT resizes the base for its tokenizer
+        return
+    if seen := beyond_embedding(tokenizer, config):
+        yield ConfigError(
+            seen,
+            expected=f"token ids below {config.vocab_size}",
+            where=recipe.where("model"),
+            fix="name one of the model's own tokens in tokenizer_config.json (pad_token may be the eos_token), or save "
+            "the model with more: model.resize_token_embeddings(len(tokenizer))",
+        )
+
+
+def beyond_embedding(tokenizer: Any, config: Any) -> str | None:
+    """Which tokens a model has no embedding for, in words; `None` if text can hold none.
+
+    Placeholders of images and sounds are no matter: text models of a family with them have the tokenizer of all.
+
+    Args:
+        tokenizer: The model's.
+        config: Its configuration of text.
+    """
     size = getattr(config, "vocab_size", None)
-    if size is None or continues_an_adapter(recipe):  # PEFT resizes the base for its tokenizer
-        return
-    beyond = sorted((place, token) for token, place in tokenizer.get_vocab().items() if place >= size)
-    if not beyond:
-        return
+    if size is None:
+        return None
     roles = {name: getattr(tokenizer, name) for name in ("pad_token", "eos_token", "bos_token")}
     words = {token: name for name, token in roles.items()}
+    beyond = sorted(
+        (place, token)
+        for token, place in tokenizer.get_vocab().items()
+        if place >= size and (token in words or not any(kind in token for kind in MODALITIES))
+    )
+    if not beyond:
+        return None
     named = [f"{token!r}, {place}{f' ({words[token]})' if token in words else ''}" for place, token in beyond[:SHOWN]]
     more = f" and {len(beyond) - SHOWN} more" if len(beyond) > SHOWN else ""
-    yield ConfigError(
-        f"the tokenizer has tokens that the model has no embedding for: {', '.join(named)}{more}; the model has {size}",
-        expected=f"token ids below {size}",
-        where=recipe.where("model"),
-        fix="name one of the model's own tokens in tokenizer_config.json (pad_token may be the eos_token), or save the "
-        "model with more: model.resize_token_embeddings(len(tokenizer))",
+    return (
+        f"the tokenizer has tokens that the model has no embedding for: {', '.join(named)}{more}; the model has {size}"
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import takewhile
 from typing import Any, Literal
 
@@ -20,6 +20,9 @@ After = Literal["template", "generation_prompt"]
 
 Messages = Sequence[Mapping[str, Any]]
 Prompt = str | list[dict[str, Any]]
+
+OF_A_ROW = ("chat_template_kwargs", "tools")
+"""Columns by which `trl.SFTTrainer` renders a row as no other."""
 
 _MARK = "a9f3completion7c1e"
 _OPENED = re.compile(r"<(think|thinking|thought|reasoning|reason|analysis|scratchpad)>\s{0,8}\Z")
@@ -61,6 +64,35 @@ def through_template(tokenizer: Any, conversation: Any, **arguments: Any) -> Any
             where="the chat template of the model",
             fix="correct the template, its arguments (chat_template_kwargs) or the rows",
         ) from error
+
+
+def check_rendering(rows: Iterable[Mapping[str, Any]], where: str) -> None:
+    """Refuse conversations that say how they are rendered, each by itself.
+
+    `SFTTrainer` honours these columns and `GRPOTrainer` (1.16) does not: it renders all prompts by its arguments, and
+    rollouts would be of other prompts than demonstrations.
+
+    Args:
+        rows: With a prompt each.
+        where: What the rows are called in an error.
+
+    Raises:
+        DataError: A row does.
+    """
+    for number, row in enumerate(rows):
+        name = next((name for name in OF_A_ROW if row.get(name)), None)
+        if name and not isinstance(row.get("prompt"), str):
+            same = "hybrid.args.chat_template_kwargs (chat_template_kwargs of HybridConfig), the same for all rows"
+            raise DataError(
+                f"row {number} has {name} of its own: {str(row[name])[:_SHOWN]}",
+                expected="conversations that all go through the chat template by the same arguments: TRL's GRPOTrainer "
+                "renders no prompt by a row's own, and demonstrations would be of other prompts",
+                where=where,
+                fix=f"leave the column out and set {same}"
+                if name == "chat_template_kwargs"
+                else "leave the column out, and write into a system message what the template would; a column that is "
+                "for rewards needs another name",
+            )
 
 
 def tokenize_prompts(

@@ -163,8 +163,9 @@ def launch(args: Any) -> int:
     started_on = None if args.restart else processes_of(path)
     total = per_node * nodes.count
     check(for_processes(recipe, started_on or total, total), total)
-    if kind == "DEEPSPEED" and (stage := _data(file).get("deepspeed_config", {}).get("zero_stage")):
-        check_recipe(recipe, int(stage))
+    deepspeed = (_data(file).get("deepspeed_config") or {}) if kind == "DEEPSPEED" else {}
+    if stage := deepspeed.get("zero_stage"):
+        check_recipe(recipe, int(stage), offloads=deepspeed.get("offload_optimizer_device", "none") != "none")
     check_unsharded(recipe, {"DEEPSPEED": "DeepSpeed", "FSDP": "FSDP"}.get(kind))
     if not args.cpu and per_node > (visible := visible_gpus()):
         _refuse(_too_few_gpus(per_node, visible), args.dry_run)

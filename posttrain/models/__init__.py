@@ -3,5 +3,5 @@
 How a model is trained or sampled from does not belong here.
 
 Other rooms import: `attention_names`, `bitsandbytes_package`, `four_bit`, `generation`, `gguf_files`, `inference`,
-`load`, `merging`, `policy_weights`, `reference_adapter`, `snapshot`.
+`load`, `merging`, `policy_weights`, `positions`, `reference_adapter`, `snapshot`.
 """

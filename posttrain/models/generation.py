@@ -1,7 +1,9 @@
-"""A model's own generation config, which transformers reads leniently and refuses to save."""
+"""A model's own generation config, which transformers reads leniently, refuses to save, and samples by unasked."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,3 +48,25 @@ def generation_config(source: str | Path, *, revision: str | None = None, **opti
         return GenerationConfig.from_pretrained(source, **({"revision": revision} if revision else {}), **options)
     except OSError:
         return None
+
+
+@contextlib.contextmanager
+def plain_generation(model: Any) -> Iterator[None]:
+    """The model's own generation config is away inside, but for its special tokens.
+
+    generate() fills what its caller left open from there, whatever the caller's config is: shortest lengths,
+    suppressed tokens, a penalty. Away it fills from transformers' own values, whichever keys there will be.
+
+    Args:
+        model: One that generates; of a PEFT model also what is inside, where PEFT puts its own config.
+    """
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    own = [(each, each.generation_config) for each in (model, inner) if vars(each).get("generation_config") is not None]
+    for each, config in own:
+        tokens = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
+        each.generation_config = GenerationConfig(**{name: getattr(config, name) for name in tokens})
+    try:
+        yield
+    finally:
+        for each, config in own:
+            each.generation_config = config

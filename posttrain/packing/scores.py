@@ -7,7 +7,6 @@ backbone keeps only the hidden states that are scored. Without a `tree` a prepar
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -19,6 +18,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from posttrain.inputs.data import IGNORED
 from posttrain.models.policy_weights import base_model
+from posttrain.models.positions import counts_by_mask
 from posttrain.packing import attention as tree_attention
 from posttrain.packing import families
 from posttrain.packing.checks import deaf, foreign
@@ -55,22 +55,23 @@ def supports(model: nn.Module | PreTrainedConfig) -> str | None:
     return None
 
 
-def install(model: nn.Module) -> None:
+def install(model: nn.Module) -> str | None:
     """Prepare a model that `supports` allows, after TRL has put its head on it. Doing so again changes nothing.
 
-    A model that turns out not to hand layouts on to its attention is left as it is, with a warning.
+    Returns:
+        Why the model is left as it is, where it turns out not to hand layouts on to its attention; else `None`.
     """
     base = _causal_lm(model)
     backbone = base.base_model
     if getattr(backbone, _MARK, False):
-        return
+        return None
     if reason := deaf(base):
-        warnings.warn(f"rows are scored padded, not packed: {reason}", stacklevel=2)
-        return
+        return reason
     tree_attention.register()
     base.set_attn_implementation(tree_attention.stand_in(base.config._attn_implementation))
     backbone.register_forward_hook(_keep_scored, with_kwargs=True)
     setattr(backbone, _MARK, True)
+    return None
 
 
 def installed(model: nn.Module) -> bool:
@@ -90,7 +91,7 @@ def row_scores(
     entropy: bool,
     **head: Any,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Log-probabilities of completions, in nats, as TRL's padded forward gives them.
+    """Log-probabilities of completions, in nats, as a padded forward gives them.
 
     Rows that follow each other with the same prompt share it. Rows that no tree can hold (an empty prompt, a mask with
     holes) are scored in a padded pass.
@@ -106,7 +107,7 @@ def row_scores(
     Returns:
         Log-probabilities (B, C), 0 where masked, and entropies (B, C), or `None`.
     """
-    tree = grow(prompt_ids, prompt_mask, completion_ids, completion_mask)
+    tree = grow(prompt_ids, prompt_mask, completion_ids, completion_mask, by_mask=counts_by_mask(model))
     if tree is None:
         return _padded(model, prompt_ids, prompt_mask, completion_ids, completion_mask, autocast, entropy, head)
     outputs = _forward(model, tree, autocast, head)

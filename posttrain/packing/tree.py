@@ -6,8 +6,7 @@ the packed sequence, S scored positions.
 
 The sequence is [prompt of group 1 | prompt of group 2 | ... | completion of row 1 | completion of row 2 | ...]. Rows
 that follow each other with the same prompt are a group. The last token of a row predicts nothing and is left out. A
-position id is the token's column in the padded rows, as TRL counts: padding on the left shifts a row, which rotary
-positions do not see and learned ones do.
+position id is what a padded pass would give: the token's column, or its place in the row (`models.positions`).
 """
 
 from __future__ import annotations
@@ -107,12 +106,15 @@ def grow(
     prompt_mask: torch.Tensor,
     completion_ids: torch.Tensor,
     completion_mask: torch.Tensor,
+    *,
+    by_mask: bool = False,
 ) -> Tree | None:
     """The tree of a batch of rollouts.
 
     Args:
         prompt_ids, prompt_mask: (B, P), padded on the left.
         completion_ids, completion_mask: (B, C), padded on the right. A row that is masked whole is not scored.
+        by_mask: Count positions from a row's first token on; else they are columns, which padding on the left shifts.
 
     Returns:
         The tree, its `shape` (B, C); `None` where a row does not allow it: an empty prompt leaves its first token to be
@@ -137,7 +139,8 @@ def grow(
     before[:, 0] = (starts + widths)[group] - 1  # ... the first one from the prompt's end
 
     every = torch.arange(columns + completion_ids.size(1), device=prompt_ids.device)
-    positions = [every[:columns].expand_as(prompts)[prompts], every[columns:].expand_as(kept)[kept]]
+    padding = (columns - prompt_mask.sum(1, keepdim=True)) * by_mask
+    positions = [(every[:columns] - padding[first])[prompts], (every[columns:] - padding)[kept]]
     groups = _branches(group.tolist(), starts.tolist(), widths.tolist(), row_starts.tolist(), row_widths.tolist())
     return _tree(
         torch.cat([prompt_ids[first][prompts], completion_ids[kept]]),

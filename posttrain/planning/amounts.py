@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from posttrain.controllers.base import Signals, Stateless
+from posttrain.controllers.base import Signals, adapts
 from posttrain.recipe.arithmetic import BatchPlan
 from posttrain.recipe.recipe import Recipe
 
@@ -128,7 +128,7 @@ def mix_of(recipe: Recipe) -> tuple[bool, float | None, Range, Range]:
     steps, controller = recipe.hybrid.steps, recipe.hybrid.controller
     state = controller.start(total_steps=steps, seed=recipe.run.seed, g_warmup=1.0)
     first = controller.decide(state)
-    if isinstance(controller, Stateless):
+    if not adapts(controller):
         mixes = []
         for _ in range(steps):
             mixes.append(controller.decide(state))
@@ -136,10 +136,13 @@ def mix_of(recipe: Recipe) -> tuple[bool, float | None, Range, Range]:
         counts = [sum(getattr(mix, half) > 0 for mix in mixes) for half in ("sft", "grpo")]
         sft, grpo = (Range(count, count, count) for count in counts)
         return False, first.p, sft, grpo
-    if first.sft and first.grpo:  # a blend has both halves in every step
-        return True, first.p, Range(steps, steps, steps), Range(steps, steps, steps)
-    p = first.sft if first.p is None else first.p
-    return True, p, Range(0, steps, p * steps), Range(0, steps, (1 - p) * steps)
+    least = controller.least(steps) if hasattr(controller, "least") else None
+    if first.sft and first.grpo:  # a blend has both halves in every step, unless it says otherwise
+        some = least or (steps, steps)
+        return True, first.p, Range(some[0], steps, steps), Range(some[1], steps, steps)
+    p, (sft_least, grpo_least) = first.sft if first.p is None else first.p, least or (0, 0)
+    sft = Range(sft_least, steps - grpo_least, p * steps)
+    return True, p, sft, Range(grpo_least, steps - sft_least, (1 - p) * steps)
 
 
 def evaluations(recipe: Recipe) -> int:

@@ -6,7 +6,8 @@ settings      [{key, value, source: default | parent | recipe | command line, at
 data          {train, demonstrations, eval, counted, notes}
 step          what one optimizer step consumes: the fields of `plan.BatchPlan`
 amounts       what the run consumes: the fields of `planning.amounts.Amounts`; steps as {least, most, begun}
-model         {kind, parameters, trained, weight_bytes, trained_bytes, positions, shape, four_bit, four_bit_bytes}
+model         {kind, parameters, trained, weight_bytes, trained_bytes, positions, shape, four_bit, four_bit_bytes,
+              padded: {warmup | sft | grpo: why rows are padded there, not packed}}
 lengths       {prompts, demonstrations, completions}, each {rows, of, mean, longest, limit, over}; dropped, labels
 samples       [{prompt, demonstration, prompt_tokens, demonstration_tokens, kept_tokens}]
 memory        {moments: {MOMENT: {PART: bytes}}, worst, peak, engine_share, available, of, fits, smallest_gpu,

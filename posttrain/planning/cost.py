@@ -26,8 +26,8 @@ from posttrain.planning.least_squares import nonnegative_least_squares
 
 __all__ = ["CostModel", "Measured", "ModelShape", "Prediction", "StepWork", "leave_one_out", "read_measured"]
 
-COEFFICIENTS = ("training", "padded training", "logprobs", "optimizer", "generation")
-"""Names of what is fitted, in this order: prefill has the coefficients of `logprobs`."""
+COEFFICIENTS = ("training", "logprobs", "optimizer", "generation")
+"""Names of what is fitted, in this order: prefill has those of `logprobs`, and padded passes those of packed ones."""
 
 HELD, MEMORY = ("training", "padded training", "sft", "generation"), " memory"
 """Of what the peak is fitted, and how the names of these coefficients end."""
@@ -118,7 +118,7 @@ class CostModel:
                 )
         model = cls(machine)
         for name in COEFFICIENTS:
-            some = [each for each in points if coefficients_of(each.part, each.work) == name]
+            some = [each for each in points if coefficients_of(each.part, each.work) == name and each.work.packed]
             model = model._with_seconds(name, some)
         for name in HELD:
             held = [each for each in points if each.peak and coefficients_of(each.part, each.work, HELD) == name]
@@ -202,10 +202,11 @@ class CostModel:
 def coefficients_of(part: str, work: StepWork, names: Sequence[str] = COEFFICIENTS) -> str:
     """The name of a part's coefficients among those of seconds or of bytes.
 
-    The SFT half makes the packed passes of the GRPO half, so that its seconds have the same; padded passes are another
-    computation.
+    The SFT half makes the passes of the GRPO half, so that its seconds have the same. Padded passes do what packed ones
+    do, to more positions: their seconds have the same, too, which are within 15 % of TRL's measured ones. They keep
+    more of each position, which has coefficients of its own.
     """
-    if part == "training" and not work.packed:
+    if part in ("training", "sft") and not work.packed and "padded training" in names:
         return "padded training"
     return part if part in names or part != "sft" else "training"
 
@@ -224,7 +225,8 @@ def leave_one_out(points: Sequence[Measured]) -> list[tuple[float, float | None]
 
 
 def read_measured(path: str | Path) -> tuple[str, list[Measured]]:
-    """The machine and the points of a file that `benchmarks/scaling.py` wrote; without TRL's, which is not ours.
+    """The machine and the points of a file that `benchmarks/scaling.py` wrote. TRL's are of padded rows: what a model
+    trains on that cannot be packed.
 
     Args:
         path: The file.
@@ -249,16 +251,15 @@ def _points(entries: Sequence[Mapping[str, Any]]) -> list[Measured]:
     optimizer: dict[ModelShape, Measured] = {}  # the same for all work on a model: the least, for milliseconds vary
     for entry in entries:
         at = entry["point"]
-        if at["trainer"] != "ours":
-            continue
         shape, work = ModelShape(**entry["shape"]), StepWork(**entry["work"])
         name = f"{at['size']}, {at['rows']} x {at['longest']}, G {at['group']}"
         name += f", {at['dropped']:.0%} dropped" if at["dropped"] else ""
         name += f", vocabulary {at['vocab']}" if at["axis"] == "vocab" else ""
+        name += "" if work.packed else ", padded"
         peak = entry["peak"] - entry.get("held", 0)  # what a trainer holds beside the model is no part of the work
         one = Measured(part=at["part"], shape=shape, work=work, seconds=entry["seconds"], peak=peak, name=name)
         points.append(one)
-        if "optimizer" in entry:
+        if "optimizer" in entry and at["trainer"] == "ours":
             name = at["size"] + (f", vocabulary {at['vocab']}" if at["axis"] == "vocab" else "")
             other = replace(one, part="optimizer", seconds=entry["optimizer"], peak=None, name=name)
             if shape not in optimizer or other.seconds < optimizer[shape].seconds:

@@ -107,7 +107,8 @@ class StepWork:
         longest: Longest completion; 0: the mean.
         dropped: Share of the rows that are not trained on, their advantage being 0; whole groups.
         micro_batch: Rows of a micro-batch, as TRL cuts them (`per_device_train_batch_size`).
-        packed: Rows without padding, each group's prompt encoded once a micro-batch; False: as TRL, padded.
+        packed: Rows without padding, each group's prompt encoded once a micro-batch; False: as TRL, padded, in
+            either half.
         logprob_rows: Rows that pass through the model without gradients (old or reference log-probabilities, the KL).
         checkpointing: Activations are computed again in the backward pass.
         trainable: Parameters that are trained; None: all.
@@ -116,6 +117,7 @@ class StepWork:
         demonstrations: Rows of the step's SFT half.
         demonstration: Mean length of one, prompt included.
         demonstration_batch: Rows of an SFT micro-batch.
+        demonstration_width: Where rows are padded, the longest of a micro-batch; 0: the mean.
         labels: Share of a demonstration's tokens that have a label.
     """
 
@@ -137,6 +139,7 @@ class StepWork:
     demonstration: float = 0.0
     demonstration_batch: int = 1
     labels: float = 1.0
+    demonstration_width: float = 0.0
 
     @property
     def width(self) -> float:
@@ -215,10 +218,13 @@ def prefill_passes(work: StepWork) -> Passes:
 
 
 def sft_passes(work: StepWork) -> Passes:
-    """The SFT half's passes with gradients: demonstrations one after another, without padding."""
+    """The SFT half's passes with gradients: demonstrations one after another; padded: each as long as the longest."""
     rows, length = work.demonstrations, work.demonstration
     calls = rows / max(1, work.demonstration_batch)
     scored = rows * length * work.labels
+    if not work.packed:
+        width = work.demonstration_width or length
+        return Passes(rows * width, rows * width, rows * width**2, calls, rows, 1 / max(1.0, calls))
     return Passes(rows * length, scored, rows * length**2 / 2, calls, rows, 1 / max(1.0, calls))
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from posttrain.planning.amounts import Range
 from posttrain.planning.lengths import room_for_prompts, shares_over
 from posttrain.planning.odds import least_rate
+from posttrain.planning.padded import stages_in_words
 from posttrain.planning.plan import Plan
 from posttrain.planning.seconds import ACCURACY, Phase
 from posttrain.storage.files import size_in_words
@@ -15,6 +16,8 @@ NAMES = {
     "warmup": "a warm-up step", "sft": "an SFT step", "grpo": "a GRPO step", "both": "a step of both losses",
     "sampling": "sampling rollouts", "evaluation": "an evaluation",
 }  # fmt: skip
+WEIGHED = {"dft": "p", "phi": "p * (1 - p)", "trust": "min(1, p / 0.1)", "clipped": "p / p_old, above 1.28 nothing"}
+"""Kinds of `sft_weight` other than the plain likelihood."""
 Passes = tuple[float, float, float]
 
 
@@ -42,9 +45,18 @@ def amounts_in_words(plan: Plan) -> Iterator[str]:
         yield (
             f"warm-up: {much.warmup_steps:,} SFT steps of {batch.warmup_rows_per_step} demonstrations{processes}: "
             f"{much.warmup_demonstrations:,} rows{passes}{_tokens(plan, much.warmup_demonstrations)}"
+            + _weighted(recipe.warmup.sft_weight)
         )
     if much.hybrid_steps:
         yield from _hybrid(plan, processes)
+    if much.hybrid_steps and recipe.hybrid.method:
+        yield (
+            f"method {recipe.hybrid.method.name}: the demonstrations' prompts are among the prompts; GRPO alone on "
+            f"those that have none; a demonstration of more than {recipe.hybrid.grpo.max_completion_length} tokens is "
+            + ("refused" if recipe.hybrid.method.too_long == "refuse" else "left out")
+        )
+    for of, why in stages_in_words(plan.model.padded) if plan.model else ():
+        yield f"rows of the {of} are padded, not packed: {why}"
     yield (
         f"evaluation: {much.evaluations} times, {much.evaluation_completions:,} completions each"
         + (f" (1 greedy and {recipe.evaluate.samples} sampled a row)" if max(recipe.evaluate.k) > 1 else " (greedy)")
@@ -56,7 +68,9 @@ def amounts_in_words(plan: Plan) -> Iterator[str]:
 def _hybrid(plan: Plan, processes: str) -> Iterator[str]:
     much, recipe = plan.amounts, plan.recipe
     controller = recipe.hybrid.controller
-    if much.adaptive and not much.sft_steps.known:
+    if much.adaptive and controller.name == "switch":
+        mix = "SFT until its loss is flat, then GRPO, so that only bounds are known"
+    elif much.adaptive and not much.grpo_steps.known:
         mix = (
             f"p begins at {much.p_at_start:.3g}"
             + (f" (1 / (1 + gamma), gamma {getattr(controller, 'gamma', 1):g})" if controller.name == "sasr" else "")
@@ -67,15 +81,17 @@ def _hybrid(plan: Plan, processes: str) -> Iterator[str]:
     else:
         mix = "a fixed schedule, so that the numbers are known"
     yield f"hybrid: {much.hybrid_steps:,} steps under {controller.name}: {mix}"
+    stays = controller.name != "switch"  # whose mix does not go on as it begins
     if much.sft_steps.most:
         yield (
-            f"  SFT steps: {_range(much.sft_steps)}, of {much.demonstrations_per_step} demonstrations{processes}"
+            f"  SFT steps: {_range(much.sft_steps, stays)}, of {much.demonstrations_per_step} demonstrations{processes}"
             + _passes(much.demonstration_passes, much.sft_steps, "the demonstrations")
+            + _weighted(recipe.hybrid.sft_weight)
         )
     if much.grpo_steps.most:
         grpo = recipe.hybrid.grpo
         yield (
-            f"  GRPO steps: {_range(much.grpo_steps)}, of {much.prompts_per_step:.3g} new prompts and "
+            f"  GRPO steps: {_range(much.grpo_steps, stays)}, of {much.prompts_per_step:.3g} new prompts and "
             f"{much.completions_per_step} completions ({grpo.num_generations} a prompt){processes}"
             + _passes(much.prompt_passes, much.grpo_steps, "the prompts")
         )
@@ -181,8 +197,12 @@ def _tokens(plan: Plan, rows: int) -> str:
     return f", about {round(rows * plan.texts.kept):,} tokens" if plan.texts and plan.texts.kept else ""
 
 
-def _range(steps: Range) -> str:
-    return steps.in_words() + ("" if steps.known else f" ({steps.begun:,.0f} if p stayed)")
+def _weighted(sft_weight: str) -> str:
+    return "" if sft_weight == "nll" else f"; a token of probability p weighs {WEIGHED[sft_weight]} ({sft_weight})"
+
+
+def _range(steps: Range, stays: bool) -> str:
+    return steps.in_words() + ("" if steps.known or not stays else f" ({steps.begun:,.0f} if p stayed)")
 
 
 def _passes(passes: Passes | None, steps: Range, of: str) -> str:

@@ -77,6 +77,7 @@ class Texts:
         dropped: Share of the demonstrations of which no token of the completion is left.
         labels: Share of the demonstrations' kept tokens that are trained on.
         kept: Mean tokens of a demonstration that are kept.
+        kept_lengths: Of each counted one.
         samples: Three rows.
     """
 
@@ -87,6 +88,7 @@ class Texts:
     dropped: float = 0.0
     labels: float = 1.0
     kept: float = 0.0
+    kept_lengths: tuple[int, ...] = ()
     samples: tuple[Sample, ...] = ()
 
 
@@ -129,6 +131,7 @@ def texts_of(recipe: Recipe, data: TaskData, tokenizer: Any, positions: int | No
         dropped=1 - len(left) / len(totals),
         labels=sum(trained) / max(1, sum(left)),
         kept=fmean(left) if left else 0.0,
+        kept_lengths=tuple(left),
         samples=tuple(
             Sample(
                 _bare(rows[row]["prompt"], tokenizer, template).prompt,

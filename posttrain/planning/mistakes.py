@@ -79,8 +79,8 @@ class Seen:
 def likely_mistakes(seen: Seen) -> list[Finding]:
     """Everything that is to be said, warnings first."""
     looks: tuple[Callable[[Seen], Iterator[Finding]], ...] = (
-        _cut_off, _kl_target, _groups, _learning_rate, _evaluations, _norms, _curriculum, _engine, _four_bit,
-        _trackers, _dropout, _precision,
+        _cut_off, _kl_target, _groups, _learning_rate, _evaluations, _norms, _schedule_of_mu, _curriculum, _engine,
+        _four_bit, _trackers, _dropout, _precision,
     )  # fmt: skip
     found = [finding for look in looks for finding in look(seen)]
     return sorted(found, key=lambda finding: finding.level == "note")
@@ -248,6 +248,20 @@ def _norms(seen: Seen) -> Iterator[Finding]:
             f"an SFT step takes {plan.demonstrations_per_step} demonstrations, one of the warm-up took "
             f"{plan.warmup_rows_per_step}: a gradient's norm grows with its noise, and the controller compares the two",
             "set it so that both take as many, or leave it out",
+        )  # fmt: skip
+
+
+def _schedule_of_mu(seen: Seen) -> Iterator[Finding]:
+    recipe, controller = seen.recipe, seen.recipe.hybrid.controller
+    decay, tau = getattr(controller, "mu_decay_steps", None), getattr(controller, "tau", None)
+    if decay is None or tau is not None or controller.mu_peak == controller.mu_valley:  # type: ignore[attr-defined]
+        return
+    rise, steps = controller.mu_warmup_steps, recipe.hybrid.steps  # type: ignore[attr-defined]
+    if steps and rise + decay > steps:
+        yield _warning(
+            recipe, "schedule_beyond_stage", "hybrid.controller.mu_decay_steps",
+            f"the schedule of mu takes {rise + decay} steps and the stage has {steps}: it ends on the way to mu_valley",
+            f"set it to {steps - rise}" if rise < steps else "set mu_warmup_steps lower, too",
         )  # fmt: skip
 
 

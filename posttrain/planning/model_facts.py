@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from posttrain.errors import ConfigError
 from posttrain.inputs.inputs import hub_options, loading
 from posttrain.models.gguf_files import PACKAGED, gguf_file
 from posttrain.planning.cost_counts import ModelShape
+from posttrain.planning.padded import padded_of
 from posttrain.recipe.recipe import Recipe
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -34,6 +35,7 @@ class ModelFacts:
         positions: Longest sequence it takes; None: not said.
         shape: For counting work; None for a model whose work is not counted (a mixture of experts).
         uncounted: Why there is no shape.
+        padded: Why rows will be padded, by moment (`warmup`, `sft`, `grpo`); at others they are packed.
     """
 
     kind: str
@@ -44,6 +46,7 @@ class ModelFacts:
     positions: int | None
     shape: ModelShape | None
     uncounted: str = ""
+    padded: dict[str, str] = field(default_factory=dict)
     four_bit: int = 0
     four_bit_bytes: float = 0.0
 
@@ -95,7 +98,7 @@ def tokenizer_of(recipe: Recipe, rows: Sequence[Mapping[str, Any]], *, offline: 
     from posttrain.models.load import load_tokenizer, tokenizer_from_rows
 
     if recipe.model.init is not None:
-        return tokenizer_from_rows(rows, recipe.model.init.vocab_size)
+        return with_own_end(tokenizer_from_rows(rows, recipe.model.init.vocab_size), recipe)
     name, where = recipe.model.gguf or recipe.model.name or "", recipe.where("model")
     file = gguf_file(name, where)
     with loading(file or name, where):
@@ -169,7 +172,8 @@ def describe_model(recipe: Recipe, config: Any, *, on_gpu: bool) -> ModelFacts:
     four_bit = _linear(model) if section.load_in_4bit else 0
     trained, trained_bytes = parameters, BYTES[dtype]
     if recipe.lora:
-        trained, trained_bytes = _adapter(recipe, model), 4
+        model = _adapted(recipe, model)
+        trained, trained_bytes = sum(each.numel() for each in model.parameters() if each.requires_grad), 4
     shape, uncounted = None, ""
     try:
         shape = ModelShape.of(config)
@@ -185,6 +189,7 @@ def describe_model(recipe: Recipe, config: Any, *, on_gpu: bool) -> ModelFacts:
         positions=getattr(text, "max_position_embeddings", None),
         shape=shape,
         uncounted=uncounted,
+        padded=padded_of(recipe, model),
         four_bit=four_bit,
         four_bit_bytes=FOUR_BIT_BYTES[section.use_bnb_nested_quant] if four_bit else 0.0,
     )
@@ -199,15 +204,14 @@ def _linear(model: Any) -> int:
     return sum(each.weight.numel() for each in linear)
 
 
-def _adapter(recipe: Recipe, model: Any) -> int:
-    """Parameters of the recipe's adapter on a model."""
+def _adapted(recipe: Recipe, model: Any) -> Any:
+    """A model with the recipe's adapter on it."""
     from peft import LoraConfig, get_peft_model
 
     assert recipe.lora is not None
     try:
         with _on_meta():
-            adapted = get_peft_model(model, LoraConfig(**recipe.lora.peft_kwargs()))
+            return get_peft_model(model, LoraConfig(**recipe.lora.peft_kwargs()))
     except ValueError as error:
         seen = " ".join(str(error).split())[:300]
         raise ConfigError(f"the adapter does not fit the model: {seen}", where=recipe.where("lora")) from error
-    return sum(each.numel() for each in adapted.parameters() if each.requires_grad)

@@ -31,6 +31,7 @@ from posttrain.planning.model_facts import (
     is_hub_id,
     tokenizer_of,
 )
+from posttrain.planning.padded import stages_in_words
 from posttrain.planning.past import Past, differences, past_of, tells_of
 from posttrain.planning.seconds import Time, measured, shipped, time_of
 from posttrain.planning.work import Assumed, works_of
@@ -152,7 +153,7 @@ class _Maker:
         expected = past.completion if past else texts.completions.mean if texts and texts.completions else None
         trained = model.trained if model else None
         works = [
-            works_of(recipe, batch, assumed, held_out=held_out, trained=trained)
+            works_of(recipe, batch, assumed, held_out=held_out, trained=trained, padded=model.padded if model else None)
             for assumed in (
                 Assumed.of(recipe, texts, expected),
                 replace(Assumed.of(recipe, texts, None), longest=float(recipe.hybrid.grpo.max_completion_length)),
@@ -226,7 +227,8 @@ class _Maker:
             return None
         try:
             rewards = load_rewards(self.recipe, data)
-            self.rewards = [*rewards, *load_judges(self.recipe, data, rewards)]
+            judges = load_judges(self.recipe, data, rewards)  # often the same
+            self.rewards = [*rewards, *(each for each in judges if each not in rewards)]
             if uses_rewards(self.recipe):
                 for alone, idle in idle_rewards(try_rewards(self.recipe, rewards, data)):
                     self._found("problem" if alone else "warning", "rewards", idle)
@@ -249,6 +251,7 @@ class _Maker:
             model = describe_model(recipe, config, on_gpu=self.machine.device == "cuda")
             if model.shape is None:
                 self.missing.append(Missing("shape", model.uncounted, "memory and time", stops=False))
+            self._padded(model)
             texts = self._texts(data, tokenizer, model.positions) if data else None
             if data and not unfit:
                 self._same_stream(data, tokenizer)
@@ -259,6 +262,16 @@ class _Maker:
             else:
                 self._problem("model", error)
         return texts, model
+
+    def _padded(self, model: ModelFacts) -> None:
+        """Where `packed: true` will come to nothing."""
+        for of, why in stages_in_words(model.padded):
+            if why == "packed: false":
+                continue
+            key = "warmup.packed" if of == "warm-up" else "hybrid.packed"
+            seen = f"true, but rows of the {of} will be padded, not packed: {why}"
+            advice = "right, and slower; time and memory are those of padded rows"
+            self.findings.append(Finding("note", "padded", self.recipe.where(key), seen, advice))
 
     def _texts(self, data: TaskData, tokenizer: Any, positions: int | None) -> Texts:
         """The rows in tokens; without the demonstrations where they are of other prompts than the sampler is given."""

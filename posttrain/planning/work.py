@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from posttrain.planning.cost_counts import StepWork
@@ -20,6 +21,7 @@ class Assumed:
         labels: Share of its tokens that are trained on.
         completion: A sampled completion.
         longest: The longest completion of a generation.
+        demonstrations: Tokens of each counted demonstration as it is kept; empty: all are as long as `demonstration`.
     """
 
     prompt: float
@@ -27,6 +29,15 @@ class Assumed:
     labels: float
     completion: float
     longest: float
+    demonstrations: tuple[int, ...] = ()
+
+    def widest(self, rows: int) -> float:
+        """Expected tokens of the longest of that many demonstrations."""
+        lengths, most = sorted(self.demonstrations), len(self.demonstrations)
+        if not lengths:
+            return self.demonstration
+        shares = (((place + 1) / most) ** rows - (place / most) ** rows for place in range(most))
+        return sum(share * length for share, length in zip(shares, lengths, strict=True))
 
     @classmethod
     def of(cls, recipe: Recipe, texts: Texts | None, completion: float | None) -> Assumed:
@@ -44,6 +55,7 @@ class Assumed:
             prompt=texts.prompts.mean if texts and texts.prompts else at_most.prompt,
             demonstration=texts.kept if texts and texts.kept else at_most.demonstration,
             labels=texts.labels if texts else 1.0,
+            demonstrations=texts.kept_lengths if texts else (),
             completion=mean,
             longest=min(limit, max(mean, texts.completions.longest) if texts and texts.completions else limit),
         )
@@ -64,7 +76,13 @@ class Assumed:
 
 
 def works_of(
-    recipe: Recipe, plan: BatchPlan, assumed: Assumed, *, held_out: int | None, trained: int | None
+    recipe: Recipe,
+    plan: BatchPlan,
+    assumed: Assumed,
+    *,
+    held_out: int | None,
+    trained: int | None,
+    padded: Mapping[str, str] | None = None,
 ) -> dict[str, StepWork]:
     """What one process does at once in each moment that a recipe has: warmup, sft, grpo, sampling, evaluation.
 
@@ -74,21 +92,27 @@ def works_of(
         assumed: Lengths.
         held_out: Rows of an evaluation; None: not known.
         trained: Parameters that train; None: all.
+        padded: Why rows are padded, by moment (`ModelFacts.padded`); None: where the recipe says so.
     """
+    if padded is None:
+        asked = {"warmup": recipe.warmup.packed, "sft": recipe.hybrid.packed, "grpo": recipe.hybrid.packed}
+        padded = {moment: "packed: false" for moment, packed in asked.items() if not packed}
     hybrid, grpo, count = recipe.hybrid, recipe.hybrid.grpo, plan.num_processes
     sft_half, grpo_half = hybrid.controller.shares() if hybrid.steps else (False, False)
     works: dict[str, StepWork] = {}
 
-    def sft(rows: int, batch: int) -> StepWork:
+    def sft(moment: str, rows: int, batch: int) -> StepWork:
+        packed = moment not in padded
         return StepWork(
             demonstrations=rows // count, demonstration=assumed.demonstration, labels=assumed.labels,
-            demonstration_batch=batch, trainable=trained,
+            demonstration_batch=batch, trainable=trained, packed=packed,
+            demonstration_width=0.0 if packed else assumed.widest(batch),
         )  # fmt: skip
 
     if recipe.warmup.steps:
-        works["warmup"] = sft(plan.warmup_rows_per_step, recipe.warmup.per_device_train_batch_size)
+        works["warmup"] = sft("warmup", plan.warmup_rows_per_step, recipe.warmup.per_device_train_batch_size)
     if sft_half:
-        works["sft"] = sft(plan.demonstrations_per_step, demonstration_batch_size(recipe))
+        works["sft"] = sft("sft", plan.demonstrations_per_step, demonstration_batch_size(recipe))
     sampled = StepWork(
         group=grpo.num_generations, prompt=assumed.prompt, completion=assumed.completion, longest=assumed.longest
     )
@@ -99,7 +123,7 @@ def works_of(
         several = plan.generation_batch > plan.completions_per_step or grpo.num_iterations > 1
         scored = hybrid.kl.sample + several + (grpo.beta > 0)
         works["grpo"] = replace(
-            sampled, rows=rows, micro_batch=hybrid.per_device_train_batch_size, packed=hybrid.packed,
+            sampled, rows=rows, micro_batch=hybrid.per_device_train_batch_size, packed="grpo" not in padded,
             logprob_rows=rows * scored, trainable=trained,
         )  # fmt: skip
         works["sampling"] = replace(sampled, rows=plan.generation_batch // count)

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from posttrain.errors import ConfigError, TrainingError
+from posttrain.processes.deepspeed_releases import unsound
 
 INSTEAD = "launch with --config fsdp2 or ddp"
 
@@ -46,12 +47,28 @@ def load_whole() -> None:
     unset_hf_deepspeed_config()
 
 
-def check_gives_norms(accelerator: Any) -> None:
-    """Refuse DeepSpeed without ZeRO, which tells no norm.
+def offloads_in_launch(environ: Mapping[str, str]) -> bool:
+    """Whether `accelerate launch` has its processes keep ZeRO's optimizer on the CPU."""
+    return environ.get("ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE", "none") not in ("", "none")
+
+
+def check_gives_norms(accelerator: Any, *, accumulation: int) -> None:
+    """Refuse DeepSpeed without ZeRO, which tells no norm, and releases of it that tell a wrong one.
+
+    Args:
+        accelerator: The trainer's.
+        accumulation: Micro-batches of a step.
 
     Raises:
-        ConfigError: With what does the same.
+        ConfigError: With what does the same, or the first sound release.
     """
+    if error := unsound(
+        stage_of(accelerator),
+        offloads=_offloads(accelerator),
+        accumulation=accumulation,
+        where="gradient_accumulation_steps",
+    ):
+        raise error
     if stage_of(accelerator) == 0:
         raise ConfigError(
             "DeepSpeed without ZeRO, which gives no gradient norm",
@@ -59,6 +76,14 @@ def check_gives_norms(accelerator: Any) -> None:
             where="accelerate's deepspeed_config.zero_stage",
             fix="launch with --config ddp, which does the same",
         )
+
+
+def _offloads(accelerator: Any) -> bool:
+    if stage_of(accelerator) is None:
+        return False
+    config = getattr(getattr(accelerator.state, "deepspeed_plugin", None), "deepspeed_config", None) or {}
+    device = (config.get("zero_optimization", {}).get("offload_optimizer") or {}).get("device", "none")
+    return str(device) != "none"
 
 
 def check_step(accelerator: Any, norm: float, *, step: int) -> None:

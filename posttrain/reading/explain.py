@@ -132,6 +132,11 @@ def _showed(record: Mapping[str, Any], recipe: Mapping[str, Any]) -> list[str]:
         sentences.append("The step was skipped: its gradient was not finite, and nothing was changed by it.")
     if record.get("sft_loss") is not None or record.get("sft_norm") is not None:
         words = [f"loss {number(record['sft_loss'])}"] if record.get("sft_loss") is not None else []
+        if record.get("sft_trained_loss") is not None:
+            weight = (recipe.get("hybrid") or {}).get("sft_weight")
+            words.append(
+                f"{number(record['sft_trained_loss'])} with its tokens weighted" + f" ({weight})" * bool(weight)
+            )
         words += [f"gradient norm {number(record['sft_norm'])}"] if record.get("sft_norm") is not None else []
         scaled = record.get("sft_weight")
         words += [f"its gradient weighted by {number(scaled)}"] if scaled is not None else []

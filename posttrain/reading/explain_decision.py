@@ -9,7 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from posttrain.controllers import SASR, Alternate, Controller, Cosine, GRPOOnly, Mix, SFTOnly, State, Static
+from posttrain.controllers import (
+    GAC,
+    SASR,
+    Alternate,
+    Chord,
+    Controller,
+    Cosine,
+    GRPOOnly,
+    Mix,
+    SFTOnly,
+    State,
+    Static,
+    Switch,
+)
 from posttrain.controllers.base import draw
 from posttrain.controllers.sasr import GUARD_CEILING
 
@@ -106,6 +119,59 @@ def _alternate(controller: Alternate, before: State, mix: Mix, kl_step: int | No
     ]
 
 
+def _switch(controller: Switch, before: State, mix: Mix, kl_step: int | None) -> list[str]:
+    if not controller.adaptive:
+        last, share = controller.last_sft_step(before["total_steps"]), f"at: {controller.at}"
+        left = last - before["step"]
+        where = f"this step leaves {left - 1} more" if left > 0 else f"step {last} was the last one"
+        return [f"SFT until step {last} of {before['total_steps']} ({share}), then GRPO: {where}. Nothing is drawn."]
+    window, means, after = controller.window, before["means"], before["switched_after"]
+    if means is None:
+        seen = f"{len(before['losses'])} of the {2 * window} SFT losses that are compared first had been seen"
+        return [f"SFT until its loss is flat, then GRPO: {seen}. Nothing is drawn."]
+    fall = (means[0] - means[1]) / means[0] if means[0] else 0.0
+    sign, what = (">=", "not flat yet") if after is None else ("<", f"flat after step {after}, and GRPO from there on")
+    return [
+        f"SFT until its loss is flat, then GRPO: the mean loss of {window} SFT steps went from {number(means[0])} to "
+        f"{number(means[1])}, by {fall:.2%} {sign} tolerance {controller.tolerance:.2%}: {what}. Nothing is drawn."
+    ]
+
+
+def _chord(controller: Chord, before: State, mix: Mix, kl_step: int | None) -> list[str]:
+    if controller.tau is not None:
+        seen, reward = before["reward"], before["reward"] or 0.0
+        known = f"the last mean reward was {number(seen)}" if seen is not None else "no reward was seen yet, which is 0"
+        wanted = controller.tau - reward
+        held = f", held at {mix.p:.3f}" if mix.p != wanted else ""
+        return [f"mu = tau - reward = {controller.tau:g} - {number(reward)} = {wanted:.3f}{held}: {known}."]
+    return [f"mu = {mix.p:.3f} {_on_the_schedule(controller, before['step'])}."]
+
+
+def _on_the_schedule(controller: Chord | GAC, step: int) -> str:
+    rise, fall, valley = controller.mu_warmup_steps, controller.mu_decay_steps, controller.mu_valley
+    if step < rise:
+        return f"= {controller.mu_peak:g} * {step}/{rise}: it rises for {rise} steps"
+    if step >= rise + fall:
+        return f"= mu_valley: the schedule's {rise + fall} steps are over"
+    done = f"{step - rise}/{fall}"
+    return (
+        f"= {valley:g} + ({controller.mu_peak:g} - {valley:g}) * (1 + cos(pi * {done})) / 2: it falls over {fall} steps"
+    )
+
+
+def _gac(controller: GAC, before: State, mix: Mix, kl_step: int | None) -> list[str]:
+    gap, sft, grpo = (before[name] for name in ("delta_g2", "sigma_s2", "sigma_r2"))
+    if before["looked_at"] is None:
+        return [f"mu = {mix.p:.3f}, at most {controller.cap:g} a step from init_mu; no statistics were seen yet."]
+    prior = controller.prior(before["step"])
+    return [
+        f"mu = {mix.p:.3f}. mu* = (alpha * D + S_r) / (D + S_s + S_r) = ({controller.alpha_static:g} * {number(gap)} + "
+        f"{number(grpo)}) / ({number(gap)} + {number(sft)} + {number(grpo)}) = {controller.target(before):.3f}, from "
+        f"statistics last looked at after step {before['looked_at']}; the prior is {prior:.3f}, and mu moves by at "
+        f"most {controller.cap:g} a step."
+    ]
+
+
 def _only(controller: Controller, before: State, mix: Mix, kl_step: int | None) -> list[str]:
     return [f"The controller is {controller.name}: every step is, whatever the signals. Nothing is drawn."]
 
@@ -137,6 +203,9 @@ _TELLERS: dict[type, Callable[..., list[str]]] = {
     Static: _static,
     Cosine: _cosine,
     Alternate: _alternate,
+    Switch: _switch,
+    Chord: _chord,
+    GAC: _gac,
     SFTOnly: _only,
     GRPOOnly: _only,
 }

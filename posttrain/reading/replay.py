@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from posttrain.controllers import CONTROLLERS, Controller, Mix, Signals, State
+from posttrain.controllers.base import used
+from posttrain.controllers.gac import STATISTICS
 from posttrain.errors import ConfigError
 from posttrain.reading.decisions import controller_of, same
 from posttrain.rundir import reading as run_reading
@@ -184,7 +186,7 @@ def replay_run(controller: Controller, state: State, lines: Lines) -> list[Repla
         lines: The hybrid stage's lines of steps.jsonl.
     """
     used = _used(controller, state)
-    last: dict[str, float | None] = {"sft_norm": None, "grpo_norm": None, "kl": None, "reward": None}
+    last: dict[str, float | None] = dict.fromkeys(Signals.__dataclass_fields__)
     resting: set[str] = set()
     replayed = []
     for line in lines:
@@ -203,7 +205,7 @@ def replay_run(controller: Controller, state: State, lines: Lines) -> list[Repla
 def _used(controller: Controller, state: State) -> set[str]:
     """The signals that a controller's decisions come from."""
     guarded = getattr(controller, "kl_target", None) is not None
-    return ({"sft_norm"} if "g_last" in state else set()) | ({"kl"} if guarded else set())
+    return ({"sft_norm"} if "g_last" in state else set()) | ({"kl"} if guarded else set()) | used(controller)
 
 
 def _shown(mix: Mix, line: Mapping[str, Any], last: Mapping[str, float | None]) -> tuple[Signals, set[str]]:
@@ -217,6 +219,8 @@ def _shown(mix: Mix, line: Mapping[str, Any], last: Mapping[str, float | None]) 
         "grpo_norm": (grpo, had_grpo or skipped),
         "kl": (grpo, had_grpo),
         "reward": (grpo, had_grpo),
+        "sft_loss": (sft, line.get("sft_loss") is not None),
+        **{name: (sft and grpo, line.get(name) is not None) for name in STATISTICS},
     }
     held = {name for name, (wanted, measured) in halves.items() if wanted and not measured}
     values = {

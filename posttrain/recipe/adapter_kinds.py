@@ -86,14 +86,14 @@ def _check_init(init: Any) -> None:
 
 
 def _check_head(args: Mapping[str, Any], targets: Sequence[str]) -> None:
-    if head := [name for name in [*targets, *(args.get("target_parameters") or ())] if _names(name, HEADS)]:
+    if head := [name for name in [*targets, *(args.get("target_parameters") or ())] if names(name, HEADS)]:
         raise ConfigError(
             f"an adapter on {head[0]}: log-probabilities are taken from the LM head's own weight, past the adapter",
             expected="other layers, such as all-linear, which leaves the LM head out",
             where="target_modules" if head[0] in targets else "target_parameters",
             fix=f"leave it out, or train it as a whole: modules_to_save: [{head[0].removesuffix('.weight')}]",
         )
-    if args.get("ensure_weight_tying") and (tied := [name for name in targets if _names(name, EMBEDDINGS)]):
+    if args.get("ensure_weight_tying") and (tied := [name for name in targets if names(name, EMBEDDINGS)]):
         raise ConfigError(
             f"true, with {tied[0]} in target_modules: the adapter goes on the LM head, too, where it is passed over",
             expected="true with the embedding in modules_to_save, or false",
@@ -157,5 +157,6 @@ def one_bias(bias: str, beta: float) -> tuple[str, str]:
     )
 
 
-def _names(name: str, modules: tuple[str, ...]) -> bool:
+def names(name: str, modules: tuple[str, ...]) -> bool:
+    """Whether the name of a module or of its weight ends in one of these."""
     return name.removesuffix(".weight").rpartition(".")[2] in modules

@@ -11,6 +11,7 @@ from posttrain.recipe.adapter_kinds import one_bias
 from posttrain.recipe.arithmetic import generation_batch_size, nearest_divisors, nearest_multiples
 from posttrain.recipe.mistakes import raise_all
 from posttrain.recipe.recipe import Recipe
+from posttrain.recipe.sft_losses import one_loss, token_weights
 from posttrain.recipe.tracking import HEEDED
 
 
@@ -31,7 +32,10 @@ def contradictions(recipe: Recipe, num_processes: int = 1) -> list[ConfigError]:
         _generation_batch,
         _generation_window,
         _stages,
-        _one_loss,
+        token_weights,
+        one_loss,
+        _stage_of_controller,
+        _method,
         _kl,
         _data,
         _rewards,
@@ -177,41 +181,52 @@ def _stages(recipe: Recipe, num_processes: int) -> list[ConfigError]:
     return problems
 
 
-PLAIN_LOSS: dict[str, Any] = {"loss_type": "nll", "label_smoothing_factor": 0.0}
-"""Arguments of the warm-up that make its loss another than the SFT half's, and what leaves it the same."""
-
-
-def _one_loss(recipe: Recipe, num_processes: int) -> list[ConfigError]:
-    """SASR weighs the norm of a hybrid step's SFT gradient against the warm-up's: both must be of one loss."""
-    warmup, hybrid = recipe.warmup, recipe.hybrid
-    measured = getattr(hybrid.controller, "g_warmup", None) is None
-    if not (warmup.steps and hybrid.steps and hybrid.controller.needs_g_warmup and measured):
+def _stage_of_controller(recipe: Recipe, num_processes: int) -> list[ConfigError]:
+    """What the controller itself refuses of a stage of so many steps."""
+    look = getattr(recipe.hybrid.controller, "check_stage", None)
+    if not recipe.hybrid.steps or look is None:
         return []
-    compares = f"the controller {hybrid.controller.name} compares the two stages' gradient norms"
-    problems = [
+    try:
+        look(recipe.hybrid.steps)
+    except ConfigError as error:
+        return [
+            _problem(recipe, f"hybrid.controller.{error.where}", error.seen, expected=error.expected, fix=error.fix)
+        ]
+    return []
+
+
+def _method(recipe: Recipe, num_processes: int) -> list[ConfigError]:
+    """Settings that a method's loss does not go with (see `training.method_side`)."""
+    hybrid, method = recipe.hybrid, recipe.hybrid.method
+    if method is None or not hybrid.steps:
+        return []
+    if not hybrid.controller.shares()[1]:
+        fix = "take another controller, such as grpo_only, or leave the method out"
+        seen = f"the controller {hybrid.controller.name} takes no GRPO step, of which the method {method.name} is"
+        return [_problem(recipe, "hybrid.method", seen, fix=fix)]
+    grpo, step = hybrid.grpo, hybrid.gradient_accumulation_steps
+    wrong = {
+        "hybrid.grpo.loss_type": grpo.loss_type not in ("grpo", "dr_grpo", "dapo"),
+        "hybrid.grpo.num_iterations": grpo.num_iterations > 1,
+        "hybrid.grpo.importance_sampling_level": grpo.importance_sampling_level == "sequence",
+        "hybrid.grpo.mask_truncated_completions": grpo.mask_truncated_completions,
+        "hybrid.grpo.top_entropy_quantile": grpo.top_entropy_quantile < 1.0,
+        "hybrid.grpo.entropy_coef": grpo.entropy_coef != 0.0,
+        "hybrid.grpo.steps_per_generation": (grpo.steps_per_generation or step) < step,
+        "hybrid.packed": not hybrid.packed and not hybrid.drop_zero_advantage,
+    }
+    return [
         _problem(
             recipe,
-            f"warmup.args.{name}",
-            f"{warmup.args[name]!r}: the warm-up's loss is another than that of the hybrid stage's SFT half",
-            expected=f"{plain!r}: {compares}, which must be of one loss",
-            fix="leave it out, or take a controller that compares no norms, such as hybrid.controller=static",
+            key,
+            f"a setting that the method {method.name} does not go with",
+            expected="loss_type grpo, dr_grpo or dapo by token, one pass over each window, no step of several windows: "
+            "only so is a step's loss the same however it is cut",
+            fix="leave it at its default, or leave the method out",
         )
-        for name, plain in PLAIN_LOSS.items()
-        if warmup.args.get(name) not in (None, plain)
+        for key, there in wrong.items()
+        if there
     ]
-    noise = [stage.args.get("neftune_noise_alpha") for stage in (warmup, hybrid)]
-    if (noise[0] or None) != (noise[1] or None):
-        stage = "warmup" if noise[0] else "hybrid"
-        problems.append(
-            _problem(
-                recipe,
-                f"{stage}.args.neftune_noise_alpha",
-                f"{noise[0]} in the warm-up, {noise[1]} in the hybrid stage: noise makes gradients larger",
-                expected=f"the same in both: {compares}",
-                fix="leave it out, or set it in both stages' args",
-            )
-        )
-    return problems
 
 
 def _kl(recipe: Recipe, num_processes: int) -> list[ConfigError]:
@@ -226,6 +241,8 @@ def _kl(recipe: Recipe, num_processes: int) -> list[ConfigError]:
 def _data(recipe: Recipe, num_processes: int) -> list[ConfigError]:
     sft, grpo = recipe.hybrid.controller.shares() if recipe.hybrid.steps else (False, False)
     users = [name for name, used in (("the warm-up", recipe.warmup.steps > 0), ("the controller", sft)) if used]
+    if recipe.hybrid.steps and recipe.hybrid.method:
+        users.append("the method")
     problems = []
     if users and getattr(recipe.task, "demonstrations", None) == 0:
         seen = f"no demonstrations, but they are asked for by {' and '.join(users)}"

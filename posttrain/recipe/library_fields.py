@@ -14,6 +14,7 @@ from typing import Any
 
 from posttrain.errors import ConfigError
 from posttrain.nearest import did_you_mean
+from posttrain.recipe.optimizers import check_optim
 from posttrain.recipe.trl_fields import WITHOUT_EFFECT
 
 TRAINING_ARGUMENTS = (
@@ -163,4 +164,5 @@ def check_args(args: dict[str, Any], config: str, own: set[str], elsewhere: dict
         if known and name not in known:
             fix = did_you_mean(name, known)
             raise ConfigError(f"{config} has no field {name!r}", expected="one of its fields", where=name, fix=fix)
+    check_optim(args.get("optim"), "optim")
     return args

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -11,6 +11,8 @@ Size = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+SFTWeight = Literal["nll", "dft", "phi", "trust", "clipped"]
+"""What a demonstration's token counts in the SFT loss; `training.token_weights` computes it."""
 
 
 class Section(BaseModel):

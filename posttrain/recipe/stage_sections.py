@@ -8,9 +8,10 @@ from pydantic import Field, field_validator, model_validator
 
 from posttrain.controllers import CONTROLLERS, SASR, Controller
 from posttrain.errors import ConfigError
+from posttrain.methods import METHODS, Method
 from posttrain.recipe.library_fields import DECIDED_ELSEWHERE, check_args
 from posttrain.recipe.schedules import KWARGS, check_schedule
-from posttrain.recipe.section import Count, NotNegative, Positive, Section, Share, Size
+from posttrain.recipe.section import Count, NotNegative, Positive, Section, SFTWeight, Share, Size
 from posttrain.tasks.json_structure import JsonStructure
 from posttrain.tasks.knights_knaves import KnightsKnaves
 from posttrain.tasks.math import Math
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     AnyController = Controller
 else:
     AnyController = Annotated[Union[tuple(CONTROLLERS.values())], Field(discriminator="name")]  # noqa: UP007
+if TYPE_CHECKING:
+    AnyMethod = Method
+else:
+    AnyMethod = Annotated[Union[tuple(METHODS.values())], Field(discriminator="name")]  # noqa: UP007
 if TYPE_CHECKING:
     AnyTask = Any
 else:
@@ -72,11 +77,13 @@ class WarmupSection(StageSection):
         max_length: Tokens kept of a demonstration, prompt and completion together; in both stages.
         norm_window: Last steps whose SFT gradient norms are averaged into G_warmup; null takes 10, or all there are.
         packed: As `hybrid.packed`: demonstrations in one sequence without padding, where the model allows it.
+        sft_weight: As `hybrid.sft_weight`, other than `clipped`.
     """
 
     max_length: Size | None = 1024
     norm_window: Size | None = None
     packed: bool = True
+    sft_weight: SFTWeight = "nll"
 
     @field_validator("args")
     @classmethod
@@ -152,6 +159,8 @@ class HybridSection(StageSection):
         demonstration_batch_size: Demonstrations per device and micro-batch; null takes as many a step as the warm-up.
         save_total_limit: Checkpoints kept; null keeps all.
         time_limit_s: Wall-clock budget of the stage in seconds, after which it ends as if its steps were done.
+        method: What GRPO steps make of a prompt's own demonstration; the controller is then `grpo_only`, if none is
+            named.
         curriculum: Prompts from easy to hard; null shuffles them.
         demonstrations_after: What a demonstration's completion stands behind where the chat template gives the sampler
             more than it puts before a completion (an opened `<think>`): `template` refuses such a model,
@@ -160,6 +169,9 @@ class HybridSection(StageSection):
             gradients are those of TRL's padded rows, which false goes back to.
         drop_zero_advantage: Leave out completions whose advantage is 0 where they add nothing to the loss; the
             gradients are those with them.
+        sft_weight: What a demonstration's token counts, by its probability p: `nll` 1, `dft` p, `phi` p(1 - p), `trust`
+            min(1, p / 0.1), `clipped` p / p_old up to 1.28 and nothing above.
+        sft_window: Of `clipped`: the steps with SFT that one p_old serves; null is 8.
     """
 
     steps: Count = 200
@@ -169,11 +181,14 @@ class HybridSection(StageSection):
     save_total_limit: Size | None = 2
     time_limit_s: Positive | None = None
     controller: AnyController = SASR()
+    method: AnyMethod | None = None
     grpo: GRPOSection = GRPOSection()
     kl: KLSection = KLSection()
     curriculum: CurriculumSection | None = None
     packed: bool = True
     drop_zero_advantage: bool = True
+    sft_weight: SFTWeight = "nll"
+    sft_window: Size | None = None
 
     @field_validator("args")
     @classmethod
@@ -185,6 +200,16 @@ class HybridSection(StageSection):
     def _one_order(self) -> HybridSection:
         if self.curriculum and self.args.get("shuffle_dataset"):
             raise ConfigError("a curriculum, and args.shuffle_dataset: true", expected="one order of the prompts")
+        return self
+
+    @model_validator(mode="after")
+    def _window_of_clipped(self) -> HybridSection:
+        if self.sft_window and self.sft_weight != "clipped":
+            raise ConfigError(
+                f"sft_window: {self.sft_window}, and sft_weight: {self.sft_weight}",
+                expected="sft_weight: clipped, which alone compares with an earlier policy",
+                fix="leave sft_window out",
+            )
         return self
 
     @property

@@ -2,34 +2,57 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 from posttrain.errors import ConfigError
+from posttrain.processes.deepspeed_releases import unsound
 from posttrain.processes.zero import INSTEAD
 from posttrain.recipe.mistakes import raise_all
 from posttrain.recipe.recipe import Recipe
 
 
-def check_recipe(recipe: Recipe, stage: int) -> None:
+def check_recipe(recipe: Recipe, stage: int, *, offloads: bool = False) -> None:
     """Refuse a recipe that a ZeRO stage cannot carry out, before its warm-up has taken hours.
+
+    Args:
+        recipe: The recipe, on as many processes as it will run on.
+        stage: Of ZeRO.
+        offloads: Whether its optimizer is kept on the CPU.
 
     Raises:
         ConfigError: With each key and what to set.
     """
+    accumulated = [
+        unsound(stage, offloads=offloads, accumulation=section.gradient_accumulation_steps, where=recipe.where(key))
+        for key, section in (
+            ("warmup.gradient_accumulation_steps", recipe.warmup),
+            ("hybrid.gradient_accumulation_steps", recipe.hybrid),
+        )
+        if section.steps
+    ]
+    raise_all([*filter(None, accumulated), *_apart(recipe, stage)], "the recipe")
+
+
+def _apart(recipe: Recipe, stage: int) -> list[ConfigError]:
+    """What of the hybrid stage needs more than one gradient a step, or whole weights."""
     if not recipe.hybrid.steps:
-        return
+        return []
     needs = apart(recipe.hybrid.controller)
     problems = [refused(seen, recipe.where(f"hybrid.controller.{key}"), fix) for key, (seen, fix) in needs.items()]
     if stage == 3 and recipe.hybrid.kl.sample > 0 and recipe.hybrid.controller.shares()[1]:
         problems.append(no_kl(recipe.where("hybrid.kl.sample")))
-    raise_all(problems, "the recipe")
+    return problems
 
 
 def apart(controller: Any) -> dict[str, tuple[str, str]]:
     """Settings of a controller for which a gradient must be seen apart from a step: what is seen, and what to set."""
     needs = {}
     if getattr(controller, "mode", None) == "blend" and all(controller.shares()):
-        needs["mode"] = ("blend", "set it to step")
+        if any(each.name == "mode" for each in fields(controller)):
+            needs["mode"] = ("blend", "set it to step")
+        else:
+            needs["name"] = (f"{controller.name}, a blend", "take a controller of one loss a step")
     if getattr(controller, "refresh_every", 0):
         needs["refresh_every"] = (str(controller.refresh_every), "set it to 0")
     return needs

@@ -57,6 +57,7 @@ def _values(layout: Layout) -> dict[str, Any]:
         "name": layout.path.resolve().name,
         "finished": finished,
         "trained": trained(recipe, environment, total),
+        "padded": tables.padded(steps),
         "go_on": go_on(layout, environment, finished, has_steps=bool(steps)),
         "started": _started(environment),
         "version": (environment.get("versions") or {}).get("posttrain", ""),

@@ -19,6 +19,8 @@ from posttrain.watching.progress import duration
 Lines = list[dict[str, Any]]
 STAGE_NAMES = {"start": "Start", "warmup": "Warm-up", "hybrid": "Hybrid", "final": "Final"}
 BASES = ("warmup", "start")  # what the last stage is compared with: the first of them that was evaluated
+LONGEST_REASON = 300
+"""Characters of why rows were padded."""
 MOST_VALUES = 20  # of a column that pass@1 is given by
 
 _EVAL_KEYS = ("step", "n", "pass@1", "ci95", "mean_length", "truncated_share", "errors", "unscored")
@@ -109,6 +111,14 @@ def slices(evals: Lines) -> Lines:
 
 
 # -- sums --------------------------------------------------------------------------------------------------------------
+
+
+def padded(steps: Lines) -> list[str]:
+    """For each stage whose rows were padded instead of packed, that they were, and why."""
+    names = {"warmup": "Warm-up", "hybrid": "Hybrid"}
+    seen = [(names.get(str(line.get("stage"))), line.get("padded")) for line in steps]
+    told = dict.fromkeys((name, str(why)[:LONGEST_REASON]) for name, why in seen if name and why)
+    return [f"{name}: rows were padded, not packed: {why}" for name, why in list(told)[:MOST_VALUES]]
 
 
 def seconds_of(steps: Lines) -> Counter[str]:

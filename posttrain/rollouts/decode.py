@@ -28,13 +28,6 @@ OnRow = Callable[[int, list[int]], None]
 NEEDED = {"input_ids", "attention_mask", "position_ids", "past_key_values"}
 """What a model's forward() must take."""
 
-SAID = {
-    "bos_token_id", "eos_token_id", "pad_token_id", "max_length", "max_new_tokens", "do_sample", "num_beams",
-    "temperature", "top_k", "top_p", "repetition_penalty", "no_repeat_ngram_size", "use_cache", "disable_compile",
-    "transformers_version", "_from_model_config",
-}  # fmt: skip
-"""Keys of a model's own generation config that change nothing: our config says them too, or they mean nothing."""
-
 LEAVE = 0.125
 """Share of a batch's rows that must have ended before they leave it; when the buffers are full, one will do."""
 
@@ -58,7 +51,9 @@ class Choose(Protocol):
 
 
 def why_not(model: Any) -> str | None:
-    """What of this model, or of its own generation config, `decode` doesn't know; `None` if it can decode it.
+    """What of this model `decode` doesn't know; `None` if it can decode it.
+
+    Of the model's own generation config nothing matters: all sampling here is without it (`plain_generation`).
 
     Args:
         model: A causal language model of transformers or PEFT.
@@ -73,6 +68,7 @@ def why_not(model: Any) -> str | None:
     if (
         config.is_encoder_decoder
         or config.get_text_config(decoder=True) is not config
+        or any("generate" in vars(each) for each in (model, inner))  # replaced, by a custom sampler or to be faster
         or kind.generate is not GenerationMixin.generate
         or kind.prepare_inputs_for_generation is not GenerationMixin.prepare_inputs_for_generation
         or NEEDED - set(inspect.signature(inner.forward).parameters)
@@ -84,8 +80,7 @@ def why_not(model: Any) -> str | None:
         return "layers other than full attention"
     if inner.device.type != "cpu" and "grouped_mm" in inner.get_experts_implementation().values():
         return "experts, which generate() runs in another way"
-    said = {key for key, value in inner.generation_config.to_dict().items() if value} - SAID
-    return f"{', '.join(sorted(said))} in its generation config" if said else None
+    return None
 
 
 @torch.no_grad()

@@ -172,7 +172,9 @@ class EngineRollouts:
         """Have the engine begin; the function that is returned waits for a completion of each row."""
         window, first = place
         rows = range(first, first + len(prompts))
-        if first % group or len(prompts) % group:  # a group that is split between processes: its rows one by one
+        split = first % group or len(prompts) % group
+        # A group that is split between processes, or whose rows begin differently: its rows one by one
+        if split or any(ids != prompts[row - row % group] for row, ids in enumerate(prompts)):
             seeds = [request_seed(self.run_seed, window, row // group) + row % group for row in rows]
             every, sampling = 1, replace(self.sampling, n=1)
         else:

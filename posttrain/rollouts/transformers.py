@@ -17,6 +17,7 @@ from transformers import (
 )
 
 from posttrain.inputs.rendering import Prompt, tokenize_prompts
+from posttrain.models.generation import plain_generation
 from posttrain.models.inference import inference
 from posttrain.rollouts.choice import Choice, sampler
 from posttrain.rollouts.decode import NotPlain, OnRow, decode, why_not
@@ -133,19 +134,12 @@ def end_of_sequence_ids(model: Any, tokenizer: Any) -> list[int]:
 
 
 def _generation_config(tokenizer: Any, eos_ids: list[int], sampling: Sampling) -> GenerationConfig:
-    """Plain decoding. All is said outright: generate() fills what is not from the model's own generation config,
-    and many published ones carry a repetition penalty.
-    """
+    """Plain decoding; with `plain_generation`, for generate() fills what is left open from the model's own config."""
     pad_id = tokenizer.pad_token_id
     return GenerationConfig(
         max_new_tokens=sampling.max_tokens,
         do_sample=False,  # sampling is InverseTransform's
-        num_beams=1,
-        temperature=1.0,
-        top_p=1.0,
-        top_k=50,
         repetition_penalty=sampling.repetition_penalty,
-        no_repeat_ngram_size=0,
         use_cache=True,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=eos_ids or None,
@@ -195,13 +189,14 @@ def _generate(
     for row, ids in enumerate(prompt_ids):
         input_ids_B_T[row, width - len(ids) :] = torch.tensor(ids)
         mask_B_T[row, width - len(ids) :] = 1
-    output_B_T = model.generate(
-        input_ids=input_ids_B_T.to(model.device),
-        attention_mask=mask_B_T.to(model.device),
-        generation_config=config,
-        logits_processor=processors,
-        synced_gpus=synced,
-    )
+    with plain_generation(model):
+        output_B_T = model.generate(
+            input_ids=input_ids_B_T.to(model.device),
+            attention_mask=mask_B_T.to(model.device),
+            generation_config=config,
+            logits_processor=processors,
+            synced_gpus=synced,
+        )
     return output_B_T[:, width:].tolist()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from posttrain.storage import files
+
+_TEXT, _NUMBER, _COUNT, _FLAG = "string", "float64", "int64", "bool"
+_OF_BOTH = {"prompt": _TEXT, "completion": _TEXT, "note": _TEXT, "truncated": _FLAG, "length": _COUNT}
+ROLLOUTS = {"step": _COUNT, "advantage": _NUMBER, **_OF_BOTH}
+EVALUATIONS = {"row": _COUNT, "sample": _COUNT, "passed": _FLAG, "score": _NUMBER, "error": _TEXT, **_OF_BOTH}
+"""Types of the columns in the files of each kind, by pyarrow's names: what is empty in one file has its type there too,
+so that files go together. Rewards and their parts are numbers. A column that evaluations are sliced by is as its rows.
+"""
 
 NAME = re.compile(r"(?:step|eval-(?P<stage>[a-z]+))-(?P<step>\d+)\.parquet")
 
@@ -35,7 +44,7 @@ def write_completions(path: Path, rows: list[dict[str, Any]]) -> Path:
     """Write rows to a parquet file, whole or not at all.
 
     A column holds numbers, booleans or text; lists and mappings (conversational prompts, say) are written as JSON
-    text. Rows may lack columns. No rows give a file without columns.
+    text. Rows may lack columns. No rows give a file with the columns of its kind, which its name says.
 
     Raises:
         CheckpointError: the file could not be written. What was at `path` before is whole.
@@ -43,8 +52,10 @@ def write_completions(path: Path, rows: list[dict[str, Any]]) -> Path:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    columns = {name: pa.array(_column([row.get(name) for row in rows])) for name in names}
+    found = NAME.fullmatch(path.name)
+    types = {} if not found else EVALUATIONS if found["stage"] else ROLLOUTS
+    names = list(dict.fromkeys(name for row in rows for name in row)) if rows else list(types)
+    columns = {name: _array([row.get(name) for row in rows], _type(name, types)) for name in names}
     with files.replacing(path) as temporary:
         pq.write_table(pa.table(columns), temporary, compression="zstd")
     return path
@@ -64,6 +75,32 @@ def stage_and_step(path: Path) -> tuple[str, int] | None:
     """What a file name of the completions folder stands for; training rollouts are of the stage "hybrid"."""
     found = NAME.fullmatch(path.name)
     return (found["stage"] or "hybrid", int(found["step"])) if found else None
+
+
+def _type(name: str, types: Mapping[str, str]) -> str | None:
+    return types.get(name) or (_NUMBER if types and name.startswith(("reward/", "part/")) else None)
+
+
+def _array(values: list[Any], kind: str | None) -> Any:
+    """A column of this type; as its values are where that can't hold them, or none is said."""
+    import pyarrow as pa
+
+    try:
+        if kind == _TEXT:
+            cells = [_cell(value) for value in values]
+            return pa.array(
+                [cell if cell is None or isinstance(cell, str) else json.dumps(cell) for cell in cells], kind
+            )
+        if kind:
+            return pa.array([_number(value) if kind == _NUMBER else files.plain(value) for value in values], kind)
+    except (pa.ArrowException, TypeError, ValueError):
+        pass
+    return pa.array(_column(values))
+
+
+def _number(value: Any) -> float | None:
+    """Without NaN, by which TRL says that a reward does not apply: null, as other tables have it."""
+    return None if value is None or math.isnan(value) else float(value)
 
 
 def _column(values: list[Any]) -> list[Any]:

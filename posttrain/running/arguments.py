@@ -31,6 +31,8 @@ def hybrid_arguments(recipe: Recipe, folder: Path, reward_weights: Sequence[floa
         max_skipped_steps=section.max_skipped_steps,
         packed=section.packed,
         drop_zero_advantage=section.drop_zero_advantage,
+        sft_weight=section.sft_weight,
+        sft_window=section.sft_window,
         kl_offload=section.kl.offload,
         score_ahead=recipe.scoring.ahead,
         completions_every=recipe.run.save_completions_every,

@@ -24,7 +24,7 @@ from posttrain import alarms
 from posttrain.errors import RewardError, TrainingError
 from posttrain.evaluation.curriculum import ordered
 from posttrain.evaluation.examiner import Examiner
-from posttrain.inputs.data import as_table, fit_to_model, tokenize_demonstrations
+from posttrain.inputs.data import as_table, fit_to_model, tokenize_demonstrations, with_demonstrated
 from posttrain.inputs.misfits import HALF_PRECISION_FIX, half_precision
 from posttrain.processes.ranks import Ranks
 from posttrain.recipe.recipe import Recipe
@@ -50,6 +50,7 @@ from posttrain.scoring.scorer import Scorer, trl_reward_functions
 from posttrain.storage.checkpoints import MANIFEST, staged, step_of
 from posttrain.storage.files import read_lines
 from posttrain.tasks import TaskData
+from posttrain.training.packable import in_halves, padded_in_words
 from posttrain.training.skipped import skipped_in_words
 from posttrain.training.trainer import HybridTrainer
 from posttrain.training.warmup import Warmup, warm_up
@@ -173,6 +174,8 @@ class Stages:
                 on_end=self._save_warmup,
                 max_skipped_steps=section.max_skipped_steps,
                 packed=section.packed,
+                on_start=lambda trainer: self._tell_padding("warm-up", trainer.padded),
+                sft_weight=section.sft_weight,
             )
             self.dir.mark_done("warmup", vars(result))
         self.progress.finish("warmup")
@@ -253,17 +256,21 @@ class Stages:
             args,
             as_table(fit_to_model(self._prompts(), self.tokenizer)),
             processing_class=self.tokenizer,
-            demonstrations=self._demonstrations if section.controller.shares()[0] else None,
+            demonstrations=self._demonstrations if section.controller.shares()[0] or section.method else None,
             controller=section.controller,
+            method=section.method,
             g_warmup=warmed.g_warmup if warmed else None,
             recorder=self.recorder,
             engine=self.examiner.engine(model),
             agreement=self.agreement,
             callbacks=self._callbacks(),
         )
+        self._tell_padding("hybrid", in_halves(trainer.padded))
         if trainer.sft and warmed:
             trainer.sft.stream.cursor = warmed.demonstration_cursor
         trainer.remove_callback(PrinterCallback)
+        if trainer.method:
+            self.progress.message(f"method {trainer.method.name}: {trainer.pairs.in_words()}")
         failures = RewardFailures(
             scorer, self.dir.errors_file, last_step=last_step, say=self.progress.message, ranks=self.ranks
         )
@@ -289,6 +296,10 @@ class Stages:
         """Those of both stages."""
         return [SettingsOfRecipe(), StopWhenAsked(self.stop), SendToTrackers(self.trackers)]
 
+    def _tell_padding(self, stage: str, why: str | None) -> None:
+        if why:
+            self.progress.message(f"{stage}: {padded_in_words(why)}")
+
     def _time_is_up(self, spent_s: float) -> bool:
         """Whether the hybrid stage has taken its time limit."""
         limit = self.recipe.hybrid.time_limit_s
@@ -302,6 +313,8 @@ class Stages:
         """What the rollouts are drawn from: the task's prompts, or those of a curriculum in its order."""
         # A controller that never samples may come without prompts, GRPOTrainer may not
         rows, curriculum = self.data.train or self.data.demonstrations, self.recipe.hybrid.curriculum
+        if self.recipe.hybrid.method:
+            rows = with_demonstrated(self.data)
         if curriculum is None:
             return rows
         warmed = curriculum.model == "warmup" and self.dir.done("warmup")

@@ -15,7 +15,10 @@ from posttrain.controllers import Controller
 from posttrain.errors import ConfigError
 from posttrain.inputs.rendering import After
 from posttrain.models.four_bit import is_four_bit
+from posttrain.nearest import hint
 from posttrain.recipe.contradictions import TRUNCATED, TRUNCATED_FIX, truncates
+from posttrain.recipe.optimizers import check_optim
+from posttrain.recipe.section import SFTWeight
 
 
 @dataclass
@@ -42,6 +45,11 @@ class HybridConfig(GRPOConfig):
         drop_zero_advantage: Leave out completions whose advantage is 0 where they add nothing to the loss: `beta` 0, no
             entropy bonus, `top_entropy_quantile` 1, no router loss, a `loss_type` other than bnpo, text. The gradients
             are those with them. With `packed` false too, micro-batches are of TRL's number of rows.
+        sft_weight: What a demonstration's token counts in the SFT loss, by the probability p that the policy gives it:
+            `nll` 1, `dft` p, `phi` p(1 - p), `trust` min(1, p / 0.1), `clipped` p / p_old up to 1.28 and nothing above
+            (see `token_weights`). The weights carry no gradient.
+        sft_window: Of `clipped`: the steps with SFT that one p_old serves, each at the cost of one forward pass without
+            gradient over its demonstrations; `None` is 8 (PSFT's 256 rows in updates of 32).
         compare_ranks_every: Steps between comparisons of what the processes hold in common: cursors, the controller's
             state, the gradient norm to the last bit. 0 never compares, as devices of different kinds need.
         max_skipped_steps: Steps in a row that may be skipped for a gradient that is not finite before training stops.
@@ -83,6 +91,12 @@ class HybridConfig(GRPOConfig):
     drop_zero_advantage: bool = field(
         default=True, metadata={"help": "Leave out completions whose advantage is 0 where they add nothing."}
     )
+    sft_weight: str = field(
+        default="nll", metadata={"help": "What a demonstration's token counts: nll, dft, phi, trust or clipped."}
+    )
+    sft_window: int | None = field(
+        default=None, metadata={"help": "Steps with SFT that one p_old of sft_weight=clipped serves (default: 8)."}
+    )
     compare_ranks_every: int = field(
         default=10, metadata={"help": "Steps between comparisons of what the processes hold in common; 0 for none."}
     )
@@ -117,11 +131,23 @@ class HybridConfig(GRPOConfig):
                 where="demonstrations_after",
                 fix="generation_prompt puts completions behind what the sampler is given",
             )
+        if self.sft_weight not in get_args(SFTWeight):
+            seen = f"{self.sft_weight!r}{hint(self.sft_weight, get_args(SFTWeight))}"
+            raise ConfigError(seen, expected=", ".join(get_args(SFTWeight)), where="sft_weight")
+        if self.sft_window is not None and (self.sft_weight != "clipped" or self.sft_window < 1):
+            raise ConfigError(
+                f"sft_window {self.sft_window} with sft_weight {self.sft_weight!r}",
+                expected="one step or more, with sft_weight='clipped', which alone compares with an earlier policy",
+                where="sft_window",
+                fix="leave it out",
+            )
         if not 0.0 <= self.kl_sample <= 1.0:
             raise ConfigError(f"{self.kl_sample}", expected="a share between 0 and 1", where="kl_sample")
 
 
-def check_arguments(args: Any, train_dataset: Any, demonstrations: Any, controller: Controller) -> None:
+def check_arguments(
+    args: Any, train_dataset: Any, demonstrations: Any, controller: Controller, environment_factory: Any = None
+) -> None:
     """Refuse arguments of `HybridTrainer` that contradict each other.
 
     Raises:
@@ -131,13 +157,16 @@ def check_arguments(args: Any, train_dataset: Any, demonstrations: Any, controll
         raise ConfigError(
             f"args is a {type(args).__name__}", expected="a HybridConfig (a GRPOConfig with a few more)", where="args"
         )
-    if not isinstance(train_dataset, Dataset):
+    if train_dataset is None:
+        _check_without_data(args, environment_factory)
+    elif not isinstance(train_dataset, Dataset):
         raise ConfigError(
             f"train_dataset is a {type(train_dataset).__name__}",
             expected="a datasets.Dataset: its rows are drawn by number, which is what makes resuming exact",
             where="train_dataset",
-            fix="materialise an iterable data set, or pass Dataset.from_list(rows)",
+            fix="pass Dataset.from_list(rows); of an iterable data set Dataset.from_list(list(rows.take(N)))",
         )
+    check_optim(args.optim, "optim")
     if args.save_only_model:
         raise ConfigError(
             "save_only_model: resuming would start the optimizer and the learning rate's schedule anew",
@@ -153,12 +182,45 @@ def check_arguments(args: Any, train_dataset: Any, demonstrations: Any, controll
             where="demonstrations",
             fix="pass demonstrations=..., or use GRPOOnly()",
         )
+    if args.sft_weight != "nll" and not wants_sft:
+        raise ConfigError(
+            f"sft_weight {args.sft_weight!r}, but the controller {controller.name!r} takes no SFT steps",
+            expected="a controller that does",
+            where="sft_weight",
+            fix="leave it out",
+        )
     if getattr(controller, "kl_target", None) is not None and wants_grpo and args.kl_sample == 0:
         raise ConfigError(
             "kl_target is set, but the KL is never measured",
             expected="kl_sample above 0",
             where="kl_sample",
             fix="set kl_sample=0.25, or remove kl_target",
+        )
+
+
+def _check_without_data(args: HybridConfig, environment_factory: Any) -> None:
+    """Prompts come from environments that own them, for as many steps as are said."""
+    if environment_factory is None:
+        raise ConfigError(
+            "there is no train_dataset",
+            expected="a datasets.Dataset with a prompt in each row and the columns that the rewards take",
+            where="train_dataset",
+            fix="pass one, such as Dataset.from_list(rows); an environment whose reset() gives the prompt, as "
+            "environment_factory, needs none",
+        )
+    if isinstance(environment_factory, Mapping):
+        raise ConfigError(
+            "several environments, and no train_dataset",
+            expected="a datasets.Dataset whose column `environment` names the one of each row",
+            where="train_dataset",
+            fix="pass one, or a single environment",
+        )
+    if args.max_steps <= 0:
+        raise ConfigError(
+            "an environment that owns its data, and max_steps is not set",
+            expected="the length of the training: there is no data set to tell an epoch by",
+            where="max_steps",
+            fix="set it above 0",
         )
 
 

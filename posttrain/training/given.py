@@ -8,13 +8,18 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from peft import PeftModel
+
 from posttrain.controllers import CONTROLLERS, SASR, Controller
 from posttrain.errors import ConfigError, DataError, RewardError
 from posttrain.inputs.applying import as_seen
 from posttrain.inputs.demonstrated import demonstrated
 from posttrain.inputs.inputs import loading
-from posttrain.inputs.rendering import through_template
+from posttrain.inputs.misfits import beyond_embedding
+from posttrain.inputs.rendering import OF_A_ROW, check_rendering, through_template
 from posttrain.inputs.same_stream import differences, refuse
+from posttrain.methods import METHODS, Method
+from posttrain.models.generation import make_savable, unsavable
 from posttrain.models.load import load_tokenizer
 from posttrain.nearest import hint
 from posttrain.recipe.sections import ScoringSection
@@ -50,6 +55,21 @@ def controller_of(given: Any) -> Controller:
             fix=f"controller={name}()" if isinstance(given, type) else "controller=SASR()",
         )
     return given
+
+
+def method_of(given: Any) -> Method | None:
+    """A method, by its name with its own defaults, or as it is.
+
+    Raises:
+        ConfigError: It is no method.
+    """
+    if given is None or isinstance(given, Method):
+        return given
+    if isinstance(given, str) and given in METHODS:
+        return METHODS[given]()
+    seen = f"no method named {given!r}{hint(given, METHODS)}" if isinstance(given, str) else f"method is {given!r}"
+    expected = f"one such as HPT(gate=0), or its name: {', '.join(METHODS)}"
+    raise ConfigError(seen, expected=expected, where="method", fix="method=HPT()")
 
 
 def rewards_of(given: Any, columns: Sequence[str], more: Mapping[str, Any]) -> tuple[Any, Scorer | None]:
@@ -144,6 +164,38 @@ def check_tokenizer(model: Any, tokenizer: Any) -> None:
             load_tokenizer(model)
 
 
+def check_fit(model: Any, tokenizer: Any) -> None:
+    """Refuse what would end a training when its model is saved, or when that is loaded again.
+
+    A generation config that only says too little is mended in place (see `models.generation`).
+
+    Args:
+        model: The trainer's, not yet wrapped.
+        tokenizer: Its tokenizer.
+
+    Raises:
+        ConfigError: Tokens without an embedding, or a generation config that transformers would not save.
+    """
+    if seen := beyond_embedding(tokenizer, model.config.get_text_config()):
+        raise ConfigError(
+            seen,
+            expected="a tokenizer whose tokens the model has",
+            where="processing_class",
+            fix="tokenizer.pad_token = tokenizer.eos_token where that is what pads, or "
+            "model.resize_token_embeddings(len(tokenizer))",
+        )
+    generation = getattr(model, "generation_config", None)
+    make_savable(generation)
+    why = None if generation is None or isinstance(model, PeftModel) else unsavable(generation)  # adapters go alone
+    if why:
+        raise ConfigError(
+            f"the model's generation_config could not be saved with the trained model: {why}",
+            expected="one that transformers saves",
+            where="model",
+            fix="correct model.generation_config, or set it to GenerationConfig()",
+        )
+
+
 def check_prompts(rows: Any, tokenizer: Any, template_kwargs: Mapping[str, Any]) -> None:
     """Refuse a data set without prompts, or with some that the chat template refuses.
 
@@ -171,6 +223,8 @@ def check_prompts(rows: Any, tokenizer: Any, template_kwargs: Mapping[str, Any])
             fix="leave rows without a prompt out",
         )
     if isinstance(first, list):
+        own = [name for name in OF_A_ROW if name in columns]
+        check_rendering(rows.select_columns(["prompt", *own]) if own else (), "train_dataset")
         through_template(tokenizer, first, add_generation_prompt=True, tokenize=False, **template_kwargs)
 
 

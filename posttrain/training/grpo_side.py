@@ -20,6 +20,7 @@ from trl.models.utils import unwrap_model_for_generation
 
 from posttrain.alarms.rollout_facts import rollout_facts
 from posttrain.inputs.tokens import without_added_end
+from posttrain.models.generation import plain_generation
 from posttrain.models.inference import inference
 from posttrain.processes.zero import stage_of
 from posttrain.rollouts.engine import Engine
@@ -193,9 +194,10 @@ class GRPOSide(WindowSide):
 
     def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, has_tool_images=False):
         if self._seeded is None:
-            return super()._generate_single_turn(
-                prompt_ids, images, multimodal_fields, num_generations, has_tool_images
-            )
+            with plain_generation(self.accelerator.unwrap_model(self.model)):
+                return super()._generate_single_turn(
+                    prompt_ids, images, multimodal_fields, num_generations, has_tool_images
+                )
         with unwrap_model_for_generation(
             self.model_wrapped,
             self.accelerator,

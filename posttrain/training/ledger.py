@@ -157,12 +157,16 @@ def step_record(step: int, mix: Mix, signals: Signals, ledger: Ledger, seen: Map
         "p": mix.p,
         "reason": mix.reason,
         "sft_loss": ledger.mean("sft_loss"),
+        "sft_trained_loss": ledger.mean("sft_trained_loss"),
         "grpo_loss": ledger.mean("grpo_loss"),
         "sft_norm": signals.sft_norm,
         "grpo_norm": signals.grpo_norm,
         "sft_weight": ledger.facts.get("sft_weight"),
         "grad_norm": ledger.facts.get("grad_norm"),
         "kl": signals.kl,
+        "advantage_variance": signals.advantage_variance,
+        "nll_variance": signals.nll_variance,
+        "coefficient_gap": signals.coefficient_gap,
         "reward": seen.get("reward"),
         "rewards": {
             name.removeprefix("rewards/").removesuffix("/mean"): value

@@ -76,3 +76,24 @@ def matched_sft_scale(p: float, sft_norm: float, grpo_norm: float) -> float:
     if not sft_norm > 0.0 or not grpo_norm > 0.0:
         return p
     return p * grpo_norm / sft_norm
+
+
+def per_rollout(
+    losses_BC: torch.Tensor, mask_BC: torch.Tensor, *, loss_type: str, rows: int, longest: int, tokens: torch.Tensor
+) -> torch.Tensor:
+    """Losses of further tokens divided as `GRPOTrainer` divides those of a micro-batch's rollouts.
+
+    Args:
+        losses_BC: Per token.
+        mask_BC: 1 on tokens that count.
+        loss_type: `dapo`, `grpo` or `dr_grpo`.
+        rows: Rollouts of a micro-batch before any was moved or left out.
+        longest: `max_completion_length`.
+        tokens: Those that `dapo` divides by, per micro-batch and process.
+    """
+    sums = (losses_BC * mask_BC).sum(dim=-1)
+    if loss_type == "dapo":
+        return sums.sum() / tokens.clamp(min=1.0)
+    if loss_type == "grpo":
+        return (sums / mask_BC.sum(dim=-1).clamp(min=1.0)).sum() / rows
+    return sums.sum() / (rows * longest)

@@ -16,15 +16,19 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 from trl.trainer.utils import add_fused_lm_head
 
 from posttrain.errors import ConfigError
-from posttrain.inputs.data import tokenize_demonstrations
+from posttrain.inputs.data import IGNORED, tokenize_demonstrations
 from posttrain.inputs.demonstrated import SAMPLE, ends_by, shown
+from posttrain.models.inference import inference
 from posttrain.models.policy_weights import base_model
 from posttrain.packing.scores import installed, label_scores
 from posttrain.training.config import HybridConfig
 from posttrain.training.gradnorm import reduced_now, take_gradients, total_norm
 from posttrain.training.ledger import Ledger
 from posttrain.training.losses import count_labels, nll
+from posttrain.training.old_scores import WINDOW, OldScores
+from posttrain.training.row_statistics import RowStatistics
 from posttrain.training.streams import Stream, micro_batches
+from posttrain.training.token_weights import weighted
 
 WARMUP_NORM_BATCHES = 4
 """Batches over which G_warmup is measured when nobody recorded it; the norm of a single one is noise."""
@@ -57,9 +61,12 @@ class SFTSide:
         self._rows = _tokenized(demonstrations, tokenizer, args, template_kwargs)
         self._collate = DataCollatorForLanguageModeling(tokenizer.pad_token_id)
         self.stream = Stream(len(self._rows), seed=args.seed, name="demonstrations")
+        self.statistics: RowStatistics | None = None
         self.tokens = 0
         self._batches: list[dict[str, torch.Tensor]] = []
+        self._places = range(0)
         self._packed = args.packed and installed(model)
+        self.window = OldScores(args.sft_window or WINDOW) if args.sft_weight == "clipped" else None
         add_untempered_head(model, cast_lm_head_to_fp32=args.cast_lm_head_to_fp32)
 
     def idle_end(self, ends: Sequence[int]) -> str:
@@ -74,12 +81,21 @@ class SFTSide:
         args, accelerator = self._args, self._accelerator
         steps, world_size = args.gradient_accumulation_steps, accelerator.num_processes
         count = (args.demonstration_batch_size or 1) * steps * world_size
-        rows = self.stream.take(count) if advance else self.stream.peek(count)
-        shares = micro_batches(rows, steps=steps, rank=accelerator.process_index, world_size=world_size)
-        batches = [self._collate([self._rows[row] for row in share]) for share in shares]
+        self._places = range(self.stream.cursor, self.stream.cursor + count)
+        batches = [self._collated(share) for share in self._shares(self._places)]
+        self.stream.cursor += count if advance else 0
         local = torch.tensor(sum(count_labels(batch["labels"]) for batch in batches), device=args.device)
         self.tokens = int(accelerator.reduce(local, reduction="sum"))
         self._batches = send_to_device(batches, args.device)
+
+    def _shares(self, places: Sequence[int]) -> list[list[int]]:
+        """This process's micro-batches of a step, as places in the stream."""
+        accelerator, steps = self._accelerator, self._args.gradient_accumulation_steps
+        rank, world_size = accelerator.process_index, accelerator.num_processes
+        return micro_batches(list(places), steps=steps, rank=rank, world_size=world_size)
+
+    def _collated(self, places: Sequence[int]) -> dict[str, torch.Tensor]:
+        return self._collate([self._rows[self.stream.row(place)] for place in places])
 
     def backward(self, model: nn.Module, number: int, ledger: Ledger) -> torch.Tensor:
         """Add the gradient of one micro-batch of the drawn step.
@@ -90,18 +106,24 @@ class SFTSide:
             ledger: Takes the loss and the time.
 
         Returns:
-            The micro-batch's part of the step's mean token NLL, detached.
+            The micro-batch's part of the step's SFT loss, detached.
         """
         accelerator = self._accelerator
         with ledger.clock("sft"):
+            old = self._old_log_probs(model, number)
             model.train()
             log_probs = self._log_probs(model, self._batches[number])
-            loss = nll(log_probs, self.tokens, accelerator.num_processes)
+            loss = plain = nll(log_probs, self.tokens, accelerator.num_processes)
+            if self._args.sft_weight != "nll":
+                counted = weighted(self._args.sft_weight, log_probs, old)
+                loss = nll(counted, self.tokens, accelerator.num_processes)
+                ledger.add("sft_trained_loss", loss.item(), 1.0 / len(self._batches))
+            if self.statistics is not None:
+                self.statistics.demonstrations(log_probs, self._batches[number]["labels"][:, 1:] != IGNORED)
             deepspeed = accelerator.distributed_type == DistributedType.DEEPSPEED
             accelerator.backward(loss, **({"scale_wrt_gas": False} if deepspeed else {}))
-            loss = loss.detach()
-            ledger.add("sft_loss", loss.item(), 1.0 / len(self._batches))
-            return loss
+            ledger.add("sft_loss", plain.item(), 1.0 / len(self._batches))
+            return loss.detach()
 
     def _log_probs(self, model: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         autocast = self._accelerator.autocast
@@ -109,6 +131,21 @@ class SFTSide:
             return label_scores(model, batch["input_ids"], batch["labels"], autocast=autocast, untempered=True)
         with autocast():
             return model(**batch, use_cache=False, fused_lm_head=True, untempered=True).log_probs
+
+    def _old_log_probs(self, model: nn.Module, number: int) -> torch.Tensor | None:
+        """Of the micro-batch's labels under the policy at the window's start, which may be now; `None` without one."""
+        if self.window is None:
+            return None
+        if not self.window.holds(self._places):
+            count, first = len(self._places), self._places.start
+            coming = [range(at, at + count) for at in range(first, first + count * self.window.steps, count)]
+            shares = [share for places in coming for share in self._shares(places)]
+            with inference(model):
+                for share in shares:
+                    batch = send_to_device(self._collated(share), self._args.device)
+                    self.window.add(share, self._log_probs(model, batch), batch["attention_mask"])
+            self.window.until = coming[-1].stop
+        return self.window.of(self._shares(self._places)[number])
 
     def backward_aside(self, model: nn.Module, ledger: Ledger) -> tuple[list[torch.Tensor | None], float]:
         """The gradient of the whole drawn step, taken out of `.grad`, and its norm.
@@ -138,10 +175,11 @@ class SFTSide:
     def measure_warmup_norm(self, model: nn.Module) -> float:
         """Mean norm over a few batches of the policy as it is; neither the stream nor the policy moves."""
         cursor, norms = self.stream.cursor, []
+        window, self.window = self.window, None  # a window would begin here, so that the ratio is 1
         for _ in range(WARMUP_NORM_BATCHES):
             self.draw()
             norms.append(self.backward_aside(model, Ledger())[1])
-        self.stream.cursor = cursor
+        self.stream.cursor, self.window = cursor, window
         return sum(norms) / len(norms)
 
 

@@ -28,13 +28,15 @@ from torch.utils.data import DataLoader
 from transformers import TrainerCallback
 
 from posttrain.controllers import Controller, Mix, Signals, State, check_mix
+from posttrain.methods import Method
 from posttrain.models.four_bit import adapters_kept
+from posttrain.models.positions import count_by_mask
 from posttrain.models.reference_adapter import check_adapter, reference_is_a_copy
 from posttrain.models.snapshot import copy_policy
-from posttrain.packing.scores import install, supports
 from posttrain.processes.drift import facts_of
 from posttrain.processes.ranks import Ranks
 from posttrain.processes.zero import check_step
+from posttrain.recipe.optimizers import check_given
 from posttrain.rollouts.engine import Engine
 from posttrain.rollouts.seeded import seeded_rollouts
 from posttrain.scoring.ahead import ScoringAhead
@@ -44,16 +46,20 @@ from posttrain.training.config import HybridConfig, check_arguments, check_engin
 from posttrain.training.given import (
     Failures,
     check_alike,
+    check_fit,
     check_prompts,
     check_same_stream,
     check_tokenizer,
     controller_of,
+    method_of,
     rewards_of,
 )
 from posttrain.training.gradnorm import add_gradients, total_norm, whole
 from posttrain.training.ledger import FolderRecorder, Ledger, NewValues, Recorder, step_record
 from posttrain.training.losses import matched_sft_scale
-from posttrain.training.packable import against_packing
+from posttrain.training.packable import ROUTER_LOSS, in_halves, pack, warn_of_padding
+from posttrain.training.padding_row import PaddingKept
+from posttrain.training.row_statistics import RowStatistics
 from posttrain.training.sft_side import SFTSide
 from posttrain.training.skipped import SaveLater, SkippedSteps
 from posttrain.training.streams import Stream
@@ -76,8 +82,11 @@ class HybridTrainer(HybridCheckpoints):
             reward functions, which take a batch, those of one completion, `score(completion, *, answer, **row)`, are
             taken as in a recipe: in worker processes under its default limits.
         demonstrations: Rows with `prompt` and `completion`, text or messages; or tokenised rows with `input_ids` and
-            `labels`. They need not share prompts with `train_dataset`.
-        controller: Decides each step's mix, or the name of one that does with its defaults. Defaults to `SASR()`.
+            `labels`. They need not share prompts with `train_dataset`, but where a method joins them.
+        controller: Decides each step's mix, or the name of one that does with its defaults. Defaults to `SASR()`, and
+            to `GRPOOnly()` beside a method.
+        method: What GRPO steps make of a prompt's own demonstration, or its name with its defaults. Prompts are joined
+            to `demonstrations` by content, or carry a column `demonstration`, a completion or a list of several.
         g_warmup: Norm of the SFT gradient at the end of the warm-up. If the controller needs it and it is `None`, it
             is measured on a few batches before the first step.
         recorder: Takes every step's record and sampled rollouts. Defaults to `steps.jsonl` and `completions/` in
@@ -85,6 +94,9 @@ class HybridTrainer(HybridCheckpoints):
         engine: What samples when `args.use_vllm` is set. Defaults to one started by `args.vllm_*`.
         agreement: Facts by name that must be the same on every process, such as hashes of the recipe and the data;
             they are compared with the rest every `args.compare_ranks_every` steps.
+
+    Attributes:
+        padded: Why rows have padding, by half (`sft`, `grpo`); halves that are packed are not in it.
 
     Raises:
         ConfigError: Arguments that contradict each other, before anything is trained.
@@ -100,6 +112,7 @@ class HybridTrainer(HybridCheckpoints):
         *more: Any,
         demonstrations: Any = None,
         controller: Controller | str | None = None,
+        method: Method | str | None = None,
         g_warmup: float | None = None,
         recorder: Recorder | None = None,
         engine: Engine | None = None,
@@ -107,15 +120,18 @@ class HybridTrainer(HybridCheckpoints):
         **kwargs: Any,
     ):
         args = HybridConfig(output_dir="hybrid") if args is None else args
-        self.controller = controller_of(controller)
+        method = method_of(method)
+        self.controller = controller_of("grpo_only" if controller is None and method else controller)
         if not isinstance(demonstrations, Dataset | Sequence | type(None)):
             demonstrations = list(demonstrations)  # which are looked at several times
-        check_arguments(args, train_dataset, demonstrations, self.controller)
+        check_arguments(args, train_dataset, demonstrations, self.controller, kwargs.get("environment_factory"))
         check_engine_arguments(args, kwargs)
+        check_given((kwargs.get("optimizers") or (None,))[0], "optimizers")
         check_adapter(model, beta=args.beta)
         check_tokenizer(model, kwargs.get("processing_class") or more[1:2])
-        assert train_dataset is not None  # as check_arguments has made sure
-        reward_funcs, scorer = rewards_of(reward_funcs, train_dataset.column_names, kwargs)
+        columns = [] if train_dataset is None else train_dataset.column_names
+        reward_funcs, scorer = rewards_of(reward_funcs, columns, kwargs)
+        padding = PaddingKept(model)
         uses_vllm, args.use_vllm = args.use_vllm, False  # GRPOTrainer would start an engine of its own
         try:
             with adapters_kept(model), reference_is_a_copy(model):
@@ -123,7 +139,9 @@ class HybridTrainer(HybridCheckpoints):
         finally:
             args.use_vllm = uses_vllm
         self.use_vllm = uses_vllm
-        if not self._is_vlm:
+        self.add_callback(padding.built(self.model))
+        check_fit(self.model, self._tokenizer)
+        if not self._is_vlm and (self.environment_factories is None or "prompt" in self.train_dataset.column_names):
             check_prompts(self.train_dataset, self._tokenizer, args.chat_template_kwargs or {})
             check_alike(self.train_dataset, demonstrations or ())
         if args.max_steps <= 0:
@@ -137,10 +155,10 @@ class HybridTrainer(HybridCheckpoints):
         self._g_warmup = g_warmup
         self._agreement = dict(agreement or {})
         self._recorder = recorder or FolderRecorder(args.output_dir)
-        if against_packing(args) is None:
-            for scored in (self.model, self.ref_model):
-                if scored is not None and supports(scored) is None:
-                    install(scored)
+        for scored in filter(None, (self.model, self.ref_model)):
+            if not self._is_vlm:
+                count_by_mask(scored)  # as rollouts are sampled
+        self.padded = self._pack()
         self.sft: SFTSide | None = None
         if demonstrations is not None and self.controller.shares()[0]:
             self.sft = SFTSide(
@@ -152,6 +170,11 @@ class HybridTrainer(HybridCheckpoints):
                 template_kwargs=self._template_kwargs(),
             )
             self._check_same_stream(demonstrations, scorer)
+        self._statistics: RowStatistics | None = None
+        if getattr(self.controller, "needs_statistics", False):
+            self._statistics = RowStatistics(args.sft_weight)
+            if self.sft is not None:
+                self.sft.statistics = self._statistics
         self.ranks = Ranks.of(self.accelerator)
         if scorer is not None:
             scorer.ranks = self.ranks
@@ -170,13 +193,28 @@ class HybridTrainer(HybridCheckpoints):
         self._skips = SkippedSteps(args.max_skipped_steps, "max_skipped_steps")
         self._sft_gradients: list[torch.Tensor | None] | None = None
         self.begin_grpo()
+        self.begin_method(method, demonstrations, self._template_kwargs())
+        if method and self.sft is None and demonstrations is not None:
+            self._check_same_stream(demonstrations, scorer)
         if uses_vllm:
             self.vllm_generation = self._engine_rollouts(engine)
         self._seeded = seeded_rollouts(self)
-        self._ahead = ScoringAhead(self.reward_funcs, self.processing_class, enabled=args.score_ahead)
+        begins = method is not None and method.begins_rollouts  # what is scored is not what is sampled alone
+        self._ahead = ScoringAhead(self.reward_funcs, self.processing_class, enabled=args.score_ahead and not begins)
         # First in line, so that every other callback sees the finished step
         self.callback_handler.callbacks.insert(0, _StepEnd(self))
         self.callback_handler.callbacks.insert(2, SaveLater(self._skips))  # behind DefaultFlowCallback
+
+    def _pack(self) -> dict[str, str]:
+        """Prepare the policy and its reference for packed rows; why those of each half are padded, where they are."""
+        reason = pack(self.model, self.args)
+        if self.ref_model is not None:
+            pack(self.ref_model, self.args)
+        of_grpo = reason or (ROUTER_LOSS if self.aux_loss_enabled else "images beside the text" if self._is_vlm else "")
+        shares = zip(("sft", "grpo"), self.controller.shares(), (reason, of_grpo), strict=True)
+        padded = {half: why for half, has, why in shares if has and why}
+        warn_of_padding(in_halves(padded))
+        return padded
 
     def _template_kwargs(self) -> dict[str, Any]:
         """The arguments of the chat template by which GRPOTrainer renders prompts."""
@@ -220,6 +258,8 @@ class HybridTrainer(HybridCheckpoints):
         if self.controller_state is None:
             self.controller_state = self._start_controller()
         self._ledger = Ledger()
+        if self._statistics is not None:
+            self._statistics.begin()
         self._new_values.mark(self._metrics["train"])
         # Once, on the main process: were it to differ, one process would wait for another's rollouts forever
         self._mix, self._tick = self.ranks.decided(self._decide), 0
@@ -244,6 +284,8 @@ class HybridTrainer(HybridCheckpoints):
 
     def _start_controller(self) -> State:
         controller, g_warmup = self.controller, self._g_warmup
+        if (look := getattr(controller, "check_stage", None)) is not None:
+            look(self.args.max_steps)
         if self.sft and controller.needs_g_warmup and (g_warmup or getattr(controller, "g_warmup", None)) is None:
             g_warmup = self.sft.measure_warmup_norm(self.model_wrapped)
         return controller.start(total_steps=self.args.max_steps, seed=self.args.seed, g_warmup=g_warmup)
@@ -308,10 +350,15 @@ class HybridTrainer(HybridCheckpoints):
         seen = self._new_values.means(self._metrics["train"])
         skipped = self._skips.finish_step()
         norms = (None, None) if skipped else (ledger.facts.get("sft_norm"), ledger.facts.get("grpo_norm"))
-        signals = Signals(*norms, kl=ledger.mean("kl"), reward=seen.get("reward"))
+        more = {} if self._statistics is None else self._statistics.signals()
+        loss = ledger.mean("sft_loss")
+        signals = Signals(*norms, kl=ledger.mean("kl"), reward=seen.get("reward"), sft_loss=loss, **more)
         assert self.controller_state is not None
         self.controller_state = self.controller.observe(self.controller_state, signals)
         record = step_record(self.state.global_step, self._mix, signals, ledger, seen)
+        if self.method is not None:
+            losses = {name: ledger.mean(name) for name in ("demonstration_loss", "demonstration_nll")}
+            record["method"] = {**ledger.facts.get("method", {"name": self.method.name}), **losses}
         record["tokens"]["sft"] = self.sft.tokens if self.sft and self._mix.sft > 0.0 else 0
         self.last_record = record | {
             "prompt_cursor": self.prompts.cursor,
@@ -319,8 +366,9 @@ class HybridTrainer(HybridCheckpoints):
             "controller": self.controller_state,
             "rollouts": self._rollouts,
             "skipped": skipped,
+            "padded": in_halves(self.padded),
         }
-        for name in ("p", "sft_loss", "grpo_loss", "sft_norm", "grpo_norm"):
+        for name in ("p", "sft_loss", "sft_trained_loss", "grpo_loss", "sft_norm", "grpo_norm"):
             if record[name] is not None:
                 self._metrics["train"][f"hybrid/{name}"].append(record[name])
         if signals.kl is not None:

@@ -14,57 +14,83 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainerCallback, TrainerState
 from trl import SFTConfig, SFTTrainer
 
-from posttrain.errors import TrainingError
+from posttrain.errors import ConfigError, TrainingError
 from posttrain.models.four_bit import adapters_kept
-from posttrain.packing.scores import install, installed, label_inputs, supports
+from posttrain.models.positions import count_by_mask
+from posttrain.packing.scores import label_inputs
 from posttrain.processes.ranks import Ranks
 from posttrain.processes.zero import check_gives_norms
+from posttrain.recipe.sft_losses import CLIPPED_LATER
 from posttrain.training.checkpoints.whole import WholeCheckpoints
 from posttrain.training.gradnorm import total_norm
 from posttrain.training.ledger import Recorder
-from posttrain.training.packable import against_packing
+from posttrain.training.packable import OWN_CHOICE, ROUTER_LOSS, pack, warn_of_padding
+from posttrain.training.padding_row import PaddingKept
 from posttrain.training.skipped import SaveLater, SkippedSteps, too_many
 from posttrain.training.streams import Stream
+from posttrain.training.token_weights import WEIGHTS, weighted
 
 
 class WarmupTrainer(WholeCheckpoints, SFTTrainer):
     """`trl.SFTTrainer` with checkpoints that are whole or absent, and batches without padding.
 
-    Where TRL's loss is more or other than the NLL of the labels (`loss_type`, label smoothing, a router loss), what it
-    logs has that NLL as `nll`: the mean over the label tokens of the step, in nats.
+    Where the loss is more or other than the NLL of the labels (`sft_weight`, `loss_type`, label smoothing, a router
+    loss), what it logs has that NLL as `nll`: the mean over the label tokens of the step, in nats.
 
     Args:
         packed: Hand batches to the model as one sequence without padding, with the head on labels only, where the model
             and the arguments allow it; TRL's loss and metrics are computed from what comes back.
+        sft_weight: What a token counts (see `token_weights`). `dft` is TRL's own `loss_type`; under another one, TRL is
+            handed log-probabilities times their weights and computes its loss of them.
+
+    Attributes:
+        padded: Why batches have padding; `None` where they have none.
+
+    Raises:
+        ConfigError: A weight that there is not here, or together with another loss.
     """
 
-    def __init__(self, model: Any, args: SFTConfig, *, packed: bool = True, **kwargs: Any):
+    def __init__(self, model: Any, args: SFTConfig, *, packed: bool = True, sft_weight: str = "nll", **kwargs: Any):
+        check_weight(args, sft_weight, kwargs.get("compute_loss_func"))
+        if sft_weight == "dft":
+            args.loss_type, sft_weight = "dft", "nll"
+        padding = PaddingKept(model)
         super().__init__(model, args, **kwargs)
-        whole_loss = self.compute_loss_func is None and not self.aux_loss_enabled  # these look at padded logits
-        whole_rows = self.accelerator.parallelism_config is None  # sequence parallelism cuts them
-        allowed = packed and whole_loss and whole_rows and against_packing(args) is None
-        self._packed = allowed and supports(self.model) is None
-        if self._packed:
-            install(self.model)
-            self._packed = installed(self.model)
+        self.add_callback(padding.built(self.model))
+        count_by_mask(self.model)
+        self._weight = sft_weight
+        self.padded: str | None = self._pack() if packed else OWN_CHOICE
+        warn_of_padding(self.padded)
         self._seen: Any = None
         self._nll: torch.Tensor | None = None
-        if self.aux_loss_enabled or self.label_smoother is not None or args.loss_type != "nll":
+        other = args.loss_type != "nll" or sft_weight != "nll"
+        if self.aux_loss_enabled or self.label_smoother is not None or other:
             self.model.register_forward_hook(self._look)
+
+    def _pack(self) -> str | None:
+        if self.aux_loss_enabled:  # looks at padded logits, as does a loss of one's own
+            return ROUTER_LOSS
+        if self.compute_loss_func is not None:
+            return "compute_loss_func: it is given logits of whole rows"
+        if self.accelerator.parallelism_config is not None:
+            return "parallelism_config: sequence parallelism cuts rows up"
+        return pack(self.model, self.args)
 
     def _look(self, model: Any, args: Any, output: Any) -> None:
         """Behind a forward pass, which has the labels' log-probabilities where it went through TRL's fused head."""
         if model.training and getattr(output, "log_probs", None) is not None:
-            self._seen = output
+            self._seen = output.log_probs.detach(), output.label_mask
+            if self._weight != "nll":
+                output.log_probs = weighted(self._weight, output.log_probs)
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """TRL's, on a packed batch where that is possible."""
-        if self._packed and self.model.training:
+        if self.padded is None and self.model.training:
             inputs = label_inputs(inputs["input_ids"], inputs["labels"], inputs["attention_mask"])
         loss = super().compute_loss(model, inputs, *args, **kwargs)
         if self._seen is not None:
-            tokens = kwargs.get("num_items_in_batch")
-            part = -self._seen.log_probs.detach().sum() / (self._seen.label_mask.sum() if tokens is None else tokens)
+            (log_probs, mask), tokens = self._seen, kwargs.get("num_items_in_batch")
+            part = -log_probs.sum() / (mask.sum() if tokens is None else tokens)
             self._nll, self._seen = part if self._nll is None else self._nll + part, None
         return loss
 
@@ -74,6 +100,22 @@ class WarmupTrainer(WholeCheckpoints, SFTTrainer):
             logs["nll"] = float(self.accelerator.reduce(self._nll, reduction="sum"))
             self._nll = None
         super().log(logs, *args, **kwargs)
+
+
+def check_weight(args: SFTConfig, sft_weight: str, own_loss: Any = None) -> None:
+    """Refuse a token weight that the warm-up cannot give.
+
+    Raises:
+        ConfigError: `clipped`; no such weight; or one beside another loss.
+    """
+    if sft_weight not in WEIGHTS:
+        raise ConfigError(repr(sft_weight), expected=" or ".join(WEIGHTS), where="sft_weight", fix=CLIPPED_LATER)
+    others = {"loss_type": args.loss_type != "nll", "label_smoothing_factor": args.label_smoothing_factor > 0}
+    found = [name for name, other in {**others, "compute_loss_func": own_loss is not None}.items() if other]
+    if sft_weight != "nll" and found:
+        raise ConfigError(
+            f"sft_weight {sft_weight!r} and {found[0]}", expected="one loss", where="sft_weight", fix="leave one out"
+        )
 
 
 @dataclass(frozen=True)
@@ -104,13 +146,15 @@ def warm_up(
     on_end: Callable[[SFTTrainer], None] | None = None,
     max_skipped_steps: int = 5,
     packed: bool = True,
+    on_start: Callable[[WarmupTrainer], None] | None = None,
+    sft_weight: str = "nll",
 ) -> Warmup:
     """Train the model on the demonstrations.
 
     The rows are laid out beforehand in the order of the demonstrations' stream and read in sequence, so that the
     order depends on the seed alone and the hybrid stage can continue it. The processes take micro-batches in turn, so
-    that a step has the same rows on any number of them. The loss is the mean NLL of completion tokens over a whole
-    optimizer step: the reduction whose gradient the hybrid stage measures, too.
+    that a step has the same rows on any number of them. The loss is the mean NLL of completion tokens, each times its
+    weight, over a whole optimizer step: the reduction whose gradient the hybrid stage measures, too.
 
     Args:
         model: Trained in place.
@@ -124,6 +168,8 @@ def warm_up(
         on_end: Called with the trainer when its steps are done; every process must get there.
         max_skipped_steps: Steps in a row that may be skipped for a gradient that is not finite.
         packed: Batches without padding where the model allows it (see `WarmupTrainer`).
+        on_start: Called with the trainer before its first step.
+        sft_weight: What a token counts (see `WarmupTrainer`).
 
     Raises:
         TrainingError: Too many steps in a row were skipped, or more than one at the end: what makes gradients infinite
@@ -142,11 +188,15 @@ def warm_up(
             model,
             args,
             packed=packed,
+            sft_weight=sft_weight,
             train_dataset=demonstrations.select(order),
             processing_class=tokenizer,
-            callbacks=[_Watch(recorder, per_step, skipped), SaveLater(skipped), *callbacks],
+            callbacks=[(watch := _Watch(recorder, per_step, skipped)), SaveLater(skipped), *callbacks],
         )
-    check_gives_norms(trainer.accelerator)
+    check_gives_norms(trainer.accelerator, accumulation=args.gradient_accumulation_steps)
+    watch.padded = trainer.padded
+    if on_start is not None:
+        on_start(trainer)
     trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     step, norms = trainer.state.global_step, _norms(trainer.state)
@@ -169,6 +219,7 @@ class _Watch(TrainerCallback):
     def __init__(self, recorder: Recorder, per_step: int, skipped: SkippedSteps):
         self._recorder, self._per_step, self._skipped = recorder, per_step, skipped
         self._started, self._was_skipped = 0.0, False
+        self.padded: str | None = None
 
     def on_train_begin(self, args, state, control, **kwargs):
         """Count what an earlier session skipped."""
@@ -215,10 +266,12 @@ class _Watch(TrainerCallback):
             "p": None,
             "reason": "warm-up",
             "sft_loss": logs.get("nll", loss),
+            "sft_trained_loss": loss if "nll" in logs else None,
             "sft_norm": None if self._was_skipped else norm,
             "grad_norm": norm,
             "entropy": logs.get("entropy"),
             "learning_rate": logs.get("learning_rate"),
+            "padded": self.padded,
             "seconds": {"total": round(time.perf_counter() - self._started, 4)},
             "demonstration_cursor": state.global_step * self._per_step,
             "skipped": self._was_skipped,

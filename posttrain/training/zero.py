@@ -22,7 +22,7 @@ def check_zero(trainer: Any, *, measures_kl: bool, g_warmup: float | None) -> No
     stage, controller = stage_of(trainer.accelerator), trainer.controller
     if stage is None:
         return
-    check_gives_norms(trainer.accelerator)
+    check_gives_norms(trainer.accelerator, accumulation=trainer.args.gradient_accumulation_steps)
     for key, (seen, fix) in apart(controller).items():
         raise refused(seen, f"controller.{key}", fix)
     known = g_warmup if g_warmup is not None else getattr(controller, "g_warmup", None)

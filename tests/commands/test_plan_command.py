@@ -472,3 +472,44 @@ def test_help_loads_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert "without loading weights" in " ".join(done.stdout.split())
+
+
+# ---- rows that will be padded ----
+
+
+def test_rows_that_will_be_padded_are_said_and_planned_for(planned, recipe, capsys) -> None:
+    _, packed = planned(recipe)
+    assert packed["model"]["padded"] == {}
+    assert "padded" not in kinds(packed, "note")
+    status, padded = planned(recipe, "model.attn_implementation=flash_attention_2")
+    assert status == 0
+    why = padded["model"]["padded"]
+    assert set(why) == {"warmup", "sft", "grpo"}
+    assert all(said.startswith("attention flash_attention_2; packing stands in for sdpa") for said in why.values())
+    found = next(each for each in padded["findings"] if each["kind"] == "padded")
+    assert "rows of the warm-up, SFT half and GRPO half will be padded, not packed: attention" in found["evidence"]
+    for phase in ("warmup", "sft", "grpo"):
+        assert padded["time"]["phases"][phase]["seconds"] > packed["time"]["phases"][phase]["seconds"], phase
+        assert padded["memory"]["moments"][phase]["activations"] > packed["memory"]["moments"][phase]["activations"]
+    main(["plan", str(recipe), "model.attn_implementation=flash_attention_2"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "are padded, not packed: attention flash_attention_2" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["hybrid.packed=false"], {"sft": "packed: false", "grpo": "packed: false"}),
+        (["warmup.args={label_smoothing_factor: 0.1}", "hybrid.controller=static"], {"warmup": "label_smoothing"}),
+        (["hybrid.args={torch_compile: true}", "hybrid.controller=grpo_only"], {"grpo": "torch_compile: compiled"}),
+        (["lora={r: 4, lora_dropout: 0.1}", "hybrid.args={disable_dropout: true}"], {"warmup": "dropout"}),
+    ],
+    ids=["asked for", "another loss", "compiled", "dropout in one stage"],
+)  # fmt: skip
+def test_each_stage_is_padded_for_its_own_reason(planned, recipe, words, expected) -> None:
+    _, plan = planned(recipe, *words)
+    padded = plan["model"]["padded"]
+    assert set(padded) == set(expected)
+    assert all(padded[moment].startswith(why) for moment, why in expected.items())
+    told = [each for each in plan["findings"] if each["kind"] == "padded"]
+    assert bool(told) == ("packed: false" not in expected.values())

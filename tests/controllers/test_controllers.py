@@ -10,13 +10,16 @@ from pydantic import TypeAdapter, ValidationError
 
 from posttrain.controllers import (
     CONTROLLERS,
+    GAC,
     SASR,
     Alternate,
+    Chord,
     Cosine,
     GRPOOnly,
     SFTOnly,
     Signals,
     Static,
+    Switch,
     replay,
 )
 from posttrain.controllers.base import draw
@@ -30,11 +33,16 @@ ALL = [
     Cosine(),
     SFTOnly(),
     GRPOOnly(),
+    Switch(),
+    Switch(at="flat", window=5),
+    Chord(mu_decay_steps=30),
+    Chord(tau=0.5),
+    GAC(),
 ]
 
 
 def label(controller):
-    return f"{controller.name}-{getattr(controller, 'mode', 'step')}"
+    return f"{controller.name}-{getattr(controller, 'mode', 'step')}-{getattr(controller, 'adaptive', '')}"
 
 
 def start(controller, *, seed=0, steps=100, g_warmup=1.0):
@@ -44,7 +52,10 @@ def start(controller, *, seed=0, steps=100, g_warmup=1.0):
 def signals_of(mix, step):
     """Made-up signals that vary from step to step and show only what the step computed."""
     sft = 1.0 + math.sin(step) / 2 if mix.sft or mix.measure_sft else None
-    return Signals(sft_norm=sft, kl=0.02 * (step % 7) if mix.grpo else None)
+    kl, reward = (0.02 * (step % 7), step / 50) if mix.grpo else (None, None)
+    loss = 1.0 + math.exp(-step / 8) if mix.sft else None
+    noise = (1.0 + step % 3, 2.0, 0.5) if mix.sft and mix.grpo else (None, None, None)
+    return Signals(sft, None, kl, reward, loss, *noise)
 
 
 def play(controller, state, steps):
@@ -314,6 +325,10 @@ def test_every_name_in_the_registry_builds_its_own_controller():
         (Cosine, {"extra": 1}),
         (SFTOnly, {"sft_share": 1.0}),
         (GRPOOnly, {"sft_share": 0.0}),
+        (Switch, {"tolerance": 0.0}),
+        (Chord, {"mu_peak": 1.1}),
+        (Chord, {"tau": 1.0}),
+        (GAC, {"ema": 1.0}),
     ],
 )
 def test_unknown_keys_and_values_out_of_range_are_refused(kind, settings):

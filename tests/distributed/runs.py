@@ -27,6 +27,7 @@ EXACT = ("stage", "step", "prompt_cursor", "demonstration_cursor", "rollouts", "
 ROUNDED = (
     "p",
     "sft_loss",
+    "sft_trained_loss",
     "grpo_loss",
     "sft_norm",
     "grpo_norm",

@@ -34,6 +34,7 @@ LORA = ("lora.r=4",)
 FOUR_BIT = (*LORA, "model.load_in_4bit=true", "model.init.hidden_size=64")
 SAMPLES = ("evaluate.k=[1,3]", "evaluate.samples=3", "evaluate.batch_size=4", "task.eval=9")
 BLEND = ("hybrid.controller.mode=blend", "hybrid.controller.match_norms=true", "hybrid.kl.offload=true")
+PHI = ("warmup.sft_weight=phi", "hybrid.sft_weight=phi")
 TWICE = ("warmup.gradient_accumulation_steps=2", "hybrid.gradient_accumulation_steps=2")
 FOUR_TIMES = ("warmup.gradient_accumulation_steps=4", "hybrid.gradient_accumulation_steps=4")
 DDP = Path(__file__).parents[2] / "recipes" / "accelerate" / "ddp.yaml"
@@ -43,7 +44,9 @@ DDP = Path(__file__).parents[2] / "recipes" / "accelerate" / "ddp.yaml"
 
 
 @pytest.mark.parametrize(
-    "overrides", [(), LORA, FOUR_BIT, SAMPLES, BLEND], ids=["full", "lora", "four-bit", "samples", "blend"]
+    "overrides",
+    [(), LORA, FOUR_BIT, SAMPLES, BLEND, PHI],
+    ids=["full", "lora", "four-bit", "samples", "blend", "phi"],
 )
 def test_two_processes_equal_one(whole_run, overrides):
     one, two = whole_run(1, *ONE_EQUALS_TWO, *overrides), whole_run(2, *overrides)
@@ -55,7 +58,7 @@ def test_two_processes_equal_one(whole_run, overrides):
         assert lines(two, "eval.jsonl")[-1]["pass@k"].keys() == {"1", "3"}
 
 
-@pytest.mark.parametrize("overrides", [(), LORA], ids=["full", "lora"])
+@pytest.mark.parametrize("overrides", [(), LORA, PHI], ids=["full", "lora", "phi"])
 def test_two_processes_with_shards_equal_one(whole_run, overrides):
     assert_equal_run(whole_run(1, *ONE_EQUALS_TWO, *overrides), whole_run(2, *overrides, fsdp=True))
 

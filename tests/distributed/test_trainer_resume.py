@@ -18,8 +18,8 @@ from tests.distributed.training import Case, save_tiny, train_all
 
 TWO = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
 ONE = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 4}
-WINDOWS = {"num_iterations": 2, "max_steps": 8}
-OPEN, END = 5, 8  # inside a window whose rollouts are partly used up
+WINDOWS = {"num_iterations": 2, "max_steps": 8, "sft_weight": "clipped", "sft_window": 2}
+OPEN, END = 5, 8  # inside windows whose rollouts and whose demonstrations are partly used up
 
 CASES = {
     "windows": (

@@ -9,9 +9,10 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from torch.distributed.tensor import DTensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel, TrainerCallback
 
 from posttrain.controllers import Controller
+from posttrain.methods import Method
 from posttrain.models.load import build_model, train_tokenizer
 from posttrain.processes.ranks import Ranks
 from posttrain.training.trainer import HybridTrainer
@@ -21,7 +22,8 @@ NOT_COMPARED = ("seconds", "learning_rate")
 
 
 class Case(NamedTuple):
-    """One training; `changes` are arguments of the trainer, `sparse` rewards most groups' completions alike."""
+    """One training; `changes` are arguments of the trainer, `sparse` rewards most groups' completions alike, `placed`
+    is a model that sees where tokens stand, with prompts of unequal length."""
 
     controller: Controller
     changes: dict[str, Any]
@@ -30,6 +32,8 @@ class Case(NamedTuple):
     resume: bool = False
     folder: str = ""
     sparse: bool = False
+    placed: bool = False
+    method: Method | None = None
 
 
 class Result(NamedTuple):
@@ -78,7 +82,11 @@ def save_tiny(folder: Path) -> Path:
 
 
 def build(model_folder: Path, output: Path, case: Case, **more: Any) -> HybridTrainer:
-    model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(model_folder)
+    if case.placed:
+        model: Any = _gpt2(tokenizer)
+    else:
+        model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32)
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():  # as after a warm-up: no longer what TRL would read from the folder
         for parameter in model.parameters():
@@ -87,16 +95,17 @@ def build(model_folder: Path, output: Path, case: Case, **more: Any) -> HybridTr
         with torch.random.fork_rng():
             torch.manual_seed(5)
             model = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
-    prompts = Dataset.from_list([{"prompt": row["prompt"], "answer": row["answer"]} for row in ROWS])
+    prompts = _prompts(longer=case.placed)
     changes = {"kl_sample": 0.5, "completions_every": 1, "compare_ranks_every": 2, "output_dir": output, **case.changes}
     return HybridTrainer(
         model,
         sparse_reward if case.sparse else reward,
         hybrid_args(changes.pop("output_dir"), **changes),
         prompts,
-        processing_class=AutoTokenizer.from_pretrained(model_folder),
+        processing_class=tokenizer,
         demonstrations=Dataset.from_list(ROWS),
         controller=case.controller,
+        method=case.method,
         **more,
     )
 
@@ -106,7 +115,7 @@ def train(model_folder: Path, output: Path, case: Case) -> Result:
     callbacks: list[TrainerCallback] = [watch]
     if case.stop:
         callbacks.append(StopAt(case.stop))
-    more = {"eval_dataset": _prompts()} if "eval_strategy" in case.changes else {}
+    more = {"eval_dataset": _prompts(8)} if "eval_strategy" in case.changes else {}
     trainer = build(model_folder, output, case, recorder=recorder, callbacks=callbacks, **more)
     watch.trainer = trainer
     torch.manual_seed(99 if case.resume else trainer.ranks.number)  # nothing may depend on it
@@ -124,5 +133,17 @@ def train_all(model_folder: Path, output: Path, cases: dict[str, Case]) -> dict[
     return {name: train(model_folder, output / (case.folder or name), case) for name, case in cases.items()}
 
 
-def _prompts() -> Dataset:
-    return Dataset.from_list([{"prompt": row["prompt"], "answer": row["answer"]} for row in ROWS[:8]])
+def _prompts(count: int | None = None, *, longer: bool = False) -> Dataset:
+    before = ["plus " * (row["answer"] if longer else 0) for row in ROWS]
+    rows = [{"prompt": more + row["prompt"], "answer": row["answer"]} for more, row in zip(before, ROWS, strict=True)]
+    return Dataset.from_list(rows[:count])
+
+
+def _gpt2(tokenizer: Any) -> GPT2LMHeadModel:
+    sizes = {"vocab_size": len(tokenizer), "n_positions": 64, "n_embd": 32, "n_layer": 2, "n_head": 2}
+    still = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0, "initializer_range": 0.3}
+    with torch.random.fork_rng():
+        torch.manual_seed(4)
+        return GPT2LMHeadModel(
+            GPT2Config(**sizes, **still, bos_token_id=None, eos_token_id=tokenizer.eos_token_id)
+        ).float()

@@ -15,7 +15,20 @@ from tests.docs.pages import DOCS, PAGES, REPOSITORY, Block, anchors, blocks, in
 from tests.docs.parsed import check_parsed, parsed
 from tests.docs.workplace import Ended, posttrain, python, shell
 
-NAMES = ["README", "controllers", "from-trl", "gpus", "idea", "own-data", "questions", "recipes", "rewards", "runs"]
+NAMES = [
+    "README",
+    "controllers",
+    "from-trl",
+    "gpus",
+    "idea",
+    "methods",
+    "own-data",
+    "packing",
+    "questions",
+    "recipes",
+    "rewards",
+    "runs",
+]
 REASONS = {"GPU", "hub", "network", "server", "slow"}
 """Why a block may be parsed only."""
 

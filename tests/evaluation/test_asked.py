@@ -120,3 +120,18 @@ def test_a_run_without_a_model(folder):
 def test_a_recipe_with_a_model(folder):
     assert asked("mine.yaml", None, [], "some/model").model == "some/model"
     assert asked("mine.yaml", None, ["model=other/model"]).model == "other/model"
+
+
+@pytest.mark.parametrize("what", ["run/model", "shared"])
+def test_the_models_own_rendering_holds_for_another_task(folder, what):
+    """Of a run's model and of an exported folder; a recipe beside it switches no code on."""
+    quiet = ["hybrid.args.chat_template_kwargs={enable_thinking: false}", "model={name: o/m, trust_remote_code: true}"]
+    for place in (folder / "run", folder / "shared"):
+        place.mkdir(exist_ok=True)
+        write_recipe(place / "recipe.yaml", load_recipe(folder / "mine.yaml", quiet).resolved())
+    found = asked(what, "math", ["path=plain.jsonl"])
+    assert found.recipe.hybrid.template_kwargs == {"enable_thinking": False}
+    assert not found.recipe.model.trust_remote_code
+    assert found.kept == ['chat_template_kwargs {"enable_thinking": false}']
+    changed = asked(what, "math", ["path=plain.jsonl", 'hybrid.args.chat_template_kwargs={"enable_thinking":true}'])
+    assert changed.recipe.hybrid.template_kwargs == {"enable_thinking": True}

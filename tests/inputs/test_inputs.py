@@ -7,12 +7,14 @@ import json
 import pytest
 from peft import LoraConfig, get_peft_model
 
-from posttrain.errors import ConfigError
+from posttrain.errors import ConfigError, DataError
 from posttrain.inputs.four_bit import check_unsharded
 from posttrain.inputs.gathering import gather
 from posttrain.inputs.inputs import check_model, policy_options
 from posttrain.models import bitsandbytes_package
 from posttrain.models.load import build_model, load_policy
+from posttrain.planning.machine import Machine
+from posttrain.planning.plan import make_plan
 from posttrain.recipe.recipe import Recipe, load_recipe
 
 
@@ -115,3 +117,62 @@ def test_an_adapter_that_cannot_go_on_is_refused_before_any_weights_are_read(ada
     with pytest.raises(ConfigError) as caught:
         check_model(load_recipe(adapter, ["lora=null", f"hybrid.grpo.beta={beta}"]))
     assert said in str(caught.value)
+
+
+# ---- a model from scratch ----
+
+SCRATCH = """
+model: {{init: {{hidden_size: 16, layers: 1, heads: 2, max_position_embeddings: 1024}}}}
+task: {{name: rows, path: {path}, train: 4, demonstrations: 4, eval: 2}}
+rewards: [{{path: {reward}}}]
+warmup: {{steps: 2, per_device_train_batch_size: 2}}
+hybrid: {{steps: 2, per_device_train_batch_size: 4, grpo: {{num_generations: 2}}}}
+scoring: {{workers: 0}}
+run: {{device: cpu}}
+"""
+
+
+@pytest.fixture
+def scratch(tmp_path, monkeypatch):
+    """`scratch(before)` is a recipe whose demonstrations have `before` in front of the answer."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "right.py").write_text("def score(completion, *, answer, **row): return str(answer) in completion")
+
+    def made(before: str, *overrides: str) -> Recipe:
+        sums = [{"prompt": f"{a} + 1?", "completion": f"{before}{a + 1}", "answer": a + 1} for a in range(10)]
+        (tmp_path / "sums.jsonl").write_text("".join(json.dumps(row) + "\n" for row in sums))
+        text = SCRATCH.format(path=tmp_path / "sums.jsonl", reward=f"{tmp_path / 'right.py'}:score")
+        (tmp_path / "r.yaml").write_text(text)
+        return load_recipe(tmp_path / "r.yaml", overrides)
+
+    return made
+
+
+def check(recipe: Recipe) -> dict[str, str]:
+    """As a run does before it starts."""
+    given = gather(recipe)
+    return check_model(recipe, given.data, [*given.rewards, *given.judges])
+
+
+def problems(recipe: Recipe) -> list[str]:
+    """What `plan` tells."""
+    plan = make_plan(recipe, Machine(device="cpu", memory=8 << 30), offline=True)
+    return [found.evidence for found in plan.findings if found.level == "problem"]
+
+
+def test_a_model_from_scratch_is_looked_at_as_others_are(scratch):
+    sound = scratch("it is ")
+    assert (check(sound), problems(sound)) == ({}, [])
+    ends_early = scratch("it is <|end|>")
+    with pytest.raises(DataError, match="gives a demonstration 1 as text and 0 as a rollout") as caught:
+        check(ends_early)
+    assert problems(ends_early) == [caught.value.seen]
+
+
+def test_a_model_from_scratch_may_end_by_another_token_of_its_vocabulary(scratch):
+    own = scratch("it is ", "warmup.args.eos_token=<|pad|>")
+    assert (check(own), problems(own)) == ({}, [])
+    none = scratch("it is ", "warmup.args.eos_token=<|stop|>")
+    with pytest.raises(ConfigError, match=r"has no token '<\|stop\|>'") as caught:
+        check(none)
+    assert problems(none) == [caught.value.seen]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from datasets import Dataset
 
 from posttrain.errors import DataError
-from posttrain.inputs.data import IGNORED, to_chat, tokenize_demonstrations
+from posttrain.inputs.data import IGNORED, fit_to_model, to_chat, tokenize_demonstrations
 from posttrain.inputs.rendering import UnlikePrompts, through_template, tokenize_prompts
+from posttrain.training.given import check_prompts
 
 BODY = "{% for m in messages %}<{{ m['role'] }}>\n{{ m['content'] }}<|end|>\n{% endfor %}"
 OPEN = "{% if add_generation_prompt %}<assistant>\n"
@@ -143,3 +145,54 @@ def test_no_demonstrations_at_all_names_the_library_too(tiny_tokenizer):
     with pytest.raises(DataError) as raised:
         tokenize_demonstrations([], tiny_tokenizer)
     assert raised.value.fix.startswith("give some")
+
+
+@pytest.mark.parametrize(
+    ("own", "fix"),
+    [
+        ({"chat_template_kwargs": {"enable_thinking": False}}, r"set hybrid.args.chat_template_kwargs"),
+        ({"tools": [{"type": "function", "function": {"name": "add"}}]}, "another name"),
+    ],
+)
+def test_rows_that_say_how_they_are_rendered_are_refused_everywhere(tiny_tokenizer, own, fix):
+    """TRL's GRPOTrainer passes such columns over; see the next test."""
+    tiny_tokenizer.chat_template = PLAIN
+    plain = {"prompt": "1?", "completion": "1"}
+    for rows in ([plain | own], [plain | dict.fromkeys(own), plain | own]):
+        with pytest.raises(DataError, match=rf"row {len(rows) - 1} has {next(iter(own))} of its own(.|\n)*{fix}"):
+            fit_to_model(rows, tiny_tokenizer)
+        with pytest.raises(DataError, match="demonstrations: row"):
+            tokenize_demonstrations(to_chat(rows), tiny_tokenizer)
+        with pytest.raises(DataError, match="train_dataset: row"):
+            check_prompts(Dataset.from_list(to_chat(rows)), tiny_tokenizer, {})
+    empty = [plain | dict.fromkeys(own)]
+    assert tokenize_demonstrations(fit_to_model(empty, tiny_tokenizer), tiny_tokenizer)
+    tiny_tokenizer.chat_template = None
+    assert fit_to_model([plain | own], tiny_tokenizer) == [plain | own], "a text is not rendered"
+
+
+def test_trl_renders_no_prompt_by_its_row(tiny_tokenizer, tiny_model, tmp_path):
+    """Where it does one day, rows may have their own here, too."""
+    from trl import GRPOConfig, GRPOTrainer
+
+    tiny_tokenizer.chat_template = PLAIN + "{% if loud %}!!!{% endif %}"
+    rows = [{"prompt": [{"role": "user", "content": "1?"}], "chat_template_kwargs": {"loud": True}}] * 2
+    args = GRPOConfig(str(tmp_path), per_device_train_batch_size=2, num_generations=2, max_completion_length=2,
+                      max_steps=1, bf16=False, use_cpu=True, report_to=[], save_strategy="no")  # fmt: skip
+    seen: list[str] = []
+
+    def look(prompts, prompt_ids=None, **columns):
+        return [0.0] * len(prompts)
+
+    trainer = GRPOTrainer(tiny_model, look, args, Dataset.from_list(rows), processing_class=tiny_tokenizer)
+    tokenize = trainer._tokenize_prompts
+
+    def tokenized(prompts):
+        found = tokenize(prompts)
+        seen.extend(tiny_tokenizer.decode(ids) for ids in found[0])
+        return found
+
+    trainer._tokenize_prompts = tokenized
+    trainer.train()
+    assert seen
+    assert not any("!!!" in text for text in seen)

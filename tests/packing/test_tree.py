@@ -45,6 +45,11 @@ def test_each_label_is_predicted_from_its_prompt_and_what_was_written_before_it(
     assert number == tree.labels.numel() == tree.scored.numel() == tree.cells.numel()
 
 
+def test_positions_may_count_from_a_rows_first_token():
+    tree = grow(*batch(PROMPTS, COMPLETIONS), by_mask=True)
+    assert tree.position_ids.tolist() == [[0, 1, 2, 0, 0, 1, 2, 3, 4, 5, 1, 1, 2, 3]]
+
+
 def test_a_prompt_stands_once_and_last_tokens_not_at_all():
     tree = grow(*batch(PROMPTS, COMPLETIONS))
     # prompts of three groups: the last row's prompt is the first's again, but not beside it

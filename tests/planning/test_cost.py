@@ -42,10 +42,12 @@ from posttrain.planning.cost_counts import (
     decode_counts,
     memory_counts,
     pass_counts,
+    sft_passes,
     time_counts,
     training_passes,
 )
 from posttrain.planning.least_squares import nonnegative_least_squares
+from posttrain.planning.work import Assumed
 from posttrain.training.window.plan import Limits, Row, plan_step, positions
 
 SHIPPED = Path(__file__).parents[2] / "benchmarks" / "results" / "scaling.json"
@@ -189,15 +191,35 @@ def test_a_fit_finds_the_coefficients_that_made_the_points():
     assert CostModel.from_json(model.to_json()) == model
 
 
-def test_padded_passes_have_coefficients_of_their_own():
+def test_padded_passes_keep_more_of_a_position_and_are_not_what_seconds_are_fitted_to():
     one, work = made_up("training", 1)
     points = [
-        Measured(part="training", shape=one, work=replace(work, packed=packed), seconds=seconds)
-        for packed, seconds in ((True, 1.0), (False, 5.0))
+        Measured(part="training", shape=one, work=replace(work, packed=packed), seconds=seconds, peak=peak)
+        for packed, seconds, peak in ((True, 1.0, 10**9), (False, 500.0, 3 * 10**9))
     ]
     model = CostModel.fit(points)
-    predicted = [model.predict(one, replace(work, packed=packed)).seconds["training"] for packed in (True, False)]
-    assert predicted == pytest.approx([1.0, 5.0])
+    predicted = [model.predict(one, replace(work, packed=packed)) for packed in (True, False)]
+    assert predicted[0].seconds["training"] == pytest.approx(1.0)
+    assert 1.0 < predicted[1].seconds["training"] < 50.0
+    assert [each.peak_bytes for each in predicted] == pytest.approx([10**9, 3 * 10**9], rel=1e-6)
+
+
+def test_padded_demonstrations_are_as_long_as_the_longest_beside_them(measured):
+    work = StepWork(demonstrations=8, demonstration=100.0, demonstration_batch=4, labels=0.5)
+    padded = replace(work, packed=False, demonstration_width=170.0)
+    assert (sft_passes(work).positions, sft_passes(padded).positions) == (800.0, 1360.0)
+    model = CostModel.fit(measured)
+    packed, more = (model.predict(measured[0].shape, each) for each in (work, padded))
+    assert more.seconds["sft"] > 1.5 * packed.seconds["sft"]
+    assert more.peak_bytes > packed.peak_bytes
+
+
+def test_the_longest_of_a_few_demonstrations():
+    assumed = Assumed(0.0, 2.0, 1.0, 0.0, 0.0, (3, 1, 2))
+    assert assumed.widest(1) == pytest.approx(2.0)
+    pairs = [max(one, other) for one in (1, 2, 3) for other in (1, 2, 3)]
+    assert assumed.widest(2) == pytest.approx(sum(pairs) / len(pairs))
+    assert replace(assumed, demonstrations=()).widest(2) == 2.0
 
 
 @pytest.mark.parametrize("seconds", [0.0, math.nan])

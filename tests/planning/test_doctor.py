@@ -92,6 +92,8 @@ BAD = [
     ({"vllm__range__version": "0.32.0"}, "vllm", "problem", "0.32.0 (0.22 to 0.31)", "rollout.engine: transformers"),
     ({"vllm__range": {"error": "boom"}}, "vllm", "warning", "boom", "rollout.engine: transformers"),
     ({"vllm__import": {"error": "signal 11"}}, "vllm import", "problem", "signal 11", "built for this torch"),
+    ({"versions__deepspeed": "0.18.2"}, "deepspeed", "warning", "0.18.2; loses gradients", "deepspeed>=0.19.0"),
+    ({"versions__deepspeed": "0.18.9"}, "deepspeed", "warning", "with the optimizer on the CPU", "deepspeed>=0.19.0"),
     ({"versions__bitsandbytes": "0.45.5"}, "bitsandbytes", "warning", "0.45.5 (>=0.46.1)", "[qlora]"),
     ({"shared_memory": 64 * 2**20}, "shared memory", "warning", "64.0 MiB", "--shm-size"),
     ({"shared_memory": None}, "shared memory", "warning", "no /dev/shm", "--shm-size"),

@@ -150,3 +150,13 @@ def test_4_bits_without_the_package_that_holds_them(monkeypatch: pytest.MonkeyPa
     assert "no_four_bits" not in kinds(some)
     monkeypatch.setattr(bitsandbytes_package, "_installed_version", lambda: None)
     assert "no_four_bits" in kinds(some)
+
+
+def test_a_schedule_of_mu_that_the_stage_cuts_off() -> None:
+    def found(steps: int, **settings: Any) -> list[str]:
+        some = {"steps": steps, "controller": {"name": "chord", **settings}, "per_device_train_batch_size": 32}
+        return kinds(recipe(hybrid=some, evaluate={"every": 20}))
+
+    assert found(150) == ["schedule_beyond_stage"]
+    assert found(200, mu_warmup_steps=10) == ["schedule_beyond_stage"]
+    assert found(200) == found(150, tau=0.5) == found(150, mu_peak=0.05) == []

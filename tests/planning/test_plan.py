@@ -81,6 +81,17 @@ def test_steps_of_other_schedules() -> None:
         _, much = numbers(recipe(hybrid={"steps": 10, "controller": {"name": name, **more}}))
         taken[name] = (much.sft_steps.most, much.grpo_steps.most, much.sft_steps.known)
     assert taken == {"alternate": (4, 6, True), "sft_only": (10, 0, True), "grpo_only": (0, 10, True)}
+    for settings, sft, grpo in (
+        ({"name": "switch", "at": 0.3}, (3, 3), (7, 7)),
+        ({"name": "chord", "mu_peak": 1.0, "mu_valley": 0.0, "mu_decay_steps": 4}, (4, 4), (9, 9)),
+        ({"name": "switch", "at": "flat", "window": 2}, (4, 10), (0, 6)),
+        ({"name": "chord", "tau": 0.5}, (0, 10), (10, 10)),
+        ({"name": "gac"}, (10, 10), (10, 10)),
+    ):
+        _, much = numbers(recipe(hybrid={"steps": 10, "controller": settings}))
+        ranges = [(each.least, each.most) for each in (much.sft_steps, much.grpo_steps)]
+        assert ranges == [sft, grpo], settings
+        assert much.adaptive == ("tau" in settings or settings.get("at") == "flat" or settings["name"] == "gac")
     _, much = numbers(recipe(hybrid={"steps": 10, "controller": {"name": "sasr", "mode": "blend"}}))
     assert much.adaptive
     assert much.sft_steps.least == much.grpo_steps.least == 10

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import asdict
 from pathlib import Path
@@ -25,16 +26,20 @@ def recorded_run(
         mix, ledger = controller.decide(state), Ledger()
         sft, grpo = mix.sft > 0 or mix.measure_sft, mix.grpo > 0
         norms = (rng.uniform(0.5, 1.5) * G_WARMUP / (1 + step / 10) if sft else None, 0.2 if grpo else None)
-        signals = Signals(
-            *((None, None) if step in skipped else norms), kl=step / 400 if grpo else None, reward=0.5 if grpo else None
-        )
+        kl, reward = (step / 400, 0.5) if grpo else (None, None)
+        loss = 0.25 * (1 + math.exp(-step / 5)) if sft else None
+        noise = (1.0, 0.5 + step / 40, 2.0) if mix.sft and mix.grpo else (None, None, None)
+        signals = Signals(*((None, None) if step in skipped else norms), kl, reward, loss, *noise)
         ledger.seconds.update({"sft": 0.2} if mix.sft else {})
         ledger.seconds.update(
             {"generate": 0.5, "score": 0.1, "kl": 0.1, "grpo": 1.0, "scored_ahead": 9.0} if grpo else {}
         )
-        ledger.add("grpo_loss" if grpo else "sft_loss", 0.0 if step in dead else 0.25)
+        if loss is not None:
+            ledger.add("sft_loss", loss)
+        if grpo:
+            ledger.add("grpo_loss", 0.0 if step in dead else 0.25)
         state = controller.observe(state, signals)
-        seen = {"frac_reward_zero_std": 1.0 if step in dead else 0.25} if grpo else {}
+        seen = {"frac_reward_zero_std": 1.0 if step in dead else 0.25, "reward": 0.5} if grpo else {}
         record = step_record(step, mix, signals, ledger, seen)
         record["seconds"]["total"] = 0.25 if not grpo else 1.25
         files.append_line(folder / "steps.jsonl", {**record, "controller": state, "skipped": step in skipped})

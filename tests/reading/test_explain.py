@@ -9,7 +9,7 @@ import re
 import pytest
 
 from posttrain.cli import main
-from posttrain.controllers import SASR, Alternate, Cosine, GRPOOnly, SFTOnly, Static
+from posttrain.controllers import GAC, SASR, Alternate, Chord, Cosine, GRPOOnly, SFTOnly, Static, Switch
 from posttrain.controllers.base import draw
 from posttrain.errors import ConfigError
 from posttrain.reading.explain import explain_step, read, seconds_in_words
@@ -84,6 +84,14 @@ def test_the_norm_and_the_kl_are_told_with_the_step_they_are_from(tmp_path):
         (SFTOnly(), "The controller is sft_only: every step is"),
         (GRPOOnly(), "The controller is grpo_only: every step is"),
         (SASR(mode="blend", match_norms=True), "match_norms makes the first SFT's share"),
+        (Switch(), "SFT until step 20 of 40 (at: 0.5), then GRPO: this step leaves 9 more."),
+        (Switch(at=5), "step 5 was the last one."),
+        (Switch(at="flat", window=5), "the mean loss of 5 SFT steps went from 0."),
+        (Chord(mu_decay_steps=20), "mu = 0.475 = 0.05 + (0.9 - 0.05) * (1 + cos(pi * 10/20)) / 2: it falls over 20"),
+        (Chord(mu_decay_steps=5), "= mu_valley: the schedule's 5 steps are over"),
+        (Chord(mu_warmup_steps=20), "mu = 0.450 = 0.9 * 10/20: it rises for 20 steps"),
+        (Chord(tau=0.6), "mu = tau - reward = 0.6 - 0.5 = 0.100: the last mean reward was 0.5"),
+        (GAC(), "mu* = (alpha * D + S_r) / (D + S_s + S_r) = (0.5 * 2 + 1) / (2 + 0.525 + 1) = 0.567, from"),
         (SASR(gamma=50.0, refresh_every=4), "was measured again without stepping on it"),
     ],
     ids=lambda each: getattr(each, "name", ""),

@@ -9,7 +9,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from posttrain.cli import main
-from posttrain.controllers import SASR, Alternate, Cosine, GRPOOnly, SFTOnly, Static
+from posttrain.controllers import GAC, SASR, Alternate, Chord, Cosine, GRPOOnly, SFTOnly, Static, Switch
 from posttrain.errors import ConfigError
 from posttrain.reading.replay import replay, replay_run, start_state
 from posttrain.rundir.reading import open_run, steps
@@ -20,6 +20,7 @@ GUARDED = SASR(gamma=0.7, kl_target=0.02, kappa=2.0, refresh_every=3)
 ALL = [
     SASR(gamma=1.0), GUARDED, SASR(mode="blend", match_norms=True), Static(sft_share=0.3), Static(mode="blend"),
     Alternate(sft_steps=2, grpo_steps=3), Cosine(), SFTOnly(), GRPOOnly(),
+    Switch(), Switch(at="flat", window=5), Chord(), Chord(tau=0.6), GAC(update_every=3),
 ]  # fmt: skip
 
 
@@ -27,7 +28,9 @@ def lines_of(run):
     return steps(open_run(run), "hybrid")
 
 
-@pytest.mark.parametrize("controller", ALL, ids=lambda each: f"{each.name}-{getattr(each, 'mode', '')}")
+@pytest.mark.parametrize(
+    "controller", ALL, ids=lambda each: f"{each.name}-{getattr(each, 'mode', '')}-{getattr(each, 'adaptive', '')}"
+)
 def test_its_own_settings_give_the_run_even_over_skipped_steps(tmp_path, controller):
     run = recorded_run(tmp_path / "run", controller, skipped=(7, 8, 21))
     result = replay(run)

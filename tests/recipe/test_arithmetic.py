@@ -153,6 +153,16 @@ def test_windows_and_steps_fit() -> None:
             "task.demonstrations",
             "asked for by the warm-up and the controller",
         ),
+        (
+            {"hybrid": {"steps": 20, "controller": {"name": "switch", "at": 20}}},
+            "hybrid.controller.at",
+            "no switch before step 20, in a stage of 20 steps",
+        ),
+        (
+            {"hybrid": {"steps": 20, "controller": {"name": "switch", "at": "flat"}}},
+            "hybrid.controller.window",
+            "no switch before step 20",
+        ),
         ({"rewards": [{"name": "format", "weight": 0.0}]}, "rewards", "every reward has weight 0"),
         ({"evaluate": {"k": [1, 8], "samples": 4}}, "evaluate.k", "pass@8 from 4"),
         (

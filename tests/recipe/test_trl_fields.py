@@ -60,6 +60,9 @@ def test_every_field_has_one_place(config):
         ("hybrid.args.dataloader_num_workers=4", "no effect: a step's rows are drawn once its mix is known"),
         ("warmup.args.packing=true", "other demonstrations than the stages count; warmup.packed"),
         ("hybrid.args.vllm_server_timeout=3", "decided by rollout.time_limit_s"),
+        ("warmup.args.optim=schedule_free_adamw", "trains at other weights than the averaged ones"),
+        ("hybrid.args.optim=schedule_free_radam", "rollouts would be of another policy"),
+        ("hybrid.args.optim=schedule_free_sgd", "an optimizer whose weights are the policy's"),
     ],
 )
 def test_what_would_do_nothing_is_refused_with_the_reason(folder, override, said):
@@ -95,3 +98,31 @@ def test_norms_that_are_compared_are_of_one_loss(folder, overrides, where):
 
 def test_the_same_noise_in_both_stages_and_the_plain_loss_by_name_are_one_loss(folder):
     load("warmup.args={neftune_noise_alpha: 5, loss_type: nll}", "hybrid.args={neftune_noise_alpha: 5}")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "where", "said"),
+    [
+        (["hybrid.sft_weight=phi"], "hybrid.sft_weight", "phi, and nll in the warm-up"),
+        (["warmup.sft_weight=dft"], "warmup.sft_weight", "dft, and nll in the hybrid stage"),
+        (["warmup.args.loss_type=dft", "hybrid.sft_weight=phi"], "warmup.args.loss_type", "another than that"),
+        (["warmup.sft_weight=clipped", "hybrid.sft_weight=clipped"], "warmup.sft_weight", "keeps none"),
+        (["warmup.sft_weight=phi", "warmup.args.label_smoothing_factor=0.1"], "warmup.sft_weight", "another loss"),
+        (["hybrid.sft_weight=phi", "hybrid.controller=grpo_only"], "hybrid.sft_weight", "takes no SFT steps"),
+        (["hybrid.sft_window=4", "hybrid.sft_weight=nll"], "hybrid", "alone compares with an earlier policy"),
+        (["hybrid.sft_weight=phii"], "hybrid.sft_weight", "phi"),
+    ],
+)
+def test_token_weights_that_cannot_be_or_would_do_nothing_are_refused(folder, overrides, where, said):
+    with pytest.raises(ConfigError) as caught:
+        load(*overrides)
+    assert where in str(caught.value)
+    assert said in str(caught.value)
+
+
+def test_the_same_token_weight_in_both_stages_is_one_loss_also_by_trls_name_for_it(folder):
+    stages = load("warmup.sft_weight=phi", "hybrid.sft_weight=phi")
+    assert stages.hybrid.sft_weight == "phi"
+    load("warmup.args.loss_type=dft", "hybrid.sft_weight=dft")
+    load("hybrid.sft_weight=trust", "hybrid.controller=static")
+    load("hybrid.sft_weight=clipped", "hybrid.sft_window=4", "hybrid.controller=sft_only")

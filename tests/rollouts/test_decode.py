@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from functools import partial
 
 import pytest
 import torch
@@ -238,14 +239,14 @@ def spy(monkeypatch) -> list[str]:
     return calls
 
 
+def replaced():
+    model = build(CONFIGS["llama"])
+    model.generate = partial(model.generate, suppress_tokens=[7])
+    return model
+
+
 def with_prefix():
     return get_peft_model(build(CONFIGS["llama"]), PrefixTuningConfig(num_virtual_tokens=2, task_type="CAUSAL_LM"))
-
-
-def suppressing():
-    model = build(CONFIGS["llama"])
-    model.generation_config.suppress_tokens = [7]
-    return model
 
 
 @pytest.mark.parametrize(
@@ -253,7 +254,7 @@ def suppressing():
     [
         (lambda: build(SLIDING), "layers other than full attention"),
         (with_prefix, "goes by the prompt"),
-        (suppressing, "suppress_tokens in its generation config"),
+        (replaced, "inputs of its own"),
     ],
 )
 def test_what_is_not_known_goes_to_generate(monkeypatch, make, why):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
+from typing import Any
 
 import pytest
 import torch
@@ -73,14 +75,30 @@ def test_greedy_completions_are_those_of_plain_decoding(model, tokenizer, prompt
         assert completion.text == tokenizer.decode(completion.token_ids, skip_special_tokens=True)
 
 
-def test_the_models_own_generation_config_does_not_leak_in(model, tokenizer, prompts):
-    plain = generate(model, tokenizer, prompts, max_new_tokens=8, temperature=0.0)
+KINDS: dict[str, Any] = {
+    "bad_words_ids": [[7]], "sequence_bias": [[[7], 9.0]], "suppress_tokens": [7, 8], "begin_suppress_tokens": [7, 8],
+    "exponential_decay_length_penalty": (1, 2.0), "stop_strings": ["w3"], "max_time": 1e-9, "guidance_scale": 2.0,
+    "cache_implementation": "static", "temperature": 0.3, "do_sample": True, "watermarking_config": {"bias": 5.0},
+    "force_words_ids": [[7]], "return_dict_in_generate": True, "output_attentions": True, "early_stopping": True,
+}  # fmt: skip
+"""Values of the keys that take no number."""
+KEYS = sorted(key for key in vars(GenerationConfig()) if key[0] != "_" and not key.endswith("_token_id"))
+
+
+@pytest.mark.parametrize("loop", ["decode", "generate"])
+def test_nothing_of_the_models_own_generation_config_leaks_in(model, tokenizer, prompts, loop, monkeypatch):
+    """Of all keys that transformers has; what one does by itself is seen where generate() is called without ours."""
+    from posttrain.rollouts import transformers
+
+    monkeypatch.setattr(transformers, "why_not", lambda model: None if loop == "decode" else "a test")
+    plain = generate(model, tokenizer, prompts[:3], max_new_tokens=8, temperature=0.7, seed=1)
     own = model.generation_config
-    model.generation_config = GenerationConfig(
-        do_sample=True, temperature=0.3, top_k=3, top_p=0.5, repetition_penalty=1.8, no_repeat_ngram_size=2
-    )
     try:
-        assert generate(model, tokenizer, prompts, max_new_tokens=8, temperature=0.0) == plain
+        for key in KEYS:
+            model.generation_config = config = copy.deepcopy(own)
+            setattr(config, key, KINDS.get(key, 2))
+            assert generate(model, tokenizer, prompts[:3], max_new_tokens=8, temperature=0.7, seed=1) == plain, key
+            assert model.generation_config is config
     finally:
         model.generation_config = own
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from datasets import Dataset
-from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
+from transformers import AutoModelForCausalLM
 from trl import GRPOTrainer
 
 from posttrain.controllers import GRPOOnly
@@ -176,35 +175,6 @@ def test_a_window_goes_on_under_another_plan(model_folder, tokenizer, prompts, t
     run.train(stop=2, **always)
     resumed = run.train(resume=True, **always, **after)
     torch.testing.assert_close(resumed, whole, rtol=0, atol=1e-6)
-
-
-# ---- models that tell positions by columns ----
-
-
-@pytest.fixture
-def by_column(tokenizer):
-    torch.manual_seed(0)
-    config = GPT2Config(
-        vocab_size=len(tokenizer), n_positions=64, n_embd=32, n_layer=2, n_head=2, resid_pdrop=0, embd_pdrop=0,
-        attn_pdrop=0, initializer_range=0.3, bos_token_id=0, eos_token_id=tokenizer.eos_token_id,
-    )  # fmt: skip
-    return GPT2LMHeadModel(config).float()
-
-
-@pytest.mark.parametrize("packed", [True, False], ids=["packed", "padded"])
-@pytest.mark.parametrize("several", [False, True], ids=["one step", "several steps"])
-def test_learned_positions_are_those_that_trl_trains_on(by_column, tokenizer, tmp_path, monkeypatch, packed, several):
-    rows = [{"prompt": f"{'plus ' * (2 * b)}{a} plus {b} is", "answer": a + b} for a in range(5) for b in range(5)]
-    changes = {**WINDOW, "max_steps": 3} if several else {"gradient_accumulation_steps": 4}
-    ours, theirs = both(
-        by_column, tokenizer, Dataset.from_list(rows), sparse_reward, tmp_path, monkeypatch,
-        packed=packed, per_device_train_batch_size=4, learning_rate=0.01, kl_sample=1.0 if several else 0.0, **changes,
-    )  # fmt: skip
-    assert_same_gradients(ours, theirs)
-    if several:
-        assert ours.records[0]["kl"] == pytest.approx(0.0, abs=1e-6)
-    else:
-        assert ours.positions < 0.8 * theirs.positions
 
 
 # ---- subclasses ----

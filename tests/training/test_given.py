@@ -8,7 +8,9 @@ import warnings
 from pathlib import Path
 
 import pytest
+import torch
 from datasets import Dataset
+from peft import LoraConfig, get_peft_model
 from transformers import Qwen2Config
 
 import posttrain
@@ -210,3 +212,64 @@ def test_the_package_shows_what_is_meant_to_be_used():
     assert sorted(shown) == sorted(posttrain.__all__)
     assert {"HybridTrainer", "SASR", "run"} <= set(shown)
     assert all(getattr(posttrain, name) is not None for name in shown)
+
+
+# ---- optimizers whose model is an average ----
+
+
+class Averaging(torch.optim.SGD):
+    """As schedulefree's: `eval` exchanges the weights for their average."""
+
+    def train(self): ...
+
+    def eval(self): ...
+
+
+def test_an_optimizer_that_keeps_its_model_as_an_average_is_refused(build, model, prompts, tmp_path):
+    with pytest.raises(ConfigError, match="rollouts would be of another policy") as caught:
+        build(optimizers=(Averaging(model.parameters(), lr=0.1), None))
+    assert caught.value.where == "optimizers"
+    args = hybrid_args(tmp_path, optim="schedule_free_adamw")
+    with pytest.raises(ConfigError, match="schedule_free_adamw, which trains at other weights"):
+        HybridTrainer(model, reward, args, prompts, controller=GRPOOnly())
+    plain = torch.optim.SGD(model.parameters(), lr=0.1)
+    assert build(optimizers=(plain, None)).optimizer is plain
+
+
+# ---- models that could not be saved or loaded again ----
+
+
+@pytest.mark.parametrize("by_path", [False, True])
+def test_a_pad_token_beyond_the_embedding_is_refused(build, model, tokenizer, model_folder, by_path):
+    tokenizer, size = copy.deepcopy(tokenizer), len(tokenizer)
+    tokenizer.add_special_tokens({"pad_token": "<pad>"})
+    given = {"processing_class": tokenizer, "controller": GRPOOnly(), "model": str(model_folder) if by_path else model}
+    with pytest.raises(ConfigError, match=rf"'<pad>', {size} \(pad_token\); the model has {size}"):
+        build(**given)
+    adapted = get_peft_model(copy.deepcopy(model), LoraConfig(r=2, task_type="CAUSAL_LM"))
+    with pytest.raises(ConfigError, match="has no embedding for"):
+        build(**given | {"model": adapted})
+    model.resize_token_embeddings(len(tokenizer))
+    assert build(**given | {"model": model})
+
+
+def test_placeholders_of_images_beyond_it_are_no_matter(build, model, tokenizer):
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<image_soft_token>"]})
+    assert build(processing_class=tokenizer, controller=GRPOOnly())
+    tokenizer.add_tokens("<think>")
+    with pytest.raises(ConfigError, match="'<think>'"):
+        build(processing_class=tokenizer, controller=GRPOOnly())
+
+
+def test_a_generation_config_that_could_not_be_saved_is_mended_or_refused(build, model, tmp_path):
+    model.generation_config.temperature = 0.7
+    with pytest.raises(ValueError, match="do_sample"):
+        copy.deepcopy(model).save_pretrained(tmp_path / "before")
+    trainer = build(controller=GRPOOnly())
+    trainer.train()
+    trainer.save_model(tmp_path / "after")
+    model.generation_config.output_scores = True
+    with pytest.raises(ConfigError, match="output_scores"):
+        build(controller=GRPOOnly())
+    build(controller=GRPOOnly(), model=get_peft_model(model, LoraConfig(r=2, task_type="CAUSAL_LM")))

@@ -10,8 +10,10 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
+from posttrain.controllers import Alternate
+from posttrain.training.trainer import HybridTrainer
 from posttrain.training.warmup import WarmupTrainer
-from tests.training.conftest import COMMON
+from tests.training.conftest import COMMON, hybrid_args, reward
 
 LOGGED = ("loss", "grad_norm", "entropy", "mean_token_accuracy", "num_tokens")
 
@@ -83,3 +85,25 @@ def test_a_packed_warm_up_is_sft_trainers(lora, arguments, model_folder, rows, t
 def test_what_packing_is_not_for_stays_trls(own, arguments, model_folder, rows, tokenizer, tmp_path):
     *_, shapes = trained(WarmupTrainer, tmp_path, load(model_folder, False), rows, tokenizer, arguments, **own)
     assert 4 in {rows for rows, _ in shapes}  # and the last one of 25 rows
+
+
+def test_each_trainer_says_why_rows_are_padded(model_folder, rows, prompts, tokenizer, tmp_path):
+    eager = AutoModelForCausalLM.from_pretrained(model_folder, attn_implementation="eager")
+    with pytest.warns(UserWarning, match="rows are padded, not packed: attention eager"):
+        warm = WarmupTrainer(eager, SFTConfig(str(tmp_path), **COMMON), train_dataset=rows, processing_class=tokenizer)
+    assert warm.padded is not None
+    noisy = hybrid_args(tmp_path, neftune_noise_alpha=5.0)
+    with pytest.warns(UserWarning, match="rows are padded, not packed: neftune_noise_alpha: the noise"):
+        trainer = HybridTrainer(
+            load(model_folder, False), reward, noisy, prompts, demonstrations=rows, processing_class=tokenizer,
+            controller=Alternate(),
+        )  # fmt: skip
+    assert set(trainer.padded) == {"sft", "grpo"}
+
+
+def test_nobody_is_warned_of_what_they_asked_for(model_folder, rows, tokenizer, tmp_path, recwarn):
+    given = {"train_dataset": rows, "processing_class": tokenizer}
+    args = SFTConfig(str(tmp_path), **COMMON)
+    assert WarmupTrainer(load(model_folder, False), args, packed=False, **given).padded == "packed: false"
+    assert WarmupTrainer(load(model_folder, False), args, **given).padded is None
+    assert not [each for each in recwarn if "padded" in str(each.message)]

@@ -59,6 +59,15 @@ def test_rollouts_depend_on_the_seed_alone(build):
     assert after(1, build(seeded_rollouts=False)) != after(2, build(seeded_rollouts=False))
 
 
+@pytest.mark.parametrize("seeded", [True, False], ids=["seeded", "by TRL"])
+def test_the_models_own_generation_config_is_not_sampled_by(build, model, tokenizer, seeded):
+    plain = after(1, build(seeded_rollouts=seeded, max_steps=1))
+    model.generation_config.update(min_new_tokens=6, begin_suppress_tokens=[plain[0][0]])
+    policy = copy.deepcopy(model)
+    assert after(1, build(policy, seeded_rollouts=seeded, max_steps=1)) == plain
+    assert policy.generation_config.min_new_tokens == 6
+
+
 def test_rollouts_leave_torchs_generator_alone(build):
     trainer = build(max_steps=1)
     seen = []

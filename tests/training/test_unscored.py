@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from posttrain.controllers import GRPOOnly
+from posttrain.rundir.completions import read_completions
 from posttrain.training.spread import unscored, without_spread
 from posttrain.training.trainer import HybridTrainer
 from tests.training.conftest import hybrid_args, reward
@@ -94,6 +95,30 @@ def test_a_group_without_a_score_is_dead_and_the_rest_is_trained_on(train):
         assert record["unscored_share"] == facts["dead_unscored"], "all of a group or none of it"
         assert record["zero_std_share"] == facts["dead_unscored"] + facts["dead_right"] + facts["dead_wrong"]
         assert (record["grpo_norm"] > 0.0) == (record["zero_std_share"] < 1.0)
+
+
+@pytest.mark.parametrize("several", [False, True], ids=["one", "several"])
+def test_a_none_is_left_out_of_the_mean_if_no_reward_scored_and_else_adds_nothing(train, tmp_path, several):
+    """By hand, as docs/rewards.md has it, with one reward and with several that do not apply to the same ones."""
+
+    def one(completions, **columns):
+        return [None if place % 4 < 1 else 0.1 * len(set(text)) for place, text in enumerate(completions)]
+
+    def two(completions, **columns):
+        return [None if place % 4 < 2 else 0.5 for place, _ in enumerate(completions)]
+
+    names = ["one", "two"] if several else ["one"]
+    train(*[{"one": one, "two": two}[name] for name in names], scale_rewards="none", completions_every=1)
+    rows = [row for file in sorted(tmp_path.glob("completions/step-*")) for row in read_completions(file)]
+    for start in range(0, len(rows), 4):
+        group = rows[start : start + 4]
+        scores = [[row[f"reward/{name}"] for name in names] for row in group]
+        assert [score.count(None) for score in scores] == ([2, 1, 0, 0] if several else [1, 0, 0, 0])
+        sums = [sum(each or 0.0 for each in score) for score in scores]
+        mean = sum(sums[1:]) / 3
+        assert [row["advantage"] for row in group] == pytest.approx(
+            [0.0, *(each - mean for each in sums[1:])], abs=1e-6
+        )
 
 
 def test_a_sound_reward_is_no_matter(train):

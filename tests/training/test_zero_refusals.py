@@ -12,7 +12,8 @@ from trl import GRPOTrainer
 from posttrain import cli
 from posttrain.controllers import SASR, Cosine, SFTOnly, Static
 from posttrain.errors import ConfigError, TrainingError
-from posttrain.processes import zero
+from posttrain.processes import deepspeed_releases, zero
+from posttrain.processes.deepspeed_releases import sound_from
 from posttrain.recipe.recipe import load_recipe
 from posttrain.recipe.zero import check_recipe
 from posttrain.training import zero as training_zero
@@ -89,6 +90,8 @@ RECIPE = "model: m\ntask: knights_knaves\n"
         (3, ["hybrid.controller=sft_only"], []),
         (3, ["hybrid.steps=0", "hybrid.controller={name: sasr, mode: blend}"], []),
         (2, ["hybrid.controller={name: sasr, mode: blend, refresh_every: 3}"], ["mode: blend", "refresh_every: 3"]),
+        (2, ["hybrid.controller=chord"], ["chord, a blend, under DeepSpeed", "one loss a step"]),
+        (2, ["hybrid.controller=switch"], []),
     ],
 )
 def test_a_recipe_is_refused_before_its_warm_up(stage, overrides, said, tmp_path):
@@ -100,6 +103,55 @@ def test_a_recipe_is_refused_before_its_warm_up(stage, overrides, said, tmp_path
     with pytest.raises(ConfigError) as caught:
         check_recipe(recipe, stage)
     assert all(part in str(caught.value) for part in said)
+
+
+# ---- releases that lose gradients ----
+
+
+@pytest.mark.parametrize(
+    ("version", "stage", "offloads", "sound"),
+    [
+        ("0.16.9", 2, False, None), ("0.17.5", 2, False, None), ("0.17.6", 2, False, "0.18.3"),
+        ("0.18.2", 2, False, "0.18.3"), ("0.18.3", 2, False, None), ("0.19.8", 2, False, None),
+        ("0.17.6", 1, False, None), ("0.17.6", 3, True, None), ("0.18.9", 2, True, "0.19.0"),
+        ("0.16.0", 1, True, "0.19.0"), ("0.19.0", 2, True, None), ("0.18.2+abc", 2, False, "0.18.3"),
+        ("of my own", 2, True, None),
+    ],
+)  # fmt: skip
+def test_releases_of_deepspeed(version, stage, offloads, sound):
+    assert sound_from(version, stage, offloads=offloads) == sound
+
+
+@pytest.fixture
+def old_deepspeed(monkeypatch):
+    monkeypatch.setattr(deepspeed_releases, "installed_version", lambda: "0.18.2")
+
+
+def test_a_recipe_that_accumulates_is_refused_on_a_release_that_loses_gradients(tmp_path, old_deepspeed):
+    (tmp_path / "r.yaml").write_text(RECIPE)
+    several = ["warmup.gradient_accumulation_steps=2", "hybrid.gradient_accumulation_steps=4"]
+    recipe = load_recipe(tmp_path / "r.yaml", several)
+    with pytest.raises(ConfigError) as caught:
+        check_recipe(recipe, 2)
+    said = str(caught.value)
+    assert "2 under ZeRO-2 in DeepSpeed 0.18.2, which loses gradients" in said
+    assert "4 under ZeRO-2 in DeepSpeed 0.18.2, which loses gradients" in said
+    assert "deepspeed>=0.18.3" in said
+    check_recipe(load_recipe(tmp_path / "r.yaml", ["hybrid.kl.sample=0", *several]), 3)
+    check_recipe(load_recipe(tmp_path / "r.yaml", []), 2)
+    with pytest.raises(ConfigError, match=r"ZeRO-1 with its optimizer on the CPU(.|\n)*0\.19\.0 or newer"):
+        check_recipe(recipe, 1, offloads=True)
+
+
+@pytest.mark.parametrize("device", ["none", "cpu"])
+def test_a_trainer_asks_what_deepspeed_was_given(device, old_deepspeed):
+    """As a file of DeepSpeed's own says it, of which the launcher sets no variable."""
+    given = accelerator(2 if device == "none" else 1)
+    given.state.deepspeed_plugin.deepspeed_config = {"zero_optimization": {"offload_optimizer": {"device": device}}}
+    zero.check_gives_norms(given, accumulation=1)
+    with pytest.raises(ConfigError, match="loses gradients of some of these micro-batches") as caught:
+        zero.check_gives_norms(given, accumulation=4)
+    assert caught.value.where == "gradient_accumulation_steps"
 
 
 def test_run_asks_what_the_launcher_set(tmp_path, monkeypatch, capsys):

@@ -18,6 +18,7 @@ from rich.text import Text
 
 from posttrain.extras import install
 from posttrain.models.bitsandbytes_package import OLDEST, is_new_enough
+from posttrain.processes.deepspeed_releases import OFFLOADS_FROM, sound_from
 from posttrain.storage.files import size_in_words
 
 Status = Literal["ok", "warning", "problem"]
@@ -71,7 +72,7 @@ def doctor(*, as_json: bool = False) -> int:
 def judge(facts: Facts) -> list[Check]:
     """Every check of `facts`, which are as `facts.gather` returns them."""
     judges: tuple[Callable[[Facts], Iterator[Check]], ...] = (
-        _versions, _gpus, _processes, _vllm, _attention, _four_bits, _memory, _disk, _hub, _cpu,
+        _versions, _gpus, _processes, _vllm, _attention, _four_bits, _deepspeed, _memory, _disk, _hub, _cpu,
     )  # fmt: skip
     return [check for one in judges for check in one(facts)]
 
@@ -210,6 +211,18 @@ def _four_bits(facts: Facts) -> Iterator[Check]:
     fits = is_new_enough(found)
     fix = "" if fits else f"{install('qlora')}, or leave model.load_in_4bit out"
     yield Check("bitsandbytes", "ok" if fits else "warning", f"{found} (>={OLDEST})", fix)
+
+
+def _deepspeed(facts: Facts) -> Iterator[Check]:
+    found = facts["versions"].get("deepspeed")
+    if found is None:
+        yield Check("deepspeed", "ok", "not installed; --config zero2 and zero3 need it")
+        return
+    names = {"ZeRO-2": False, "ZeRO-1 and -2 with the optimizer on the CPU": True}
+    wrong = [name for name, offloads in names.items() if sound_from(found, 2, offloads=offloads)]
+    seen = f"{found}; loses gradients of accumulated steps under {' and '.join(wrong)}" if wrong else found
+    fix = f"pip install 'deepspeed>={OFFLOADS_FROM}'" if wrong else ""
+    yield Check("deepspeed", "warning" if wrong else "ok", seen, fix)
 
 
 def _memory(facts: Facts) -> Iterator[Check]:

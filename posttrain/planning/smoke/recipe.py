@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from posttrain.controllers import GRPOOnly, SFTOnly
+from posttrain.controllers import GRPOOnly, SFTOnly, Switch
 from posttrain.inputs.judged import own_reward_configs
 from posttrain.recipe.model_sections import ModelSection
 from posttrain.recipe.recipe import Recipe
@@ -111,11 +111,13 @@ def only(recipe: Recipe, kind: str, folder: str | Path) -> Recipe:
         kind: "sft" or "grpo".
         folder: The run directory.
     """
-    controller = SFTOnly() if kind == "sft" else GRPOOnly()
+    alone: dict[str, Any] = {"controller": SFTOnly()}
+    if kind != "sft":  # which has no demonstrations to weigh
+        alone = {"controller": GRPOOnly(), "sft_weight": "nll", "sft_window": None}
     return recipe.model_copy(
         update={
             "warmup": recipe.warmup.model_copy(update={"steps": 0, "norm_window": None}),
-            "hybrid": recipe.hybrid.model_copy(update={"controller": controller}),
+            "hybrid": recipe.hybrid.model_copy(update=alone),
             "evaluate": recipe.evaluate.model_copy(update={"every": 0, "at_start": False}),
             "run": recipe.run.model_copy(update={"dir": str(folder)}),
         }
@@ -201,7 +203,9 @@ def _grpo(recipe: Recipe, accumulation: int, left_out: list[str]) -> dict[str, A
 
 
 def _controller(controller: Any) -> Any:
-    """The recipe's own; a stale gradient norm is measured anew at once, not after many steps."""
+    """The recipe's own; a stale gradient norm is measured anew at once, and a switch comes behind the first step."""
+    if isinstance(controller, Switch):
+        return Switch(at=1)
     return replace(controller, refresh_every=1) if getattr(controller, "refresh_every", 0) else controller
 
 

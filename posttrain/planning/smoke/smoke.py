@@ -21,6 +21,8 @@ from posttrain.inputs.ends import ends_of
 from posttrain.inputs.inputs import load_data, load_judges, load_rewards
 from posttrain.inputs.same_stream import differences_of, refuse
 from posttrain.models.load import load_policy, load_tokenizer
+from posttrain.planning.model_facts import describe_model
+from posttrain.planning.padded import stages_in_words
 from posttrain.planning.smoke.checks import check_rewards, check_rows, check_trackers
 from posttrain.planning.smoke.model import load_parts, model_source, save_tiny
 from posttrain.planning.smoke.recipe import STEPS, few, only, scaled, tried
@@ -121,6 +123,9 @@ class _Smoke:
         with self._part("a tiny model") as said:
             model, left_out = save_tiny(self.folder / "tiny", recipe, config, tokenizer)
             said += [f"{config.model_type}, {sum(each.numel() for each in model.parameters()) / 1e6:.2f} M parameters"]
+            # Of the recipe's own model: an attention that needs a GPU is left out of the tiny one
+            padded = describe_model(recipe, config, on_gpu=False).padded
+            said += [f"rows of the {of} are padded, not packed: {why}" for of, why in stages_in_words(padded)]
         small = scaled(recipe, model=(self.folder / "tiny").resolve(), folder=self.folder / "run")
         tokens = max(MOST // config.get_text_config().vocab_size, 256)
         if lengths.longest > tokens:

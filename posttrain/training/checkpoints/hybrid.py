@@ -15,7 +15,7 @@ from posttrain.training.checkpoints.resume_state import (
     save_window,
 )
 from posttrain.training.checkpoints.whole import WholeCheckpoints
-from posttrain.training.grpo_side import GRPOSide
+from posttrain.training.method_side import MethodSide
 from posttrain.training.sft_side import SFTSide
 from posttrain.training.skipped import SkippedSteps
 from posttrain.training.window.cut import cut_of
@@ -27,7 +27,7 @@ PRIVATE_NAMES: dict[str, tuple[str, ...]] = {
 """Private methods of GRPOTrainer and Trainer that are overridden here, and their leading parameters."""
 
 
-class HybridCheckpoints(WholeCheckpoints, GRPOSide):
+class HybridCheckpoints(WholeCheckpoints, MethodSide):
     """Saves and restores a controller's state, the streams' cursors and a window that is not used up.
 
     None of it depends on the number of processes. What is declared here the subclass sets.
@@ -46,6 +46,8 @@ class HybridCheckpoints(WholeCheckpoints, GRPOSide):
             save_state(checkpoint, self._resume_state())
         if self._window_open():
             save_window(checkpoint, self.ranks.number, self._whole_share())
+        if self.sft and self.sft.window:
+            self.sft.window.save(checkpoint, self.ranks.number, self.sft.stream.cursor)
 
     def _window_open(self) -> bool:
         return self._buffered_inputs is not None and not self._generation_due()
@@ -55,6 +57,9 @@ class HybridCheckpoints(WholeCheckpoints, GRPOSide):
             "controller": self.controller_state,
             "prompt_cursor": self.prompts.cursor,
             "demonstration_cursor": self.sft.stream.cursor if self.sft else 0,
+            "old_scores": {"until": self.sft.window.until, "processes": self.ranks.count}
+            if self.sft and self.sft.window
+            else None,
             "grpo_steps": self._step // self.args.gradient_accumulation_steps,
             "window": describe_window(cut_of(self.args), self.ranks.count) if self._window_open() else None,
             "rollouts": self._rollouts,
@@ -84,6 +89,8 @@ class HybridCheckpoints(WholeCheckpoints, GRPOSide):
         self.prompts.cursor = state["prompt_cursor"]
         if self.sft:
             self.sft.stream.cursor = state["demonstration_cursor"]
+        if self.sft and self.sft.window and (saved := state.get("old_scores")):
+            self.sft.window.load(checkpoint, saved["until"], saved["processes"], self.args.device)
         self._rollouts, self._recorded_at = state["rollouts"], state["recorded_at"]
         self._skips.total, self._skips.in_a_row = state["skipped"], state["skipped_in_a_row"]
         self._step = 0  # in the window that is open, if one is

@@ -33,6 +33,30 @@ class Planned(NamedTuple):
     tokens: list[float]
 
 
+class More(NamedTuple):
+    """Rows of a window that were not sampled, such as demonstrations of its prompts, on one process.
+
+    Attributes:
+        rows: With the columns of the rollouts.
+        numbers: Theirs, above those of all rollouts.
+        groups: The prompts that they belong to, by number.
+        needed: Whether each must be trained on.
+    """
+
+    rows: Rollouts
+    numbers: list[int]
+    groups: list[int]
+    needed: list[bool]
+
+    def facts(self) -> list[Row]:
+        """What a plan needs to know of them."""
+        if not self.numbers:
+            return []
+        lengths = [self.rows[name].sum(dim=1).tolist() for name in ("prompt_mask", "completion_mask")]
+        columns = zip(self.numbers, self.groups, *lengths, self.needed, strict=True)
+        return [Row._make(of) for of in columns]
+
+
 class WindowBins:
     """Plans windows and has their rows moved between processes. All processes call its methods at once.
 
@@ -54,30 +78,39 @@ class WindowBins:
         self._cut, self._ranks, self._group = cut, ranks, group
         self._drop, self._packed, self._fill, self._by_column = drop, packed, fill, by_column
 
-    def plan(self, share: Rollouts) -> Planned:
+    def plan(self, share: Rollouts, more: More | None = None) -> Planned:
         """This process's micro-batches of a window.
 
         Args:
             share: The rows that it sampled, in the order of their global numbers, as TRL makes them.
+            more: Further rows of its groups, which were not sampled; all processes give some, or none does.
         """
         cut, count = self._cut, window.row_count(share)
         own = window.facts(share, first=count * self._ranks.number, group=self._group, drop=self._drop)
         if self._by_column and not self._packed:
             own = [row._replace(prompt=share["prompt_ids"].size(1)) for row in own]
-        rows = [Row._make(row) for part in self._ranks.gathered([tuple(row) for row in own]) for row in part]
-        per_step = cut.micro_batches // cut.steps
-        batch = count // cut.micro_batches
-        budget = batch * (max(row.prompt for row in rows) + max(row.completion for row in rows))
+        others = more.facts() if more else []
+        held = self._ranks.gathered([tuple(row) for row in [*own, *others]])
+        rows = {row.number: row for part in held for row in map(Row._make, part)}
+        owner = {of[0]: rank for rank, part in enumerate(held) for of in part}
+        per_step, total = cut.micro_batches // cut.steps, count * self._ranks.count
+        of_step: list[list[Row]] = [[] for _ in range(cut.steps)]
+        for row in sorted(rows.values()):
+            of_step[(row.number if row.number < total else row.group) % cut.steps].append(row)
+        # What was not sampled makes more rows than micro-batches were meant for
+        batch = max(count // cut.micro_batches, *(-(-len(of) // (per_step * self._ranks.count)) for of in of_step))
+        budget = batch * (max(row.prompt for row in rows.values()) + max(row.completion for row in rows.values()))
         limits = Limits(self._ranks.count, per_step, batch, budget, self._packed, self._fill)
-        plans = [plan_step(rows[step :: cut.steps], limits) for step in range(cut.steps)]
+        plans = [plan_step(of, limits) for of in of_step]
         numbers = [places for plan in plans for places in plan[self._ranks.number]]
-        pool, place = self._brought(share, plans)
+        whole = window.stack([share, more.rows]) if more and others else share
+        pool, place = self._brought(whole, [row.number for row in [*own, *others]], owner, plans)
         tokens = window.loss_mask(share).sum(dim=1)
         return Planned(
             [self._batch(pool, [place[n] for n in of]) if of else window.EMPTY for of in numbers],
             numbers,
             [positions([rows[n] for n in of], packed=self._packed) for of in numbers],
-            batch * (share["prompt_ids"].size(1) + share["completion_ids"].size(1)),
+            count // cut.micro_batches * (share["prompt_ids"].size(1) + share["completion_ids"].size(1)),
             [float(tokens[step :: cut.steps].sum()) / per_step for step in range(cut.steps) for _ in range(per_step)],
         )
 
@@ -101,21 +134,28 @@ class WindowBins:
                 column[rows] = torch.nn.functional.pad(values[mine], (0, missing))
         return column.to(share["completion_ids"].device)
 
-    def _brought(self, share: Rollouts, plans: list[Plan]) -> tuple[Rollouts, dict[int, int]]:
-        """All rows that this process trains on among others, and where each is, by number."""
-        count, me = window.row_count(share), self._ranks.number
-        first = count * me
-        place = {first + row: row for row in range(count)}
+    def _brought(
+        self, held: Rollouts, numbers: list[int], owner: dict[int, int], plans: list[Plan]
+    ) -> tuple[Rollouts, dict[int, int]]:
+        """All rows that this process trains on among others, and where each is, by number.
+
+        Args:
+            held: What is here, and `numbers` of its rows.
+            owner: The process that holds each row, by number.
+            plans: Of the window's optimizer steps.
+        """
+        me = self._ranks.number
+        place = {number: row for row, number in enumerate(numbers)}
         wanted = [
             sorted({number for plan in plans for of in plan[rank] for number in of})
             for rank in range(self._ranks.count)
         ]
-        moves = [[number for number in of if number // count != rank] for rank, of in enumerate(wanted)]
+        moves = [[number for number in of if owner[number] != rank] for rank, of in enumerate(wanted)]
         if not any(moves):
-            return share, place
-        given = {rank: [number for number in of if number // count == me] for rank, of in enumerate(moves)}
-        parcels = {rank: self._parcel(share, [n - first for n in of]) for rank, of in given.items() if of}
-        device = share["completion_ids"].device
+            return held, place
+        given = {rank: [number for number in of if owner[number] == me] for rank, of in enumerate(moves)}
+        parcels = {rank: self._parcel(held, [place[n] for n in of]) for rank, of in given.items() if of}
+        device = held["completion_ids"].device
         arrived = [
             {
                 name: value.to(device) if isinstance(value, torch.Tensor) else value
@@ -124,9 +164,10 @@ class WindowBins:
             for parcels in self._ranks.gathered(parcels)
             if me in parcels
         ]
-        # Each process sends in the order of numbers, and processes hold numbers in the order of ranks
-        place |= {number: count + row for row, number in enumerate(moves[me])}
-        return window.stack([share, *arrived]), place
+        # Each process sends in the order of numbers, and parcels are in the order of ranks
+        come = sorted(moves[me], key=lambda number: (owner[number], number))
+        place |= {number: len(numbers) + row for row, number in enumerate(come)}
+        return window.stack([held, *arrived]), place
 
     def _parcel(self, share: Rollouts, rows: list[int]) -> Rollouts:
         part = window.trimmed(window.pick(share, rows))

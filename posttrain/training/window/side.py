@@ -13,21 +13,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from trl import GRPOTrainer
 from trl.models.utils import disable_gradient_checkpointing
 
+from posttrain.models.positions import is_scaled
 from posttrain.packing.scores import FAMILIES, installed, row_scores
 from posttrain.processes.ranks import Ranks
 from posttrain.processes.zero import stage_of
 from posttrain.training.config import HybridConfig
 from posttrain.training.ledger import Ledger
 from posttrain.training.losses import importance_ratio
+from posttrain.training.row_statistics import RowStatistics
 from posttrain.training.sampling_drift import SamplingDrift
 from posttrain.training.window import kl, window
-from posttrain.training.window.bins import Planned, WindowBins
+from posttrain.training.window.bins import More, Planned, WindowBins
 from posttrain.training.window.cut import cut_of
 from posttrain.training.window.plan import passes
 from posttrain.training.window.window import Rollouts
@@ -50,10 +51,6 @@ MEANS_OVER_ROWS = ("grpo", "sapo", "dr_grpo", "luspo")
 CLIPPING = ("grpo", "dr_grpo", "dapo", "luspo")
 """Planned losses for which TRL measures how much is clipped."""
 
-BY_COLUMN = ("gpt2",)
-"""Model types among those that can be packed which learn an embedding of each absolute position. In a padded batch that
-is the column, so that padding on the left counts; the others see only how far apart tokens are."""
-
 OLD, RATIO, SAMPLING = "old_per_token_logps", "importance_sampling_ratio", "sampling_per_token_logps"
 """Columns of TRL's rollouts: log-probabilities under the policy that sampled, the weights that correct for an engine's
 own ones, and these."""
@@ -66,6 +63,7 @@ class WindowSide(GRPOTrainer):
     ranks: Ranks
     vllm_importance_sampling_correction: bool
     _ledger: Ledger
+    _statistics: RowStatistics | None
 
     def begin_windows(self) -> None:
         """Decide how windows are trained on; after TRL's constructor and `packing.scores.install`."""
@@ -75,13 +73,17 @@ class WindowSide(GRPOTrainer):
         self._planned: Planned | None = None
         self._inputs: Rollouts = {}
         self._scored: tuple[torch.Tensor, torch.Tensor | None] | None = None
+        self._live: torch.Tensor | None = None
         self._defers = False
         self._unclipped = 0.0
         self._packs = args.packed and not self._is_vlm and not self.aux_loss_enabled and installed(self.model)
-        by_column = not _sees_distances(self.model.config)
+        config = self.model.config
+        # What padding does to a row was looked at in these; rotary positions that are scaled see a batch's longest row
+        by_column = config.model_type not in FAMILIES or is_scaled(config)
         # Processes pad prompts to widths of their own: a row that moves would get other columns
         stays = self._keeps_micro_batches() or (by_column and self.ranks.count > 1)
-        self._drops = args.drop_zero_advantage and self.beta == 0.0 and not stays
+        # Statistics are of all rows
+        self._drops = args.drop_zero_advantage and self.beta == 0.0 and not stays and self._statistics is None
         self._bins: WindowBins | None = None
         if (self._packs or self._drops) and not stays:
             self._bins = WindowBins(
@@ -143,7 +145,7 @@ class WindowSide(GRPOTrainer):
             self._share = share
             self._buffered_inputs = window.cut(whole, micro_batches=cut.micro_batches, steps=cut.steps)
             return
-        planned = self._planned = self._bins.plan(share)
+        planned = self._planned = self._bins.plan(share, self._more_rows(share))
         batches = [batch for batch in planned.batches if batch]
         if sampled and self._takes_over and not self._one_policy:
             for batch in batches:
@@ -213,6 +215,8 @@ class WindowSide(GRPOTrainer):
                 **images,
             )
         if torch.is_grad_enabled() and self.model.training:
+            self._before_loss(self._inputs, *results[:2])
+            self._live = results[0]
             logps = results[0].detach()
             self._scored = logps, None if results[1] is None else results[1].detach()
             if self._takes_over and self._one_policy and self._corrects:
@@ -254,12 +258,26 @@ class WindowSide(GRPOTrainer):
             self._note(inputs)
             return torch.zeros((), device=args.device, requires_grad=True)
         self._inputs = inputs
+        self._live = None
         loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         if self._planned is not None and self.loss_type in MEANS_OVER_ROWS:
             loss = loss * (rows / args.per_device_train_batch_size)
         self._ledger.add("grpo_loss", loss, part)
         self._note(inputs)
-        return loss
+        live, self._live = self._live, None
+        beside = None if live is None else self._loss_beside(inputs, live)
+        return loss if beside is None else loss + beside
+
+    def _more_rows(self, share: Rollouts) -> More | None:
+        """Rows of the window that were not sampled."""
+        return None
+
+    def _before_loss(self, inputs: Rollouts, logps: torch.Tensor, entropies: torch.Tensor | None) -> None:
+        """Look at a micro-batch's scores before TRL makes a loss of them."""
+
+    def _loss_beside(self, inputs: Rollouts, logps: torch.Tensor) -> torch.Tensor | None:
+        """What is added to TRL's loss of a micro-batch; `logps` (B, C) have a gradient."""
+        return None
 
     def _note(self, inputs: Rollouts) -> None:
         """Put down what a micro-batch showed, as sums over the rows that are needed."""
@@ -279,6 +297,8 @@ class WindowSide(GRPOTrainer):
             # The last micro-batch of a step is never empty, so that those before it are counted with it at the latest
             ledger.add("clip_ratio", shares[-1] * (len(mask) if by_row else mask.sum()), self._unclipped)
             self._unclipped = 0.0
+        if self._statistics is not None:
+            self._statistics.rollouts(logps, mask, inputs["advantages"])
         if sums := kl.kl_sum(inputs, logps):
             ledger.add("kl", *sums)
         if entropies is None:
@@ -293,9 +313,3 @@ def _fill_unknown(rollouts: Rollouts) -> None:
     if rollouts.get(OLD) is not None:
         adds = window.loss_mask(rollouts).bool() & window.has_advantage(rollouts)[:, None]
         rollouts[OLD] = rollouts[OLD].masked_fill(rollouts[OLD].isnan() & ~adds, 0.0)
-
-
-def _sees_distances(config: Any) -> bool:
-    """Whether a model is known to see only how far apart tokens are, so that padding on the left shifts nothing."""
-    scaled = (getattr(config, "rope_parameters", None) or {}).get("rope_type") in ("dynamic", "longrope")
-    return config.model_type in FAMILIES and config.model_type not in BY_COLUMN and not scaled

@@ -24,7 +24,7 @@ LEFT_PADDED = ("prompt_ids", "prompt_mask")
 
 ON_COMPLETIONS = (
     "completion_ids", "completion_mask", "tool_mask", "advantages", "old_per_token_logps", "ref_per_token_logps",
-    "sampling_per_token_logps", "importance_sampling_ratio", "snapshot_logps",
+    "sampling_per_token_logps", "importance_sampling_ratio", "snapshot_logps", "demonstrated",
 )  # fmt: skip
 """What has a column per token of a completion, though some of it may have one column, or none, for all of them."""
 
@@ -117,6 +117,8 @@ def has_advantage(rollouts: Rollouts) -> torch.Tensor:
 def needed(rollouts: Rollouts) -> torch.Tensor:
     """(B,) rows that add to the loss, and those on which the KL to the starting policy is measured."""
     adds = has_advantage(rollouts) & loss_mask(rollouts).any(dim=1)
+    if "demonstrated" in rollouts:
+        adds = adds | ((rollouts["credit"] != 0) & rollouts["demonstrated"].bool().any(dim=1))
     if "snapshot_logps" in rollouts:
         adds = adds | ~rollouts["snapshot_logps"].isnan().all(dim=1)
     return adds
@@ -179,7 +181,7 @@ def sampled_rows(count: int, *, steps: int, portion: float) -> list[int]:
 
 def pick(rollouts: Rollouts, rows: Sequence[int]) -> Rollouts:
     """Some rows, by their places in `rollouts`."""
-    index = torch.tensor(list(rows))
+    index = torch.tensor(list(rows), dtype=torch.long)
     return {name: _picked(value, index) for name, value in rollouts.items()}
 
 

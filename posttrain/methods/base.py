@@ -1,0 +1,140 @@
+"""What a method is: decisions about one prompt's rollouts and demonstration, and a loss of the demonstration's tokens.
+
+The loss of a step is a sum over where tokens come from. Tokens that the policy sampled have TRL's GRPO loss, whose
+advantages a method may change. Tokens of a demonstration, a whole one or the beginning that a rollout went on from,
+have a credit and a loss of their own, divided by
+
+- `own`: their number over the whole optimizer step and all processes, or
+- `rollouts`: what the rollouts' tokens are divided by, as if they were tokens of one more rollout.
+
+So the gradient depends neither on how a step is cut into micro-batches nor on the number of processes. Shapes: B rows,
+C columns of a completion.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal, NamedTuple
+
+Tensor = Any
+"""A `torch.Tensor`: recipes are read without torch, so that no method imports it."""
+
+TooLong = Literal["refuse", "leave_out"]
+"""What becomes of a demonstration that is longer than a completion may be: it is never cut."""
+
+
+class Group(NamedTuple):
+    """The rollouts of one prompt after scoring.
+
+    Attributes:
+        rewards: Of each rollout, weighted and summed; NaN where no reward applies.
+        advantages: As TRL computed them.
+        demonstration: The reward of the prompt's demonstration, scored as a rollout is; NaN if it was not scored, and
+            `None` if the prompt has no demonstration.
+    """
+
+    rewards: tuple[float, ...]
+    advantages: tuple[float, ...]
+    demonstration: float | None
+
+
+class Arranged(NamedTuple):
+    """What a method makes of a group.
+
+    Attributes:
+        advantages: Of each rollout.
+        credit: Of the whole demonstration's tokens; 0 leaves it out.
+        reason: In words, for the log: the same for all groups that were treated alike.
+    """
+
+    advantages: tuple[float, ...]
+    credit: float = 0.0
+    reason: str = ""
+
+
+class Method:
+    """A method that leaves everything as it is. Methods are frozen dataclasses of their settings.
+
+    Attributes:
+        name: What a recipe calls it.
+        too_long: See `TooLong`.
+        begins_rollouts: Whether rollouts may begin with a part of the demonstration.
+        scores_demonstrations: Whether it needs to know what the rewards say of a demonstration.
+        prefix: What trains the beginning that a rollout went on from: GRPO with the row's advantage (`grpo`), or
+            `token_loss` with the credit `prefix_credit` (`own`).
+        divisor: Of `token_loss` (see the module).
+        prefix_credit: Of a beginning's tokens where `prefix` is `own`.
+    """
+
+    name: str
+    too_long: TooLong = "leave_out"
+    begins_rollouts: ClassVar[bool] = False
+    scores_demonstrations: ClassVar[bool] = False
+    prefix: ClassVar[Literal["grpo", "own"]] = "own"
+    divisor: ClassVar[Literal["own", "rollouts"]] = "own"
+
+    @property
+    def prefix_credit(self) -> float:
+        """Of a beginning's tokens."""
+        return 0.0
+
+    def prefix_length(self, row: int, *, rows: int, tokens: int, done: float, step: int, draw: random.Random) -> int:
+        """With how many tokens of the demonstration a rollout begins.
+
+        Args:
+            row: The rollout's number in its group, from 0.
+            rows: Rollouts of the group, G.
+            tokens: Of the demonstration.
+            done: Share of the stage's steps that lie behind, from 0 to 1.
+            step: Optimizer steps that lie behind.
+            draw: A generator of this group's; the same for all its rows.
+        """
+        return 0
+
+    def arrange(self, group: Group) -> Arranged:
+        """What the rollouts of a prompt and its demonstration count."""
+        return Arranged(group.advantages)
+
+    def token_loss(self, logps_BC: Tensor, credit_B1: Tensor) -> Tensor:
+        """(B, C) the loss of a demonstration's tokens: their NLL times the credit."""
+        return -credit_B1 * logps_BC
+
+    def advantages_by_token(self, advantages_B1: Tensor, entropies_BC: Tensor, prefix_BC: Tensor) -> Tensor:
+        """(B, 1) or (B, C) advantages of GRPO's tokens where `prefix` is `grpo`.
+
+        Args:
+            advantages_B1: Of the rows.
+            entropies_BC: Of the policy's next-token distributions, in nats, detached.
+            prefix_BC: True on the tokens of a demonstration's beginning.
+        """
+        return advantages_B1
+
+
+def cosine(start: float, end: float, done: float) -> float:
+    """From `start` to `end` along half a cosine; `done` is held within 0 and 1."""
+    done = min(max(done, 0.0), 1.0)
+    return end + (start - end) * 0.5 * (1.0 + math.cos(math.pi * done))
+
+
+def solved(rewards: Sequence[float], passing: float) -> int:
+    """Rollouts whose reward is at least `passing`; what was not scored counts as unsolved."""
+    return sum(reward >= passing for reward in rewards)
+
+
+def together(rewards: Sequence[float], demonstration: float, *, normalise: bool) -> tuple[tuple[float, ...], float]:
+    """Advantages over a group of which the demonstration is a member: of its rollouts, and its own.
+
+    Args:
+        rewards: Of the rollouts; NaN is left out of the mean and gets 0.
+        demonstration: The demonstration's.
+        normalise: Divide by the standard deviation (plus 1e-4, as TRL does).
+    """
+    known = [reward for reward in (*rewards, demonstration) if not math.isnan(reward)]
+    mean = sum(known) / len(known)
+    spread = 1.0
+    if normalise:
+        spread = math.sqrt(sum((reward - mean) ** 2 for reward in known) / max(len(known) - 1, 1)) + 1e-4
+    own = tuple(0.0 if math.isnan(reward) else (reward - mean) / spread for reward in rewards)
+    return own, (demonstration - mean) / spread

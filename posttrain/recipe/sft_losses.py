@@ -1,0 +1,84 @@
+"""What the SFT of both stages is a loss of: token weights that cannot be had, and norms of two losses. No torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from posttrain.errors import ConfigError
+from posttrain.recipe.recipe import Recipe
+
+CLIPPED_LATER = "warm up by another weight; the hybrid stage has clipped, also alone: hybrid.controller=sft_only"
+"""What to do instead of `clipped` in the warm-up."""
+
+PLAIN_LOSS: dict[str, Any] = {"loss_type": "nll", "label_smoothing_factor": 0.0}
+"""Arguments of the warm-up that make its loss another than the SFT half's, and what leaves it the same."""
+
+
+def token_weights(recipe: Recipe, num_processes: int) -> list[ConfigError]:
+    """Token weights that a stage cannot give, or that would have no effect."""
+    warmup, hybrid, problems = recipe.warmup, recipe.hybrid, []
+    if warmup.steps and warmup.sft_weight == "clipped":
+        seen = "clipped, which compares with the policy of some steps before: trl.SFTTrainer, the warm-up, keeps none"
+        problems.append(_problem(recipe, "warmup.sft_weight", seen, fix=CLIPPED_LATER))
+    others = [name for name, plain in PLAIN_LOSS.items() if warmup.args.get(name) not in (None, plain)]
+    if warmup.steps and warmup.sft_weight != "nll" and others:
+        seen = f"{warmup.sft_weight}, and warmup.args.{others[0]}: {warmup.args[others[0]]!r}, which is another loss"
+        problems.append(_problem(recipe, "warmup.sft_weight", seen, expected="one loss", fix="leave one of them out"))
+    if hybrid.steps and hybrid.sft_weight != "nll" and not hybrid.controller.shares()[0]:
+        seen = f"{hybrid.sft_weight}, but the controller {hybrid.controller.name} takes no SFT steps"
+        problems.append(_problem(recipe, "hybrid.sft_weight", seen, fix="leave it out, or set it to nll"))
+    return problems
+
+
+def one_loss(recipe: Recipe, num_processes: int) -> list[ConfigError]:
+    """SASR weighs the norm of a hybrid step's SFT gradient against the warm-up's: both must be of one loss."""
+    warmup, hybrid = recipe.warmup, recipe.hybrid
+    measured = getattr(hybrid.controller, "g_warmup", None) is None
+    if not (warmup.steps and hybrid.steps and hybrid.controller.needs_g_warmup and measured):
+        return []
+    compares = f"the controller {hybrid.controller.name} compares the two stages' gradient norms"
+    problems = [
+        _problem(
+            recipe,
+            f"warmup.args.{name}",
+            f"{warmup.args[name]!r}: the warm-up's loss is another than that of the hybrid stage's SFT half",
+            expected=f"{plain!r}: {compares}, which must be of one loss",
+            fix="leave it out, or take a controller that compares no norms, such as hybrid.controller=static",
+        )
+        for name, plain in PLAIN_LOSS.items()
+        if warmup.args.get(name) not in (None, plain)
+        and not (name == "loss_type" and warmup.args[name] == hybrid.sft_weight)
+    ]
+    weight = "dft" if warmup.args.get("loss_type") == "dft" else warmup.sft_weight
+    if not problems and weight != hybrid.sft_weight:
+        here = hybrid.sft_weight != "nll"
+        problems.append(
+            _problem(
+                recipe,
+                "hybrid.sft_weight" if here else "warmup.sft_weight",
+                f"{hybrid.sft_weight}, and {weight} in the warm-up"
+                if here
+                else f"{weight}, and {hybrid.sft_weight} in the hybrid stage",
+                expected=f"the same in both: {compares}, which must be of one loss",
+                fix="set both alike, or take a controller that compares no norms, such as hybrid.controller=static",
+            )
+        )
+    noise = [stage.args.get("neftune_noise_alpha") for stage in (warmup, hybrid)]
+    if (noise[0] or None) != (noise[1] or None):
+        stage = "warmup" if noise[0] else "hybrid"
+        problems.append(
+            _problem(
+                recipe,
+                f"{stage}.args.neftune_noise_alpha",
+                f"{noise[0]} in the warm-up, {noise[1]} in the hybrid stage: noise makes gradients larger",
+                expected=f"the same in both: {compares}",
+                fix="leave it out, or set it in both stages' args",
+            )
+        )
+    return problems
+
+
+def _problem(
+    recipe: Recipe, key: str, seen: str, *, expected: str | None = None, fix: str | None = None
+) -> ConfigError:
+    return ConfigError(seen, expected=expected, where=recipe.where(key), fix=fix)

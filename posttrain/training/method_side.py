@@ -1,0 +1,327 @@
+"""What a method makes of GRPO steps: beginnings that rollouts go on from, advantages, and rows of demonstrations.
+
+Decisions are taken once a window, by every process from the same numbers: the gathered rewards and the prompts' places
+in the run. A window's rollouts carry what is needed to make the rest again, so that a checkpoint inside a window is as
+small as it was:
+
+    demonstration   (B,) number of the demonstration in `Pairs.ids`, -1 without one
+    whole           (B,) credit of the whole demonstration of the row's group, 0 leaves it out
+    credit          (B,) of the row's own demonstrated tokens
+    demonstrated    (B, C) 1 on tokens that were given, not sampled
+
+A group's demonstration becomes a row beside its rollouts: packed, it costs its completion only. TRL's loss sees all
+rows, with `tool_mask` 0 on demonstrated tokens, but where a method has GRPO train them, and the method's loss is added.
+"""
+
+from __future__ import annotations
+
+import random
+import warnings
+from collections import Counter
+from typing import Any
+
+import torch
+from trl import GRPOTrainer
+from trl.trainer.utils import pad
+
+from posttrain.errors import ConfigError
+from posttrain.methods.base import Group, Method
+from posttrain.training.grpo_side import GRPOSide
+from posttrain.training.ledger import FolderRecorder
+from posttrain.training.losses import per_rollout
+from posttrain.training.pairs import Pairs
+from posttrain.training.window import kl, window
+from posttrain.training.window.bins import More
+from posttrain.training.window.cut import cut_of
+from posttrain.training.window.side import OLD, RATIO, SAMPLING
+from posttrain.training.window.window import Rollouts
+
+PRIVATE_NAMES: dict[str, tuple[str, ...]] = {
+    "_generate_single_turn": ("self", "prompt_ids", "images", "multimodal_fields", "num_generations"),
+    "_calculate_rewards": ("self", "inputs", "prompts", "completions", "completion_ids_list"),
+    "_generate_and_score_completions": ("self", "inputs"),
+}
+"""Private methods of GRPOTrainer that are overridden or called here, and their leading parameters."""
+
+PRIVATE_ATTRIBUTES = ("_step", "_tokenizer", "_metrics")
+"""Private attributes of a constructed GRPOTrainer that are read here."""
+
+REFERENCE = "ref_per_token_logps"
+LOSSES = ("grpo", "dr_grpo", "dapo")
+"""Values of `loss_type` beside which a method's loss is exact."""
+
+
+class MethodSide(GRPOSide):
+    """A `GRPOTrainer` whose GRPO steps a method arranges; without one nothing is changed."""
+
+    method: Method | None
+    pairs: Pairs
+
+    def begin_method(self, method: Method | None, demonstrations: Any, template_kwargs: dict[str, Any]) -> None:
+        """Pair prompts with demonstrations; after `begin_grpo`.
+
+        Raises:
+            ConfigError: A setting that the method's loss does not go with.
+            DataError: No prompt has a demonstration, or one is too long.
+        """
+        self.method = method
+        self._drawn: list[int] = []
+        self._begun: list[int] = []
+        self._rewards_seen: torch.Tensor | None = None
+        self._demonstrated_tokens: list[int] = []
+        if method is None:
+            return
+        self._check_method(method)
+        self.pairs = Pairs(
+            self.train_dataset,
+            demonstrations,
+            self._tokenizer,
+            longest=self.max_completion_length,
+            too_long=method.too_long,
+            template_kwargs=template_kwargs,
+            after=self.args.demonstrations_after,
+        )
+        rest = self.pairs.alone or self.pairs.left_out or len(self.pairs.of) < len(self.train_dataset)
+        if rest and isinstance(self._recorder, FolderRecorder):  # a run tells of it by itself
+            warnings.warn(f"method {method.name}: {self.pairs.in_words()}", stacklevel=4)
+
+    def _check_method(self, method: Method) -> None:
+        args = self.args
+        wrong = {
+            "several windows in an optimizer step": args.gradient_accumulation_steps > args.steps_per_generation,
+            f"num_iterations: {args.num_iterations}": args.num_iterations > 1,
+            f"loss_type: {self.loss_type}": self.loss_type not in LOSSES,
+            "importance_sampling_level: sequence": self.importance_sampling_level == "sequence",
+            "an entropy bonus or a quantile of entropies": self._keeps_micro_batches(),
+            "tools or environments": bool(self.tools) or self.environment_factories is not None,
+            "mask_truncated_completions": args.mask_truncated_completions,
+            "a model whose rows stay where they were sampled": self._bins is None,
+        }
+        for seen, there in wrong.items():
+            if there:
+                raise ConfigError(
+                    f"{seen}, with the method {method.name}",
+                    expected=f"loss_type {', '.join(LOSSES)}, one pass over each window, text alone, and packed: true "
+                    "or drop_zero_advantage: true: only so is the loss of a step the same however it is cut",
+                    where="hybrid.method",
+                    fix="change that setting, or leave the method out",
+                )
+
+    # ---- before sampling ----
+
+    def _draw_prompts(self) -> list[dict[str, Any]]:
+        args = self.args
+        self._drawn = self.prompts.peek(args.generation_batch_size // args.num_generations)
+        return super()._draw_prompts()
+
+    def _begin_rollouts(self, model: Any) -> None:
+        if self.method is None or not self.method.begins_rollouts:  # they would be sampled without their beginnings
+            super()._begin_rollouts(model)
+
+    def _demonstration_of(self, group: int) -> int:
+        """Number of the demonstration that a group of this window has, -1 without one."""
+        numbers = self.pairs.of.get(self._drawn[group], [])
+        return random.Random(f"demonstration:{self._draw_of(group)}").choice(numbers) if numbers else -1
+
+    def _draw_of(self, group: int) -> str:
+        window_number = self._rollouts // self.args.generation_batch_size
+        return f"{self.args.seed}:{window_number}:{group}"
+
+    def _prefixes(self, count: int) -> list[list[int]]:
+        """The beginning of each of this process's rows."""
+        assert self.method is not None
+        step, rows = self.state.global_step, self.num_generations
+        prefixes: list[list[int]] = []
+        for number in range(count * self.ranks.number, count * (self.ranks.number + 1)):
+            group, row = divmod(number, rows)
+            demonstration = self._demonstration_of(group)
+            ids = self.pairs.ids[demonstration] if demonstration >= 0 else []
+            length = 0
+            if len(ids) > 1:
+                draw = random.Random(f"beginning:{self._draw_of(group)}")
+                done = step / max(self.args.max_steps - 1, 1)
+                length = self.method.prefix_length(row, rows=rows, tokens=len(ids), done=done, step=step, draw=draw)
+            prefixes.append(ids[:length])
+        return prefixes
+
+    def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, has_tool_images=False):
+        more = (images, multimodal_fields, num_generations, has_tool_images)
+        self._begun = []
+        if self.method is None or not self.method.begins_rollouts or not self.model.training:
+            return super()._generate_single_turn(prompt_ids, *more)
+        begun = self._prefixes(len(prompt_ids))
+        longer = [[*ids, *prefix] for ids, prefix in zip(prompt_ids, begun, strict=True)]
+        completions, logps = super()._generate_single_turn(longer, *more)
+        self._begun, limit = [len(prefix) for prefix in begun], self.max_completion_length
+        whole = [[*prefix, *ids][:limit] for prefix, ids in zip(begun, completions, strict=True)]
+        if logps is not None:  # None becomes NaN, which corrects for nothing
+            logps = [[*[None] * len(prefix), *of][:limit] for prefix, of in zip(begun, logps, strict=True)]
+        return whole, logps
+
+    # ---- behind scoring ----
+
+    def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
+        rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        if self.method is not None and self.model.training:
+            self._rewards_seen = self._summed(rewards)
+        return rewards
+
+    def _summed(self, rewards: torch.Tensor) -> torch.Tensor:
+        """(N,) of all processes' rows, NaN where no reward applies."""
+        total = (rewards * self.reward_weights.to(rewards.device)).nansum(dim=1)
+        return total.masked_fill(rewards.isnan().all(dim=1), float("nan"))
+
+    def _generate_and_score_completions(self, inputs):
+        output = super()._generate_and_score_completions(inputs)
+        if self.method is not None and self.model.training:
+            self._rollouts -= self.args.generation_batch_size  # the window that was just sampled
+            try:
+                self._arrange(self.method, inputs, output)
+            finally:
+                self._rollouts += self.args.generation_batch_size
+        return output
+
+    def _arrange(self, method: Method, inputs: list[dict[str, Any]], output: Rollouts) -> None:
+        """Have the method decide on every group of the window, and put down what concerns this process's rows."""
+        rows, device = self.num_generations, output["completion_ids"].device
+        count = window.row_count(output)
+        first = count * self.ranks.number
+        own = [divmod(number, rows) for number in range(first, first + count)]
+        assert self._rewards_seen is not None
+        rewards = self._rewards_seen.view(-1, rows).tolist()
+        advantages = self.accelerator.gather(output["advantages"].contiguous()).view(-1, rows).tolist()
+        chosen = [self._demonstration_of(group) for group in range(len(rewards))]
+        worth: list[float | None] = [None if number < 0 else float("nan") for number in chosen]
+        if method.scores_demonstrations:
+            scored = self._scores_of([chosen[group] for group, _ in own], inputs)[::rows]
+            worth = [None if number < 0 else score for number, score in zip(chosen, scored, strict=True)]
+        groups = [Group(tuple(r), tuple(a), w) for r, a, w in zip(rewards, advantages, worth, strict=True)]
+        arranged = [method.arrange(group) for group in groups]
+
+        def column(values: list[Any], dtype: torch.dtype) -> torch.Tensor:
+            return torch.tensor(values, dtype=dtype, device=device)
+
+        begun = self._begun or [0] * count
+        places = torch.arange(output["completion_ids"].size(1), device=device)
+        given = (places < column(begun, torch.long)[:, None]) & output["completion_mask"].bool()
+        credit = [method.prefix_credit if begin and method.prefix == "own" else 0.0 for begin in begun]
+        output["advantages"] = column([arranged[group].advantages[row] for group, row in own], torch.float32)
+        output["demonstration"] = column([chosen[group] for group, _ in own], torch.long)
+        output["whole"] = column([arranged[group].credit for group, _ in own], torch.float32)
+        output["credit"] = column(credit, torch.float32)
+        output["demonstrated"] = given.long()
+        output["tool_mask"] = (~given).long() if method.prefix == "own" else torch.ones_like(given).long()
+        if kl.NAME in output:  # k3 is an estimate on what the policy sampled
+            output[kl.NAME] = output[kl.NAME].masked_fill(given, float("nan"))
+        tokens = self.accelerator.gather(window.loss_mask(output).sum()).sum()
+        whole = sum(len(self.pairs.ids[n]) for n, a in zip(chosen, arranged, strict=True) if a.credit)
+        output["num_items_in_batch"] = tokens + (whole if method.divisor == "rollouts" else 0)
+        self._ledger.facts["method"] = {
+            "name": method.name,
+            "groups": dict(Counter(each.reason for each in arranged)),
+            "demonstrations": sum(bool(each.credit) for each in arranged),
+            "demonstration_tokens": whole,
+            "begun_rows": int(self.accelerator.gather((given.sum(dim=1) > 0).sum()).sum()),
+            "begun_tokens": int(self.accelerator.gather(given.sum()).sum()),
+        }
+
+    def _scores_of(self, numbers: list[int], inputs: list[dict[str, Any]]) -> list[float]:
+        """What the rewards say of demonstrations in the places of this process's rows; of all processes, in order."""
+        ids = [self.pairs.ids[number] if number >= 0 else [] for number in numbers]
+        texts = self._tokenizer.batch_decode(ids, skip_special_tokens=True)
+        prompts = [row["prompt"] for row in inputs]
+        chats = [isinstance(prompt, list) for prompt in prompts]
+        completions = [
+            [{"role": "assistant", "content": text}] if chat else text for text, chat in zip(texts, chats, strict=True)
+        ]
+        # TRL's own: what has been noted of the rollouts' rewards stays
+        return self._summed(GRPOTrainer._calculate_rewards(self, inputs, prompts, completions, ids)).tolist()
+
+    # ---- rows of demonstrations ----
+
+    def _more_rows(self, share: Rollouts) -> More | None:
+        if self.method is None:
+            return None
+        rows, count, steps = self.num_generations, window.row_count(share), cut_of(self.args).steps
+        first, total = count * self.ranks.number, count * self.ranks.count
+        wanted = (share["whole"] != 0).tolist()
+        mine = [place for place in range(count) if (first + place) % rows == 0 and wanted[place]]
+        groups = [(first + place) // rows for place in mine]
+        lengths = [len(self.pairs.ids[int(share["demonstration"][place])]) for place in mine]
+        begun = [0] * steps
+        if self.method.prefix == "own" and self.method.prefix_credit:
+            for place, tokens in enumerate(share["demonstrated"].sum(dim=1).tolist()):
+                begun[(first + place) % steps] += tokens
+        held = self.ranks.gathered((list(zip(groups, lengths, strict=True)), begun))
+        self._demonstrated_tokens = [sum(of[step] for _, of in held) for step in range(steps)]
+        for group, tokens in (pair for of, _ in held for pair in of):
+            self._demonstrated_tokens[group % steps] += tokens
+        # Rows that come out even on the processes: where demonstrations don't, some are there once more, for nothing
+        spare: list[int] = []
+        every = [group for of, _ in held for group, _ in of]
+        leaders = {min(some) for step in range(steps) if (some := [of for of in every if of % steps == step])}
+        for place, group in zip(mine, groups, strict=True):
+            spare += [place] * ((self.ranks.count - 1) if group in leaders else 0)
+        numbers = [total + group for group in groups]
+        groups_of_spare = [(first + place) // rows for place in spare]
+        most = total + total // rows
+        numbers += [most + group * self.ranks.count + copy for copy, group in enumerate(groups_of_spare)]
+        needed = [True] * len(mine) + [False] * len(spare)
+        return More(self._rows_of(share, mine + spare, needed), numbers, groups + groups_of_spare, needed)
+
+    def _rows_of(self, share: Rollouts, places: list[int], needed: list[bool]) -> Rollouts:
+        """Rows like the share's at these places, with their groups' demonstrations as completions."""
+        made = window.pick(share, places)
+        if not places:
+            return made
+        device = share["completion_ids"].device
+        ids = [torch.tensor(self.pairs.ids[int(share["demonstration"][place])]) for place in places]
+        made["completion_ids"] = pad(ids, self._tokenizer.pad_token_id).to(device)
+        made["completion_mask"] = pad([torch.ones_like(of) for of in ids], 0).to(device)
+        made["demonstrated"] = made["completion_mask"].clone()
+        made["tool_mask"] = torch.zeros_like(made["completion_mask"])
+        made["advantages"] = torch.zeros_like(made["advantages"])
+        made["credit"] = made["whole"] * torch.tensor(needed, device=device)
+        shape = made["completion_ids"].shape
+        for name, fill in ((OLD, 0.0), (REFERENCE, 0.0), (SAMPLING, 0.0), (RATIO, 1.0), (kl.NAME, float("nan"))):
+            if isinstance(made.get(name), torch.Tensor) and made[name].dim() == 2 and made[name].size(1) > 1:
+                made[name] = torch.full(shape, fill, dtype=made[name].dtype, device=device)
+        return made
+
+    # ---- the loss ----
+
+    def _before_loss(self, inputs: Rollouts, logps: torch.Tensor, entropies: torch.Tensor | None) -> None:
+        if self.method is None:
+            return
+        given, now = inputs["demonstrated"].bool(), logps.detach()
+        masked = given if self.method.prefix == "own" else given & (inputs["tool_mask"] == 0)
+        for name in (OLD, REFERENCE):  # what TRL makes of these is masked out, and must be finite for that
+            if inputs.get(name) is not None:
+                inputs[name] = torch.where(masked, now, inputs[name])
+        if self.method.prefix == "grpo" and entropies is not None:
+            advantages = inputs["advantages"].reshape(len(given), -1)[:, :1]
+            inputs["advantages"] = self.method.advantages_by_token(advantages, entropies.detach(), given)
+
+    def _loss_beside(self, inputs: Rollouts, logps: torch.Tensor) -> torch.Tensor | None:
+        if self.method is None:
+            return None
+        mask = inputs["demonstrated"] * inputs["completion_mask"] * (inputs["credit"] != 0)[:, None]
+        losses = self.method.token_loss(logps, inputs["credit"][:, None])
+        args = self.args
+        if self.method.divisor == "rollouts":
+            loss = per_rollout(
+                losses,
+                mask,
+                loss_type=self.loss_type,
+                rows=args.per_device_train_batch_size,
+                longest=self.max_completion_length,
+                tokens=inputs["num_items_in_batch"] / self.ranks.count / args.steps_per_generation,
+            )
+            loss = loss / args.gradient_accumulation_steps
+        else:
+            micro_batches = args.steps_per_generation // cut_of(args).steps
+            step = self._step % args.steps_per_generation // micro_batches
+            loss = (losses * mask).sum() / max(self._demonstrated_tokens[step], 1) * self.ranks.count
+        self._ledger.add("demonstration_loss", loss, 1.0 / args.gradient_accumulation_steps)
+        self._ledger.add("demonstration_nll", -(logps * mask).sum(), mask.sum())
+        return loss

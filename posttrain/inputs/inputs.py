@@ -215,8 +215,9 @@ def check_model(recipe: Recipe, data: TaskData | None = None, rewards: Sequence[
 
 def _check_rendering(recipe: Recipe, data: TaskData, tokenizer: Any, rewards: Sequence[Reward]) -> None:
     """Have some rows rendered as both stages will."""
-    from posttrain.inputs.data import fit_to_model
+    from posttrain.inputs.data import fit_to_model, with_demonstrated
     from posttrain.inputs.ends import ends_of
+    from posttrain.inputs.pairs import Pairs
     from posttrain.inputs.rendering import through_template
     from posttrain.inputs.same_stream import differences_of, refuse
 
@@ -226,6 +227,16 @@ def _check_rendering(recipe: Recipe, data: TaskData, tokenizer: Any, rewards: Se
         if not isinstance(row["prompt"], str):
             through_template(tokenizer, row["prompt"], add_generation_prompt=True, tokenize=False, **kwargs)
     refuse(differences_of(recipe, data, tokenizer, ends_of(recipe, tokenizer), rewards))
+    if recipe.hybrid.method and recipe.hybrid.steps:
+        Pairs(
+            fit_to_model(with_demonstrated(data), tokenizer),
+            fit_to_model(data.demonstrations, tokenizer),
+            tokenizer,
+            longest=recipe.hybrid.grpo.max_completion_length,
+            too_long=recipe.hybrid.method.too_long,
+            template_kwargs=kwargs,
+            after=recipe.hybrid.demonstrations_after,
+        )
 
 
 def hub_options(recipe: Recipe) -> dict[str, Any]:

@@ -256,7 +256,7 @@ class Stages:
             args,
             as_table(fit_to_model(self._prompts(), self.tokenizer)),
             processing_class=self.tokenizer,
-            demonstrations=self._demonstrations if section.controller.shares()[0] or section.method else None,
+            demonstrations=self._demonstrations_of_hybrid(),
             controller=section.controller,
             method=section.method,
             g_warmup=warmed.g_warmup if warmed else None,
@@ -308,6 +308,13 @@ class Stages:
     def _evaluate_once(self, stage: str, step: int, model: Callable[[], Any]) -> None:
         if not self.dir.evaluated(stage, step):
             self._evaluate(stage, step, model())
+
+    def _demonstrations_of_hybrid(self) -> Any:
+        """Tokenised as in the warm-up; as they are for a method, which joins them to prompts."""
+        section = self.recipe.hybrid
+        if section.method:
+            return fit_to_model(self.data.demonstrations, self.tokenizer)
+        return self._demonstrations if section.controller.shares()[0] else None
 
     def _prompts(self) -> list[Any]:
         """What the rollouts are drawn from: the task's prompts, or those of a curriculum in its order."""

@@ -25,11 +25,11 @@ from trl import GRPOTrainer
 from trl.trainer.utils import pad
 
 from posttrain.errors import ConfigError
+from posttrain.inputs.pairs import Pairs
 from posttrain.methods.base import Group, Method
 from posttrain.training.grpo_side import GRPOSide
 from posttrain.training.ledger import FolderRecorder
 from posttrain.training.losses import per_rollout
-from posttrain.training.pairs import Pairs
 from posttrain.training.window import kl, window
 from posttrain.training.window.bins import More
 from posttrain.training.window.cut import cut_of

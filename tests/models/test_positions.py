@@ -10,6 +10,7 @@ from peft import LoraConfig, PrefixTuningConfig, get_peft_model
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from posttrain.models.positions import DISTANCES, count_by_mask, counts_by_mask, from_mask
+from posttrain.packing.scores import FAMILIES
 
 VOCABULARY = 61
 SIZES = {
@@ -92,6 +93,10 @@ def test_where_only_distances_count_nothing_changes(family):
     before = model(input_ids=ids, attention_mask=mask).logits
     count_by_mask(model)
     assert torch.equal(model(input_ids=ids, attention_mask=mask).logits, before)
+
+
+def test_what_is_left_as_it_is_can_be_packed():
+    assert set(DISTANCES) < set(FAMILIES)
 
 
 def test_rotary_positions_that_are_scaled_by_the_longest_row_go_by_the_mask():

@@ -44,7 +44,7 @@ SHARED = {
 
 def _experts(family: str) -> dict[str, Any]:
     known = CONFIG_MAPPING[family]()
-    return {name: value for name, value in EXPERTS.items() if hasattr(known, name)}
+    return {**{name: value for name, value in EXPERTS.items() if hasattr(known, name)}, **OWN.get(family, {})}
 
 
 PACKED = {
@@ -56,9 +56,10 @@ PACKED = {
     "phi3 without a window": Case("phi3", {**OWN["phi3"], "sliding_window": None}),
     "seed_oss without dropout": Case("seed_oss", {**GROUPED, "attention_dropout": 0.0, "residual_dropout": 0.0}),
     **{name: Case(name, _experts(name)) for name in (
-        "ernie4_5_moe", "glm4_moe", "granitemoe", "mixtral", "olmoe", "qwen2_moe", "qwen3_moe"
+        "ernie4_5_moe", "glm4_moe", "granitemoe", "olmoe", "qwen2_moe", "qwen3_moe"
     )},
     **{f"{name}, window": Case(name, WINDOW) for name in ("ministral3", "mistral")},
+    "mixtral": Case("mixtral", {**_experts("mixtral"), "sliding_window": None}),
     "mixtral, window": Case("mixtral", {**_experts("mixtral"), **WINDOW}),
     "phi3, window": Case("phi3", {**OWN["phi3"], "sliding_window": 4}),
     "starcoder2, window": Case("starcoder2", {**OWN["starcoder2"], "sliding_window": 4}),
@@ -141,7 +142,7 @@ architectures in float32 on a CPU, windows of 4 tokens, rows of up to 20: the no
 by from that of TRL's padded rows, over the latter's norm. On a GPU nothing of this has been measured.
 
 A mixture of experts packs with `router_aux_loss_coef: 0`; its own coefficient, which TRL takes by default, keeps rows
-padded, for the router loss averages over the tokens of padded rows. Of Gemma 2, transformers' `sdpa` leaves the soft
+padded: the router loss averages over the tokens of whole rows, a shared prompt once a row. Of Gemma 2, transformers' `sdpa` leaves the soft
 cap of its scores out, padded or packed; `attn_implementation: eager` has it, and packs too. A window that cuts rows,
 sinks and a soft cap have scores written out or masked in packed rows, as they have in padded ones.
 

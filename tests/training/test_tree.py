@@ -17,7 +17,9 @@ from trl.trainer.utils import add_fused_lm_head
 
 from posttrain.controllers import GRPOOnly
 from posttrain.models.attention_names import TREE
+from posttrain.models.positions import count_by_mask
 from posttrain.packing import attention as tree_attention
+from posttrain.packing.families import MORE_IN_EAGER
 from posttrain.packing.scores import install, installed, label_scores, row_scores, supports
 from posttrain.packing.tree import grow
 from posttrain.training.sft_side import add_untempered_head
@@ -28,21 +30,43 @@ VOCABULARY, P, C = 61, 12, 9
 NAMES = {"gpt2": {"hidden_size": "n_embd", "num_hidden_layers": "n_layer", "num_attention_heads": "n_head"}}
 NO_DROPOUT = {"gpt2": ("attn_pdrop", "embd_pdrop", "resid_pdrop")}
 GROUPED = {"num_key_value_heads": 2, "head_dim": 8}
+MIXED = {**GROUPED, "sliding_window": 4, "layer_types": ["sliding_attention", "full_attention"]}
+EXPERTS = {
+    **GROUPED, "moe_intermediate_size": 16, "num_experts_per_tok": 2, "num_experts": 4, "num_local_experts": 4,
+    "decoder_sparse_step": 1,
+}  # fmt: skip
 OWN = {
     "gpt2": {}, "gpt_neox": {"rotary_pct": 1.0}, "mistral": {**GROUPED, "sliding_window": None},
     "starcoder2": {"num_key_value_heads": 2, "attention_dropout": 0.0, "residual_dropout": 0.0},
     "phi3": {"num_key_value_heads": 2}, "cohere": {"num_key_value_heads": 2}, "olmo2": {"num_key_value_heads": 2},
+    "olmo": {"num_key_value_heads": 2},
     "granite": {"num_key_value_heads": 2, "attention_multiplier": 0.3, "logits_scaling": 2.0},
+    "seed_oss": {**GROUPED, "attention_dropout": 0.0, "residual_dropout": 0.0},
+    "qwen2_moe": {**EXPERTS, "shared_expert_intermediate_size": 16}, "qwen3_moe": EXPERTS,
+    "granitemoe": {"num_key_value_heads": 2, "num_local_experts": 4, "num_experts_per_tok": 2},
+    "glm4_moe": {**EXPERTS, "n_routed_experts": 4, "n_shared_experts": 1, "first_k_dense_replace": 1},
+    "olmoe": {"num_key_value_heads": 2, "num_experts": 4, "num_experts_per_tok": 2},
+    "ernie4_5_moe": {**EXPERTS, "moe_num_experts": 4, "moe_k": 2, "moe_layer_start_index": 1},
+    "mixtral": {**GROUPED, "num_local_experts": 4, "sliding_window": 4},
+    "cohere2": MIXED, "exaone4": MIXED, "gemma3_text": MIXED, "ministral": MIXED, "olmo3": MIXED,
+    "ministral3": {**GROUPED, "sliding_window": 4},
+    "gemma2": {**MIXED, "query_pre_attn_scalar": 8},
+    "gemma4_text": {
+        **MIXED, "global_head_dim": 8, "hidden_size_per_layer_input": 0, "num_kv_shared_layers": 0,
+        "vocab_size_per_layer_input": VOCABULARY,
+    },
+    "gpt_oss": {**MIXED, "num_local_experts": 4, "num_experts_per_tok": 2},
 }  # fmt: skip
 
 
-def tiny(family: str = "llama", *, attention: str = "sdpa", **changes):
+def tiny(family: str = "llama", attention: str | None = None, **changes):
     """A small model of a family with TRL's head on it, far enough from its initial values that mistakes show."""
     settings = {
         "vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
         "num_attention_heads": 4, "max_position_embeddings": 64, "pad_token_id": 0, "bos_token_id": 1,
         "eos_token_id": 2, **OWN.get(family, GROUPED), **dict.fromkeys(NO_DROPOUT.get(family, ()), 0.0), **changes,
     }  # fmt: skip
+    attention = attention or ("eager" if family in MORE_IN_EAGER else "sdpa")
     names = NAMES.get(family, {})
     config = CONFIG_MAPPING[family](**{names.get(name, name): value for name, value in settings.items()})
     torch.manual_seed(0)
@@ -50,6 +74,7 @@ def tiny(family: str = "llama", *, attention: str = "sdpa", **changes):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
+    count_by_mask(model)
     add_fused_lm_head(model, temperature=0.7, outputs=("log_probs", "entropy"))
     return model
 
@@ -259,6 +284,7 @@ def test_a_copy_of_a_prepared_model_is_prepared_once():
         (lambda: tiny("llama", attention_dropout=0.1), "dropout"),
         (lambda: lora(tiny(), lora_dropout=0.1), "dropout"),
         (lambda: lora(tiny(), alora_invocation_tokens=[5]), "aLoRA"),
+        (lambda: tiny("llama", attention="eager"), "packing stands in for sdpa"),
         (lambda: tiny("gemma", use_bidirectional_attention=True), "both directions"),
         (lambda: tiny("llama", rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}), "rotary"),
         (lambda: get_peft_model(tiny(), PromptTuningConfig("CAUSAL_LM", num_virtual_tokens=2)), "learns a prompt"),
@@ -266,6 +292,31 @@ def test_a_copy_of_a_prepared_model_is_prepared_once():
 )
 def test_what_is_refused_and_why(model, why):
     assert why in supports(model())
+
+
+@pytest.mark.parametrize(
+    ("family", "why"),
+    [
+        ("qwen3_next", "carry a state"),
+        ("qwen3_5_text", "carry a state"),
+        ("lfm2", "model type lfm2"),
+        ("granitemoehybrid", "granitemoehybrid"),
+        ("falcon_h1", "falcon_h1"),
+        ("opt", "model type opt"),
+    ],
+)
+def test_a_configuration_alone_says_why_not(family, why):
+    assert why in supports(CONFIG_MAPPING[family]())
+
+
+def test_longrope_stays_padded_and_flash_attention_says_so():
+    factors = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 4, "long_factor": [2.0] * 4}
+    assert "the longest row of a batch" in supports(tiny("phi3", rope_parameters=factors))
+    config = CONFIG_MAPPING["llama"]()
+    config._attn_implementation = "flash_attention_2"
+    assert "nobody has compared gradients beside flash_attention_2's" in supports(config)
+    config._attn_implementation = "sdpa"
+    assert supports(config) is None
 
 
 class Deaf(LlamaAttention):

@@ -107,7 +107,8 @@ def untied_folder(tokenizer, tmp_path_factory) -> Path:  # noqa: F811 - the fixt
     """The same with an LM head of its own."""
     folder = tmp_path_factory.mktemp("untied")
     ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
-    tiny(tied=False, vocab_size=len(tokenizer), max_position_embeddings=64, **ends).save_pretrained(folder)
+    size = len(tokenizer) + 1  # a tokenizer that is loaded beside a Qwen2 model has that family's <|endoftext|>, too
+    tiny(tied=False, vocab_size=size, max_position_embeddings=64, **ends).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 

@@ -142,9 +142,9 @@ architectures in float32 on a CPU, windows of 4 tokens, rows of up to 20: the no
 by from that of TRL's padded rows, over the latter's norm. On a GPU nothing of this has been measured.
 
 A mixture of experts packs with `router_aux_loss_coef: 0`; its own coefficient, which TRL takes by default, keeps rows
-padded: the router loss averages over the tokens of whole rows, a shared prompt once a row. Of Gemma 2, transformers' `sdpa` leaves the soft
-cap of its scores out, padded or packed; `attn_implementation: eager` has it, and packs too. A window that cuts rows,
-sinks and a soft cap have scores written out or masked in packed rows, as they have in padded ones.
+padded: the router loss averages over the tokens of whole rows, a shared prompt once a row. Of Gemma 2, transformers'
+`sdpa` leaves the soft cap of its scores out, padded or packed; `attn_implementation: eager` has it, and packs too. A
+window that cuts rows, sinks and a soft cap have scores written out or masked in packed rows, as in padded ones.
 
 | packed | relative error of the gradient |
 |---|---|"""

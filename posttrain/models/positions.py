@@ -37,7 +37,14 @@ def sees_distances(config: Any) -> bool:
 
 def is_scaled(config: Any) -> bool:
     """Whether rotary positions change with the length of the longest row."""
-    return (getattr(config, "rope_parameters", None) or {}).get("rope_type") in SCALED
+    return bool(rope_types(config) & set(SCALED))
+
+
+def rope_types(config: Any) -> set[str]:
+    """Kinds of rotary positions of all layers: `rope_parameters` are of every layer, or a dictionary by its type."""
+    parameters = getattr(config, "rope_parameters", None) or {}
+    each = [parameters, *(value for value in parameters.values() if isinstance(value, dict))]
+    return {found["rope_type"] for found in each if found.get("rope_type")}
 
 
 def count_by_mask(model: nn.Module) -> None:

@@ -117,7 +117,7 @@ def stand_in(attention: str) -> str:
 def masked(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, tree: Tree, scale: float, window: int | None = None
 ) -> torch.Tensor:
-    """The same by SDPA, for windows and devices without the kernels below: one call for the prompts, one a group.
+    """The same by SDPA, for windows and devices without the kernels below: one call for prompts, one for each group.
 
     Args:
         query: (1, H, N, D).

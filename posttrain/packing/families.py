@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from posttrain.models.attention_names import EAGER, SDPA
+from posttrain.models.positions import SCALED, is_scaled, rope_types
 
 PLAIN = (
     "apertus", "arcee", "cohere", "ernie4_5", "ernie4_5_moe", "gemma", "glm", "glm4", "glm4_moe", "gpt2", "gpt_neox",
@@ -30,7 +31,7 @@ MORE_IN_EAGER = ("gemma2", "gpt_oss")
 """Families whose eager attention computes what SDPA leaves out: scores under a soft cap, and sinks."""
 
 _ATTENTION_LAYERS = {"full_attention", "sliding_attention"}
-_DROPOUT_BY_FUNCTION = ("attention_dropout", "residual_dropout")
+_DROPOUT_BY_FUNCTION = ("attention_dropout", "embedding_dropout", "residual_dropout")
 _DROPOUT_ELSEWHERE = ("classifier_dropout", "summary_first_dropout")  # in heads for other tasks
 
 
@@ -57,10 +58,10 @@ def against(config: Any) -> str | None:
         return f"a sliding window, of which the attention of {family} is not told"
     if getattr(config, "use_bidirectional_attention", None):
         return "attention in both directions"
-    if _rope_types(config) & {"dynamic", "longrope"}:
+    if is_scaled(config):
         return (
             "rotary positions that depend on the length of the sequence "
-            f"({', '.join(sorted(_rope_types(config)))}): the longest row of a batch decides for all of it"
+            f"({', '.join(sorted(rope_types(config) & set(SCALED)))}): the longest row of a batch decides for all of it"
         )
     return _attention(config)
 
@@ -85,13 +86,6 @@ def _has_window(config: Any) -> bool:
     if layers := getattr(config, "layer_types", None):
         return "sliding_attention" in layers
     return bool(getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True))
-
-
-def _rope_types(config: Any) -> set[str]:
-    """Of all layers: the parameters are those of every layer, or a dictionary by type of layer."""
-    parameters = getattr(config, "rope_parameters", None) or {}
-    each = [parameters, *(value for value in parameters.values() if isinstance(value, dict))]
-    return {found["rope_type"] for found in each if found.get("rope_type")}
 
 
 def _attention(config: Any) -> str | None:

@@ -23,6 +23,7 @@ NAMES = [
     "idea",
     "methods",
     "own-data",
+    "packing",
     "questions",
     "recipes",
     "rewards",

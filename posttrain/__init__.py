@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         Static,
         Switch,
     )
+    from posttrain.methods import HPT, LUFFY, UFT, PrefixRFT
     from posttrain.recipe.recipe import Recipe, load_recipe
     from posttrain.running.alarm_callback import AlarmCallback
     from posttrain.running.pipeline import run
@@ -30,22 +31,29 @@ if TYPE_CHECKING:
     from posttrain.training.config import HybridConfig
     from posttrain.training.trainer import HybridTrainer
 
-_HOME = {
-    "AlarmCallback": "posttrain.running.alarm_callback",
-    "HybridConfig": "posttrain.training.config",
-    "HybridTrainer": "posttrain.training.trainer",
-    "Recipe": "posttrain.recipe.recipe",
-    "Score": "posttrain.scoring.score",
-    "load_recipe": "posttrain.recipe.recipe",
-    "run": "posttrain.running.pipeline",
-} | dict.fromkeys(
-    ("GAC", "SASR", "Alternate", "Chord", "Cosine", "GRPOOnly", "Mix", "SFTOnly", "Signals", "Static", "Switch"),
-    "posttrain.controllers",
+_HOME = (
+    {
+        "AlarmCallback": "posttrain.running.alarm_callback",
+        "HybridConfig": "posttrain.training.config",
+        "HybridTrainer": "posttrain.training.trainer",
+        "Recipe": "posttrain.recipe.recipe",
+        "Score": "posttrain.scoring.score",
+        "load_recipe": "posttrain.recipe.recipe",
+        "run": "posttrain.running.pipeline",
+    }
+    | dict.fromkeys(
+        ("GAC", "SASR", "Alternate", "Chord", "Cosine", "GRPOOnly", "Mix", "SFTOnly", "Signals", "Static", "Switch"),
+        "posttrain.controllers",
+    )
+    | dict.fromkeys(("HPT", "LUFFY", "UFT", "PrefixRFT"), "posttrain.methods")
 )
 
 __all__ = [
     "GAC",
+    "HPT",
+    "LUFFY",
     "SASR",
+    "UFT",
     "AlarmCallback",
     "Alternate",
     "Chord",
@@ -54,6 +62,7 @@ __all__ = [
     "HybridConfig",
     "HybridTrainer",
     "Mix",
+    "PrefixRFT",
     "Recipe",
     "SFTOnly",
     "Score",

@@ -46,14 +46,19 @@ def fit_to_model(rows: Iterable[Row], tokenizer: PreTrainedTokenizerBase) -> lis
     return wrapped
 
 
+def prompt_key(prompt: Any) -> str:
+    """By which prompts are the same: their content, text or messages."""
+    return json.dumps(prompt, sort_keys=True, ensure_ascii=False)
+
+
 def with_demonstrated(data: Any) -> list[dict[str, Any]]:
     """A task's prompts and, behind them, those of its demonstrations that are not among them.
 
     Args:
         data: With `train` and `demonstrations`.
     """
-    known = {json.dumps(row["prompt"], sort_keys=True) for row in data.train}
-    more = [row for row in data.demonstrations if json.dumps(row["prompt"], sort_keys=True) not in known]
+    known = {prompt_key(row["prompt"]) for row in data.train}
+    more = [row for row in data.demonstrations if prompt_key(row["prompt"]) not in known]
     return [*data.train, *({name: value for name, value in row.items() if name != "completion"} for row in more)]
 
 

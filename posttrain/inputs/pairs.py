@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from posttrain.errors import DataError
-from posttrain.inputs.data import demonstration_ids
+from posttrain.inputs.data import demonstration_ids, prompt_key
 
 FIX = "give demonstrations of prompts in train_dataset, or rows with a column 'demonstration'"
 
@@ -49,7 +48,7 @@ class Pairs:
         self.left_out = self.alone = 0
         rows: dict[str, list[int]] = {}
         for number, row in enumerate(prompts):
-            rows.setdefault(_key(row["prompt"]), []).append(number)
+            rows.setdefault(prompt_key(row["prompt"]), []).append(number)
         joined: list[Mapping[str, Any]] = list(_own(prompts))
         for row in demonstrations if demonstrations is not None else ():
             if "prompt" not in row or "completion" not in row:
@@ -61,7 +60,7 @@ class Pairs:
                 )
             joined.append(row)
         for number, row in enumerate(joined):
-            partners = rows.get(_key(row["prompt"]))
+            partners = rows.get(prompt_key(row["prompt"]))
             if partners is None:
                 self.alone += 1
                 continue
@@ -108,7 +107,3 @@ def _own(prompts: Any) -> list[dict[str, Any]]:
         several = given if isinstance(given, list) and given and not isinstance(given[0], Mapping) else [given]
         rows += [{"prompt": row["prompt"], "completion": one} for one in several if one]
     return rows
-
-
-def _key(prompt: Any) -> str:
-    return json.dumps(prompt, sort_keys=True, ensure_ascii=False)

@@ -25,6 +25,10 @@ TooLong = Literal["refuse", "leave_out"]
 """What becomes of a demonstration that is longer than a completion may be: it is never cut."""
 
 
+LOSSES = ("grpo", "dr_grpo", "dapo")
+"""Values of `loss_type` beside which a method's loss is exact."""
+
+
 class Group(NamedTuple):
     """The rollouts of one prompt after scoring.
 
@@ -80,7 +84,7 @@ class Method:
         """Of a beginning's tokens."""
         return 0.0
 
-    def prefix_length(self, row: int, *, rows: int, tokens: int, done: float, step: int, draw: random.Random) -> int:
+    def prefix_length(self, row: int, *, rows: int, tokens: int, done: float, draw: random.Random) -> int:
         """With how many tokens of the demonstration a rollout begins.
 
         Args:
@@ -88,7 +92,6 @@ class Method:
             rows: Rollouts of the group, G.
             tokens: Of the demonstration.
             done: Share of the stage's steps that lie behind, from 0 to 1.
-            step: Optimizer steps that lie behind.
             draw: A generator of this group's; the same for all its rows.
         """
         return 0

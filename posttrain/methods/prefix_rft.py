@@ -44,7 +44,7 @@ class PrefixRFT(Method):
     prefix: ClassVar[Literal["grpo", "own"]] = "grpo"
     __pydantic_config__ = {"extra": "forbid"}
 
-    def prefix_length(self, row: int, *, rows: int, tokens: int, done: float, step: int, draw: random.Random) -> int:
+    def prefix_length(self, row: int, *, rows: int, tokens: int, done: float, draw: random.Random) -> int:
         """Of the group's last row; the others begin with nothing."""
         if row < rows - 1:
             return 0

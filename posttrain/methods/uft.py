@@ -57,7 +57,7 @@ class UFT(Method):
         """p, the chance of each segment; 0 behind the hinted part of the stage."""
         return cosine(self.high, self.low, done / self.hinted) if done < self.hinted else 0.0
 
-    def prefix_length(self, row: int, *, rows: int, tokens: int, done: float, step: int, draw: random.Random) -> int:
+    def prefix_length(self, row: int, *, rows: int, tokens: int, done: float, draw: random.Random) -> int:
         """The same for all rows of a group."""
         count, p = min(self.segments, tokens), self.share(done)
         shown = sum(draw.random() < p for _ in range(count))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from posttrain.errors import ConfigError
+from posttrain.methods.base import LOSSES
 from posttrain.recipe.adapter_kinds import one_bias
 from posttrain.recipe.arithmetic import generation_batch_size, nearest_divisors, nearest_multiples
 from posttrain.recipe.mistakes import raise_all
@@ -207,7 +208,7 @@ def _method(recipe: Recipe, num_processes: int) -> list[ConfigError]:
     grpo, step = hybrid.grpo, hybrid.gradient_accumulation_steps
     wrong = {
         "hybrid.controller": getattr(hybrid.controller, "needs_statistics", False),
-        "hybrid.grpo.loss_type": grpo.loss_type not in ("grpo", "dr_grpo", "dapo"),
+        "hybrid.grpo.loss_type": grpo.loss_type not in LOSSES,
         "hybrid.grpo.num_iterations": grpo.num_iterations > 1,
         "hybrid.grpo.importance_sampling_level": grpo.importance_sampling_level == "sequence",
         "hybrid.grpo.mask_truncated_completions": grpo.mask_truncated_completions,
@@ -221,7 +222,7 @@ def _method(recipe: Recipe, num_processes: int) -> list[ConfigError]:
             recipe,
             key,
             f"a setting that the method {method.name} does not go with",
-            expected="loss_type grpo, dr_grpo or dapo by token, one pass over each window, no step of several windows: "
+            expected=f"loss_type {', '.join(LOSSES)} by token, one pass over each window, no step of several windows: "
             "only so is a step's loss the same however it is cut",
             fix="leave it at its default, or leave the method out",
         )

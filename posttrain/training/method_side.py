@@ -26,7 +26,7 @@ from trl.trainer.utils import pad
 
 from posttrain.errors import ConfigError
 from posttrain.inputs.pairs import Pairs
-from posttrain.methods.base import Group, Method
+from posttrain.methods.base import LOSSES, Group, Method
 from posttrain.training.grpo_side import GRPOSide
 from posttrain.training.ledger import FolderRecorder
 from posttrain.training.losses import per_rollout
@@ -43,12 +43,10 @@ PRIVATE_NAMES: dict[str, tuple[str, ...]] = {
 }
 """Private methods of GRPOTrainer that are overridden or called here, and their leading parameters."""
 
-PRIVATE_ATTRIBUTES = ("_step", "_tokenizer", "_metrics")
+PRIVATE_ATTRIBUTES = ("_step", "_tokenizer")
 """Private attributes of a constructed GRPOTrainer that are read here."""
 
 REFERENCE = "ref_per_token_logps"
-LOSSES = ("grpo", "dr_grpo", "dapo")
-"""Values of `loss_type` beside which a method's loss is exact."""
 
 
 class MethodSide(GRPOSide):
@@ -65,7 +63,8 @@ class MethodSide(GRPOSide):
             DataError: No prompt has a demonstration, or one is too long.
         """
         self.method = method
-        self._drawn: list[int] = []
+        self._seed = ""  # of the window's draws
+        self._chosen: list[int] = []  # for each group of the window, the number of its demonstration, -1 without one
         self._begun: list[int] = []
         self._rewards_seen: torch.Tensor | None = None
         self._demonstrated_tokens: list[int] = []
@@ -111,37 +110,34 @@ class MethodSide(GRPOSide):
     # ---- before sampling ----
 
     def _draw_prompts(self) -> list[dict[str, Any]]:
-        args = self.args
-        self._drawn = self.prompts.peek(args.generation_batch_size // args.num_generations)
+        if self.method is not None:
+            args = self.args
+            drawn = self.prompts.peek(args.generation_batch_size // args.num_generations)
+            self._seed = f"{args.seed}:{self._rollouts // args.generation_batch_size}"
+            self._chosen = [self._demonstration_of(group, prompt) for group, prompt in enumerate(drawn)]
         return super()._draw_prompts()
 
     def _begin_rollouts(self, model: Any) -> None:
         if self.method is None or not self.method.begins_rollouts:  # they would be sampled without their beginnings
             super()._begin_rollouts(model)
 
-    def _demonstration_of(self, group: int) -> int:
-        """Number of the demonstration that a group of this window has, -1 without one."""
-        numbers = self.pairs.of.get(self._drawn[group], [])
-        return random.Random(f"demonstration:{self._draw_of(group)}").choice(numbers) if numbers else -1
-
-    def _draw_of(self, group: int) -> str:
-        window_number = self._rollouts // self.args.generation_batch_size
-        return f"{self.args.seed}:{window_number}:{group}"
+    def _demonstration_of(self, group: int, prompt: int) -> int:
+        numbers = self.pairs.of.get(prompt, [])
+        return random.Random(f"demonstration:{self._seed}:{group}").choice(numbers) if numbers else -1
 
     def _prefixes(self, count: int) -> list[list[int]]:
         """The beginning of each of this process's rows."""
         assert self.method is not None
-        step, rows = self.state.global_step, self.num_generations
+        rows, done = self.num_generations, self.state.global_step / max(self.args.max_steps - 1, 1)
         prefixes: list[list[int]] = []
         for number in range(count * self.ranks.number, count * (self.ranks.number + 1)):
             group, row = divmod(number, rows)
-            demonstration = self._demonstration_of(group)
+            demonstration = self._chosen[group]
             ids = self.pairs.ids[demonstration] if demonstration >= 0 else []
             length = 0
             if len(ids) > 1:
-                draw = random.Random(f"beginning:{self._draw_of(group)}")
-                done = step / max(self.args.max_steps - 1, 1)
-                length = self.method.prefix_length(row, rows=rows, tokens=len(ids), done=done, step=step, draw=draw)
+                draw = random.Random(f"beginning:{self._seed}:{group}")
+                length = self.method.prefix_length(row, rows=rows, tokens=len(ids), done=done, draw=draw)
             prefixes.append(ids[:length])
         return prefixes
 
@@ -175,11 +171,7 @@ class MethodSide(GRPOSide):
     def _generate_and_score_completions(self, inputs):
         output = super()._generate_and_score_completions(inputs)
         if self.method is not None and self.model.training:
-            self._rollouts -= self.args.generation_batch_size  # the window that was just sampled
-            try:
-                self._arrange(self.method, inputs, output)
-            finally:
-                self._rollouts += self.args.generation_batch_size
+            self._arrange(self.method, inputs, output)
         return output
 
     def _arrange(self, method: Method, inputs: list[dict[str, Any]], output: Rollouts) -> None:
@@ -191,7 +183,7 @@ class MethodSide(GRPOSide):
         assert self._rewards_seen is not None
         rewards = self._rewards_seen.view(-1, rows).tolist()
         advantages = self.accelerator.gather(output["advantages"].contiguous()).view(-1, rows).tolist()
-        chosen = [self._demonstration_of(group) for group in range(len(rewards))]
+        chosen = self._chosen
         worth: list[float | None] = [None if number < 0 else float("nan") for number in chosen]
         if method.scores_demonstrations:
             scored = self._scores_of([chosen[group] for group, _ in own], inputs)[::rows]

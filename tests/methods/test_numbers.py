@@ -79,7 +79,7 @@ def test_of_a_beginning_the_least_sure_tokens_keep_their_advantage():
 def test_prefix_rft_begins_with_nearly_all_of_it_and_leaves_a_token_to_sample():
     method = PrefixRFT()
     lengths = [
-        method.prefix_length(7, rows=8, tokens=100, done=done, step=0, draw=random.Random(seed))
+        method.prefix_length(7, rows=8, tokens=100, done=done, draw=random.Random(seed))
         for done in (0.0, 1.0)
         for seed in range(200)
     ]
@@ -87,11 +87,8 @@ def test_prefix_rft_begins_with_nearly_all_of_it_and_leaves_a_token_to_sample():
     assert min(lengths[200:]) < 12
     assert max(lengths[200:]) > 88
     assert max(lengths) <= 95
-    assert method.prefix_length(6, rows=8, tokens=100, done=0.0, step=0, draw=random.Random(0)) == 0
-    assert (
-        PrefixRFT(longest=1.0, shortest=1.0).prefix_length(0, rows=1, tokens=4, done=0.0, step=0, draw=random.Random(0))
-        == 3
-    )
+    assert method.prefix_length(6, rows=8, tokens=100, done=0.0, draw=random.Random(0)) == 0
+    assert PrefixRFT(longest=1.0, shortest=1.0).prefix_length(0, rows=1, tokens=4, done=0.0, draw=random.Random(0)) == 3
 
 
 def test_ufts_hints_grow_shorter():
@@ -99,9 +96,7 @@ def test_ufts_hints_grow_shorter():
     assert [method.share(step / 500) for step in (0, 150, 299.999, 300)] == [
         0.95, pytest.approx(0.5), pytest.approx(0.05, abs=1e-5), 0.0,
     ]  # fmt: skip
-    shown = [
-        method.prefix_length(0, rows=4, tokens=50, done=0.3, step=0, draw=random.Random(seed)) for seed in range(400)
-    ]
+    shown = [method.prefix_length(0, rows=4, tokens=50, done=0.3, draw=random.Random(seed)) for seed in range(400)]
     assert set(shown) == {0, 10, 20, 30, 40, 49}
     assert sum(shown) / len(shown) == pytest.approx(25, abs=2)
 

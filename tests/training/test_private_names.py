@@ -61,7 +61,12 @@ def test_the_device_is_kept_where_it_is_set(tmp_path):
 
 def test_the_private_attributes_are_there_and_the_rollouts_have_their_keys(model, tokenizer, prompts, tmp_path):
     plain = GRPOTrainer(model, reward, hybrid_args(tmp_path, max_steps=1), prompts, processing_class=tokenizer)
-    for name in {*trainer.PRIVATE_ATTRIBUTES, *grpo_side.PRIVATE_ATTRIBUTES, *window_side.PRIVATE_ATTRIBUTES}:
+    for name in {
+        *trainer.PRIVATE_ATTRIBUTES,
+        *grpo_side.PRIVATE_ATTRIBUTES,
+        *window_side.PRIVATE_ATTRIBUTES,
+        *method_side.PRIVATE_ATTRIBUTES,
+    }:
         assert hasattr(plain, name), f"GRPOTrainer has no {name} any more"
     plain.train()
     rollouts = plain._buffered_inputs[0]

@@ -18,8 +18,10 @@ from torch import nn
 from transformers import AutoModelForCausalLM, Qwen2Config
 
 from posttrain.models.load import build_model
+from posttrain.rollouts.engines import open_engine
+from posttrain.rollouts.for_trl import engine_settings
 from posttrain.rollouts.vllm import InProcessEngine
-from tests.training.conftest import demonstrations, prompts, tokenizer  # noqa: F401 - fixtures
+from tests.training.conftest import demonstrations, hybrid_args, prompts, tokenizer  # noqa: F401 - fixtures
 from tests.vllm.servers import Server
 
 ENDS = list(range(6))
@@ -111,6 +113,16 @@ def untied_folder(tokenizer, tmp_path_factory) -> Path:  # noqa: F811 - the fixt
     tiny(tied=False, vocab_size=size, max_position_embeddings=64, **ends).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def engine(model_folder, tokenizer, tmp_path_factory):  # noqa: F811 - the fixture
+    """For a trainer of the addition table, in this process."""
+    model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32)
+    args = hybrid_args(tmp_path_factory.mktemp("engine"))
+    opened = open_engine(model, [tokenizer.eos_token_id], **engine_settings(args))
+    yield opened
+    opened.close()
 
 
 @pytest.fixture(scope="session")

@@ -7,8 +7,6 @@ import torch
 from transformers import AutoModelForCausalLM, set_seed
 
 from posttrain.methods import HPT, UFT, PrefixRFT
-from posttrain.rollouts.engines import open_engine
-from posttrain.rollouts.for_trl import engine_settings
 from posttrain.storage.files import read_lines
 from posttrain.training.trainer import HybridTrainer
 from tests.training.conftest import hybrid_args, reward
@@ -16,15 +14,6 @@ from tests.vllm.training import Watched
 
 FLOAT32 = 1e-4
 """How far apart two implementations of the same float32 model may be, per token, as a log-probability."""
-
-
-@pytest.fixture(scope="module")
-def engine(model_folder, tokenizer, tmp_path_factory):
-    model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32)
-    args = hybrid_args(tmp_path_factory.mktemp("engine"))
-    opened = open_engine(model, [tokenizer.eos_token_id], **engine_settings(args))
-    yield opened
-    opened.close()
 
 
 @pytest.mark.parametrize("method", [PrefixRFT(shortest=0.9), UFT(hinted=1.0), HPT(gate=4)], ids=lambda each: each.name)

@@ -11,8 +11,6 @@ from transformers import AutoModelForCausalLM, set_seed
 
 from posttrain.controllers import Alternate, GRPOOnly
 from posttrain.errors import TrainingError
-from posttrain.rollouts.engines import open_engine
-from posttrain.rollouts.for_trl import engine_settings
 from posttrain.rollouts.sampling import request_seed
 from posttrain.storage.files import read_lines
 from posttrain.training.trainer import HybridTrainer
@@ -23,15 +21,6 @@ from tests.vllm.training import Watched
 STEPS = 6
 FLOAT32 = 1e-4
 """How far apart two implementations of the same float32 model may be, per token, as a log-probability."""
-
-
-@pytest.fixture(scope="module")
-def engine(model_folder, tokenizer, tmp_path_factory):
-    model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32)
-    args = hybrid_args(tmp_path_factory.mktemp("engine"))
-    opened = open_engine(model, [tokenizer.eos_token_id], **engine_settings(args))
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

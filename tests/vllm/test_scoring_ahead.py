@@ -20,7 +20,6 @@ from tests.scoring.test_pool import wait_until
 from tests.scoring.troubled import dense
 from tests.training.conftest import hybrid_args
 from tests.vllm.conftest import ENDS, PROMPTS, tiny
-from tests.vllm.test_training import engine  # noqa: F401 - a fixture
 
 SEEDS = [request_seed(7, 0, place) for place in range(len(PROMPTS))]
 REWARDS = [Reward.from_callable(dense)]
@@ -116,7 +115,7 @@ def assert_same_but_sooner(run, **options):
     assert all(each["scored_ahead"] > 0 for each in seconds)
 
 
-def test_training_from_an_engine_in_this_process_is_the_same(run, engine):  # noqa: F811 - the fixture
+def test_training_from_an_engine_in_this_process_is_the_same(run, engine):
     assert_same_but_sooner(run, here=engine)
 
 

@@ -5,8 +5,9 @@
     product    = signed { ("*" | "/") signed }
     signed     = [ "-" | "+" ] ( number | "(" sum ")" | "[" sum "]" )
 
-`×`, `·`, `⋅` and `x` are `*`; `÷` and `:` are `/`. Powers, `//`, `%`, names, factorials and numbers side by side are no
-arithmetic of this kind. A text is bounded in length and in brackets, so its work is, too.
+The multiplication sign, the middle dots and `x` are `*`; the division sign and `:` are `/`; the minus sign is `-`.
+Powers, `//`, `%`, names, factorials and numbers side by side are no arithmetic of this kind. A text is bounded in
+length and in brackets, so its work is, too.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ LONGEST = 400
 DEEPEST = 40
 """Brackets inside one another."""
 
-_TOKEN = re.compile(r"\s*(?:([0-9]+(?:\.[0-9]+)?)|(\*\*|//|[-+*/×·⋅÷x:()\[\]=]))", re.ASCII)
-_SAME = {"×": "*", "·": "*", "⋅": "*", "x": "*", "÷": "/", ":": "/"}
+_TOKEN = re.compile(r"\s*(?:([0-9]+(?:\.[0-9]+)?)|(\*\*|//|[-+*/x:()\[\]=\u00d7\u00b7\u22c5\u00f7\u2212]))", re.ASCII)
+_SAME = {"\u00d7": "*", "\u00b7": "*", "\u22c5": "*", "x": "*", "\u00f7": "/", ":": "/", "\u2212": "-"}
 _CLOSING = {"(": ")", "[": "]"}
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 from posttrain.errors import RewardError
@@ -88,7 +89,7 @@ def score(
 
 def _whole(values: Sequence[Any]) -> list[int]:
     for value in values:
-        if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value):
+        if isinstance(value, bool) or not isinstance(value, Real) or value % 1:
             raise RewardError(f"{value!r} in the row", expected="whole numbers and a whole target", where="numbers")
     if len(values) < 2:
         raise RewardError("no numbers in the row", expected="at least one", where="numbers")
@@ -98,7 +99,9 @@ def _whole(values: Sequence[Any]) -> list[int]:
 def _statement(completion: str) -> str:
     """The last line of the answer that is not empty, without what decorates it and words that lead to it."""
     section, _ = answer_section(completion)
-    line = section.rstrip().rpartition("\n")[2][-4 * LONGEST :].replace("−", "-")
+    line = section.rstrip().rpartition("\n")[2]
+    if len(line) > 4 * LONGEST:
+        return line  # too long, whatever it says
     for pattern, put in _LATEX:
         line = pattern.sub(put, line)
     line = line.strip(_DECORATION)

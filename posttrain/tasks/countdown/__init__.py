@@ -69,10 +69,12 @@ class Countdown:
     eval: Annotated[int, Field(ge=0)] = 200
     demonstrations: Annotated[int, Field(ge=0)] = 500
     operators: Annotated[list[Literal["+", "-", "*", "/"]], Field(min_length=1)] = field(
-        default_factory=lambda: list(OPERATORS)
+        default_factory=lambda: ["+", "-", "*", "/"]
     )
     largest: Annotated[int, Field(ge=2, le=1000)] = 99
-    target: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] = (10, 99)
+    target: Annotated[list[Annotated[int, Field(ge=1)]], Field(min_length=2, max_length=2)] = field(
+        default_factory=lambda: [10, 99]
+    )
     use_all: bool = False
     prompt: Prompt = "full"
     think_share: Annotated[float, Field(ge=0, le=1)] = 1.0
@@ -82,7 +84,7 @@ class Countdown:
         object.__setattr__(self, "numbers", parse_sizes(self.numbers))
         if self.target[0] > self.target[1]:
             raise ConfigError(
-                f"target: {list(self.target)}",
+                f"target: {self.target}",
                 expected="the least target and then the largest",
                 where="target",
                 fix=f"write [{self.target[1]}, {self.target[0]}]",
@@ -95,7 +97,7 @@ class Countdown:
             DataError: There are not as many different puzzles as asked for.
         """
         operators = tuple(sign for sign in OPERATORS if sign in self.operators)
-        bounds = Bounds(self.numbers, operators, self.largest, self.target)
+        bounds = Bounds(self.numbers, operators, self.largest, (self.target[0], self.target[1]))
         counts = {"eval": self.eval, "demonstrations": self.demonstrations, "train": self.train}
         puzzles = split_puzzles(bounds, seed, counts)
         parts = {
@@ -146,7 +148,7 @@ def generate_rows(
         "numbers": numbers,
         "operators": list(operators),
         "largest": largest,
-        "target": tuple(target),
+        "target": list(target),
         "use_all": use_all,
         "prompt": prompt,
         "think_share": think_share,

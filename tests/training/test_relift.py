@@ -22,7 +22,7 @@ from tests.training.conftest import ROWS, StopAt, hybrid_args
 
 
 def odd_ones(completions, answer, **kwargs):
-    """Solves the prompts whose answer is odd, whatever is sampled; of the others no rollout passes, and groups differ."""
+    """Solves the prompts whose answer is odd, whatever is sampled; of the others none passes, and groups differ."""
     return [2.0 if a % 2 else 0.05 * len(set(text)) for text, a in zip(completions, answer, strict=True)]
 
 
@@ -69,7 +69,7 @@ def trained(model, tokenizer, prompts, demonstrations, folder, method, **changes
 
 
 def expected(prompts_a_window, room, steps, *, steps_a_window=1):
-    """The steps as they should be: the prompts of each SFT step, oldest first, `None` for a GRPO step; how many wait."""
+    """The steps as they should be: an SFT step's prompts, oldest first, `None` for a GRPO step; and how many wait."""
     stream, waiting, plan, left, fresh = Stream(len(ROWS), seed=7, name="prompts"), [], [], 0, False
     for _ in range(steps):
         if not left and fresh and len(waiting) >= room:
@@ -142,7 +142,8 @@ def test_the_sft_step_is_the_one_by_hand_however_it_is_cut(
     room, weight, model, tokenizer, prompts, demonstrations, tmp_path
 ):
     plan = expected(5, room, 2)
-    assert plan[1][0] and plan[0][0] is None
+    assert plan[1][0]
+    assert plan[0][0] is None
     gradients = []
     for cut_by in CUTS.values():
         trainer, records, weights = trained(

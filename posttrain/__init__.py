@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         Static,
         Switch,
     )
-    from posttrain.methods import HPT, LUFFY, UFT, PrefixRFT
+    from posttrain.methods import HPT, LUFFY, UFT, PrefixRFT, ReLIFT
     from posttrain.recipe.recipe import Recipe, load_recipe
     from posttrain.running.alarm_callback import AlarmCallback
     from posttrain.running.pipeline import run
@@ -45,7 +45,7 @@ _HOME = (
         ("GAC", "SASR", "Alternate", "Chord", "Cosine", "GRPOOnly", "Mix", "SFTOnly", "Signals", "Static", "Switch"),
         "posttrain.controllers",
     )
-    | dict.fromkeys(("HPT", "LUFFY", "UFT", "PrefixRFT"), "posttrain.methods")
+    | dict.fromkeys(("HPT", "LUFFY", "UFT", "PrefixRFT", "ReLIFT"), "posttrain.methods")
 )
 
 __all__ = [
@@ -63,6 +63,7 @@ __all__ = [
     "HybridTrainer",
     "Mix",
     "PrefixRFT",
+    "ReLIFT",
     "Recipe",
     "SFTOnly",
     "Score",

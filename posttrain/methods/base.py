@@ -51,11 +51,13 @@ class Arranged(NamedTuple):
         advantages: Of each rollout.
         credit: Of the whole demonstration's tokens; 0 leaves it out.
         reason: In words, for the log: the same for all groups that were treated alike.
+        waits: Whether the demonstration is to wait for an SFT step (see `Method.buffer`).
     """
 
     advantages: tuple[float, ...]
     credit: float = 0.0
     reason: str = ""
+    waits: bool = False
 
 
 class Method:
@@ -70,6 +72,8 @@ class Method:
             `token_loss` with the credit `prefix_credit` (`own`).
         divisor: Of `token_loss` (see the module).
         prefix_credit: Of a beginning's tokens where `prefix` is `own`.
+        likelihood: Whether demonstrations are trained on by their likelihood, whose tokens `sft_weight` then weighs.
+        buffer: Demonstrations that one SFT step takes, as soon as so many wait; 0 has none wait.
     """
 
     name: str
@@ -78,6 +82,8 @@ class Method:
     scores_demonstrations: ClassVar[bool] = False
     prefix: ClassVar[Literal["grpo", "own"]] = "own"
     divisor: ClassVar[Literal["own", "rollouts"]] = "own"
+    likelihood: ClassVar[bool] = False
+    buffer: int = 0
 
     @property
     def prefix_credit(self) -> float:
@@ -119,6 +125,24 @@ def cosine(start: float, end: float, done: float) -> float:
     """From `start` to `end` along half a cosine; `done` is held within 0 and 1."""
     done = min(max(done, 0.0), 1.0)
     return end + (start - end) * 0.5 * (1.0 + math.cos(math.pi * done))
+
+
+def weight_refused(method: Method, sft_weight: str, *, sft_steps: bool) -> str | None:
+    """Why a token weight of SFT would have no effect beside a method, or not the one it says; `None` where it has.
+
+    Args:
+        method: Whose demonstrations are to be weighed.
+        sft_weight: Other than `nll`.
+        sft_steps: Whether the controller takes SFT steps, whose demonstrations it weighs in any case.
+    """
+    if sft_weight == "clipped" and method.likelihood:
+        return (
+            f"the method {method.name} trains on a demonstration once, where the policy is still the one that clipped "
+            "compares it with: it would be nll"
+        )
+    if not method.likelihood and not sft_steps:
+        return f"no step trains by likelihood: the method {method.name} has a loss of its own for demonstrations"
+    return None
 
 
 def solved(rewards: Sequence[float], passing: float) -> int:

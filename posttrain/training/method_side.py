@@ -18,6 +18,7 @@ from __future__ import annotations
 import random
 import warnings
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -25,11 +26,14 @@ from trl import GRPOTrainer
 from trl.trainer.utils import pad
 
 from posttrain.errors import ConfigError
+from posttrain.inputs.data import IGNORED
 from posttrain.inputs.pairs import Pairs
 from posttrain.methods.base import LOSSES, Group, Method
+from posttrain.training.failures import Buffer, Item
 from posttrain.training.grpo_side import GRPOSide
 from posttrain.training.ledger import FolderRecorder
 from posttrain.training.losses import per_rollout
+from posttrain.training.token_weights import weighted
 from posttrain.training.window import kl, window
 from posttrain.training.window.bins import More
 from posttrain.training.window.cut import cut_of
@@ -54,6 +58,7 @@ class MethodSide(GRPOSide):
 
     method: Method | None
     pairs: Pairs
+    buffer: Buffer | None
 
     def begin_method(self, method: Method | None, demonstrations: Any, template_kwargs: dict[str, Any]) -> None:
         """Pair prompts with demonstrations; after `begin_grpo`.
@@ -68,6 +73,8 @@ class MethodSide(GRPOSide):
         self._begun: list[int] = []
         self._rewards_seen: torch.Tensor | None = None
         self._demonstrated_tokens: list[int] = []
+        self._prompts_drawn: list[int] = []
+        self.buffer = Buffer(method.buffer) if method and method.buffer else None
         if method is None:
             return
         self._check_method(method)
@@ -112,7 +119,7 @@ class MethodSide(GRPOSide):
     def _draw_prompts(self) -> list[dict[str, Any]]:
         if self.method is not None:
             args = self.args
-            drawn = self.prompts.peek(args.generation_batch_size // args.num_generations)
+            drawn = self._prompts_drawn = self.prompts.peek(args.generation_batch_size // args.num_generations)
             self._seed = f"{args.seed}:{self._rollouts // args.generation_batch_size}"
             self._chosen = [self._demonstration_of(group, prompt) for group, prompt in enumerate(drawn)]
         return super()._draw_prompts()
@@ -190,6 +197,9 @@ class MethodSide(GRPOSide):
             worth = [None if number < 0 else score for number, score in zip(chosen, scored, strict=True)]
         groups = [Group(tuple(r), tuple(a), w) for r, a, w in zip(rewards, advantages, worth, strict=True)]
         arranged = [method.arrange(group) for group in groups]
+        if self.buffer is not None:  # all processes put the same into it
+            each = zip(self._prompts_drawn, chosen, arranged, strict=True)
+            self.buffer.enter([(prompt, number) for prompt, number, of in each if of.waits])
 
         def column(values: list[Any], dtype: torch.dtype) -> torch.Tensor:
             return torch.tensor(values, dtype=dtype, device=device)
@@ -217,6 +227,15 @@ class MethodSide(GRPOSide):
             "begun_rows": int(self.accelerator.gather((given.sum(dim=1) > 0).sum()).sum()),
             "begun_tokens": int(self.accelerator.gather(given.sum()).sum()),
         }
+
+    def _failed_rows(self, items: Sequence[Item]) -> list[dict[str, list[int]]]:
+        """Demonstrations behind the very tokens that rollouts of their prompts start from."""
+        starts, *_ = self._tokenize_prompts([self.train_dataset[prompt]["prompt"] for prompt, _ in items])
+        ids = [self.pairs.ids[number] for _, number in items]
+        return [
+            {"input_ids": [*start, *of], "labels": [IGNORED] * len(start) + of}
+            for start, of in zip(starts, ids, strict=True)
+        ]
 
     def _scores_of(self, numbers: list[int], inputs: list[dict[str, Any]]) -> list[float]:
         """What the rewards say of demonstrations in the places of this process's rows; of all processes, in order."""
@@ -299,8 +318,9 @@ class MethodSide(GRPOSide):
         if self.method is None:
             return None
         mask = inputs["demonstrated"] * inputs["completion_mask"] * (inputs["credit"] != 0)[:, None]
-        losses = self.method.token_loss(logps, inputs["credit"][:, None])
-        args = self.args
+        args, weight = self.args, self.args.sft_weight if self.method.likelihood else "nll"
+        weighed = logps if weight == "nll" else weighted(weight, logps)
+        losses = self.method.token_loss(weighed, inputs["credit"][:, None])
         if self.method.divisor == "rollouts":
             loss = per_rollout(
                 losses,

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 Tensor = Any
 """A `torch.Tensor`: recipes are read without torch, so that no method imports it."""
@@ -37,11 +37,33 @@ class Group(NamedTuple):
         advantages: As TRL computed them.
         demonstration: The reward of the prompt's demonstration, scored as a rollout is; NaN if it was not scored, and
             `None` if the prompt has no demonstration.
+        level: The highest of the group's blocks; 0 where the method does not escalate.
     """
 
     rewards: tuple[float, ...]
     advantages: tuple[float, ...]
     demonstration: float | None
+    level: int = 0
+
+
+class Block(NamedTuple):
+    """Rollouts of a group that are sampled before the method looks at it again.
+
+    Attributes:
+        rows: Their numbers in the group. Rows that were sampled before are sampled again in place of these.
+        level: 0 for rollouts from nothing, then the number of the share.
+        share: Of the demonstration, with which they begin.
+        trained: The row whose beginning is trained on, too.
+    """
+
+    rows: range
+    level: int = 0
+    share: float = 0.0
+    trained: int | None = None
+
+    def beginning(self, tokens: int) -> int:
+        """Tokens of a demonstration of so many that the rows begin with: one at least, and never all."""
+        return min(max(int(self.share * tokens), 1), tokens - 1) if self.level else 0
 
 
 class Arranged(NamedTuple):
@@ -67,6 +89,7 @@ class Method:
         name: What a recipe calls it.
         too_long: See `TooLong`.
         begins_rollouts: Whether rollouts may begin with a part of the demonstration.
+        escalates: Whether a group is sampled block by block (`next_block`), its rewards looked at in between.
         scores_demonstrations: Whether it needs to know what the rewards say of a demonstration.
         prefix: What trains the beginning that a rollout went on from: GRPO with the row's advantage (`grpo`), or
             `token_loss` with the credit `prefix_credit` (`own`).
@@ -79,6 +102,7 @@ class Method:
     name: str
     too_long: TooLong = "leave_out"
     begins_rollouts: ClassVar[bool] = False
+    escalates: ClassVar[bool] = False
     scores_demonstrations: ClassVar[bool] = False
     prefix: ClassVar[Literal["grpo", "own"]] = "own"
     divisor: ClassVar[Literal["own", "rollouts"]] = "own"
@@ -101,6 +125,26 @@ class Method:
             draw: A generator of this group's; the same for all its rows.
         """
         return 0
+
+    def check_group(self, rows: int) -> None:
+        """Refuse groups of a size that the settings don't go with.
+
+        Raises:
+            ConfigError: Its `where` is the setting.
+        """
+
+    def scaled_to(self, rows: int) -> Self:
+        """The same method for groups of so many rollouts."""
+        return self
+
+    def next_block(self, number: int, rewards: tuple[float, ...]) -> Block | None:
+        """What of a group with a demonstration is sampled next; `None` when it is done.
+
+        Args:
+            number: Blocks of the group so far.
+            rewards: Of the group's rollouts, weighted and summed; NaN where not sampled yet, or not scored.
+        """
+        return None
 
     def arrange(self, group: Group) -> Arranged:
         """What the rollouts of a prompt and its demonstration count."""

@@ -13,9 +13,18 @@ from posttrain.methods.base import Method
 from posttrain.methods.hpt import HPT
 from posttrain.methods.luffy import LUFFY
 from posttrain.methods.prefix_rft import PrefixRFT
+from posttrain.methods.rlsd import RLSD
+from posttrain.methods.srft import SRFT
 from posttrain.methods.uft import UFT
 
-METHODS: dict[str, type] = {"hpt": HPT, "luffy": LUFFY, "prefix_rft": PrefixRFT, "uft": UFT}
+METHODS: dict[str, type] = {
+    "hpt": HPT,
+    "luffy": LUFFY,
+    "prefix_rft": PrefixRFT,
+    "uft": UFT,
+    "rlsd": RLSD,
+    "srft": SRFT,
+}
 """What a recipe can name under `hybrid.method.name`."""
 
-__all__ = ["HPT", "LUFFY", "METHODS", "UFT", "Method", "PrefixRFT"]
+__all__ = ["HPT", "LUFFY", "METHODS", "RLSD", "SRFT", "UFT", "Method", "PrefixRFT"]

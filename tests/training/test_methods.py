@@ -11,7 +11,7 @@ import torch
 from datasets import Dataset
 
 from posttrain.errors import ConfigError, DataError
-from posttrain.methods import HPT, LUFFY, UFT, PrefixRFT
+from posttrain.methods import HPT, LUFFY, RLSD, SRFT, UFT, PrefixRFT
 from posttrain.training.trainer import HybridTrainer
 from tests.training.conftest import ROWS, StopAt, hybrid_args
 
@@ -21,7 +21,12 @@ METHODS = {
     "rl_plus": LUFFY(ratio="rl_plus", normalise=True),
     "prefix_rft": PrefixRFT(kept=0.5),
     "uft": UFT(weight=0.3, hinted=1.0),
+    "rlsd": RLSD(),
+    "sdpg": RLSD(share=0.0, teacher_kl=0.5),
+    "srft": SRFT(),
 }
+SHOWN = ("rlsd", "sdpg")
+"""Methods by which nothing is trained on but rollouts."""
 
 
 def solved(completions, answer, **kwargs):

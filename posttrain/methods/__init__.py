@@ -15,6 +15,8 @@ from posttrain.methods.hpt import HPT
 from posttrain.methods.luffy import LUFFY
 from posttrain.methods.prefix_rft import PrefixRFT
 from posttrain.methods.relift import ReLIFT
+from posttrain.methods.rlsd import RLSD
+from posttrain.methods.srft import SRFT
 from posttrain.methods.uft import UFT
 
 METHODS: dict[str, type] = {
@@ -23,8 +25,10 @@ METHODS: dict[str, type] = {
     "luffy": LUFFY,
     "prefix_rft": PrefixRFT,
     "relift": ReLIFT,
+    "rlsd": RLSD,
+    "srft": SRFT,
     "uft": UFT,
 }
 """What a recipe can name under `hybrid.method.name`."""
 
-__all__ = ["HPT", "LUFFY", "METHODS", "UFT", "Escalate", "Method", "PrefixRFT", "ReLIFT"]
+__all__ = ["HPT", "LUFFY", "METHODS", "RLSD", "SRFT", "UFT", "Escalate", "Method", "PrefixRFT", "ReLIFT"]

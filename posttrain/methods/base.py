@@ -71,15 +71,18 @@ class Arranged(NamedTuple):
 
     Attributes:
         advantages: Of each rollout.
-        credit: Of the whole demonstration's tokens; 0 leaves it out.
+        credit: Of the whole demonstration's tokens in `token_loss`; 0 leaves it out.
         reason: In words, for the log: the same for all groups that were treated alike.
         waits: Whether the demonstration is to wait for an SFT step (see `Method.buffer`).
+        nll: Of its NLL beside `token_loss`, which is divided as `own` is and weighed by `nll_weights`; with both 0 it
+            is left out.
     """
 
     advantages: tuple[float, ...]
     credit: float = 0.0
     reason: str = ""
     waits: bool = False
+    nll: float = 0.0
 
 
 class Method:
@@ -97,10 +100,16 @@ class Method:
         prefix_credit: Of a beginning's tokens where `prefix` is `own`.
         likelihood: Whether demonstrations are trained on by their likelihood, whose tokens `sft_weight` then weighs.
         buffer: Demonstrations that one SFT step takes, as soon as so many wait; 0 has none wait.
+        shows_teacher: Whether the policy is shown the demonstration as a teacher, whose log-probabilities weigh
+            advantages, and the KL to which has the weight `teacher_kl`; `context` is what it is shown.
+        needs_entropies: Whether rows are weighed by their mean entropy (`nll_weights`, `advantages_by_entropy`).
+        measures: Means of a step that its record has beside those of every method.
     """
 
     name: str
     too_long: TooLong = "leave_out"
+    teacher_kl: float = 0.0
+    context: str = ""
     begins_rollouts: ClassVar[bool] = False
     escalates: ClassVar[bool] = False
     scores_demonstrations: ClassVar[bool] = False
@@ -108,6 +117,9 @@ class Method:
     divisor: ClassVar[Literal["own", "rollouts"]] = "own"
     likelihood: ClassVar[bool] = False
     buffer: int = 0
+    shows_teacher: ClassVar[bool] = False
+    needs_entropies: ClassVar[bool] = False
+    measures: ClassVar[tuple[str, ...]] = ()
 
     @property
     def prefix_credit(self) -> float:
@@ -163,6 +175,32 @@ class Method:
             prefix_BC: True on the tokens of a demonstration's beginning.
         """
         return advantages_B1
+
+    def teacher_share(self, step: int) -> float:
+        """How much the teacher weighs advantages after so many optimizer steps; it never rises."""
+        return 0.0
+
+    def teacher_weights(self, advantages_B1: Tensor, deltas_BC: Tensor, share: float) -> Tensor:
+        """(B, C) what advantages are multiplied by.
+
+        Args:
+            advantages_B1: Of the rows.
+            deltas_BC: By how much a token is likelier to the teacher than to the policy that sampled it, in nats.
+            share: As `teacher_share` gives it.
+        """
+        raise NotImplementedError
+
+    def clipped(self, advantages_B1: Tensor, deltas_BC: Tensor) -> Tensor:
+        """(B, C) what `teacher_weights` makes of the deltas before `share`, within its bounds."""
+        raise NotImplementedError
+
+    def nll_weights(self, entropies_B1: Tensor) -> Tensor:
+        """(B, 1) of demonstrations' NLL, by the mean entropy of their tokens."""
+        raise NotImplementedError
+
+    def advantages_by_entropy(self, advantages_B1: Tensor, entropies_B1: Tensor) -> Tensor:
+        """(B, 1) of rollouts, by the mean entropy of their tokens."""
+        raise NotImplementedError
 
 
 def cosine(start: float, end: float, done: float) -> float:

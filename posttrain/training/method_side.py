@@ -5,12 +5,14 @@ in the run. A window's rollouts carry what is needed to make the rest again, so 
 small as it was:
 
     demonstration   (B,) number of the demonstration in `Pairs.ids`, -1 without one
-    whole           (B,) credit of the whole demonstration of the row's group, 0 leaves it out
+    whole           (B,) credit of the whole demonstration of the row's group
+    nll             (B,) what its NLL counts beside that; with both 0 it is left out
     credit          (B,) of the row's own demonstrated tokens
     demonstrated    (B, C) 1 on tokens that were given, not sampled
 
 A group's demonstration becomes a row beside its rollouts: packed, it costs its completion only. TRL's loss sees all
 rows, with `tool_mask` 0 on demonstrated tokens, but where a method has GRPO train them, and the method's loss is added.
+What a policy that is shown demonstrations has to say of rollouts is in `teacher`.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import random
 import warnings
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -30,9 +33,11 @@ from posttrain.inputs.data import IGNORED
 from posttrain.inputs.pairs import Pairs
 from posttrain.methods.base import LOSSES, Group, Method
 from posttrain.training.begun_side import BegunSide
+from posttrain.training.by_entropy import weigh_rollouts, weighed_nll
 from posttrain.training.failures import Buffer, Item
 from posttrain.training.ledger import FolderRecorder
 from posttrain.training.losses import per_rollout
+from posttrain.training.teacher import Teacher
 from posttrain.training.token_weights import weighted
 from posttrain.training.window import kl, window
 from posttrain.training.window.bins import More
@@ -73,6 +78,7 @@ class MethodSide(BegunSide):
         self._begun: list[int] = []
         self._rewards_seen: torch.Tensor | None = None
         self._demonstrated_tokens: list[int] = []
+        self._teacher: Teacher | None = None
         self._prompts_drawn: list[int] = []
         self.buffer = Buffer(method.buffer) if method and method.buffer else None
         if method is not None:
@@ -89,7 +95,11 @@ class MethodSide(BegunSide):
             template_kwargs=template_kwargs,
             after=self.args.demonstrations_after,
         )
-        rest = self.pairs.alone or self.pairs.left_out or len(self.pairs.of) < len(self.train_dataset)
+        if method.shows_teacher:
+            self._teacher = Teacher(method, self.pairs, self, template_kwargs)
+        rest = (
+            self.pairs.alone or self.pairs.beyond or self.pairs.left_out or len(self.pairs.of) < len(self.train_dataset)
+        )
         if rest and isinstance(self._recorder, FolderRecorder):  # a run tells of it by itself
             warnings.warn(f"method {method.name}: {self.pairs.in_words()}", stacklevel=4)
 
@@ -219,13 +229,17 @@ class MethodSide(BegunSide):
         output["advantages"] = column([arranged[group].advantages[row] for group, row in own], torch.float32)
         output["demonstration"] = column([chosen[group] for group, _ in own], torch.long)
         output["whole"] = column([arranged[group].credit for group, _ in own], torch.float32)
+        output["nll"] = column([arranged[group].nll for group, _ in own], torch.float32)
         output["credit"] = column(credit, torch.float32)
         output["demonstrated"] = given.long()
         output["tool_mask"] = (~given).long() if method.prefix == "own" else torch.ones_like(given).long()
         if kl.NAME in output:  # k3 is an estimate on what the policy sampled
             output[kl.NAME] = output[kl.NAME].masked_fill(given, float("nan"))
+        if self._teacher is not None:
+            output |= self._teacher.columns(output, self.model, self._teacher_logps, step=self.state.global_step)
         tokens = self.accelerator.gather(window.loss_mask(output).sum()).sum()
-        whole = sum(len(self.pairs.ids[n]) for n, a in zip(chosen, arranged, strict=True) if a.credit)
+        beside = [len(self.pairs.ids[n]) for n, a in zip(chosen, arranged, strict=True) if a.credit or a.nll]
+        whole = sum(beside)
         if method.divisor == "rollouts":
             shown = (given.sum(dim=1) * (output["credit"] != 0)).sum()
             tokens = tokens + whole + self.accelerator.gather(shown).sum()
@@ -233,7 +247,7 @@ class MethodSide(BegunSide):
         self._ledger.facts["method"] = {
             "name": method.name,
             "groups": dict(Counter(each.reason for each in arranged)),
-            "demonstrations": sum(bool(each.credit) for each in arranged),
+            "demonstrations": len(beside),
             "demonstration_tokens": whole,
             "begun_rows": int(self.accelerator.gather((given.sum(dim=1) > 0).sum()).sum()),
             "begun_tokens": int(self.accelerator.gather(given.sum()).sum()),
@@ -269,7 +283,7 @@ class MethodSide(BegunSide):
             return None
         rows, count, steps = self.num_generations, window.row_count(share), cut_of(self.args).steps
         first, total = count * self.ranks.number, count * self.ranks.count
-        wanted = (share["whole"] != 0).tolist()
+        wanted = ((share["whole"] != 0) | (share["nll"] != 0)).tolist()
         mine = [place for place in range(count) if (first + place) % rows == 0 and wanted[place]]
         groups = [(first + place) // rows for place in mine]
         lengths = [len(self.pairs.ids[int(share["demonstration"][place])]) for place in mine]
@@ -307,7 +321,8 @@ class MethodSide(BegunSide):
         made["demonstrated"] = made["completion_mask"].clone()
         made["tool_mask"] = torch.zeros_like(made["completion_mask"])
         made["advantages"] = torch.zeros_like(made["advantages"])
-        made["credit"] = made["whole"] * torch.tensor(needed, device=device)
+        counts = torch.tensor(needed, device=device)
+        made["credit"], made["nll"] = made["whole"] * counts, made["nll"] * counts
         shape = made["completion_ids"].shape
         for name, fill in ((OLD, 0.0), (REFERENCE, 0.0), (SAMPLING, 0.0), (RATIO, 1.0), (kl.NAME, float("nan"))):
             if isinstance(made.get(name), torch.Tensor) and made[name].dim() == 2 and made[name].size(1) > 1:
@@ -327,10 +342,34 @@ class MethodSide(BegunSide):
         if self.method.prefix == "grpo" and entropies is not None:
             advantages = inputs["advantages"].reshape(len(given), -1)[:, :1]
             inputs["advantages"] = self.method.advantages_by_token(advantages, entropies.detach(), given)
+        if self.method.needs_entropies and entropies is not None:
+            weigh_rollouts(self.method, inputs, entropies.detach(), self._ledger)
+        if self._teacher is not None:
+            old = now if inputs.get(OLD) is None else inputs[OLD]
+            self._teacher.weigh(inputs, old, self.state.global_step, self._ledger)
 
-    def _loss_beside(self, inputs: Rollouts, logps: torch.Tensor) -> torch.Tensor | None:
+    def _teacher_logps(self, ids: torch.Tensor, mask: torch.Tensor, width: int, rows: int) -> torch.Tensor:
+        logps, *_ = self._get_per_token_logps_and_entropies(self.model, ids, mask, width, batch_size=rows)
+        return logps
+
+    def _around_pass(self, inputs: Rollouts) -> AbstractContextManager[None]:
+        if self._teacher is None:
+            return super()._around_pass(inputs)
+        return self._teacher.beside(inputs, self.model, self._teacher_logps)
+
+    def _loss_beside(
+        self, inputs: Rollouts, logps: torch.Tensor, entropies: torch.Tensor | None
+    ) -> torch.Tensor | None:
         if self.method is None:
             return None
+        if self._teacher is not None:
+            return self._teacher.loss(
+                inputs,
+                self._ledger,
+                loss_type=self.loss_type,
+                longest=self.max_completion_length,
+                ranks=self.ranks.count,
+            )
         mask = inputs["demonstrated"] * inputs["completion_mask"] * (inputs["credit"] != 0)[:, None]
         args, weight = self.args, self.args.sft_weight if self.method.likelihood else "nll"
         weighed = logps if weight == "nll" else weighted(weight, logps)
@@ -346,9 +385,16 @@ class MethodSide(BegunSide):
             )
             loss = loss / args.gradient_accumulation_steps
         else:
-            micro_batches = args.steps_per_generation // cut_of(args).steps
-            step = self._step % args.steps_per_generation // micro_batches
-            loss = (losses * mask).sum() / max(self._demonstrated_tokens[step], 1) * self.ranks.count
+            loss = self._by_own_tokens(losses * mask)
+        if self.method.needs_entropies and entropies is not None:
+            loss = loss + self._by_own_tokens(weighed_nll(self.method, inputs, logps, entropies, self._ledger))
+            mask = inputs["demonstrated"] * inputs["completion_mask"] * window.needed(inputs)[:, None]
         self._ledger.add("demonstration_loss", loss, 1.0 / args.gradient_accumulation_steps)
         self._ledger.add("demonstration_nll", -(logps * mask).sum(), mask.sum())
         return loss
+
+    def _by_own_tokens(self, losses: torch.Tensor) -> torch.Tensor:
+        """A micro-batch's losses of demonstrated tokens, divided by their number over the optimizer step."""
+        micro_batches = self.args.steps_per_generation // cut_of(self.args).steps
+        step = self._step % self.args.steps_per_generation // micro_batches
+        return losses.sum() / max(self._demonstrated_tokens[step], 1) * self.ranks.count

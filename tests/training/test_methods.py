@@ -12,7 +12,7 @@ import torch
 from datasets import Dataset
 
 from posttrain.errors import ConfigError, DataError
-from posttrain.methods import HPT, LUFFY, UFT, Escalate, PrefixRFT
+from posttrain.methods import HPT, LUFFY, RLSD, SRFT, UFT, Escalate, PrefixRFT
 from posttrain.training.trainer import HybridTrainer
 from tests.training.conftest import ROWS, StopAt, hybrid_args
 
@@ -24,6 +24,9 @@ METHODS = {
     "uft": UFT(weight=0.3, hinted=1.0),
     "trapo": Escalate(blocks=(2, 1, 1), below=(2, 3), shares=(0.5, 1.0), credit=0.8),
     "ghpo": Escalate(form="ghpo", below=(2, 2, 2)),
+    "rlsd": RLSD(),
+    "sdpg": RLSD(share=0.0, teacher_kl=0.5),
+    "srft": SRFT(),
 }
 
 
@@ -71,7 +74,10 @@ def off(one, other):
     return float((one - other).norm() / other.norm())
 
 
-@pytest.mark.parametrize("name", METHODS)
+BY_HAND = [name for name in METHODS if name not in ("rlsd", "sdpg", "srft")]  # which have files of their own
+
+
+@pytest.mark.parametrize("name", BY_HAND)
 @pytest.mark.parametrize("packed", [True, False], ids=["packed", "padded"])
 def test_the_gradient_is_the_one_by_hand(name, packed, model, tokenizer, prompts, demonstrations, tmp_path):
     method = METHODS[name]

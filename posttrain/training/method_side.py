@@ -54,6 +54,7 @@ class MethodSide(GRPOSide):
 
     method: Method | None
     pairs: Pairs
+    horizon: int
 
     def begin_method(self, method: Method | None, demonstrations: Any, template_kwargs: dict[str, Any]) -> None:
         """Pair prompts with demonstrations; after `begin_grpo`.
@@ -125,10 +126,15 @@ class MethodSide(GRPOSide):
         numbers = self.pairs.of.get(prompt, [])
         return random.Random(f"demonstration:{self._seed}:{group}").choice(numbers) if numbers else -1
 
+    @property
+    def clock(self) -> float:
+        """Where schedules stand, in steps of `horizon`."""
+        return self.state.global_step
+
     def _prefixes(self, count: int) -> list[list[int]]:
         """The beginning of each of this process's rows."""
         assert self.method is not None
-        rows, done = self.num_generations, self.state.global_step / max(self.args.max_steps - 1, 1)
+        rows, done = self.num_generations, self.clock / max(self.horizon - 1, 1)
         prefixes: list[list[int]] = []
         for number in range(count * self.ranks.number, count * (self.ranks.number + 1)):
             group, row = divmod(number, rows)
@@ -206,6 +212,7 @@ class MethodSide(GRPOSide):
         output["tool_mask"] = (~given).long() if method.prefix == "own" else torch.ones_like(given).long()
         if kl.NAME in output:  # k3 is an estimate on what the policy sampled
             output[kl.NAME] = output[kl.NAME].masked_fill(given, float("nan"))
+        self._ledger.add("sampled tokens", -given.sum())  # they were given
         tokens = self.accelerator.gather(window.loss_mask(output).sum()).sum()
         whole = sum(len(self.pairs.ids[n]) for n, a in zip(chosen, arranged, strict=True) if a.credit)
         output["num_items_in_batch"] = tokens + (whole if method.divisor == "rollouts" else 0)

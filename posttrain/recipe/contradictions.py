@@ -185,10 +185,11 @@ def _stages(recipe: Recipe, num_processes: int) -> list[ConfigError]:
 def _stage_of_controller(recipe: Recipe, num_processes: int) -> list[ConfigError]:
     """What the controller itself refuses of a stage of so many steps."""
     look = getattr(recipe.hybrid.controller, "check_stage", None)
-    if not recipe.hybrid.steps or look is None:
-        return []
+    budget = recipe.hybrid.budget
+    if not recipe.hybrid.steps or look is None or (budget and budget.steps is None):
+        return []  # how many steps a budget is enough for is not known
     try:
-        look(recipe.hybrid.steps)
+        look(budget.steps if budget and budget.steps else recipe.hybrid.steps)
     except ConfigError as error:
         return [
             _problem(recipe, f"hybrid.controller.{error.where}", error.seen, expected=error.expected, fix=error.fix)

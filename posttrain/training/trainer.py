@@ -366,7 +366,8 @@ class HybridTrainer(HybridCheckpoints):
         self.controller_state = self.controller.observe(self.controller_state, signals)
         record = step_record(self.state.global_step, self._mix, signals, ledger, seen)
         if self.method is not None:
-            losses = {name: ledger.mean(name) for name in ("demonstration_loss", "demonstration_nll")}
+            names = ("demonstration_loss", "demonstration_nll", *self.method.measures)
+            losses = {name: ledger.mean(name) for name in names}
             waiting = self.buffer.facts() if self.buffer is not None else {}
             record["method"] = {**ledger.facts.get("method", {"name": self.method.name}), **losses, **waiting}
         record["tokens"]["sft"] = self.sft.tokens if self.sft and self._mix.sft > 0.0 else 0

@@ -43,9 +43,9 @@ CASES = {
     "luffy": Case(GRPOOnly(), OF_METHODS, method=LUFFY(), sparse=True),
     "prefix_rft": Case(GRPOOnly(), OF_METHODS, method=PrefixRFT(kept=0.5)),
     "uft": Case(Static(sft_share=0.3, mode="blend"), OF_METHODS, method=UFT(weight=0.3)),
-    # Of 3 demonstrations some micro-batches have none; one row a pass makes several passes of a micro-batch
+    # Of 2 demonstrations some micro-batches have none; one row a pass makes several passes of a micro-batch
     "relift": Case(
-        GRPOOnly(), {**OF_METHODS, "max_steps": 5, "sft_weight": "dft"}, method=ReLIFT(buffer=3), sparse=True
+        GRPOOnly(), {**OF_METHODS, "max_steps": 5, "sft_weight": "dft"}, method=ReLIFT(buffer=2), sparse=True
     ),
     "passes": Case(
         GRPOOnly(),
@@ -144,7 +144,7 @@ def test_the_cases_show_what_they_are_for(one):
     assert all(records[f"{name}, rows"][-1]["kl"] > 1e-6 for name in CASES if name not in ("windows", "dropping"))
     assert all(0.0 < record["trained_rows"] < 0.8 for record in records["dropping, rows"])
     assert all(0.0 < record["positions"] < 0.5 for record in records["dropping, rows"])
-    for name, used in (("relift", 3), ("passes", 7)):
+    for name, used in (("relift", 2), ("passes", 7)):
         taken = [record["method"]["used"] for record in records[f"{name}, rows"]]
         assert taken == [0, 0, used, 0, 0], name
     first, last = records["windows, rows"][1], records["windows, rows"][-1]

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from posttrain.errors import ConfigError
-from posttrain.methods import HPT, LUFFY, METHODS, RLSD, SRFT, UFT, PrefixRFT
+from posttrain.methods import HPT, LUFFY, METHODS, RLSD, SRFT, UFT, PrefixRFT, ReLIFT
 from posttrain.methods.base import Group, together
 
 
@@ -35,6 +35,14 @@ def test_hpt_gates_by_the_number_of_solved_rollouts(gate, solved, credit, alone)
     assert arranged.credit == credit
     assert (not any(arranged.advantages)) == (alone or solved == 8)
     assert HPT(gate=8).arrange(group(solved, demonstration=None)).advantages == group(solved).advantages
+
+
+@pytest.mark.parametrize(("solved", "demonstration", "waits"), [(0, 1.0, True), (1, 1.0, False), (0, None, False)])
+def test_relift_has_the_demonstration_of_a_failed_group_wait_and_leaves_grpo_as_it_is(solved, demonstration, waits):
+    seen = group(solved, demonstration=demonstration)
+    arranged = ReLIFT().arrange(seen)
+    assert (arranged.waits, arranged.credit, arranged.advantages) == (waits, 0.0, seen.advantages)
+    assert ReLIFT().buffer == 128
 
 
 def test_what_was_not_scored_is_not_solved():

@@ -20,6 +20,8 @@ from posttrain.tasks import TaskData
 
 STEPS = 2
 """Of each stage."""
+GROUP = 2
+"""Completions of a prompt."""
 COMPLETION = 8
 """Tokens of a completion at most."""
 DEMONSTRATED = 512
@@ -73,6 +75,7 @@ def scaled(recipe: Recipe, *, model: str | Path, folder: str | Path) -> Scaled:
             "grpo": recipe.hybrid.grpo.model_copy(update=_grpo(recipe, accumulation, left_out)),
             "kl": recipe.hybrid.kl.model_copy(update={"sample": 1.0 if recipe.hybrid.kl.sample else 0.0}),
             "controller": _controller(recipe.hybrid.controller),
+            "method": recipe.hybrid.method and recipe.hybrid.method.scaled_to(GROUP),
             "args": _args(recipe.hybrid.args, "hybrid", left_out),
         }
     )
@@ -196,7 +199,7 @@ def _grpo(recipe: Recipe, accumulation: int, left_out: list[str]) -> dict[str, A
     if grpo.mask_truncated_completions:
         left_out.append("mask_truncated_completions: random weights do not end a completion")
     return {
-        "num_generations": 2,
+        "num_generations": GROUP,
         # A method leaves out demonstrations that a completion could not be
         "max_completion_length": min(grpo.max_completion_length, DEMONSTRATED if recipe.hybrid.method else COMPLETION),
         "num_iterations": min(grpo.num_iterations, 2),

@@ -43,9 +43,13 @@ CASES = {
     "luffy": Case(GRPOOnly(), OF_METHODS, method=LUFFY(), sparse=True),
     "prefix_rft": Case(GRPOOnly(), OF_METHODS, method=PrefixRFT(kept=0.5)),
     "uft": Case(Static(sft_share=0.3, mode="blend"), OF_METHODS, method=UFT(weight=0.3)),
-    # A group of 8 is shared by both processes, so that they never have as many rows in a block
-    "trapo": Case(GRPOOnly(), {**OF_METHODS, "num_generations": 8}, method=Escalate(passing=0.7)),
-    "ghpo": Case(GRPOOnly(), OF_METHODS, method=Escalate(form="ghpo", passing=0.7, below=(2, 2, 2))),
+    # One group, whose first block is one process's and all others are the other's
+    "trapo": Case(
+        GRPOOnly(),
+        {**OF_METHODS, "num_generations": 16, "steps_per_generation": 1},
+        method=Escalate(passing=0.7).scaled_to(16),
+    ),
+    "ghpo": Case(GRPOOnly(), OF_METHODS, method=Escalate(form="ghpo", passing=0.6, below=(2, 2, 2))),
     "lora": Case(SASR(mode="blend"), {"max_steps": 3, "beta": 0.1, "learning_rate": 1e-2}, lora=True),
 }
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from posttrain.controllers import GAC, SASR, Alternate, GRPOOnly, Static
-from posttrain.methods import HPT, LUFFY, UFT, PrefixRFT
+from posttrain.methods import HPT, LUFFY, RLSD, SRFT, UFT, PrefixRFT
 from tests.distributed.processes import ranks
 from tests.distributed.training import Case, save_tiny, train_all
 
@@ -43,6 +43,8 @@ CASES = {
     "luffy": Case(GRPOOnly(), OF_METHODS, method=LUFFY(), sparse=True),
     "prefix_rft": Case(GRPOOnly(), OF_METHODS, method=PrefixRFT(kept=0.5)),
     "uft": Case(Static(sft_share=0.3, mode="blend"), OF_METHODS, method=UFT(weight=0.3)),
+    "rlsd": Case(GRPOOnly(), OF_METHODS, method=RLSD(clip=0.05, teacher_kl=0.3), sparse=True),
+    "srft": Case(GRPOOnly(), OF_METHODS, method=SRFT(), sparse=True),
     "lora": Case(SASR(mode="blend"), {"max_steps": 3, "beta": 0.1, "learning_rate": 1e-2}, lora=True),
 }
 

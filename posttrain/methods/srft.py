@@ -81,7 +81,7 @@ class SRFT(Method):
         if demonstration != demonstration:
             return Arranged(own, nll=nll, reason="a demonstration that no reward scored: its NLL, and rollouts")
         _, credit = together(group.rewards, demonstration, normalise=True)
-        return Arranged(own, self.demonstrated * credit, "demonstration and rollouts", nll)
+        return Arranged(own, self.demonstrated * credit, "demonstration and rollouts", nll=nll)
 
     def _own(self, reward: float) -> float:
         if reward != reward:

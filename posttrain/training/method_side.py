@@ -20,6 +20,7 @@ from __future__ import annotations
 import random
 import warnings
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -28,13 +29,16 @@ from trl import GRPOTrainer
 from trl.trainer.utils import pad
 
 from posttrain.errors import ConfigError
+from posttrain.inputs.data import IGNORED
 from posttrain.inputs.pairs import Pairs
 from posttrain.methods.base import LOSSES, Group, Method
+from posttrain.training.begun_side import BegunSide
 from posttrain.training.by_entropy import weigh_rollouts, weighed_nll
-from posttrain.training.grpo_side import GRPOSide
+from posttrain.training.failures import Buffer, Item
 from posttrain.training.ledger import FolderRecorder
 from posttrain.training.losses import per_rollout
 from posttrain.training.teacher import Teacher
+from posttrain.training.token_weights import weighted
 from posttrain.training.window import kl, window
 from posttrain.training.window.bins import More
 from posttrain.training.window.cut import cut_of
@@ -54,11 +58,12 @@ PRIVATE_ATTRIBUTES = ("_step", "_tokenizer")
 REFERENCE = "ref_per_token_logps"
 
 
-class MethodSide(GRPOSide):
+class MethodSide(BegunSide):
     """A `GRPOTrainer` whose GRPO steps a method arranges; without one nothing is changed."""
 
     method: Method | None
     pairs: Pairs
+    buffer: Buffer | None
 
     def begin_method(self, method: Method | None, demonstrations: Any, template_kwargs: dict[str, Any]) -> None:
         """Pair prompts with demonstrations; after `begin_grpo`.
@@ -74,9 +79,13 @@ class MethodSide(GRPOSide):
         self._rewards_seen: torch.Tensor | None = None
         self._demonstrated_tokens: list[int] = []
         self._teacher: Teacher | None = None
+        self._prompts_drawn: list[int] = []
+        self.buffer = Buffer(method.buffer) if method and method.buffer else None
+        if method is not None:
+            self._check_method(method)
+        self.begin_begun(method)
         if method is None:
             return
-        self._check_method(method)
         self.pairs = Pairs(
             self.train_dataset,
             demonstrations,
@@ -106,6 +115,8 @@ class MethodSide(GRPOSide):
             "tools or environments": bool(self.tools) or self.environment_factories is not None,
             "mask_truncated_completions": args.mask_truncated_completions,
             "a model whose rows stay where they were sampled": self._bins is None,
+            "a reward model, which scores whole batches": method.escalates
+            and any(isinstance(function, torch.nn.Module) for function in self.reward_funcs),
         }
         for seen, there in wrong.items():
             if there:
@@ -116,13 +127,14 @@ class MethodSide(GRPOSide):
                     where="hybrid.method",
                     fix="change that setting, or leave the method out",
                 )
+        method.check_group(self.num_generations)
 
     # ---- before sampling ----
 
     def _draw_prompts(self) -> list[dict[str, Any]]:
         if self.method is not None:
             args = self.args
-            drawn = self.prompts.peek(args.generation_batch_size // args.num_generations)
+            drawn = self._prompts_drawn = self.prompts.peek(args.generation_batch_size // args.num_generations)
             self._seed = f"{args.seed}:{self._rollouts // args.generation_batch_size}"
             self._chosen = [self._demonstration_of(group, prompt) for group, prompt in enumerate(drawn)]
         return super()._draw_prompts()
@@ -153,32 +165,30 @@ class MethodSide(GRPOSide):
 
     def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, has_tool_images=False):
         more = (images, multimodal_fields, num_generations, has_tool_images)
-        self._begun = []
-        if self.method is None or not self.method.begins_rollouts or not self.model.training:
+        self._begun, self._escalated, method = [], None, self.method
+        if method is None or not method.begins_rollouts or not self.model.training:
             return super()._generate_single_turn(prompt_ids, *more)
+        if method.escalates:
+            shown = [self.pairs.ids[number] if number >= 0 else [] for number in self._chosen]
+            window = self._escalated = self.sample_in_blocks(method, shown, prompt_ids, more)
+            self._begun = window.begun
+            return window.completions, window.logps
         begun = self._prefixes(len(prompt_ids))
-        longer = [[*ids, *prefix] for ids, prefix in zip(prompt_ids, begun, strict=True)]
-        completions, logps = super()._generate_single_turn(longer, *more)
-        self._begun, limit = [len(prefix) for prefix in begun], self.max_completion_length
-        whole = [[*prefix, *ids][:limit] for prefix, ids in zip(begun, completions, strict=True)]
-        if logps is not None:  # None becomes NaN, which corrects for nothing
-            logps = [[*[None] * len(prefix), *of][:limit] for prefix, of in zip(begun, logps, strict=True)]
-        return whole, logps
+        self._begun = [len(prefix) for prefix in begun]
+        return self.sample_behind(prompt_ids, begun, more)
 
     # ---- behind scoring ----
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
         rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         if self.method is not None and self.model.training:
-            self._rewards_seen = self._summed(rewards)
+            self._rewards_seen = self.summed(rewards)
+            if self._kept is not None:
+                self._kept.end()
         return rewards
 
-    def _summed(self, rewards: torch.Tensor) -> torch.Tensor:
-        """(N,) of all processes' rows, NaN where no reward applies."""
-        total = (rewards * self.reward_weights.to(rewards.device)).nansum(dim=1)
-        return total.masked_fill(rewards.isnan().all(dim=1), float("nan"))
-
     def _generate_and_score_completions(self, inputs):
+        self._inputs_drawn = inputs
         output = super()._generate_and_score_completions(inputs)
         if self.method is not None and self.model.training:
             self._arrange(self.method, inputs, output)
@@ -198,8 +208,15 @@ class MethodSide(GRPOSide):
         if method.scores_demonstrations:
             scored = self._scores_of([chosen[group] for group, _ in own], inputs)[::rows]
             worth = [None if number < 0 else score for number, score in zip(chosen, scored, strict=True)]
-        groups = [Group(tuple(r), tuple(a), w) for r, a, w in zip(rewards, advantages, worth, strict=True)]
+        levels = [0] * len(chosen) if self._escalated is None else self._escalated.levels
+        groups = [
+            Group(tuple(r), tuple(a), worth[place], levels[place])
+            for place, (r, a) in enumerate(zip(rewards, advantages, strict=True))
+        ]
         arranged = [method.arrange(group) for group in groups]
+        if self.buffer is not None:  # all processes put the same into it
+            each = zip(self._prompts_drawn, chosen, arranged, strict=True)
+            self.buffer.enter([(prompt, number) for prompt, number, of in each if of.waits])
 
         def column(values: list[Any], dtype: torch.dtype) -> torch.Tensor:
             return torch.tensor(values, dtype=dtype, device=device)
@@ -207,7 +224,8 @@ class MethodSide(GRPOSide):
         begun = self._begun or [0] * count
         places = torch.arange(output["completion_ids"].size(1), device=device)
         given = (places < column(begun, torch.long)[:, None]) & output["completion_mask"].bool()
-        credit = [method.prefix_credit if begin and method.prefix == "own" else 0.0 for begin in begun]
+        trained = begun if self._escalated is None else self._escalated.trained
+        credit = [method.prefix_credit if of and method.prefix == "own" else 0.0 for of in trained]
         output["advantages"] = column([arranged[group].advantages[row] for group, row in own], torch.float32)
         output["demonstration"] = column([chosen[group] for group, _ in own], torch.long)
         output["whole"] = column([arranged[group].credit for group, _ in own], torch.float32)
@@ -222,7 +240,10 @@ class MethodSide(GRPOSide):
         tokens = self.accelerator.gather(window.loss_mask(output).sum()).sum()
         beside = [len(self.pairs.ids[n]) for n, a in zip(chosen, arranged, strict=True) if a.credit or a.nll]
         whole = sum(beside)
-        output["num_items_in_batch"] = tokens + (whole if method.divisor == "rollouts" else 0)
+        if method.divisor == "rollouts":
+            shown = (given.sum(dim=1) * (output["credit"] != 0)).sum()
+            tokens = tokens + whole + self.accelerator.gather(shown).sum()
+        output["num_items_in_batch"] = tokens
         self._ledger.facts["method"] = {
             "name": method.name,
             "groups": dict(Counter(each.reason for each in arranged)),
@@ -231,6 +252,17 @@ class MethodSide(GRPOSide):
             "begun_rows": int(self.accelerator.gather((given.sum(dim=1) > 0).sum()).sum()),
             "begun_tokens": int(self.accelerator.gather(given.sum()).sum()),
         }
+        if self._escalated is not None:
+            self._ledger.facts["method"]["sampled_again"] = self._escalated.again
+
+    def _failed_rows(self, items: Sequence[Item]) -> list[dict[str, list[int]]]:
+        """Demonstrations behind the very tokens that rollouts of their prompts start from."""
+        starts, *_ = self._tokenize_prompts([self.train_dataset[prompt]["prompt"] for prompt, _ in items])
+        ids = [self.pairs.ids[number] for _, number in items]
+        return [
+            {"input_ids": [*start, *of], "labels": [IGNORED] * len(start) + of}
+            for start, of in zip(starts, ids, strict=True)
+        ]
 
     def _scores_of(self, numbers: list[int], inputs: list[dict[str, Any]]) -> list[float]:
         """What the rewards say of demonstrations in the places of this process's rows; of all processes, in order."""
@@ -242,7 +274,7 @@ class MethodSide(GRPOSide):
             [{"role": "assistant", "content": text}] if chat else text for text, chat in zip(texts, chats, strict=True)
         ]
         # TRL's own: what has been noted of the rollouts' rewards stays
-        return self._summed(GRPOTrainer._calculate_rewards(self, inputs, prompts, completions, ids)).tolist()
+        return self.summed(GRPOTrainer._calculate_rewards(self, inputs, prompts, completions, ids)).tolist()
 
     # ---- rows of demonstrations ----
 
@@ -257,7 +289,8 @@ class MethodSide(GRPOSide):
         lengths = [len(self.pairs.ids[int(share["demonstration"][place])]) for place in mine]
         begun = [0] * steps
         if self.method.prefix == "own" and self.method.prefix_credit:
-            for place, tokens in enumerate(share["demonstrated"].sum(dim=1).tolist()):
+            trained = share["demonstrated"].sum(dim=1) * (share["credit"] != 0)
+            for place, tokens in enumerate(trained.tolist()):
                 begun[(first + place) % steps] += tokens
         held = self.ranks.gathered((list(zip(groups, lengths, strict=True)), begun))
         self._demonstrated_tokens = [sum(of[step] for _, of in held) for step in range(steps)]
@@ -338,8 +371,9 @@ class MethodSide(GRPOSide):
                 ranks=self.ranks.count,
             )
         mask = inputs["demonstrated"] * inputs["completion_mask"] * (inputs["credit"] != 0)[:, None]
-        losses = self.method.token_loss(logps, inputs["credit"][:, None])
-        args = self.args
+        args, weight = self.args, self.args.sft_weight if self.method.likelihood else "nll"
+        weighed = logps if weight == "nll" else weighted(weight, logps)
+        losses = self.method.token_loss(weighed, inputs["credit"][:, None])
         if self.method.divisor == "rollouts":
             loss = per_rollout(
                 losses,

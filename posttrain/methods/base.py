@@ -176,7 +176,7 @@ class Method:
         """
         return advantages_B1
 
-    def teacher_share(self, step: int) -> float:
+    def teacher_share(self, step: float) -> float:
         """How much the teacher weighs advantages after so many optimizer steps; it never rises."""
         return 0.0
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from posttrain.controllers import GAC, SASR, Alternate, GRPOOnly, Static
-from posttrain.methods import HPT, LUFFY, UFT, PrefixRFT, ReLIFT
+from posttrain.methods import HPT, LUFFY, RLSD, SRFT, UFT, Escalate, PrefixRFT, ReLIFT
 from tests.distributed.processes import ranks
 from tests.distributed.training import Case, save_tiny, train_all
 
@@ -43,6 +43,8 @@ CASES = {
     "luffy": Case(GRPOOnly(), OF_METHODS, method=LUFFY(), sparse=True),
     "prefix_rft": Case(GRPOOnly(), OF_METHODS, method=PrefixRFT(kept=0.5)),
     "uft": Case(Static(sft_share=0.3, mode="blend"), OF_METHODS, method=UFT(weight=0.3)),
+    "rlsd": Case(GRPOOnly(), OF_METHODS, method=RLSD(clip=0.05, teacher_kl=0.3), sparse=True),
+    "srft": Case(GRPOOnly(), OF_METHODS, method=SRFT(), sparse=True),
     # Of 2 demonstrations some micro-batches have none; one row a pass makes several passes of a micro-batch
     "relift": Case(
         GRPOOnly(), {**OF_METHODS, "max_steps": 5, "sft_weight": "dft"}, method=ReLIFT(buffer=2), sparse=True
@@ -52,6 +54,13 @@ CASES = {
         {**OF_METHODS, "max_steps": 5, "demonstration_batch_size": 1},
         method=ReLIFT(buffer=7, passing=9.0),
     ),
+    # One group, whose first block is one process's and all others are the other's
+    "trapo": Case(
+        GRPOOnly(),
+        {**OF_METHODS, "num_generations": 16, "steps_per_generation": 1},
+        method=Escalate(passing=0.7).scaled_to(16),
+    ),
+    "ghpo": Case(GRPOOnly(), OF_METHODS, method=Escalate(form="ghpo", passing=0.6, below=(2, 2, 2))),
     "lora": Case(SASR(mode="blend"), {"max_steps": 3, "beta": 0.1, "learning_rate": 1e-2}, lora=True),
 }
 

@@ -171,7 +171,7 @@ def test_a_step_is_the_same_however_it_is_cut(name, model, tokenizer, prompts, d
     assert max(off(each, gradients[0]) for each in gradients[1:]) < 1e-5
 
 
-@pytest.mark.parametrize("name", ["hpt", "luffy", "uft", "trapo"])
+@pytest.mark.parametrize("name", ["hpt", "luffy", "uft", "trapo", "sdpg", "srft"])
 @pytest.mark.parametrize("loss_type", ["grpo", "dr_grpo"])
 def test_with_losses_that_divide_by_rows(name, loss_type, model, tokenizer, prompts, demonstrations, tmp_path):
     gradients = []

@@ -223,7 +223,7 @@ def weight_refused(method: Method, sft_weight: str, *, sft_steps: bool) -> str |
             "compares it with: it would be nll"
         )
     if not method.likelihood and not sft_steps:
-        return f"no step trains by likelihood: the method {method.name} has a loss of its own for demonstrations"
+        return f"the method {method.name} trains on no demonstration by its likelihood alone"
     return None
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         Static,
         Switch,
     )
-    from posttrain.methods import HPT, LUFFY, UFT, Escalate, PrefixRFT
+    from posttrain.methods import HPT, LUFFY, RLSD, SRFT, UFT, Escalate, PrefixRFT, ReLIFT
     from posttrain.recipe.recipe import Recipe, load_recipe
     from posttrain.running.alarm_callback import AlarmCallback
     from posttrain.running.pipeline import run
@@ -45,14 +45,16 @@ _HOME = (
         ("GAC", "SASR", "Alternate", "Chord", "Cosine", "GRPOOnly", "Mix", "SFTOnly", "Signals", "Static", "Switch"),
         "posttrain.controllers",
     )
-    | dict.fromkeys(("HPT", "LUFFY", "UFT", "Escalate", "PrefixRFT"), "posttrain.methods")
+    | dict.fromkeys(("HPT", "LUFFY", "RLSD", "SRFT", "UFT", "Escalate", "PrefixRFT", "ReLIFT"), "posttrain.methods")
 )
 
 __all__ = [
     "GAC",
     "HPT",
     "LUFFY",
+    "RLSD",
     "SASR",
+    "SRFT",
     "UFT",
     "AlarmCallback",
     "Alternate",
@@ -64,6 +66,7 @@ __all__ = [
     "HybridTrainer",
     "Mix",
     "PrefixRFT",
+    "ReLIFT",
     "Recipe",
     "SFTOnly",
     "Score",

@@ -185,10 +185,11 @@ def _stages(recipe: Recipe, num_processes: int) -> list[ConfigError]:
 def _stage_of_controller(recipe: Recipe, num_processes: int) -> list[ConfigError]:
     """What the controller itself refuses of a stage of so many steps."""
     look = getattr(recipe.hybrid.controller, "check_stage", None)
-    if not recipe.hybrid.steps or look is None:
-        return []
+    budget = recipe.hybrid.budget
+    if not recipe.hybrid.steps or look is None or (budget and budget.steps is None):
+        return []  # how many steps a budget is enough for is not known
     try:
-        look(recipe.hybrid.steps)
+        look(budget.steps if budget and budget.steps else recipe.hybrid.steps)
     except ConfigError as error:
         return [
             _problem(recipe, f"hybrid.controller.{error.where}", error.seen, expected=error.expected, fix=error.fix)
@@ -205,6 +206,10 @@ def _method(recipe: Recipe, num_processes: int) -> list[ConfigError]:
         fix = "take another controller, such as grpo_only, or leave the method out"
         seen = f"the controller {hybrid.controller.name} takes no GRPO step, of which the method {method.name} is"
         return [_problem(recipe, "hybrid.method", seen, fix=fix)]
+    if method.buffer and hybrid.controller.shares()[0]:
+        fix = "hybrid.controller=grpo_only, or another method"
+        seen = f"the controller {hybrid.controller.name} takes SFT steps, and so does the method {method.name}"
+        return [_problem(recipe, "hybrid.method", seen, expected="one that decides on them", fix=fix)]
     grpo, step = hybrid.grpo, hybrid.gradient_accumulation_steps
     wrong = {
         "hybrid.controller": getattr(hybrid.controller, "needs_statistics", False),

@@ -15,6 +15,7 @@ from posttrain.controllers import CONTROLLERS, Controller
 from posttrain.errors import ConfigError
 from posttrain.recipe.section import Count, Positive, Section, Share, Size
 from posttrain.recipe.tracking import TrackingSection
+from posttrain.tasks.countdown import Countdown
 from posttrain.tasks.json_structure import JsonStructure
 from posttrain.tasks.knights_knaves import KnightsKnaves
 from posttrain.tasks.math import Math
@@ -72,7 +73,7 @@ else:
 if TYPE_CHECKING:
     AnyTask = Any
 else:
-    AnyTask = Annotated[KnightsKnaves | Math | JsonStructure | Rows | Mixture, Field(discriminator="name")]
+    AnyTask = Annotated[KnightsKnaves | Math | JsonStructure | Countdown | Rows | Mixture, Field(discriminator="name")]
 
 
 class RolloutSection(Section):
@@ -158,6 +159,7 @@ class EvaluateSection(Section):
 
     Args:
         every: Hybrid steps between evaluations; 0 evaluates at the ends of the stages only.
+        times: Evaluations spread evenly over the hybrid stage or its budget, the final one among them; 0 for none.
         k: The k of pass@k, one or a list. 1 is greedy pass@1.
         samples: Completions sampled per row, at `temperature`, where a k above 1 is asked for.
         batch_size: Completions generated at once.
@@ -168,6 +170,7 @@ class EvaluateSection(Section):
     """
 
     every: Count = 0
+    times: Count = 0
     k: Annotated[list[Size], Field(min_length=1)] = [1]
     samples: Size = 1
     temperature: Positive = 1.0

@@ -38,6 +38,7 @@ from posttrain.rollouts.sampling import EVALUATIONS
 from posttrain.rollouts.seeded import SeededRollouts
 from posttrain.scoring.ahead import ScoringAhead
 from posttrain.training.ledger import Recorder, completion_columns, rollout_rows, without_note
+from posttrain.training.spending import note_passes
 from posttrain.training.spread import unscored, without_spread
 from posttrain.training.streams import Stream
 from posttrain.training.window import kl
@@ -266,6 +267,8 @@ class GRPOSide(WindowSide):
         with self._ahead.batch(inputs):
             output = super()._generate_and_score_completions(inputs)
         if self.model.training:
+            lengths = (output[name].sum(dim=1) for name in ("prompt_mask", "completion_mask"))
+            note_passes(self._ledger, "sampled", *lengths, group=self.num_generations)
             if self._without_spread is not None:  # TRL has appended its own count just now
                 self._metrics["train"]["frac_reward_zero_std"][-1] = self._without_spread
             self._rollouts += self.args.generation_batch_size

@@ -5,12 +5,14 @@ in the run. A window's rollouts carry what is needed to make the rest again, so 
 small as it was:
 
     demonstration   (B,) number of the demonstration in `Pairs.ids`, -1 without one
-    whole           (B,) credit of the whole demonstration of the row's group, 0 leaves it out
+    whole           (B,) credit of the whole demonstration of the row's group
+    nll             (B,) what its NLL counts beside that; with both 0 it is left out
     credit          (B,) of the row's own demonstrated tokens
     demonstrated    (B, C) 1 on tokens that were given, not sampled
 
 A group's demonstration becomes a row beside its rollouts: packed, it costs its completion only. TRL's loss sees all
 rows, with `tool_mask` 0 on demonstrated tokens, but where a method has GRPO train them, and the method's loss is added.
+What a policy that is shown demonstrations has to say of rollouts is in `teacher`.
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ from __future__ import annotations
 import random
 import warnings
 from collections import Counter
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -25,11 +29,16 @@ from trl import GRPOTrainer
 from trl.trainer.utils import pad
 
 from posttrain.errors import ConfigError
+from posttrain.inputs.data import IGNORED
 from posttrain.inputs.pairs import Pairs
 from posttrain.methods.base import LOSSES, Group, Method
 from posttrain.training.begun_side import BegunSide
+from posttrain.training.by_entropy import weigh_rollouts, weighed_nll
+from posttrain.training.failures import Buffer, Item
 from posttrain.training.ledger import FolderRecorder
 from posttrain.training.losses import per_rollout
+from posttrain.training.teacher import Teacher
+from posttrain.training.token_weights import weighted
 from posttrain.training.window import kl, window
 from posttrain.training.window.bins import More
 from posttrain.training.window.cut import cut_of
@@ -54,6 +63,8 @@ class MethodSide(BegunSide):
 
     method: Method | None
     pairs: Pairs
+    buffer: Buffer | None
+    horizon: int
 
     def begin_method(self, method: Method | None, demonstrations: Any, template_kwargs: dict[str, Any]) -> None:
         """Pair prompts with demonstrations; after `begin_grpo`.
@@ -68,6 +79,9 @@ class MethodSide(BegunSide):
         self._begun: list[int] = []
         self._rewards_seen: torch.Tensor | None = None
         self._demonstrated_tokens: list[int] = []
+        self._teacher: Teacher | None = None
+        self._prompts_drawn: list[int] = []
+        self.buffer = Buffer(method.buffer) if method and method.buffer else None
         if method is not None:
             self._check_method(method)
         self.begin_begun(method)
@@ -82,7 +96,11 @@ class MethodSide(BegunSide):
             template_kwargs=template_kwargs,
             after=self.args.demonstrations_after,
         )
-        rest = self.pairs.alone or self.pairs.left_out or len(self.pairs.of) < len(self.train_dataset)
+        if method.shows_teacher:
+            self._teacher = Teacher(method, self.pairs, self, template_kwargs)
+        rest = (
+            self.pairs.alone or self.pairs.beyond or self.pairs.left_out or len(self.pairs.of) < len(self.train_dataset)
+        )
         if rest and isinstance(self._recorder, FolderRecorder):  # a run tells of it by itself
             warnings.warn(f"method {method.name}: {self.pairs.in_words()}", stacklevel=4)
 
@@ -117,7 +135,7 @@ class MethodSide(BegunSide):
     def _draw_prompts(self) -> list[dict[str, Any]]:
         if self.method is not None:
             args = self.args
-            drawn = self.prompts.peek(args.generation_batch_size // args.num_generations)
+            drawn = self._prompts_drawn = self.prompts.peek(args.generation_batch_size // args.num_generations)
             self._seed = f"{args.seed}:{self._rollouts // args.generation_batch_size}"
             self._chosen = [self._demonstration_of(group, prompt) for group, prompt in enumerate(drawn)]
         return super()._draw_prompts()
@@ -130,10 +148,15 @@ class MethodSide(BegunSide):
         numbers = self.pairs.of.get(prompt, [])
         return random.Random(f"demonstration:{self._seed}:{group}").choice(numbers) if numbers else -1
 
+    @property
+    def clock(self) -> float:
+        """Where schedules stand, in steps of `horizon`."""
+        return self.state.global_step
+
     def _prefixes(self, count: int) -> list[list[int]]:
         """The beginning of each of this process's rows."""
         assert self.method is not None
-        rows, done = self.num_generations, self.state.global_step / max(self.args.max_steps - 1, 1)
+        rows, done = self.num_generations, self.clock / max(self.horizon - 1, 1)
         prefixes: list[list[int]] = []
         for number in range(count * self.ranks.number, count * (self.ranks.number + 1)):
             group, row = divmod(number, rows)
@@ -197,6 +220,9 @@ class MethodSide(BegunSide):
             for place, (r, a) in enumerate(zip(rewards, advantages, strict=True))
         ]
         arranged = [method.arrange(group) for group in groups]
+        if self.buffer is not None:  # all processes put the same into it
+            each = zip(self._prompts_drawn, chosen, arranged, strict=True)
+            self.buffer.enter([(prompt, number) for prompt, number, of in each if of.waits])
 
         def column(values: list[Any], dtype: torch.dtype) -> torch.Tensor:
             return torch.tensor(values, dtype=dtype, device=device)
@@ -209,13 +235,18 @@ class MethodSide(BegunSide):
         output["advantages"] = column([arranged[group].advantages[row] for group, row in own], torch.float32)
         output["demonstration"] = column([chosen[group] for group, _ in own], torch.long)
         output["whole"] = column([arranged[group].credit for group, _ in own], torch.float32)
+        output["nll"] = column([arranged[group].nll for group, _ in own], torch.float32)
         output["credit"] = column(credit, torch.float32)
         output["demonstrated"] = given.long()
         output["tool_mask"] = (~given).long() if method.prefix == "own" else torch.ones_like(given).long()
         if kl.NAME in output:  # k3 is an estimate on what the policy sampled
             output[kl.NAME] = output[kl.NAME].masked_fill(given, float("nan"))
+        if self._teacher is not None:
+            output |= self._teacher.columns(output, self.model, self._teacher_logps, step=self.clock)
+        self._ledger.add("sampled tokens", -given.sum())  # they were given
         tokens = self.accelerator.gather(window.loss_mask(output).sum()).sum()
-        whole = sum(len(self.pairs.ids[n]) for n, a in zip(chosen, arranged, strict=True) if a.credit)
+        beside = [len(self.pairs.ids[n]) for n, a in zip(chosen, arranged, strict=True) if a.credit or a.nll]
+        whole = sum(beside)
         if method.divisor == "rollouts":
             shown = (given.sum(dim=1) * (output["credit"] != 0)).sum()
             tokens = tokens + whole + self.accelerator.gather(shown).sum()
@@ -223,13 +254,22 @@ class MethodSide(BegunSide):
         self._ledger.facts["method"] = {
             "name": method.name,
             "groups": dict(Counter(each.reason for each in arranged)),
-            "demonstrations": sum(bool(each.credit) for each in arranged),
+            "demonstrations": len(beside),
             "demonstration_tokens": whole,
             "begun_rows": int(self.accelerator.gather((given.sum(dim=1) > 0).sum()).sum()),
             "begun_tokens": int(self.accelerator.gather(given.sum()).sum()),
         }
         if self._escalated is not None:
             self._ledger.facts["method"]["sampled_again"] = self._escalated.again
+
+    def _failed_rows(self, items: Sequence[Item]) -> list[dict[str, list[int]]]:
+        """Demonstrations behind the very tokens that rollouts of their prompts start from."""
+        starts, *_ = self._tokenize_prompts([self.train_dataset[prompt]["prompt"] for prompt, _ in items])
+        ids = [self.pairs.ids[number] for _, number in items]
+        return [
+            {"input_ids": [*start, *of], "labels": [IGNORED] * len(start) + of}
+            for start, of in zip(starts, ids, strict=True)
+        ]
 
     def _scores_of(self, numbers: list[int], inputs: list[dict[str, Any]]) -> list[float]:
         """What the rewards say of demonstrations in the places of this process's rows; of all processes, in order."""
@@ -250,7 +290,7 @@ class MethodSide(BegunSide):
             return None
         rows, count, steps = self.num_generations, window.row_count(share), cut_of(self.args).steps
         first, total = count * self.ranks.number, count * self.ranks.count
-        wanted = (share["whole"] != 0).tolist()
+        wanted = ((share["whole"] != 0) | (share["nll"] != 0)).tolist()
         mine = [place for place in range(count) if (first + place) % rows == 0 and wanted[place]]
         groups = [(first + place) // rows for place in mine]
         lengths = [len(self.pairs.ids[int(share["demonstration"][place])]) for place in mine]
@@ -288,7 +328,8 @@ class MethodSide(BegunSide):
         made["demonstrated"] = made["completion_mask"].clone()
         made["tool_mask"] = torch.zeros_like(made["completion_mask"])
         made["advantages"] = torch.zeros_like(made["advantages"])
-        made["credit"] = made["whole"] * torch.tensor(needed, device=device)
+        counts = torch.tensor(needed, device=device)
+        made["credit"], made["nll"] = made["whole"] * counts, made["nll"] * counts
         shape = made["completion_ids"].shape
         for name, fill in ((OLD, 0.0), (REFERENCE, 0.0), (SAMPLING, 0.0), (RATIO, 1.0), (kl.NAME, float("nan"))):
             if isinstance(made.get(name), torch.Tensor) and made[name].dim() == 2 and made[name].size(1) > 1:
@@ -308,13 +349,38 @@ class MethodSide(BegunSide):
         if self.method.prefix == "grpo" and entropies is not None:
             advantages = inputs["advantages"].reshape(len(given), -1)[:, :1]
             inputs["advantages"] = self.method.advantages_by_token(advantages, entropies.detach(), given)
+        if self.method.needs_entropies and entropies is not None:
+            weigh_rollouts(self.method, inputs, entropies.detach(), self._ledger)
+        if self._teacher is not None:
+            old = now if inputs.get(OLD) is None else inputs[OLD]
+            self._teacher.weigh(inputs, old, self.clock, self._ledger)
 
-    def _loss_beside(self, inputs: Rollouts, logps: torch.Tensor) -> torch.Tensor | None:
+    def _teacher_logps(self, ids: torch.Tensor, mask: torch.Tensor, width: int, rows: int) -> torch.Tensor:
+        logps, *_ = self._get_per_token_logps_and_entropies(self.model, ids, mask, width, batch_size=rows)
+        return logps
+
+    def _around_pass(self, inputs: Rollouts) -> AbstractContextManager[None]:
+        if self._teacher is None:
+            return super()._around_pass(inputs)
+        return self._teacher.beside(inputs, self.model, self._teacher_logps)
+
+    def _loss_beside(
+        self, inputs: Rollouts, logps: torch.Tensor, entropies: torch.Tensor | None
+    ) -> torch.Tensor | None:
         if self.method is None:
             return None
+        if self._teacher is not None:
+            return self._teacher.loss(
+                inputs,
+                self._ledger,
+                loss_type=self.loss_type,
+                longest=self.max_completion_length,
+                ranks=self.ranks.count,
+            )
         mask = inputs["demonstrated"] * inputs["completion_mask"] * (inputs["credit"] != 0)[:, None]
-        losses = self.method.token_loss(logps, inputs["credit"][:, None])
-        args = self.args
+        args, weight = self.args, self.args.sft_weight if self.method.likelihood else "nll"
+        weighed = logps if weight == "nll" else weighted(weight, logps)
+        losses = self.method.token_loss(weighed, inputs["credit"][:, None])
         if self.method.divisor == "rollouts":
             loss = per_rollout(
                 losses,
@@ -326,9 +392,16 @@ class MethodSide(BegunSide):
             )
             loss = loss / args.gradient_accumulation_steps
         else:
-            micro_batches = args.steps_per_generation // cut_of(args).steps
-            step = self._step % args.steps_per_generation // micro_batches
-            loss = (losses * mask).sum() / max(self._demonstrated_tokens[step], 1) * self.ranks.count
+            loss = self._by_own_tokens(losses * mask)
+        if self.method.needs_entropies and entropies is not None:
+            loss = loss + self._by_own_tokens(weighed_nll(self.method, inputs, logps, entropies, self._ledger))
+            mask = inputs["demonstrated"] * inputs["completion_mask"] * window.needed(inputs)[:, None]
         self._ledger.add("demonstration_loss", loss, 1.0 / args.gradient_accumulation_steps)
         self._ledger.add("demonstration_nll", -(logps * mask).sum(), mask.sum())
         return loss
+
+    def _by_own_tokens(self, losses: torch.Tensor) -> torch.Tensor:
+        """A micro-batch's losses of demonstrated tokens, divided by their number over the optimizer step."""
+        micro_batches = self.args.steps_per_generation // cut_of(self.args).steps
+        step = self._step % self.args.steps_per_generation // micro_batches
+        return losses.sum() / max(self._demonstrated_tokens[step], 1) * self.ranks.count

@@ -75,7 +75,7 @@ def scaled(recipe: Recipe, *, model: str | Path, folder: str | Path) -> Scaled:
             "grpo": recipe.hybrid.grpo.model_copy(update=_grpo(recipe, accumulation, left_out)),
             "kl": recipe.hybrid.kl.model_copy(update={"sample": 1.0 if recipe.hybrid.kl.sample else 0.0}),
             "controller": _controller(recipe.hybrid.controller),
-            "method": recipe.hybrid.method and recipe.hybrid.method.scaled_to(GROUP),
+            "method": _method(recipe.hybrid.method),
             "args": _args(recipe.hybrid.args, "hybrid", left_out),
         }
     )
@@ -213,6 +213,14 @@ def _controller(controller: Any) -> Any:
     if isinstance(controller, Switch):
         return Switch(at=1)
     return replace(controller, refresh_every=1) if getattr(controller, "refresh_every", 0) else controller
+
+
+def _method(method: Any) -> Any:
+    """The recipe's own, in groups of the test's size; a first failure makes an SFT step."""
+    if method is None:
+        return None
+    scaled = method.scaled_to(GROUP)
+    return replace(scaled, buffer=1) if scaled.buffer else scaled
 
 
 def _args(args: dict[str, Any], stage: str, left_out: list[str]) -> dict[str, Any]:

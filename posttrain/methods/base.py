@@ -51,11 +51,13 @@ class Arranged(NamedTuple):
         advantages: Of each rollout.
         credit: Of the whole demonstration's tokens; 0 leaves it out.
         reason: In words, for the log: the same for all groups that were treated alike.
+        opened: Whether a gate let the demonstration in; `None` where the method has no gate, or the group has none.
     """
 
     advantages: tuple[float, ...]
     credit: float = 0.0
     reason: str = ""
+    opened: bool | None = None
 
 
 class Method:

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import random
 import warnings
-from collections import Counter
 from typing import Any
 
 import torch
@@ -30,6 +29,7 @@ from posttrain.methods.base import LOSSES, Group, Method
 from posttrain.training.grpo_side import GRPOSide
 from posttrain.training.ledger import FolderRecorder
 from posttrain.training.losses import per_rollout
+from posttrain.training.method_records import columns_of, demonstration_row, facts_of, with_rows
 from posttrain.training.window import kl, window
 from posttrain.training.window.bins import More
 from posttrain.training.window.cut import cut_of
@@ -66,6 +66,7 @@ class MethodSide(GRPOSide):
         self._seed = ""  # of the window's draws
         self._chosen: list[int] = []  # for each group of the window, the number of its demonstration, -1 without one
         self._begun: list[int] = []
+        self._counting: dict[int, tuple[int, float, list[float]]] = {}  # groups' demonstrations with credit and scores
         self._rewards_seen: torch.Tensor | None = None
         self._demonstrated_tokens: list[int] = []
         if method is None:
@@ -172,7 +173,22 @@ class MethodSide(GRPOSide):
         output = super()._generate_and_score_completions(inputs)
         if self.method is not None and self.model.training:
             self._arrange(self.method, inputs, output)
+            super()._record_completions()
         return output
+
+    def _record_completions(self) -> None:
+        if self.method is None:  # else behind `_arrange`, which makes the advantages
+            super()._record_completions()
+
+    def _recorded(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        if self.method is None:
+            return rows
+        names, decode = self.reward_func_names, self._tokenizer.decode
+        more = {
+            group: demonstration_row(self.pairs.ids[number], decode, credit, dict(zip(names, scores, strict=False)))
+            for group, (number, credit, scores) in self._counting.items()
+        }
+        return with_rows(rows, more, group=self.num_generations)
 
     def _arrange(self, method: Method, inputs: list[dict[str, Any]], output: Rollouts) -> None:
         """Have the method decide on every group of the window, and put down what concerns this process's rows."""
@@ -185,9 +201,12 @@ class MethodSide(GRPOSide):
         advantages = self.accelerator.gather(output["advantages"].contiguous()).view(-1, rows).tolist()
         chosen = self._chosen
         worth: list[float | None] = [None if number < 0 else float("nan") for number in chosen]
+        scores: list[list[float]] = [[] for _ in chosen]  # by reward
         if method.scores_demonstrations:
             scored = self._scores_of([chosen[group] for group, _ in own], inputs)[::rows]
-            worth = [None if number < 0 else score for number, score in zip(chosen, scored, strict=True)]
+            scores = scored.tolist()
+            summed = self._summed(scored).tolist()
+            worth = [None if number < 0 else score for number, score in zip(chosen, summed, strict=True)]
         groups = [Group(tuple(r), tuple(a), w) for r, a, w in zip(rewards, advantages, worth, strict=True)]
         arranged = [method.arrange(group) for group in groups]
 
@@ -209,17 +228,26 @@ class MethodSide(GRPOSide):
         tokens = self.accelerator.gather(window.loss_mask(output).sum()).sum()
         whole = sum(len(self.pairs.ids[n]) for n, a in zip(chosen, arranged, strict=True) if a.credit)
         output["num_items_in_batch"] = tokens + (whole if method.divisor == "rollouts" else 0)
+        begun_of_all = self.accelerator.gather(given.sum(dim=1)).view(-1, rows).tolist()
+        lengths = [len(self.pairs.ids[number]) if number >= 0 else 0 for number in chosen]
         self._ledger.facts["method"] = {
             "name": method.name,
-            "groups": dict(Counter(each.reason for each in arranged)),
-            "demonstrations": sum(bool(each.credit) for each in arranged),
-            "demonstration_tokens": whole,
-            "begun_rows": int(self.accelerator.gather((given.sum(dim=1) > 0).sum()).sum()),
-            "begun_tokens": int(self.accelerator.gather(given.sum()).sum()),
+            "window": self._rollouts // self.args.generation_batch_size - 1,
+            **facts_of(groups, arranged, begun_of_all, lengths),
+        }
+        sizes = output["completion_mask"].sum(dim=1).tolist()
+        kept = [ids[:size] for ids, size in zip(output["completion_ids"].tolist(), sizes, strict=True)]
+        of_rows = columns_of(groups, arranged, own, kept, given.sum(dim=1).tolist(), credit, self._tokenizer.decode)
+        for columns, more in zip(self._columns, of_rows, strict=True):
+            columns |= more
+        self._counting = {
+            group: (number, of.credit, score)
+            for group, (number, of, score) in enumerate(zip(chosen, arranged, scores, strict=True))
+            if of.credit
         }
 
-    def _scores_of(self, numbers: list[int], inputs: list[dict[str, Any]]) -> list[float]:
-        """What the rewards say of demonstrations in the places of this process's rows; of all processes, in order."""
+    def _scores_of(self, numbers: list[int], inputs: list[dict[str, Any]]) -> torch.Tensor:
+        """(N, rewards) of demonstrations in the places of this process's rows; of all processes, in order."""
         ids = [self.pairs.ids[number] if number >= 0 else [] for number in numbers]
         texts = self._tokenizer.batch_decode(ids, skip_special_tokens=True)
         prompts = [row["prompt"] for row in inputs]
@@ -228,7 +256,7 @@ class MethodSide(GRPOSide):
             [{"role": "assistant", "content": text}] if chat else text for text, chat in zip(texts, chats, strict=True)
         ]
         # TRL's own: what has been noted of the rollouts' rewards stays
-        return self._summed(GRPOTrainer._calculate_rewards(self, inputs, prompts, completions, ids)).tolist()
+        return GRPOTrainer._calculate_rewards(self, inputs, prompts, completions, ids)
 
     # ---- rows of demonstrations ----
 

@@ -117,6 +117,21 @@ class Method:
         return advantages_B1
 
 
+def beginning(method: Method, group: int, row: int, *, rows: int, tokens: int, done: float, window: str) -> int:
+    """With how many tokens of its group's demonstration a row begins; 0 where there is nothing to go on with.
+
+    Args:
+        method: Whose schedule it is.
+        group: The group's number in its window.
+        row, rows, tokens, done: As for `Method.prefix_length`.
+        window: What names the window, `SEED:NUMBER`: the draws of a group come from that and its own number.
+    """
+    if tokens < 2:
+        return 0
+    draw = random.Random(f"beginning:{window}:{group}")
+    return method.prefix_length(row, rows=rows, tokens=tokens, done=done, draw=draw)
+
+
 def cosine(start: float, end: float, done: float) -> float:
     """From `start` to `end` along half a cosine; `done` is held within 0 and 1."""
     done = min(max(done, 0.0), 1.0)

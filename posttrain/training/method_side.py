@@ -25,7 +25,7 @@ from trl.trainer.utils import pad
 
 from posttrain.errors import ConfigError
 from posttrain.inputs.pairs import Pairs
-from posttrain.methods.base import LOSSES, Group, Method
+from posttrain.methods.base import LOSSES, Group, Method, beginning
 from posttrain.training.grpo_side import GRPOSide
 from posttrain.training.ledger import FolderRecorder
 from posttrain.training.losses import per_rollout
@@ -135,11 +135,9 @@ class MethodSide(GRPOSide):
             group, row = divmod(number, rows)
             demonstration = self._chosen[group]
             ids = self.pairs.ids[demonstration] if demonstration >= 0 else []
-            length = 0
-            if len(ids) > 1:
-                draw = random.Random(f"beginning:{self._seed}:{group}")
-                length = self.method.prefix_length(row, rows=rows, tokens=len(ids), done=done, draw=draw)
-            prefixes.append(ids[:length])
+            prefixes.append(
+                ids[: beginning(self.method, group, row, rows=rows, tokens=len(ids), done=done, window=self._seed)]
+            )
         return prefixes
 
     def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, has_tool_images=False):

@@ -178,7 +178,7 @@ def test_fields_of_what_few_runs_have_are_documented():
 
 
 def test_the_limits_of_the_alarms_are_those_of_the_code():
-    from posttrain.alarms import policy, rollouts
+    from posttrain.alarms import demonstrations, policy, rollouts
 
     def share(value: float) -> str:
         return f"{value:.0%}".replace("%", " %")
@@ -201,12 +201,17 @@ def test_the_limits_of_the_alarms_are_those_of_the_code():
             )
         ),
         "sampler_mismatch": (str(rollouts.MISMATCH), str(rollouts.MISMATCH_PROBLEM)),
+        "method_gate": (f"none; {share(demonstrations.ALWAYS)}", "`passing`"),
+        "prefix_not_outgrown": (str(demonstrations.PREFIX_GAP), str(demonstrations.PREFIX_GAP_PROBLEM)),
     }
     documented = rows_under(RUNS, "alarms.jsonl")
     for kind, (warning, problem) in limits.items():
         _, _, warned, bad = documented[kind]
         assert warning in warned, kind
         assert problem in bad, kind
+    assert f"over {demonstrations.GATE_WINDOW} generations" in documented["method_gate"][1]
+    seen = documented["prefix_not_outgrown"][1]
+    assert f"by {demonstrations.OUTGROWN}, at {share(demonstrations.SHORTENED)}" in seen
 
 
 def test_what_the_alarms_look_at_is_documented(run):

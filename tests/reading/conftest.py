@@ -10,7 +10,12 @@ import pytest
 from posttrain.methods import HPT, LUFFY, UFT, PrefixRFT
 from tests.reading.method_runs import method_run
 
-METHODS = {"hpt": HPT(gate=1, coefficient=0.5), "luffy": LUFFY(), "prefix_rft": PrefixRFT(), "uft": UFT(hinted=0.9, high=1.0)}
+METHODS = {
+    "hpt": HPT(gate=1, coefficient=0.5),
+    "luffy": LUFFY(),
+    "prefix_rft": PrefixRFT(),
+    "uft": UFT(hinted=0.9, high=1.0),
+}
 
 
 @pytest.fixture(scope="session")

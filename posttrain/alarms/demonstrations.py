@@ -54,8 +54,8 @@ def method_gate(history: History) -> Iterator[Finding]:
     out_of_reach = best is not None and s.passing is not None and best < s.passing
     evidence = (
         f"the gate of {s.method or 'the method'} let the demonstration in for {share:.0%} of the "
-        f"{int(sum(groups)):,} groups with one of the last {GATE_WINDOW} generations: their rollouts are sampled and "
-        "count little or nothing"
+        f"{int(sum(groups)):,} groups with one of the last {GATE_WINDOW} generations: too few of their rollouts are "
+        "solved, everywhere"
     )
     if out_of_reach:
         evidence += f"; the best rollout scored {best:.3g}, and {s.passing:g} is asked of a solved one"

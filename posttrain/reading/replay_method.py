@@ -50,12 +50,13 @@ class Taken:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Those of `COUNTED`, and `rollouts`: how many have an advantage."""
-        whole = [length for length, each in zip(self.lengths, self.arranged, strict=True) if each.credit]
+        """Those of `COUNTED`; `rollouts`: how many have an advantage; `waits`: demonstrations for a later SFT step."""
+        whole = [length for length, each in zip(self.lengths, self.arranged, strict=True) if each.credit or each.nll]
         begun = [tokens for of in self.begun for tokens in of if tokens]
         rollouts = sum(advantage != 0.0 for each in self.arranged for advantage in each.advantages)
         return dict(zip(COUNTED, (len(whole), sum(whole), len(begun), sum(begun)), strict=True)) | {
-            "rollouts": rollouts
+            "rollouts": rollouts,
+            "waits": sum(each.waits for each in self.arranged),
         }
 
     @property
@@ -66,7 +67,10 @@ class Taken:
     def others(self, other: Taken) -> int:
         """Groups that another method treats otherwise, whatever it calls it."""
         mine, theirs = (
-            [(each.credit, each.advantages, of) for each, of in zip(taken.arranged, taken.begun, strict=True)]
+            [
+                (each.credit, each.nll, each.waits, each.advantages, of)
+                for each, of in zip(taken.arranged, taken.begun, strict=True)
+            ]
             for taken in (self, other)
         )
         return sum(one != two for one, two in zip(mine, theirs, strict=True))
@@ -113,7 +117,7 @@ class MethodResult:
 
 def side(taken: Sequence[Taken]) -> dict[str, Any]:
     """The counts of all steps together, `gate_open` (share of the gates, `None` without any) and groups by `reason`."""
-    counts: Counter[str] = Counter(dict.fromkeys((*COUNTED, "rollouts"), 0))
+    counts: Counter[str] = Counter(dict.fromkeys((*COUNTED, "rollouts", "waits"), 0))
     reasons: Counter[str] = Counter()
     for each in taken:
         counts.update(each.counts)
@@ -204,27 +208,55 @@ def take(method: Method, line: Mapping[str, Any]) -> Taken:
     """A method's decisions on the groups of one line of steps.jsonl."""
     seen, state = line["method"], line.get("controller") or {}
     lengths = tuple(seen["demonstration_lengths"])
+    levels = seen.get("levels") or [0] * len(lengths)
     groups = [
-        _group(rewards, worth, length)
-        for rewards, worth, length in zip(seen["rewards"], seen["demonstration_rewards"], lengths, strict=True)
+        _group(rewards, worth, length, level)
+        for rewards, worth, length, level in zip(
+            seen["rewards"], seen["demonstration_rewards"], lengths, levels, strict=True
+        )
     ]
     done = (line["step"] - 1) / max(state.get("total_steps", 1) - 1, 1)
     window = f"{state.get('seed')}:{seen['window']}"
-    begun = [
-        tuple(
-            beginning(method, number, row, rows=len(group.rewards), tokens=length, done=done, window=window)
-            if method.begins_rollouts else 0
-            for row in range(len(group.rewards))
-        )
-        for number, (group, length) in enumerate(zip(groups, lengths, strict=True))
-    ]  # fmt: skip
+    begun: list[tuple[int, ...]] = []
+    for number, (group, length) in enumerate(zip(groups, lengths, strict=True)):
+        rows = len(group.rewards)
+        if method.escalates:
+            of, level = _escalated(method, group, length)
+            groups[number] = group._replace(level=level)
+        elif method.begins_rollouts:
+            schedule = {"rows": rows, "tokens": length, "done": done, "window": window}
+            of = tuple(beginning(method, number, row, **schedule) for row in range(rows))
+        else:
+            of = (0,) * rows
+        begun.append(of)
     return Taken(line["step"], tuple(method.arrange(group) for group in groups), tuple(begun), lengths)
 
 
-def _group(rewards: Sequence[float | None], worth: float | None, length: int) -> Group:
+def _escalated(method: Method, group: Group, tokens: int) -> tuple[tuple[int, ...], int]:
+    """What the rows of a group begin with, and the highest level, from its rewards block by block.
+
+    Rewards of rows that were sampled once more are not on record: up to the recorded level they were too low.
+    """
+    rows = len(group.rewards)
+    begun, known = [0] * rows, [math.nan] * rows
+    level = number = 0
+    first = method.next_block(0, tuple(known))
+    again = first is not None and len(first.rows) == rows
+    while tokens > 1:
+        lost = again and number <= group.level
+        block = method.next_block(number, (0.0,) * rows if lost else tuple(known))
+        if block is None:
+            break
+        for row in block.rows:
+            begun[row], known[row] = block.beginning(tokens), group.rewards[row]
+        level, number = max(level, block.level), number + 1
+    return tuple(begun), level
+
+
+def _group(rewards: Sequence[float | None], worth: float | None, length: int, level: int) -> Group:
     known = tuple(math.nan if reward is None else float(reward) for reward in rewards)
     demonstration = None if not length else math.nan if worth is None else float(worth)
-    return Group(known, _advantages(known), demonstration)
+    return Group(known, _advantages(known), demonstration, level)
 
 
 def _advantages(rewards: Sequence[float]) -> tuple[float, ...]:

@@ -24,7 +24,8 @@ WARNING = (
     "others: this is the method's answer to this run's groups, not another run."
 )
 NAMES = {
-    "demonstrations": "demonstrations", "demonstration_tokens": "their tokens", "gate_open": "gate open",
+    "demonstrations": "demonstrations", "demonstration_tokens": "their tokens", "waits": "begin to wait",
+    "gate_open": "gate open",
     "rollouts": "rollouts with an advantage", "begun_rows": "begun rollouts", "begun_tokens": "begun tokens",
 }  # fmt: skip
 
@@ -145,7 +146,7 @@ def as_record(result: MethodResult) -> dict[str, Any]:
 
 
 def _step(taken: Taken) -> dict[str, Any]:
-    return {"groups": taken.groups, **{name: taken.counts[name] for name in (*COUNTED, "rollouts")}}
+    return {"groups": taken.groups, **{name: taken.counts[name] for name in (*COUNTED, "rollouts", "waits")}}
 
 
 def write(out: str, result: MethodResult) -> None:

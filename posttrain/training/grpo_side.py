@@ -11,7 +11,7 @@ import logging
 import warnings
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from accelerate.utils import gather_object
@@ -62,6 +62,20 @@ UNSCORED = (
 )
 
 
+class Asked(NamedTuple):
+    """What of this process's rows is sampled now, where it is not each of them, once and without a beginning.
+
+    Attributes:
+        limits: Most tokens of each.
+        rows: Their numbers in the window; `None` is each of the process's, one after the other.
+        again: How often they were sampled before.
+    """
+
+    limits: list[int]
+    rows: tuple[int, ...] | None = None
+    again: int = 0
+
+
 class GRPOSide(WindowSide):
     """A `GRPOTrainer` for one half of a step. What is declared here the subclass sets.
 
@@ -84,6 +98,7 @@ class GRPOSide(WindowSide):
         self._without_spread: float | None = None
         self._said_unscored = False
         self._last_loaded_step = -1
+        self._asked: Asked | None = None
         self._drawn_ahead: list[dict[str, Any]] | None = None
         self.begin_windows()
 
@@ -170,7 +185,10 @@ class GRPOSide(WindowSide):
         """Where this process's rows that are sampled now stand in the run."""
         first = rows * self.ranks.number
         if self.model.training:
-            return Place(self._rollouts // self.args.generation_batch_size, first)
+            window, asked = self._rollouts // self.args.generation_batch_size, self._asked
+            if asked is None or asked.rows is None:
+                return Place(window, first)
+            return Place(window, asked.rows[0], asked.rows, asked.again)
         step, before = self._evaluated
         before = before if step == self.state.global_step else 0
         self._evaluated = (self.state.global_step, before + rows * self.ranks.count)
@@ -205,8 +223,9 @@ class GRPOSide(WindowSide):
             gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,
         ) as policy:
             place, synced = self._place(len(prompt_ids)), True if self.is_fsdp_enabled else None
+            limits = None if self._asked is None else self._asked.limits
             sample = partial(
-                self._seeded.sample, policy, prompt_ids, place, group=num_generations, synced=synced,
+                self._seeded.sample, policy, prompt_ids, place, group=num_generations, synced=synced, limits=limits,
                 on_row=self._ahead.on_row,
             )  # fmt: skip
             if synced or stage_of(self.accelerator) == 3:

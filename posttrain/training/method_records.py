@@ -39,6 +39,7 @@ def facts_of(
           demonstration; `None` where there are none.
         - `rewards`, `demonstration_rewards`, `demonstration_lengths`: by group, in order. A demonstration that was not
           scored has `None`.
+        - `levels`: how far each group was escalated, where one was.
     """
     gates = [each.opened for each in arranged if each.opened is not None]
     rows = [
@@ -47,7 +48,7 @@ def facts_of(
         for tokens, reward in zip(of, group.rewards, strict=True)
         if length
     ]
-    whole = [length for length, each in zip(lengths, arranged, strict=True) if each.credit]
+    whole = [length for length, each in zip(lengths, arranged, strict=True) if each.credit or each.nll]
     return {
         "groups": dict(Counter(each.reason for each in arranged)),
         "paired": sum(length > 0 for length in lengths),
@@ -62,6 +63,7 @@ def facts_of(
         "rewards": [[_short(reward) for reward in group.rewards] for group in groups],
         "demonstration_rewards": [_short(group.demonstration) for group in groups],
         "demonstration_lengths": list(lengths),
+        **({"levels": [group.level for group in groups]} if any(group.level for group in groups) else {}),
     }
 
 
@@ -119,20 +121,21 @@ def columns_of(
             "begun_tokens": given,
             "begun_characters": begun_characters(tokens, given, decode),
             "credit": worth if given else None,
+            "nll": None,
         }
         for (group, row), tokens, given, worth in zip(places, ids, begun, credit, strict=True)
     ]
 
 
 def demonstration_row(
-    ids: Sequence[int], decode: Callable[..., str], credit: float, scores: Mapping[str, float]
+    ids: Sequence[int], decode: Callable[..., str], arranged: Arranged, scores: Mapping[str, float]
 ) -> Row:
     """A demonstration that is trained on, as a row behind the rollouts of its prompt.
 
     Args:
         ids: Its tokens.
         decode: A tokenizer's.
-        credit: What its tokens count.
+        arranged: What its tokens count.
         scores: What each reward gives it, where it was scored.
     """
     text = decode(ids, skip_special_tokens=True)
@@ -141,7 +144,8 @@ def demonstration_row(
         "source": "demonstration",
         "begun_tokens": len(ids),
         "begun_characters": len(text),
-        "credit": credit,
+        "credit": arranged.credit,
+        "nll": arranged.nll or None,
         **{f"reward/{name}": value for name, value in scores.items()},
         "note": "",
         "truncated": False,

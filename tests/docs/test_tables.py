@@ -220,17 +220,19 @@ def test_what_the_alarms_look_at_is_documented(run):
 
 
 def test_what_a_method_records_is_documented_and_no_other():
+    from posttrain.methods import METHODS
     from posttrain.methods.base import Arranged, Group
     from posttrain.training.method_records import columns_of, demonstration_row, facts_of
 
-    group, decode = Group((0.0, 1.0), (0.0, 0.0), 1.0), lambda ids, skip_special_tokens: "x" * len(ids)
+    group, decode = Group((0.0, 1.0), (0.0, 0.0), 1.0, level=1), lambda ids, skip_special_tokens: "x" * len(ids)
     arranged = [Arranged(group.advantages)]
-    beside = {"name", "window", "demonstration_loss", "demonstration_nll"}
+    beside = {"name", "window", "demonstration_loss", "demonstration_nll", "sampled_again"}
+    beside |= {"waiting", "entered", "used", *(name for method in METHODS.values() for name in method.measures)}
     assert set(rows_under(RUNS, "method")) == {*facts_of([group], arranged, [[0, 1]], [2]), *beside}
     (row,) = columns_of([group], arranged, [(0, 0)], [[1, 2]], [1], [0.0], decode)
     more = set(rows_under(RUNS, "Completions beside a method"))
     assert more == set(row) - {"advantage"}
-    assert set(demonstration_row([1, 2], decode, 1.0, {})) - more <= set(rows_under(RUNS, "Completions"))
+    assert set(demonstration_row([1, 2], decode, Arranged((), 1.0), {})) - more <= set(rows_under(RUNS, "Completions"))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from posttrain.methods import HPT, LUFFY, UFT, PrefixRFT
+from posttrain.methods import HPT, LUFFY, RLSD, SRFT, UFT, Escalate, PrefixRFT, ReLIFT
 from tests.reading.method_runs import method_run
 
 METHODS = {
@@ -15,6 +15,11 @@ METHODS = {
     "luffy": LUFFY(),
     "prefix_rft": PrefixRFT(),
     "uft": UFT(hinted=0.9, high=1.0),
+    "relift": ReLIFT(buffer=2),
+    "escalate": Escalate(blocks=(2, 2), below=(2,), shares=(0.5,)),
+    "ghpo": Escalate(form="ghpo", below=(2, 3), shares=(0.5, 0.75)),
+    "rlsd": RLSD(),
+    "srft": SRFT(),
 }
 
 

@@ -10,7 +10,7 @@ import pytest
 from posttrain.cli import main
 from posttrain.controllers import SASR
 from posttrain.errors import ConfigError
-from posttrain.methods import HPT, LUFFY, METHODS, UFT
+from posttrain.methods import HPT, LUFFY, METHODS, UFT, Escalate
 from posttrain.reading.replay_method import replay_method, take
 from posttrain.rundir.reading import open_run, steps
 from posttrain.storage import files
@@ -38,8 +38,9 @@ def line(rewards, lengths, *, worth=None, step=1, total=1, window=0):
 def test_its_own_settings_take_all_decisions_again(run_of, name, capsys):
     result = replay_method(run_of(name))
     assert result.other_than_run == []
-    assert len(result.taken) == 3
-    for taken, record in zip(result.taken, lines_of(run_of(name)), strict=True):
+    sampled = [record for record in lines_of(run_of(name)) if "groups" in record["method"]]
+    assert len(result.taken) == len(sampled) >= 2
+    for taken, record in zip(result.taken, sampled, strict=True):
         assert taken.groups == record["method"]["groups"]
         assert sum(tokens for of in taken.begun for tokens in of) == record["method"]["begun_tokens"]
     begun = sum(taken.counts["begun_tokens"] for taken in result.taken)
@@ -50,9 +51,8 @@ def test_its_own_settings_take_all_decisions_again(run_of, name, capsys):
     assert told["reproduces_run"]  # the controller
 
 
-def test_every_method_of_a_recipe_that_reads_groups_is_covered_here():
-    assert set(conftest.METHODS) <= set(METHODS)
-    assert {"hpt", "luffy", "prefix_rft", "uft"} <= set(conftest.METHODS)
+def test_every_method_of_a_recipe_is_covered_here():
+    assert {method.name for method in conftest.METHODS.values()} == set(METHODS)
 
 
 def test_another_gate_by_hand():
@@ -70,6 +70,28 @@ def test_another_gate_by_hand():
     assert wide.counts["rollouts"] == 4
     assert own.counts["rollouts"] == 4 + 4 + 3
     assert wide.gates == [True, False, False, True]
+
+
+def test_escalation_by_hand():
+    """Blocks of 2 and 2; below 1 solved of the first two the others begin with half of the demonstration."""
+    method = Escalate(blocks=(2, 2), below=(1,), shares=(0.5,))
+    record = line([[0, 1, 0, 0], [0, 0, 1, 1], [0, 0, 0, 0]], [10, 10, 0])
+    record["method"]["levels"] = [0, 1, 0]
+    taken = take(method, record)
+    assert taken.begun == ((0, 0, 0, 0), (0, 0, 5, 5), (0, 0, 0, 0))
+    assert taken.gates == [False, True]
+    assert take(Escalate(blocks=(2, 2), below=(2,), shares=(0.2,)), record).begun[0] == (0, 0, 2, 2)
+
+
+def test_groups_that_were_sampled_again_whole_go_on_from_what_their_level_says():
+    method = Escalate(form="ghpo", below=(1, 2), shares=(0.3, 0.6))
+    record = line([[1, 0], [1, 0], [1, 0]], [10, 10, 10])
+    record["method"]["levels"] = [0, 1, 2]
+    taken = take(method, record)
+    # One solved is enough at first, too few behind 30 %, where the run's record ends; and all that there is behind 60 %
+    assert taken.begun == ((0, 0), (6, 6), (6, 6))
+    record["method"]["rewards"][1] = [1, 1]
+    assert take(method, record).begun[1] == (3, 3)
 
 
 def test_advantages_with_the_demonstration_in_the_group_by_hand():

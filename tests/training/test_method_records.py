@@ -8,10 +8,13 @@ import math
 import pyarrow.parquet as pq
 import pytest
 
+from posttrain.controllers import GRPOOnly
 from posttrain.methods import HPT, LUFFY
 from posttrain.methods.base import Arranged, Group
 from posttrain.training.method_records import begun_characters, facts_of, with_rows
-from tests.training.test_methods import METHODS, trained
+from posttrain.training.trainer import HybridTrainer
+from tests.training.conftest import hybrid_args
+from tests.training.test_methods import METHODS, reward_for, solved, trained
 
 NAN = float("nan")
 
@@ -74,6 +77,7 @@ def test_a_demonstration_stands_behind_its_group_as_a_message_in_a_conversation(
 @pytest.mark.parametrize("name", METHODS)
 def test_completions_hold_what_the_step_trained_on(name, model, tokenizer, prompts, demonstrations, tmp_path):
     method = METHODS[name]
+    reward = f"reward/{reward_for(method).__name__}"
     trainer, _ = trained(model, tokenizer, prompts, demonstrations, tmp_path, method, completions_every=1)
     (file,) = (tmp_path / "completions").glob("*.parquet")
     rows = pq.read_table(file).to_pylist()
@@ -82,12 +86,12 @@ def test_completions_hold_what_the_step_trained_on(name, model, tokenizer, promp
     rollouts = [row for row in rows if row["source"] != "demonstration"]
     assert len(rollouts) == line["rollouts"]
     group = trainer.num_generations
-    rewards = [row["reward/solved"] for row in rollouts]
-    assert rewards == [reward for of_group in seen["rewards"] for reward in of_group]
+    rewards = [row[reward] for row in rollouts]
+    assert rewards == [value for of_group in seen["rewards"] for value in of_group]
     assert [row["advantage"] for row in rollouts] == pytest.approx(trainer._share["advantages"].tolist())
     for at in range(0, len(rollouts), group):  # TRL's: of the group alone
-        mean = sum(row["reward/solved"] for row in rollouts[at : at + group]) / group
-        signs = [math.copysign(1, row["reward/solved"] - mean) for row in rollouts[at : at + group]]
+        mean = sum(row[reward] for row in rollouts[at : at + group]) / group
+        signs = [math.copysign(1, row[reward] - mean) for row in rollouts[at : at + group]]
         for row, sign in zip(rollouts[at : at + group], signs, strict=True):
             assert row["grpo_advantage"] == 0 or math.copysign(1, row["grpo_advantage"]) == sign
     begun = [row for row in rollouts if row["source"] == "begun"]
@@ -97,18 +101,21 @@ def test_completions_hold_what_the_step_trained_on(name, model, tokenizer, promp
     for row in begun:
         assert any(text.startswith(row["completion"][: row["begun_characters"]]) for text in texts)
         assert 0 < row["begun_characters"] <= len(row["completion"])
-        assert row["credit"] == pytest.approx(method.prefix_credit)
+        assert row["credit"] == pytest.approx(method.prefix_credit) or (method.escalates and row["credit"] == 0.0)
     whole = [row for row in rows if row["source"] == "demonstration"]
     assert len(whole) == seen["demonstrations"]
     assert sum(row["length"] for row in whole) == seen["demonstration_tokens"]
-    assert all(row["completion"] in texts and row["credit"] and row["advantage"] is None for row in whole)
+    assert all(
+        row["completion"] in texts and (row["credit"] or row["nll"]) and row["advantage"] is None for row in whole
+    )
     if method.scores_demonstrations:
-        assert {row["reward/solved"] for row in whole} == {1.0}
+        assert {row[reward] for row in whole} == {1.0}
 
 
 def test_a_run_without_a_method_has_no_more_columns(model, tokenizer, prompts, demonstrations, tmp_path):
-    settings = {"completions_every": 1, "max_steps": 3}
-    trained(model, tokenizer, prompts, demonstrations, tmp_path, None, **settings)
+    settings = hybrid_args(tmp_path, completions_every=1, max_steps=1)
+    parts = {"processing_class": tokenizer, "demonstrations": demonstrations, "controller": GRPOOnly()}
+    HybridTrainer(model, solved, settings, prompts, **parts).train()
     file, *_ = (tmp_path / "completions").glob("*.parquet")
     assert not {"source", "grpo_advantage", "begun_tokens", "credit"} & set(pq.read_schema(file).names)
 

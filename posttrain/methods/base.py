@@ -76,6 +76,7 @@ class Arranged(NamedTuple):
         waits: Whether the demonstration is to wait for an SFT step (see `Method.buffer`).
         nll: Of its NLL beside `token_loss`, which is divided as `own` is and weighed by `nll_weights`; with both 0 it
             is left out.
+        opened: Whether a gate let the demonstration in; `None` where the method has no gate, or the group has none.
     """
 
     advantages: tuple[float, ...]
@@ -83,6 +84,7 @@ class Arranged(NamedTuple):
     reason: str = ""
     waits: bool = False
     nll: float = 0.0
+    opened: bool | None = None
 
 
 class Method:
@@ -201,6 +203,21 @@ class Method:
     def advantages_by_entropy(self, advantages_B1: Tensor, entropies_B1: Tensor) -> Tensor:
         """(B, 1) of rollouts, by the mean entropy of their tokens."""
         raise NotImplementedError
+
+
+def beginning(method: Method, group: int, row: int, *, rows: int, tokens: int, done: float, window: str) -> int:
+    """With how many tokens of its group's demonstration a row begins; 0 where there is nothing to go on with.
+
+    Args:
+        method: Whose schedule it is.
+        group: The group's number in its window.
+        row, rows, tokens, done: As for `Method.prefix_length`.
+        window: What names the window, `SEED:NUMBER`: the draws of a group come from that and its own number.
+    """
+    if tokens < 2:
+        return 0
+    draw = random.Random(f"beginning:{window}:{group}")
+    return method.prefix_length(row, rows=rows, tokens=tokens, done=done, draw=draw)
 
 
 def cosine(start: float, end: float, done: float) -> float:

@@ -52,7 +52,9 @@ class ReLIFT(Method):
         """GRPO on every group; the demonstration of one that fails waits."""
         rows = len(group.rewards)
         if solved(group.rewards, self.passing):
-            return Arranged(group.advantages, reason=f"some of {rows} solved: GRPO")
+            closed = None if group.demonstration is None else False
+            return Arranged(group.advantages, reason=f"some of {rows} solved: GRPO", opened=closed)
         if group.demonstration is None:
             return Arranged(group.advantages, reason=f"none of {rows} solved, no demonstration: GRPO")
-        return Arranged(group.advantages, reason=f"none of {rows} solved: GRPO, the demonstration waits", waits=True)
+        reason = f"none of {rows} solved: GRPO, the demonstration waits"
+        return Arranged(group.advantages, reason=reason, waits=True, opened=True)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         Static,
         Switch,
     )
-    from posttrain.methods import HPT, LUFFY, UFT, PrefixRFT
+    from posttrain.methods import HPT, LUFFY, RLSD, SRFT, UFT, Escalate, PrefixRFT, ReLIFT
     from posttrain.recipe.recipe import Recipe, load_recipe
     from posttrain.running.alarm_callback import AlarmCallback
     from posttrain.running.pipeline import run
@@ -45,24 +45,28 @@ _HOME = (
         ("GAC", "SASR", "Alternate", "Chord", "Cosine", "GRPOOnly", "Mix", "SFTOnly", "Signals", "Static", "Switch"),
         "posttrain.controllers",
     )
-    | dict.fromkeys(("HPT", "LUFFY", "UFT", "PrefixRFT"), "posttrain.methods")
+    | dict.fromkeys(("HPT", "LUFFY", "RLSD", "SRFT", "UFT", "Escalate", "PrefixRFT", "ReLIFT"), "posttrain.methods")
 )
 
 __all__ = [
     "GAC",
     "HPT",
     "LUFFY",
+    "RLSD",
     "SASR",
+    "SRFT",
     "UFT",
     "AlarmCallback",
     "Alternate",
     "Chord",
     "Cosine",
+    "Escalate",
     "GRPOOnly",
     "HybridConfig",
     "HybridTrainer",
     "Mix",
     "PrefixRFT",
+    "ReLIFT",
     "Recipe",
     "SFTOnly",
     "Score",

@@ -29,7 +29,7 @@ def add(commands: Any) -> argparse.ArgumentParser:
 
 def _add_tasks(parser: argparse.ArgumentParser) -> None:
     tasks = parser.add_subparsers(dest="task", required=True, metavar="TASK")
-    for add in (_add_knights_knaves, _add_json_structure):
+    for add in (_add_knights_knaves, _add_json_structure, _add_countdown):
         task = add(tasks)
         task.add_argument("--count", type=int, required=True, help="how many rows")
         task.add_argument("--out", metavar="FILE", required=True)
@@ -60,6 +60,23 @@ def _add_json_structure(tasks: Any) -> argparse.ArgumentParser:
     parser.add_argument("--prompt", choices=get_args(Prompt), default="full")
     parser.add_argument("--style", choices=get_args(Style), default="compact", help="how the JSON is written")
     parser.set_defaults(write=write, options=("difficulty", "prompt", "style"))
+    return parser
+
+
+def _add_countdown(tasks: Any) -> argparse.ArgumentParser:
+    from posttrain.tasks.countdown import Prompt, write
+
+    parser = tasks.add_parser("countdown", help="targets to reach with numbers", allow_abbrev=False)
+    parser.add_argument("--numbers", required=True, help="how many numbers a puzzle has, such as 3, 3-4 or 2,4-5")
+    parser.add_argument("--operators", nargs="+", default=["+", "-", "*", "/"], help="which of + - * / (default: all)")
+    parser.add_argument("--largest", type=int, default=99, help="the largest number (default: %(default)s)")
+    parser.add_argument("--target", type=int, nargs=2, default=[10, 99], metavar=("LEAST", "MOST"))
+    parser.add_argument("--use-all", action="store_true", help="ask for each number exactly once")
+    parser.add_argument("--prompt", choices=get_args(Prompt), default="full")
+    parser.add_argument("--think-share", type=float, default=1.0, help="share of rows that show a search")
+    parser.add_argument("--tries", type=int, default=3, help="the most dead ends of a search (default: %(default)s)")
+    options = ("numbers", "operators", "largest", "target", "use_all", "prompt", "think_share", "tries")
+    parser.set_defaults(write=write, options=options)
     return parser
 
 

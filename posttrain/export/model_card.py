@@ -34,6 +34,7 @@ TASKS = {
     "knights_knaves": "Knights & Knaves puzzles",
     "math": "math problems",
     "json_structure": "JSON extraction by schema",
+    "countdown": "Countdown puzzles",
 }
 STAGES = {"start": "Start", "warmup": "After the warm-up", "hybrid": "On the way", "final": "Final"}
 LONGEST_PROMPT = 800  # characters of a prompt that the card gives as an example

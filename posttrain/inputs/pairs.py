@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
 from posttrain.errors import DataError
@@ -24,8 +24,10 @@ class Pairs:
 
     Attributes:
         ids: Completion tokens of each demonstration, with its end.
+        rows: What each was made from.
         of: By a prompt's row number, the numbers of its demonstrations.
         left_out: Demonstrations that are too long.
+        beyond: Those left out by `without`.
         alone: Demonstrations whose prompt is not among `prompts`.
 
     Raises:
@@ -44,8 +46,9 @@ class Pairs:
         after: Any,
     ):
         self.ids: list[list[int]] = []
+        self.rows: list[Mapping[str, Any]] = []
         self.of: dict[int, list[int]] = {}
-        self.left_out = self.alone = 0
+        self.left_out = self.alone = self.beyond = 0
         rows: dict[str, list[int]] = {}
         for number, row in enumerate(prompts):
             rows.setdefault(prompt_key(row["prompt"]), []).append(number)
@@ -78,22 +81,46 @@ class Pairs:
             for partner in partners:
                 self.of.setdefault(partner, []).append(len(self.ids))
             self.ids.append(ids)
+            self.rows.append(row)
+        self.prompts = len(prompts)
+        self._check_some()
+
+    def _check_some(self) -> None:
         if not self.of:
             raise DataError(
-                f"none of {len(prompts)} prompts has a demonstration ({self._rest()})",
+                f"none of {self.prompts} prompts has a demonstration ({self._rest()})",
                 expected="a demonstration for some prompts at least: the method looks at both",
                 where="demonstrations",
                 fix=FIX,
             )
-        self.prompts = len(prompts)
+
+    def without(self, numbers: Collection[int], too_long: Literal["refuse", "leave_out"], positions: int) -> None:
+        """Part prompts from demonstrations that a model of so many positions cannot look at beside a completion.
+
+        Raises:
+            DataError: There are some, and `too_long` is `refuse`; or no prompt has a demonstration any more.
+        """
+        if numbers and too_long == "refuse":
+            raise DataError(
+                f"with {len(numbers):,} demonstrations before its prompt, a completion may end beyond the model's "
+                f"{positions:,} positions",
+                expected="demonstrations that the teacher can be shown: they are not cut",
+                where="demonstrations",
+                fix="lower max_completion_length, or set the method's too_long to leave_out",
+            )
+        self.beyond = len(numbers)
+        self.of = {row: kept for row, of in self.of.items() if (kept := [n for n in of if n not in numbers])}
+        self._check_some()
 
     def in_words(self) -> str:
         """How many prompts have one, and what became of the rest."""
         return f"{len(self.of):,} of {self.prompts:,} prompts have a demonstration; {self._rest()}"
 
     def _rest(self) -> str:
+        beyond = f", {self.beyond:,} leave a teacher no positions for a completion" if self.beyond else ""
         return (
             f"{self.alone:,} demonstrations have another prompt, {self.left_out:,} are longer than a completion may be"
+            + beyond
         )
 
 

@@ -10,12 +10,25 @@ Other rooms import: `base`.
 from __future__ import annotations
 
 from posttrain.methods.base import Method
+from posttrain.methods.escalate import Escalate
 from posttrain.methods.hpt import HPT
 from posttrain.methods.luffy import LUFFY
 from posttrain.methods.prefix_rft import PrefixRFT
+from posttrain.methods.relift import ReLIFT
+from posttrain.methods.rlsd import RLSD
+from posttrain.methods.srft import SRFT
 from posttrain.methods.uft import UFT
 
-METHODS: dict[str, type] = {"hpt": HPT, "luffy": LUFFY, "prefix_rft": PrefixRFT, "uft": UFT}
+METHODS: dict[str, type] = {
+    "escalate": Escalate,
+    "hpt": HPT,
+    "luffy": LUFFY,
+    "prefix_rft": PrefixRFT,
+    "relift": ReLIFT,
+    "rlsd": RLSD,
+    "srft": SRFT,
+    "uft": UFT,
+}
 """What a recipe can name under `hybrid.method.name`."""
 
-__all__ = ["HPT", "LUFFY", "METHODS", "UFT", "Method", "PrefixRFT"]
+__all__ = ["HPT", "LUFFY", "METHODS", "RLSD", "SRFT", "UFT", "Escalate", "Method", "PrefixRFT", "ReLIFT"]

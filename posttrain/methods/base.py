@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 Tensor = Any
 """A `torch.Tensor`: recipes are read without torch, so that no method imports it."""
@@ -37,11 +37,33 @@ class Group(NamedTuple):
         advantages: As TRL computed them.
         demonstration: The reward of the prompt's demonstration, scored as a rollout is; NaN if it was not scored, and
             `None` if the prompt has no demonstration.
+        level: The highest of the group's blocks; 0 where the method does not escalate.
     """
 
     rewards: tuple[float, ...]
     advantages: tuple[float, ...]
     demonstration: float | None
+    level: int = 0
+
+
+class Block(NamedTuple):
+    """Rollouts of a group that are sampled before the method looks at it again.
+
+    Attributes:
+        rows: Their numbers in the group. Rows that were sampled before are sampled again in place of these.
+        level: 0 for rollouts from nothing, then the number of the share.
+        share: Of the demonstration, with which they begin.
+        trained: The row whose beginning is trained on, too.
+    """
+
+    rows: range
+    level: int = 0
+    share: float = 0.0
+    trained: int | None = None
+
+    def beginning(self, tokens: int) -> int:
+        """Tokens of a demonstration of so many that the rows begin with: one at least, and never all."""
+        return min(max(int(self.share * tokens), 1), tokens - 1) if self.level else 0
 
 
 class Arranged(NamedTuple):
@@ -49,13 +71,18 @@ class Arranged(NamedTuple):
 
     Attributes:
         advantages: Of each rollout.
-        credit: Of the whole demonstration's tokens; 0 leaves it out.
+        credit: Of the whole demonstration's tokens in `token_loss`; 0 leaves it out.
         reason: In words, for the log: the same for all groups that were treated alike.
+        waits: Whether the demonstration is to wait for an SFT step (see `Method.buffer`).
+        nll: Of its NLL beside `token_loss`, which is divided as `own` is and weighed by `nll_weights`; with both 0 it
+            is left out.
     """
 
     advantages: tuple[float, ...]
     credit: float = 0.0
     reason: str = ""
+    waits: bool = False
+    nll: float = 0.0
 
 
 class Method:
@@ -65,19 +92,34 @@ class Method:
         name: What a recipe calls it.
         too_long: See `TooLong`.
         begins_rollouts: Whether rollouts may begin with a part of the demonstration.
+        escalates: Whether a group is sampled block by block (`next_block`), its rewards looked at in between.
         scores_demonstrations: Whether it needs to know what the rewards say of a demonstration.
         prefix: What trains the beginning that a rollout went on from: GRPO with the row's advantage (`grpo`), or
             `token_loss` with the credit `prefix_credit` (`own`).
         divisor: Of `token_loss` (see the module).
         prefix_credit: Of a beginning's tokens where `prefix` is `own`.
+        likelihood: Whether demonstrations are trained on by their likelihood, whose tokens `sft_weight` then weighs.
+        buffer: Demonstrations that one SFT step takes, as soon as so many wait; 0 has none wait.
+        shows_teacher: Whether the policy is shown the demonstration as a teacher, whose log-probabilities weigh
+            advantages, and the KL to which has the weight `teacher_kl`; `context` is what it is shown.
+        needs_entropies: Whether rows are weighed by their mean entropy (`nll_weights`, `advantages_by_entropy`).
+        measures: Means of a step that its record has beside those of every method.
     """
 
     name: str
     too_long: TooLong = "leave_out"
+    teacher_kl: float = 0.0
+    context: str = ""
     begins_rollouts: ClassVar[bool] = False
+    escalates: ClassVar[bool] = False
     scores_demonstrations: ClassVar[bool] = False
     prefix: ClassVar[Literal["grpo", "own"]] = "own"
     divisor: ClassVar[Literal["own", "rollouts"]] = "own"
+    likelihood: ClassVar[bool] = False
+    buffer: int = 0
+    shows_teacher: ClassVar[bool] = False
+    needs_entropies: ClassVar[bool] = False
+    measures: ClassVar[tuple[str, ...]] = ()
 
     @property
     def prefix_credit(self) -> float:
@@ -95,6 +137,26 @@ class Method:
             draw: A generator of this group's; the same for all its rows.
         """
         return 0
+
+    def check_group(self, rows: int) -> None:
+        """Refuse groups of a size that the settings don't go with.
+
+        Raises:
+            ConfigError: Its `where` is the setting.
+        """
+
+    def scaled_to(self, rows: int) -> Self:
+        """The same method for groups of so many rollouts."""
+        return self
+
+    def next_block(self, number: int, rewards: tuple[float, ...]) -> Block | None:
+        """What of a group with a demonstration is sampled next; `None` when it is done.
+
+        Args:
+            number: Blocks of the group so far.
+            rewards: Of the group's rollouts, weighted and summed; NaN where not sampled yet, or not scored.
+        """
+        return None
 
     def arrange(self, group: Group) -> Arranged:
         """What the rollouts of a prompt and its demonstration count."""
@@ -114,11 +176,55 @@ class Method:
         """
         return advantages_B1
 
+    def teacher_share(self, step: float) -> float:
+        """How much the teacher weighs advantages after so many optimizer steps; it never rises."""
+        return 0.0
+
+    def teacher_weights(self, advantages_B1: Tensor, deltas_BC: Tensor, share: float) -> Tensor:
+        """(B, C) what advantages are multiplied by.
+
+        Args:
+            advantages_B1: Of the rows.
+            deltas_BC: By how much a token is likelier to the teacher than to the policy that sampled it, in nats.
+            share: As `teacher_share` gives it.
+        """
+        raise NotImplementedError
+
+    def clipped(self, advantages_B1: Tensor, deltas_BC: Tensor) -> Tensor:
+        """(B, C) what `teacher_weights` makes of the deltas before `share`, within its bounds."""
+        raise NotImplementedError
+
+    def nll_weights(self, entropies_B1: Tensor) -> Tensor:
+        """(B, 1) of demonstrations' NLL, by the mean entropy of their tokens."""
+        raise NotImplementedError
+
+    def advantages_by_entropy(self, advantages_B1: Tensor, entropies_B1: Tensor) -> Tensor:
+        """(B, 1) of rollouts, by the mean entropy of their tokens."""
+        raise NotImplementedError
+
 
 def cosine(start: float, end: float, done: float) -> float:
     """From `start` to `end` along half a cosine; `done` is held within 0 and 1."""
     done = min(max(done, 0.0), 1.0)
     return end + (start - end) * 0.5 * (1.0 + math.cos(math.pi * done))
+
+
+def weight_refused(method: Method, sft_weight: str, *, sft_steps: bool) -> str | None:
+    """Why a token weight of SFT would have no effect beside a method, or not the one it says; `None` where it has.
+
+    Args:
+        method: Whose demonstrations are to be weighed.
+        sft_weight: Other than `nll`.
+        sft_steps: Whether the controller takes SFT steps, whose demonstrations it weighs in any case.
+    """
+    if sft_weight == "clipped" and method.likelihood:
+        return (
+            f"the method {method.name} trains on a demonstration once, where the policy is still the one that clipped "
+            "compares it with: it would be nll"
+        )
+    if not method.likelihood and not sft_steps:
+        return f"no step trains by likelihood: the method {method.name} has a loss of its own for demonstrations"
+    return None
 
 
 def solved(rewards: Sequence[float], passing: float) -> int:

@@ -18,7 +18,7 @@ Of a prompt without a demonstration the rollouts are trained on whatever the gat
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -41,6 +41,7 @@ class HPT(Method):
     passing: float = 1.0
     coefficient: Annotated[float, Field(gt=0)] = 1.0
     too_long: TooLong = "leave_out"
+    likelihood: ClassVar[bool] = True
     __pydantic_config__ = {"extra": "forbid"}
 
     def arrange(self, group: Group) -> Arranged:

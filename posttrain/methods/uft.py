@@ -46,6 +46,7 @@ class UFT(Method):
     weight: Annotated[float, Field(ge=0)] = 0.001
     too_long: TooLong = "leave_out"
     begins_rollouts: ClassVar[bool] = True
+    likelihood: ClassVar[bool] = True
     __pydantic_config__ = {"extra": "forbid"}
 
     @property

@@ -66,6 +66,12 @@ def signals_of(record: Mapping[str, Any]) -> Signals:
     return Signals(**{name: record.get(name) for name in Signals.__dataclass_fields__})
 
 
+def of_method(record: Mapping[str, Any]) -> Mix | None:
+    """The SFT step that a method took of what waited, whatever the controller would have; `None` where it took none."""
+    used = (record.get("method") or {}).get("used")
+    return Mix(1.0, 0.0, reason=str(record.get("reason") or "")) if used else None
+
+
 def decisions(controller: Controller | None, lines: Sequence[dict[str, Any]]) -> list[Decision]:
     """Every step of the hybrid stage, decided again.
 
@@ -81,7 +87,7 @@ def decisions(controller: Controller | None, lines: Sequence[dict[str, Any]]) ->
             why = "" if controller is None else _why_unknown(last, record)
             taken.append(Decision(record, None, None, (why,) if why else ()))
             continue
-        mix = controller.decide(before)
+        mix = of_method(record) or controller.decide(before)
         after = controller.observe(at_clock(before, record), signals_of(record))
         taken.append(Decision(record, before, mix, tuple(_differences(record, mix, after))))
     return taken

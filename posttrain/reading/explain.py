@@ -9,7 +9,7 @@ from typing import Any
 
 from posttrain.controllers import Controller
 from posttrain.errors import ConfigError
-from posttrain.reading.decisions import Decision, controller_of, decisions
+from posttrain.reading.decisions import Decision, controller_of, decisions, of_method
 from posttrain.reading.explain_decision import kind_of, number, why
 from posttrain.rundir import reading as run_reading
 from posttrain.rundir.layout import Layout
@@ -83,7 +83,8 @@ def explain_step(run: Recorded, step: int) -> dict[str, Any]:
             sentences.append("There is no recipe.yaml, so the settings that p came from are not known.")
     else:
         kl_step = _last_measured(run.decisions[:place], "kl")
-        sentences += why(run.controller, decision.before, decision.mix, kl_step)
+        if of_method(record) is None:  # _method tells of one that is
+            sentences += why(run.controller, decision.before, decision.mix, kl_step)
     sentences += [f"This does not add up: {text}." for text in decision.differs]
     later = run_reading.accepted_changes(run.layout, CONTROLLER) if decision.differs else []
     sentences += [
@@ -127,7 +128,24 @@ def _last_measured(earlier: Sequence[Decision], name: str) -> int | None:
 
 
 def _method(seen: Mapping[str, Any]) -> list[str]:
-    """What a method made of the step's groups; a step that samples nothing anew has none."""
+    """What a method made of the step's groups, which only steps that sample anew have, and of what waits."""
+    return [*_waits(seen), *_arranged(seen)]
+
+
+def _waits(seen: Mapping[str, Any]) -> list[str]:
+    """Of demonstrations that wait for an SFT step."""
+    if seen.get("waiting") is None:
+        return []
+    left = f"{seen['waiting']:,} demonstrations wait behind it"
+    if seen.get("used"):
+        return [
+            f"The method {seen['name']} took it: enough prompts that no rollout had solved were waiting, and SFT "
+            f"trained on the demonstrations of the {seen['used']:,} oldest. {left}."
+        ]
+    return [f"{seen['entered']:,} prompts that no rollout solved began to wait for an SFT step; {left}."]
+
+
+def _arranged(seen: Mapping[str, Any]) -> list[str]:
     if not seen.get("groups"):
         return []
     groups = "; ".join(f"{count} {reason}" for reason, count in sorted(seen["groups"].items()) if reason)

@@ -18,7 +18,7 @@ from posttrain.controllers import CONTROLLERS, Controller, Mix, Signals, State
 from posttrain.controllers.base import at_clock, used
 from posttrain.controllers.gac import STATISTICS
 from posttrain.errors import ConfigError
-from posttrain.reading.decisions import controller_of, same
+from posttrain.reading.decisions import controller_of, of_method, same
 from posttrain.rundir import reading as run_reading
 
 Lines = Sequence[dict[str, Any]]
@@ -191,7 +191,7 @@ def replay_run(controller: Controller, state: State, lines: Lines) -> list[Repla
     resting: set[str] = set()
     replayed = []
     for line in lines:
-        mix = controller.decide(state)
+        mix = of_method(line) or controller.decide(state)
         last |= {name: line[name] for name in last if line.get(name) is not None}
         shown, held = _shown(mix, line, last)
         held &= used

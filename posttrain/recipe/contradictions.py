@@ -206,6 +206,10 @@ def _method(recipe: Recipe, num_processes: int) -> list[ConfigError]:
         fix = "take another controller, such as grpo_only, or leave the method out"
         seen = f"the controller {hybrid.controller.name} takes no GRPO step, of which the method {method.name} is"
         return [_problem(recipe, "hybrid.method", seen, fix=fix)]
+    if method.buffer and hybrid.controller.shares()[0]:
+        fix = "hybrid.controller=grpo_only, or another method"
+        seen = f"the controller {hybrid.controller.name} takes SFT steps, and so does the method {method.name}"
+        return [_problem(recipe, "hybrid.method", seen, expected="one that decides on them", fix=fix)]
     grpo, step = hybrid.grpo, hybrid.gradient_accumulation_steps
     wrong = {
         "hybrid.controller": getattr(hybrid.controller, "needs_statistics", False),

@@ -24,6 +24,7 @@ from posttrain.recipe.sections import AnyTask, EvaluateSection, RewardConfig, Ro
 from posttrain.recipe.shipped import located
 from posttrain.recipe.stage_sections import HybridSection, WarmupSection
 from posttrain.recipe.yamlfile import DEFAULT, Key, Layer, load_layers, merge, overrides_layer
+from posttrain.tasks.countdown import Countdown
 from posttrain.tasks.json_structure import JsonStructure
 from posttrain.tasks.knights_knaves import KnightsKnaves
 from posttrain.tasks.math import Math
@@ -34,6 +35,7 @@ TASKS: dict[str, type] = {
     "knights_knaves": KnightsKnaves,
     "math": Math,
     "json_structure": JsonStructure,
+    "countdown": Countdown,
     "rows": Rows,
     "mixture": Mixture,
 }

@@ -15,6 +15,7 @@ from posttrain.controllers import CONTROLLERS, Controller
 from posttrain.errors import ConfigError
 from posttrain.recipe.section import Count, Positive, Section, Share, Size
 from posttrain.recipe.tracking import TrackingSection
+from posttrain.tasks.countdown import Countdown
 from posttrain.tasks.json_structure import JsonStructure
 from posttrain.tasks.knights_knaves import KnightsKnaves
 from posttrain.tasks.math import Math
@@ -72,7 +73,7 @@ else:
 if TYPE_CHECKING:
     AnyTask = Any
 else:
-    AnyTask = Annotated[KnightsKnaves | Math | JsonStructure | Rows | Mixture, Field(discriminator="name")]
+    AnyTask = Annotated[KnightsKnaves | Math | JsonStructure | Countdown | Rows | Mixture, Field(discriminator="name")]
 
 
 class RolloutSection(Section):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from posttrain.errors import ConfigError
+from posttrain.methods.base import weight_refused
 from posttrain.recipe.recipe import Recipe
 
 CLIPPED_LATER = "warm up by another weight; the hybrid stage has clipped, also alone: hybrid.controller=sft_only"
@@ -24,7 +25,12 @@ def token_weights(recipe: Recipe, num_processes: int) -> list[ConfigError]:
     if warmup.steps and warmup.sft_weight != "nll" and others:
         seen = f"{warmup.sft_weight}, and warmup.args.{others[0]}: {warmup.args[others[0]]!r}, which is another loss"
         problems.append(_problem(recipe, "warmup.sft_weight", seen, expected="one loss", fix="leave one of them out"))
-    if hybrid.steps and hybrid.sft_weight != "nll" and not hybrid.controller.shares()[0]:
+    method, sft = hybrid.method, hybrid.controller.shares()[0]
+    if hybrid.steps and hybrid.sft_weight != "nll" and method is not None:
+        if why := weight_refused(method, hybrid.sft_weight, sft_steps=sft):
+            seen = f"{hybrid.sft_weight}: {why}"
+            problems.append(_problem(recipe, "hybrid.sft_weight", seen, fix="leave it out, or set it to nll"))
+    elif hybrid.steps and hybrid.sft_weight != "nll" and not sft:
         seen = f"{hybrid.sft_weight}, but the controller {hybrid.controller.name} takes no SFT steps"
         problems.append(_problem(recipe, "hybrid.sft_weight", seen, fix="leave it out, or set it to nll"))
     return problems

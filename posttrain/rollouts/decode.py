@@ -92,6 +92,7 @@ def decode(
     max_new_tokens: int,
     eos_ids: Iterable[int] = (),
     pad_id: int = 0,
+    limits: Sequence[int] | None = None,
     on_row: OnRow | None = None,
 ) -> list[list[int]]:
     """One completion of each prompt, up to and including its first end-of-sequence token.
@@ -103,11 +104,14 @@ def decode(
         max_new_tokens: The limit on a completion's length, at least 1.
         eos_ids: Tokens that end a completion.
         pad_id: Stands in front of shorter prompts, where nothing looks.
+        limits: The same of each row, where that is less.
         on_row: Called as soon as a row has ended.
 
     Raises:
         NotPlain: Before anything was sampled.
     """
+    limits = [max_new_tokens] * len(prompt_ids) if limits is None else limits
+    max_new_tokens = min(max_new_tokens, max(limits, default=max_new_tokens))
     batch = _Batch(_inner(model), prompt_ids, pad_id, left=max_new_tokens - 1)
     completions: list[list[int]] = [[] for _ in prompt_ids]
     alive, ends = set(batch.rows), set(eos_ids)
@@ -118,7 +122,7 @@ def decode(
             unseen.append(choose(batch.logits_B_V))
             if left % look_every == 0:
                 for row, tokens in zip(batch.rows, torch.stack(unseen, dim=1).tolist(), strict=True):
-                    if row in alive and _extend(completions[row], tokens, ends, max_new_tokens):
+                    if row in alive and _extend(completions[row], tokens, ends, limits[row]):
                         alive.discard(row)
                         if on_row is not None:
                             on_row(row, completions[row])

@@ -41,11 +41,13 @@ class Engine(Protocol):
         seeds: Sequence[int],
         sampling: Sampling,
         on_prompt: OnPrompt | None = None,
+        limits: Sequence[int] | None = None,
     ) -> Callable[[], list[list[Sampled]]]:
         """Start what `sample` does; its result, or its error, from the function that is returned.
 
         `on_prompt` is called with a prompt's place in `prompt_ids` and its completions as soon as all of these have
-        ended, from whatever thread; it must be quick.
+        ended, from whatever thread; it must be quick. `limits` are most tokens of each prompt's completions, where that
+        is less than `sampling.max_tokens`.
         """
 
     def sleep(self, level: int = 2) -> None:

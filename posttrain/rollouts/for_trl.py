@@ -26,10 +26,27 @@ PROBED = 8
 
 
 class Place(NamedTuple):
-    """Where a batch of rows stands in the run: the generation's number, and its first row's number in it."""
+    """Where a batch of rows stands in the run.
+
+    Attributes:
+        window: The generation's number.
+        first_row: The first row's number in it.
+        rows: The rows' numbers, where they don't follow one another.
+        again: How often these rows were sampled in this generation before.
+    """
 
     window: int
     first_row: int
+    rows: tuple[int, ...] | None = None
+    again: int = 0
+
+    def numbers(self, count: int) -> Sequence[int]:
+        """Of each of so many rows."""
+        return range(self.first_row, self.first_row + count) if self.rows is None else self.rows
+
+    def child(self, row: int, group: int) -> int:
+        """Which of its prompt's completions this row asks for; another one each time that it is sampled."""
+        return row % group + self.again * group
 
 
 @dataclass(frozen=True)
@@ -67,6 +84,7 @@ class EngineRollouts:
     Attributes:
         overlapped: Seconds that the latest sampling was under way before it was waited for; 0 where none was begun.
         probed: What the latest probe found, until someone takes it.
+        limits: Most tokens of each row that is sampled next, where they differ; `None` is the sampling's own limit.
         on_row: Called with a row's number and its completion's token ids when its prompt's completions have ended and
             others are still being sampled; from whatever thread.
     """
@@ -89,6 +107,7 @@ class EngineRollouts:
         self.trainer_logps, self.trainer_dtype, self.ranks = trainer_logps, trainer_dtype, ranks
         self.loads = 0
         self.overlapped = 0.0
+        self.limits: Sequence[int] | None = None
         self.on_row: Callable[[int, TokenIds], None] | None = None
         self.probed: ProbeResult | None = None
         self._probed_at: int | None = None
@@ -170,26 +189,37 @@ class EngineRollouts:
 
     def _ask(self, place: Place, prompts: list[TokenIds], group: int) -> Callable[[], list[Sampled]]:
         """Have the engine begin; the function that is returned waits for a completion of each row."""
-        window, first = place
-        rows = range(first, first + len(prompts))
-        split = first % group or len(prompts) % group
-        # A group that is split between processes, or whose rows begin differently: its rows one by one
-        if split or any(ids != prompts[row - row % group] for row, ids in enumerate(prompts)):
-            seeds = [request_seed(self.run_seed, window, row // group) + row % group for row in rows]
-            every, sampling = 1, replace(self.sampling, n=1)
-        else:
-            seeds = [request_seed(self.run_seed, window, row // group) for row in rows[::group]]
-            every, sampling = group, replace(self.sampling, n=group)
-        on_row = self.on_row
+        rows, every = place.numbers(len(prompts)), self._in_a_request(place, prompts, group)
+        seeds = [
+            request_seed(self.run_seed, place.window, row // group) + place.child(row, group) for row in rows[::every]
+        ]
+        sampling, on_row = replace(self.sampling, n=every), self.on_row
 
         def on_prompt(place: int, sampled: list[Sampled]) -> None:
             for number, one in enumerate(sampled, start=place * every):
                 on_row(number, one.token_ids)  # type: ignore[misc]
 
         # An engine of before there was `on_prompt` goes on working where nobody asks for it
-        early = {} if on_row is None else {"on_prompt": on_prompt}
+        early: dict[str, Any] = {} if on_row is None else {"on_prompt": on_prompt}
+        if self.limits is not None:
+            early["limits"] = list(self.limits[::every])
         collect = self.engine.begin(prompts[::every], seeds, sampling, **early)
         return lambda: [one for some in collect() for one in some]
+
+    def _in_a_request(self, place: Place, prompts: list[TokenIds], group: int) -> int:
+        """Rows of one request: those of a group that stand side by side and begin alike.
+
+        Where that is not everywhere the same number, each row has its own request, and is sampled the same.
+        """
+        rows = place.numbers(len(prompts))
+        lengths: list[int] = []
+        for number, row in enumerate(rows):
+            follows = number and row == rows[number - 1] + 1 and row % group and prompts[number] == prompts[number - 1]
+            if follows:
+                lengths[-1] += 1
+            else:
+                lengths.append(1)
+        return lengths[0] if len(set(lengths)) == 1 else 1
 
     def _probe_due(self) -> bool:
         if self._probed_at is None:

@@ -87,22 +87,33 @@ def request_seed(run_seed: int, window: int, prompt: int) -> int:
     return (high << 32) + (low + prompt * CHILDREN) % (1 << 32)
 
 
-def check_lengths(prompt_ids: Sequence[Sequence[int]], max_tokens: int, max_model_length: int) -> None:
+def check_lengths(
+    prompt_ids: Sequence[Sequence[int]], max_tokens: int, max_model_length: int, limits: Sequence[int] | None = None
+) -> list[int]:
     """Every prompt and its completion fit the engine's context.
+
+    Args:
+        prompt_ids: Token ids of each prompt.
+        max_tokens: Of a completion at most.
+        max_model_length: The engine's context.
+        limits: The same as `max_tokens` of each prompt, where that is less.
+
+    Returns:
+        The most tokens of each prompt's completions.
 
     Raises:
         DataError: one does not, or a prompt is empty.
     """
-    longest = max_model_length - max_tokens
-    for index, ids in enumerate(prompt_ids):
+    most = [max_tokens] * len(prompt_ids) if limits is None else [min(limit, max_tokens) for limit in limits]
+    for index, (ids, limit) in enumerate(zip(prompt_ids, most, strict=True)):
         if not ids:
             raise DataError(f"prompt {index} has no tokens", expected="at least one token")
-        if len(ids) > longest:
+        if len(ids) + limit > max_model_length:
             raise DataError(
-                f"prompt {index} has {len(ids)} tokens; with {max_tokens} for the completion that is "
-                f"{len(ids) + max_tokens}",
+                f"prompt {index} has {len(ids)} tokens; with {limit} for the completion that is {len(ids) + limit}",
                 expected=f"at most {max_model_length} tokens in all",
                 where="rollout.max_model_length",
-                fix=f"raise it to {len(ids) + max_tokens} if the model allows that, shorten the completions, or drop "
+                fix=f"raise it to {len(ids) + limit} if the model allows that, shorten the completions, or drop "
                 "long prompts",
             )
+    return most

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from posttrain.models.inference import inference
@@ -37,6 +37,7 @@ class SeededRollouts:
         *,
         group: int,
         synced: bool | None = None,
+        limits: Sequence[int] | None = None,
         on_row: Callable[[int, list[int]], None] | None = None,
     ) -> list[list[int]]:
         """Token ids of a completion for each row, with the end-of-sequence token if there is one.
@@ -47,15 +48,18 @@ class SeededRollouts:
             place: Where the rows stand in the run.
             group: Rows per prompt, G.
             synced: Every process makes the same number of forward passes; `None` leaves it to transformers.
+            limits: Most tokens of each row, where they differ.
             on_row: Called with (the row's place in `prompt_ids`, its token ids) as soon as the row has ended.
         """
-        rows = range(place.first_row, place.first_row + len(prompt_ids))
-        seeds = [(request_seed(self.run_seed, place.window, row // group), row % group) for row in rows]
+        seeds = [
+            (request_seed(self.run_seed, place.window, row // group), place.child(row, group))
+            for row in place.numbers(len(prompt_ids))
+        ]
         with inference(policy):
             return sample_tokens(
                 policy, prompt_ids, seeds, self.sampling,
                 tokenizer=self.tokenizer, eos_ids=self.eos_token_ids, synced=synced,
-                on_row=on_row,
+                limits=limits, on_row=on_row,
             )  # fmt: skip
 
 

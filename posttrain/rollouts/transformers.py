@@ -105,6 +105,7 @@ def sample_tokens(
     tokenizer: Any,
     eos_ids: list[int],
     synced: bool | None = None,
+    limits: Sequence[int] | None = None,
     on_row: OnRow | None = None,
 ) -> list[list[int]]:
     """One completion of each prompt, all in one batch, as token ids with the end-of-sequence token.
@@ -117,12 +118,13 @@ def sample_tokens(
         tokenizer: The model's.
         eos_ids: Tokens that end a completion.
         synced: Every process makes the same number of forward passes; `None` leaves it to transformers.
+        limits: Most tokens of each completion, where that is less than the sampling's own limit.
         on_row: Called with (the row's place in `prompt_ids`, its token ids) as soon as the row has ended, and once for
             each; where transformers' generate() samples, that is when all have.
     """
     config = _generation_config(tokenizer, eos_ids, sampling)
     processors = sampler(seeds, sampling, model.device)
-    return _sample_batch(model, prompt_ids, config, processors, synced=synced, on_row=on_row)
+    return _sample_batch(model, prompt_ids, config, processors, synced=synced, limits=limits, on_row=on_row)
 
 
 def end_of_sequence_ids(model: Any, tokenizer: Any) -> list[int]:
@@ -155,6 +157,7 @@ def _sample_batch(
     processors: LogitsProcessorList,
     *,
     synced: bool | None = False,
+    limits: Sequence[int] | None = None,
     on_row: OnRow | None = None,
 ) -> list[list[int]]:
     """A completion of each prompt, with its end-of-sequence token: by `decode`, or by model.generate() where that
@@ -164,10 +167,12 @@ def _sample_batch(
         with contextlib.suppress(NotPlain):
             return decode(
                 model, prompt_ids, Choice(processors), max_new_tokens=config.max_new_tokens,
-                eos_ids=config.eos_token_id or (), pad_id=config.pad_token_id, on_row=on_row,
+                eos_ids=config.eos_token_id or (), pad_id=config.pad_token_id, limits=limits, on_row=on_row,
             )  # fmt: skip
     rows = _generate(model, prompt_ids, config, processors, synced=synced)
     rows = [_up_to_the_end(row, set(config.eos_token_id or ()))[0] for row in rows]
+    if limits is not None:
+        rows = [row[:limit] for row, limit in zip(rows, limits, strict=True)]
     if on_row is not None:
         for row, token_ids in enumerate(rows):
             on_row(row, token_ids)

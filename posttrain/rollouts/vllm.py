@@ -172,6 +172,7 @@ class InProcessEngine:
         seeds: Sequence[int],
         sampling: Sampling,
         on_prompt: OnPrompt | None = None,
+        limits: Sequence[int] | None = None,
     ) -> list[list[Sampled]]:
         """Draw `sampling.n` completions of each prompt.
 
@@ -182,7 +183,7 @@ class InProcessEngine:
             prompt_ids: Token ids of each prompt.
             seeds: One for each prompt, such as `request_seed` gives. Not used at temperature 0.
             sampling: How to draw.
-            on_prompt: As for `Engine.begin`.
+            on_prompt, limits: As for `Engine.begin`.
 
         Returns:
             One list of `sampling.n` completions per prompt, in the order of the prompts.
@@ -192,15 +193,15 @@ class InProcessEngine:
             TrainingError: no weights were loaded; or the engine failed, or took longer than the time limit. The
                 engine cannot be used again then.
         """
-        check_lengths(prompt_ids, sampling.max_tokens, self.max_model_length)
+        most = check_lengths(prompt_ids, sampling.max_tokens, self.max_model_length, limits)
         self._check_usable()
         if not self._loaded:
             raise TrainingError("the engine has no weights", expected="a call of load() before sample()")
         self.wake()
         if sampling.temperature == 0.0:  # vLLM takes one completion a prompt then; the others are the same
-            once = self._run(prompt_ids, seeds, dataclasses.replace(sampling, n=1), on_prompt, copies=sampling.n)
+            once = self._run(prompt_ids, seeds, dataclasses.replace(sampling, n=1), most, on_prompt, copies=sampling.n)
             return [group * sampling.n for group in once]
-        return self._run(prompt_ids, seeds, sampling, on_prompt)
+        return self._run(prompt_ids, seeds, sampling, most, on_prompt)
 
     def begin(
         self,
@@ -208,15 +209,17 @@ class InProcessEngine:
         seeds: Sequence[int],
         sampling: Sampling,
         on_prompt: OnPrompt | None = None,
+        limits: Sequence[int] | None = None,
     ) -> Callable[[], list[list[Sampled]]]:
         """Nothing is gained by asking early: the engine computes where the trainer does. Samples when called."""
-        return lambda: self.sample(prompt_ids, seeds, sampling, on_prompt)
+        return lambda: self.sample(prompt_ids, seeds, sampling, on_prompt, limits)
 
     def _run(
         self,
         prompt_ids: Sequence[Sequence[int]],
         seeds: Sequence[int],
         sampling: Sampling,
+        limits: Sequence[int],
         on_prompt: OnPrompt | None = None,
         copies: int = 1,
     ) -> list[list[Sampled]]:
@@ -225,8 +228,8 @@ class InProcessEngine:
             engine = self._llm.llm_engine
             names = [f"{next(self._numbers)}" for _ in prompt_ids]
             places = {name: place for place, name in enumerate(names)}
-            for name, ids, seed in zip(names, prompt_ids, seeds, strict=True):
-                engine.add_request(name, {"prompt_token_ids": list(ids)}, self._parameters(sampling, seed))
+            for name, ids, seed, limit in zip(names, prompt_ids, seeds, limits, strict=True):
+                engine.add_request(name, {"prompt_token_ids": list(ids)}, self._parameters(sampling, seed, limit))
             while engine.has_unfinished_requests():
                 for output in engine.step():
                     if output.finished:
@@ -236,13 +239,13 @@ class InProcessEngine:
                 check_time()
         return [done[name] for name in names]
 
-    def _parameters(self, sampling: Sampling, seed: int) -> Any:
+    def _parameters(self, sampling: Sampling, seed: int, limit: int) -> Any:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
         return SamplingParams(
             n=sampling.n,
-            max_tokens=sampling.max_tokens,
+            max_tokens=limit,
             temperature=sampling.temperature,
             top_p=sampling.top_p,
             top_k=sampling.top_k,
@@ -321,7 +324,7 @@ class InProcessEngine:
     def _try_one_token(self) -> None:
         """Some models fail only when they run: find out before training, not in the middle of the first step."""
         try:
-            self._run([[0]], [0], Sampling(max_tokens=1))
+            self._run([[0]], [0], Sampling(max_tokens=1), [1])
         except TrainingError as error:
             self.close()
             raise cannot_build(error.__cause__ or error) from error

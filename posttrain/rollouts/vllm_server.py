@@ -195,6 +195,7 @@ class ServerEngine:
         seeds: Sequence[int],
         sampling: Sampling,
         on_prompt: OnPrompt | None = None,
+        limits: Sequence[int] | None = None,
     ) -> Callable[[], list[list[Sampled]]]:
         """Send the requests of `sample` and return at once; the completions come from the function that is returned.
 
@@ -204,13 +205,13 @@ class ServerEngine:
             DataError: As `sample`, and at once.
             TrainingError: No weights were sent yet. What the server does wrong is raised by the function.
         """
-        check_lengths(prompt_ids, sampling.max_tokens, self.max_model_length)
+        most = check_lengths(prompt_ids, sampling.max_tokens, self.max_model_length, limits)
         if not self._loaded:
             raise TrainingError("the server has no weights of ours", expected="a call of load() before sample()")
         deadline = self.api.deadline()
         bodies = [
-            {"token_ids": list(ids), "sampling_params": self._parameters(sampling, seed)}
-            for ids, seed in zip(prompt_ids, seeds, strict=True)
+            {"token_ids": list(ids), "sampling_params": self._parameters(sampling, seed, limit)}
+            for ids, seed, limit in zip(prompt_ids, seeds, most, strict=True)
         ]
         copies = sampling.n if sampling.temperature == 0.0 else 1
 
@@ -250,10 +251,10 @@ class ServerEngine:
     def __exit__(self, *error):
         self.close()
 
-    def _parameters(self, sampling: Sampling, seed: int) -> dict[str, Any]:
+    def _parameters(self, sampling: Sampling, seed: int, limit: int) -> dict[str, Any]:
         return {
             "n": sampling.n if sampling.temperature > 0.0 else 1,  # vLLM takes no more; the others are the same
-            "max_tokens": sampling.max_tokens,
+            "max_tokens": limit,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "top_k": sampling.top_k,

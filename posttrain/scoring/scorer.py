@@ -112,6 +112,8 @@ class Scorer:
         prompt_texts = [message_text(prompt) for prompt in prompts]
 
         def score() -> list[Outcome]:
+            if not completions:  # of this process; the others may have some
+                return []
             if reward.style == "trl":
                 ids = {} if completion_ids is None else {"completion_ids": completion_ids}
                 return score_batch(reward, prompts, completions, columns, {**ids, **(extras or {})})

@@ -11,6 +11,7 @@ from pydantic import Field
 from posttrain.errors import ConfigError
 from posttrain.tasks import Judges, TaskData, label_of
 from posttrain.tasks.columns import content_key, rectangular
+from posttrain.tasks.countdown import Countdown
 from posttrain.tasks.json_structure import JsonStructure
 from posttrain.tasks.knights_knaves import KnightsKnaves
 from posttrain.tasks.math import Math
@@ -21,7 +22,7 @@ Row = dict[str, Any]
 if TYPE_CHECKING:
     Part = Any
 else:
-    Part = Annotated[KnightsKnaves | Math | JsonStructure | Rows, Field(discriminator="name")]
+    Part = Annotated[KnightsKnaves | Math | JsonStructure | Countdown | Rows, Field(discriminator="name")]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from trl import GRPOConfig
 from posttrain.controllers import Controller
 from posttrain.errors import ConfigError
 from posttrain.inputs.rendering import After
+from posttrain.methods.base import Method, weight_refused
 from posttrain.models.four_bit import is_four_bit
 from posttrain.nearest import hint
 from posttrain.recipe.contradictions import TRUNCATED, TRUNCATED_FIX, truncates
@@ -154,7 +155,12 @@ class HybridConfig(GRPOConfig):
 
 
 def check_arguments(
-    args: Any, train_dataset: Any, demonstrations: Any, controller: Controller, environment_factory: Any = None
+    args: Any,
+    train_dataset: Any,
+    demonstrations: Any,
+    controller: Controller,
+    environment_factory: Any = None,
+    method: Method | None = None,
 ) -> None:
     """Refuse arguments of `HybridTrainer` that contradict each other.
 
@@ -190,7 +196,17 @@ def check_arguments(
             where="demonstrations",
             fix="pass demonstrations=..., or use GRPOOnly()",
         )
-    if args.sft_weight != "nll" and not wants_sft:
+    if method is not None and method.buffer and wants_sft:
+        raise ConfigError(
+            f"the controller {controller.name!r} takes SFT steps, and so does the method {method.name}",
+            expected="one that decides on them",
+            where="controller",
+            fix="controller=GRPOOnly(), or another method",
+        )
+    if method is not None and args.sft_weight != "nll":
+        if why := weight_refused(method, args.sft_weight, sft_steps=wants_sft):
+            raise ConfigError(f"sft_weight {args.sft_weight!r}: {why}", where="sft_weight", fix="leave it out")
+    elif args.sft_weight != "nll" and not wants_sft:
         raise ConfigError(
             f"sft_weight {args.sft_weight!r}, but the controller {controller.name!r} takes no SFT steps",
             expected="a controller that does",

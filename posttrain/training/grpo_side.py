@@ -11,7 +11,7 @@ import logging
 import warnings
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from accelerate.utils import gather_object
@@ -63,6 +63,20 @@ UNSCORED = (
 )
 
 
+class Asked(NamedTuple):
+    """What of this process's rows is sampled now, where it is not each of them, once and without a beginning.
+
+    Attributes:
+        limits: Most tokens of each.
+        rows: Their numbers in the window; `None` is each of the process's, one after the other.
+        again: How often they were sampled before.
+    """
+
+    limits: list[int]
+    rows: tuple[int, ...] | None = None
+    again: int = 0
+
+
 class GRPOSide(WindowSide):
     """A `GRPOTrainer` for one half of a step. What is declared here the subclass sets.
 
@@ -85,6 +99,7 @@ class GRPOSide(WindowSide):
         self._without_spread: float | None = None
         self._said_unscored = False
         self._last_loaded_step = -1
+        self._asked: Asked | None = None
         self._drawn_ahead: list[dict[str, Any]] | None = None
         self.begin_windows()
 
@@ -171,7 +186,10 @@ class GRPOSide(WindowSide):
         """Where this process's rows that are sampled now stand in the run."""
         first = rows * self.ranks.number
         if self.model.training:
-            return Place(self._rollouts // self.args.generation_batch_size, first)
+            window, asked = self._rollouts // self.args.generation_batch_size, self._asked
+            if asked is None or asked.rows is None:
+                return Place(window, first)
+            return Place(window, asked.rows[0], asked.rows, asked.again)
         step, before = self._evaluated
         before = before if step == self.state.global_step else 0
         self._evaluated = (self.state.global_step, before + rows * self.ranks.count)
@@ -194,11 +212,19 @@ class GRPOSide(WindowSide):
         return generated
 
     def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, has_tool_images=False):
+        more = (images, multimodal_fields, num_generations, has_tool_images)
         if self._seeded is None:
             with plain_generation(self.accelerator.unwrap_model(self.model)):
-                return super()._generate_single_turn(
-                    prompt_ids, images, multimodal_fields, num_generations, has_tool_images
-                )
+                completions, logps = super()._generate_single_turn(prompt_ids, *more)
+        else:
+            completions, logps = self._seeded_sample(prompt_ids, num_generations), None
+        if self.model.training:
+            lengths = (torch.tensor([len(ids) for ids in some]) for some in (prompt_ids, completions))
+            note_passes(self._ledger, "sampled", *lengths, group=self.num_generations)
+        return completions, logps
+
+    def _seeded_sample(self, prompt_ids, num_generations):
+        assert self._seeded is not None
         with unwrap_model_for_generation(
             self.model_wrapped,
             self.accelerator,
@@ -206,13 +232,14 @@ class GRPOSide(WindowSide):
             gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,
         ) as policy:
             place, synced = self._place(len(prompt_ids)), True if self.is_fsdp_enabled else None
+            limits = None if self._asked is None else self._asked.limits
             sample = partial(
-                self._seeded.sample, policy, prompt_ids, place, group=num_generations, synced=synced,
+                self._seeded.sample, policy, prompt_ids, place, group=num_generations, synced=synced, limits=limits,
                 on_row=self._ahead.on_row,
             )  # fmt: skip
             if synced or stage_of(self.accelerator) == 3:
-                return sample(), None  # the others wait for this process's shards, not for its error
-            return self.ranks.together(sample), None
+                return sample()  # the others wait for this process's shards, not for its error
+            return self.ranks.together(sample)
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
         with self._ledger.clock("score"):
@@ -248,8 +275,6 @@ class GRPOSide(WindowSide):
         with self._ahead.batch(inputs):
             output = super()._generate_and_score_completions(inputs)
         if self.model.training:
-            lengths = (output[name].sum(dim=1) for name in ("prompt_mask", "completion_mask"))
-            note_passes(self._ledger, "sampled", *lengths, group=self.num_generations)
             if self._without_spread is not None:  # TRL has appended its own count just now
                 self._metrics["train"]["frac_reward_zero_std"][-1] = self._without_spread
             self._rollouts += self.args.generation_batch_size

@@ -78,6 +78,11 @@ def matched_sft_scale(p: float, sft_norm: float, grpo_norm: float) -> float:
     return p * grpo_norm / sft_norm
 
 
+def row_means(values_BC: torch.Tensor, mask_BC: torch.Tensor) -> torch.Tensor:
+    """(B, 1) of each row over the tokens that count; 0 where none does."""
+    return (values_BC * mask_BC).sum(dim=1, keepdim=True) / mask_BC.sum(dim=1, keepdim=True).clamp(min=1)
+
+
 def per_rollout(
     losses_BC: torch.Tensor, mask_BC: torch.Tensor, *, loss_type: str, rows: int, longest: int, tokens: torch.Tensor
 ) -> torch.Tensor:

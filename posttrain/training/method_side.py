@@ -5,12 +5,14 @@ in the run. A window's rollouts carry what is needed to make the rest again, so 
 small as it was:
 
     demonstration   (B,) number of the demonstration in `Pairs.ids`, -1 without one
-    whole           (B,) credit of the whole demonstration of the row's group, 0 leaves it out
+    whole           (B,) credit of the whole demonstration of the row's group
+    nll             (B,) what its NLL counts beside that; with both 0 it is left out
     credit          (B,) of the row's own demonstrated tokens
     demonstrated    (B, C) 1 on tokens that were given, not sampled
 
 A group's demonstration becomes a row beside its rollouts: packed, it costs its completion only. TRL's loss sees all
 rows, with `tool_mask` 0 on demonstrated tokens, but where a method has GRPO train them, and the method's loss is added.
+What a policy that is shown demonstrations has to say of rollouts is in `teacher`.
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ from __future__ import annotations
 import random
 import warnings
 from collections import Counter
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -25,11 +29,16 @@ from trl import GRPOTrainer
 from trl.trainer.utils import pad
 
 from posttrain.errors import ConfigError
+from posttrain.inputs.data import IGNORED
 from posttrain.inputs.pairs import Pairs
 from posttrain.methods.base import LOSSES, Group, Method
-from posttrain.training.grpo_side import GRPOSide
+from posttrain.training.begun_side import BegunSide
+from posttrain.training.by_entropy import weigh_rollouts, weighed_nll
+from posttrain.training.failures import Buffer, Item
 from posttrain.training.ledger import FolderRecorder
 from posttrain.training.losses import per_rollout
+from posttrain.training.teacher import Teacher
+from posttrain.training.token_weights import weighted
 from posttrain.training.window import kl, window
 from posttrain.training.window.bins import More
 from posttrain.training.window.cut import cut_of
@@ -49,11 +58,12 @@ PRIVATE_ATTRIBUTES = ("_step", "_tokenizer")
 REFERENCE = "ref_per_token_logps"
 
 
-class MethodSide(GRPOSide):
+class MethodSide(BegunSide):
     """A `GRPOTrainer` whose GRPO steps a method arranges; without one nothing is changed."""
 
     method: Method | None
     pairs: Pairs
+    buffer: Buffer | None
     horizon: int
 
     def begin_method(self, method: Method | None, demonstrations: Any, template_kwargs: dict[str, Any]) -> None:
@@ -69,9 +79,14 @@ class MethodSide(GRPOSide):
         self._begun: list[int] = []
         self._rewards_seen: torch.Tensor | None = None
         self._demonstrated_tokens: list[int] = []
+        self._teacher: Teacher | None = None
+        self._prompts_drawn: list[int] = []
+        self.buffer = Buffer(method.buffer) if method and method.buffer else None
+        if method is not None:
+            self._check_method(method)
+        self.begin_begun(method)
         if method is None:
             return
-        self._check_method(method)
         self.pairs = Pairs(
             self.train_dataset,
             demonstrations,
@@ -81,7 +96,11 @@ class MethodSide(GRPOSide):
             template_kwargs=template_kwargs,
             after=self.args.demonstrations_after,
         )
-        rest = self.pairs.alone or self.pairs.left_out or len(self.pairs.of) < len(self.train_dataset)
+        if method.shows_teacher:
+            self._teacher = Teacher(method, self.pairs, self, template_kwargs)
+        rest = (
+            self.pairs.alone or self.pairs.beyond or self.pairs.left_out or len(self.pairs.of) < len(self.train_dataset)
+        )
         if rest and isinstance(self._recorder, FolderRecorder):  # a run tells of it by itself
             warnings.warn(f"method {method.name}: {self.pairs.in_words()}", stacklevel=4)
 
@@ -97,6 +116,8 @@ class MethodSide(GRPOSide):
             "tools or environments": bool(self.tools) or self.environment_factories is not None,
             "mask_truncated_completions": args.mask_truncated_completions,
             "a model whose rows stay where they were sampled": self._bins is None,
+            "a reward model, which scores whole batches": method.escalates
+            and any(isinstance(function, torch.nn.Module) for function in self.reward_funcs),
         }
         for seen, there in wrong.items():
             if there:
@@ -107,13 +128,14 @@ class MethodSide(GRPOSide):
                     where="hybrid.method",
                     fix="change that setting, or leave the method out",
                 )
+        method.check_group(self.num_generations)
 
     # ---- before sampling ----
 
     def _draw_prompts(self) -> list[dict[str, Any]]:
         if self.method is not None:
             args = self.args
-            drawn = self.prompts.peek(args.generation_batch_size // args.num_generations)
+            drawn = self._prompts_drawn = self.prompts.peek(args.generation_batch_size // args.num_generations)
             self._seed = f"{args.seed}:{self._rollouts // args.generation_batch_size}"
             self._chosen = [self._demonstration_of(group, prompt) for group, prompt in enumerate(drawn)]
         return super()._draw_prompts()
@@ -149,32 +171,30 @@ class MethodSide(GRPOSide):
 
     def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, has_tool_images=False):
         more = (images, multimodal_fields, num_generations, has_tool_images)
-        self._begun = []
-        if self.method is None or not self.method.begins_rollouts or not self.model.training:
+        self._begun, self._escalated, method = [], None, self.method
+        if method is None or not method.begins_rollouts or not self.model.training:
             return super()._generate_single_turn(prompt_ids, *more)
+        if method.escalates:
+            shown = [self.pairs.ids[number] if number >= 0 else [] for number in self._chosen]
+            window = self._escalated = self.sample_in_blocks(method, shown, prompt_ids, more)
+            self._begun = window.begun
+            return window.completions, window.logps
         begun = self._prefixes(len(prompt_ids))
-        longer = [[*ids, *prefix] for ids, prefix in zip(prompt_ids, begun, strict=True)]
-        completions, logps = super()._generate_single_turn(longer, *more)
-        self._begun, limit = [len(prefix) for prefix in begun], self.max_completion_length
-        whole = [[*prefix, *ids][:limit] for prefix, ids in zip(begun, completions, strict=True)]
-        if logps is not None:  # None becomes NaN, which corrects for nothing
-            logps = [[*[None] * len(prefix), *of][:limit] for prefix, of in zip(begun, logps, strict=True)]
-        return whole, logps
+        self._begun = [len(prefix) for prefix in begun]
+        return self.sample_behind(prompt_ids, begun, more)
 
     # ---- behind scoring ----
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
         rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         if self.method is not None and self.model.training:
-            self._rewards_seen = self._summed(rewards)
+            self._rewards_seen = self.summed(rewards)
+            if self._kept is not None:
+                self._kept.end()
         return rewards
 
-    def _summed(self, rewards: torch.Tensor) -> torch.Tensor:
-        """(N,) of all processes' rows, NaN where no reward applies."""
-        total = (rewards * self.reward_weights.to(rewards.device)).nansum(dim=1)
-        return total.masked_fill(rewards.isnan().all(dim=1), float("nan"))
-
     def _generate_and_score_completions(self, inputs):
+        self._inputs_drawn = inputs
         output = super()._generate_and_score_completions(inputs)
         if self.method is not None and self.model.training:
             self._arrange(self.method, inputs, output)
@@ -194,8 +214,15 @@ class MethodSide(GRPOSide):
         if method.scores_demonstrations:
             scored = self._scores_of([chosen[group] for group, _ in own], inputs)[::rows]
             worth = [None if number < 0 else score for number, score in zip(chosen, scored, strict=True)]
-        groups = [Group(tuple(r), tuple(a), w) for r, a, w in zip(rewards, advantages, worth, strict=True)]
+        levels = [0] * len(chosen) if self._escalated is None else self._escalated.levels
+        groups = [
+            Group(tuple(r), tuple(a), worth[place], levels[place])
+            for place, (r, a) in enumerate(zip(rewards, advantages, strict=True))
+        ]
         arranged = [method.arrange(group) for group in groups]
+        if self.buffer is not None:  # all processes put the same into it
+            each = zip(self._prompts_drawn, chosen, arranged, strict=True)
+            self.buffer.enter([(prompt, number) for prompt, number, of in each if of.waits])
 
         def column(values: list[Any], dtype: torch.dtype) -> torch.Tensor:
             return torch.tensor(values, dtype=dtype, device=device)
@@ -203,27 +230,45 @@ class MethodSide(GRPOSide):
         begun = self._begun or [0] * count
         places = torch.arange(output["completion_ids"].size(1), device=device)
         given = (places < column(begun, torch.long)[:, None]) & output["completion_mask"].bool()
-        credit = [method.prefix_credit if begin and method.prefix == "own" else 0.0 for begin in begun]
+        trained = begun if self._escalated is None else self._escalated.trained
+        credit = [method.prefix_credit if of and method.prefix == "own" else 0.0 for of in trained]
         output["advantages"] = column([arranged[group].advantages[row] for group, row in own], torch.float32)
         output["demonstration"] = column([chosen[group] for group, _ in own], torch.long)
         output["whole"] = column([arranged[group].credit for group, _ in own], torch.float32)
+        output["nll"] = column([arranged[group].nll for group, _ in own], torch.float32)
         output["credit"] = column(credit, torch.float32)
         output["demonstrated"] = given.long()
         output["tool_mask"] = (~given).long() if method.prefix == "own" else torch.ones_like(given).long()
         if kl.NAME in output:  # k3 is an estimate on what the policy sampled
             output[kl.NAME] = output[kl.NAME].masked_fill(given, float("nan"))
-        self._ledger.add("sampled tokens", -given.sum())  # they were given
+        if self._teacher is not None:
+            output |= self._teacher.columns(output, self.model, self._teacher_logps, step=self.clock)
         tokens = self.accelerator.gather(window.loss_mask(output).sum()).sum()
-        whole = sum(len(self.pairs.ids[n]) for n, a in zip(chosen, arranged, strict=True) if a.credit)
-        output["num_items_in_batch"] = tokens + (whole if method.divisor == "rollouts" else 0)
+        beside = [len(self.pairs.ids[n]) for n, a in zip(chosen, arranged, strict=True) if a.credit or a.nll]
+        whole = sum(beside)
+        if method.divisor == "rollouts":
+            shown = (given.sum(dim=1) * (output["credit"] != 0)).sum()
+            tokens = tokens + whole + self.accelerator.gather(shown).sum()
+        output["num_items_in_batch"] = tokens
         self._ledger.facts["method"] = {
             "name": method.name,
             "groups": dict(Counter(each.reason for each in arranged)),
-            "demonstrations": sum(bool(each.credit) for each in arranged),
+            "demonstrations": len(beside),
             "demonstration_tokens": whole,
             "begun_rows": int(self.accelerator.gather((given.sum(dim=1) > 0).sum()).sum()),
             "begun_tokens": int(self.accelerator.gather(given.sum()).sum()),
         }
+        if self._escalated is not None:
+            self._ledger.facts["method"]["sampled_again"] = self._escalated.again
+
+    def _failed_rows(self, items: Sequence[Item]) -> list[dict[str, list[int]]]:
+        """Demonstrations behind the very tokens that rollouts of their prompts start from."""
+        starts, *_ = self._tokenize_prompts([self.train_dataset[prompt]["prompt"] for prompt, _ in items])
+        ids = [self.pairs.ids[number] for _, number in items]
+        return [
+            {"input_ids": [*start, *of], "labels": [IGNORED] * len(start) + of}
+            for start, of in zip(starts, ids, strict=True)
+        ]
 
     def _scores_of(self, numbers: list[int], inputs: list[dict[str, Any]]) -> list[float]:
         """What the rewards say of demonstrations in the places of this process's rows; of all processes, in order."""
@@ -235,7 +280,7 @@ class MethodSide(GRPOSide):
             [{"role": "assistant", "content": text}] if chat else text for text, chat in zip(texts, chats, strict=True)
         ]
         # TRL's own: what has been noted of the rollouts' rewards stays
-        return self._summed(GRPOTrainer._calculate_rewards(self, inputs, prompts, completions, ids)).tolist()
+        return self.summed(GRPOTrainer._calculate_rewards(self, inputs, prompts, completions, ids)).tolist()
 
     # ---- rows of demonstrations ----
 
@@ -244,13 +289,14 @@ class MethodSide(GRPOSide):
             return None
         rows, count, steps = self.num_generations, window.row_count(share), cut_of(self.args).steps
         first, total = count * self.ranks.number, count * self.ranks.count
-        wanted = (share["whole"] != 0).tolist()
+        wanted = ((share["whole"] != 0) | (share["nll"] != 0)).tolist()
         mine = [place for place in range(count) if (first + place) % rows == 0 and wanted[place]]
         groups = [(first + place) // rows for place in mine]
         lengths = [len(self.pairs.ids[int(share["demonstration"][place])]) for place in mine]
         begun = [0] * steps
         if self.method.prefix == "own" and self.method.prefix_credit:
-            for place, tokens in enumerate(share["demonstrated"].sum(dim=1).tolist()):
+            trained = share["demonstrated"].sum(dim=1) * (share["credit"] != 0)
+            for place, tokens in enumerate(trained.tolist()):
                 begun[(first + place) % steps] += tokens
         held = self.ranks.gathered((list(zip(groups, lengths, strict=True)), begun))
         self._demonstrated_tokens = [sum(of[step] for _, of in held) for step in range(steps)]
@@ -281,7 +327,8 @@ class MethodSide(GRPOSide):
         made["demonstrated"] = made["completion_mask"].clone()
         made["tool_mask"] = torch.zeros_like(made["completion_mask"])
         made["advantages"] = torch.zeros_like(made["advantages"])
-        made["credit"] = made["whole"] * torch.tensor(needed, device=device)
+        counts = torch.tensor(needed, device=device)
+        made["credit"], made["nll"] = made["whole"] * counts, made["nll"] * counts
         shape = made["completion_ids"].shape
         for name, fill in ((OLD, 0.0), (REFERENCE, 0.0), (SAMPLING, 0.0), (RATIO, 1.0), (kl.NAME, float("nan"))):
             if isinstance(made.get(name), torch.Tensor) and made[name].dim() == 2 and made[name].size(1) > 1:
@@ -301,13 +348,38 @@ class MethodSide(GRPOSide):
         if self.method.prefix == "grpo" and entropies is not None:
             advantages = inputs["advantages"].reshape(len(given), -1)[:, :1]
             inputs["advantages"] = self.method.advantages_by_token(advantages, entropies.detach(), given)
+        if self.method.needs_entropies and entropies is not None:
+            weigh_rollouts(self.method, inputs, entropies.detach(), self._ledger)
+        if self._teacher is not None:
+            old = now if inputs.get(OLD) is None else inputs[OLD]
+            self._teacher.weigh(inputs, old, self.clock, self._ledger)
 
-    def _loss_beside(self, inputs: Rollouts, logps: torch.Tensor) -> torch.Tensor | None:
+    def _teacher_logps(self, ids: torch.Tensor, mask: torch.Tensor, width: int, rows: int) -> torch.Tensor:
+        logps, *_ = self._get_per_token_logps_and_entropies(self.model, ids, mask, width, batch_size=rows)
+        return logps
+
+    def _around_pass(self, inputs: Rollouts) -> AbstractContextManager[None]:
+        if self._teacher is None:
+            return super()._around_pass(inputs)
+        return self._teacher.beside(inputs, self.model, self._teacher_logps)
+
+    def _loss_beside(
+        self, inputs: Rollouts, logps: torch.Tensor, entropies: torch.Tensor | None
+    ) -> torch.Tensor | None:
         if self.method is None:
             return None
+        if self._teacher is not None:
+            return self._teacher.loss(
+                inputs,
+                self._ledger,
+                loss_type=self.loss_type,
+                longest=self.max_completion_length,
+                ranks=self.ranks.count,
+            )
         mask = inputs["demonstrated"] * inputs["completion_mask"] * (inputs["credit"] != 0)[:, None]
-        losses = self.method.token_loss(logps, inputs["credit"][:, None])
-        args = self.args
+        args, weight = self.args, self.args.sft_weight if self.method.likelihood else "nll"
+        weighed = logps if weight == "nll" else weighted(weight, logps)
+        losses = self.method.token_loss(weighed, inputs["credit"][:, None])
         if self.method.divisor == "rollouts":
             loss = per_rollout(
                 losses,
@@ -319,9 +391,16 @@ class MethodSide(GRPOSide):
             )
             loss = loss / args.gradient_accumulation_steps
         else:
-            micro_batches = args.steps_per_generation // cut_of(args).steps
-            step = self._step % args.steps_per_generation // micro_batches
-            loss = (losses * mask).sum() / max(self._demonstrated_tokens[step], 1) * self.ranks.count
+            loss = self._by_own_tokens(losses * mask)
+        if self.method.needs_entropies and entropies is not None:
+            loss = loss + self._by_own_tokens(weighed_nll(self.method, inputs, logps, entropies, self._ledger))
+            mask = inputs["demonstrated"] * inputs["completion_mask"] * window.needed(inputs)[:, None]
         self._ledger.add("demonstration_loss", loss, 1.0 / args.gradient_accumulation_steps)
         self._ledger.add("demonstration_nll", -(logps * mask).sum(), mask.sum())
         return loss
+
+    def _by_own_tokens(self, losses: torch.Tensor) -> torch.Tensor:
+        """A micro-batch's losses of demonstrated tokens, divided by their number over the optimizer step."""
+        micro_batches = self.args.steps_per_generation // cut_of(self.args).steps
+        step = self._step % self.args.steps_per_generation // micro_batches
+        return losses.sum() / max(self._demonstrated_tokens[step], 1) * self.ranks.count

@@ -45,6 +45,7 @@ from posttrain.scoring.scorer import Scorer
 from posttrain.training.budget import Budget
 from posttrain.training.checkpoints.hybrid import HybridCheckpoints
 from posttrain.training.config import HybridConfig, check_arguments, check_engine_arguments, check_model
+from posttrain.training.failures import SFTOnFailures
 from posttrain.training.given import (
     Failures,
     check_alike,
@@ -128,7 +129,7 @@ class HybridTrainer(HybridCheckpoints):
         self.controller = controller_of("grpo_only" if controller is None and method else controller)
         if not isinstance(demonstrations, Dataset | Sequence | type(None)):
             demonstrations = list(demonstrations)  # which are looked at several times
-        check_arguments(args, train_dataset, demonstrations, self.controller, kwargs.get("environment_factory"))
+        check_arguments(args, train_dataset, demonstrations, self.controller, kwargs.get("environment_factory"), method)
         check_engine_arguments(args, kwargs)
         check_given((kwargs.get("optimizers") or (None,))[0], "optimizers")
         check_adapter(model, beta=args.beta)
@@ -204,6 +205,11 @@ class HybridTrainer(HybridCheckpoints):
         self.begin_method(method, demonstrations, self._template_kwargs())
         if method and self.sft is None and demonstrations is not None:
             self._check_same_stream(demonstrations, scorer)
+        if self.buffer is not None:
+            more_of_sft = {"model": self.model, "tokenizer": self._tokenizer, "accelerator": self.accelerator}
+            self.sft = SFTOnFailures(
+                self.pairs.ids, self.buffer, self._failed_rows, args=args, template_kwargs={}, **more_of_sft
+            )
         if uses_vllm:
             self.vllm_generation = self._engine_rollouts(engine)
         self._seeded = seeded_rollouts(self)
@@ -320,6 +326,8 @@ class HybridTrainer(HybridCheckpoints):
         self.spending.begin()
         if self._statistics is not None:
             self._statistics.begin()
+        if self.buffer is not None:
+            self.buffer.begin_step()
         self._new_values.mark(self._metrics["train"])
         # Once, on the main process: were it to differ, one process would wait for another's rollouts forever
         self._mix, self._tick = self.ranks.decided(self._decide), 0
@@ -329,7 +337,8 @@ class HybridTrainer(HybridCheckpoints):
 
     def _decide(self) -> Mix:
         assert self.controller_state is not None
-        mix = self.controller.decide(self.controller_state)
+        asked = self.buffer.mix() if self.buffer is not None and self._generation_due() else None
+        mix = asked or self.controller.decide(self.controller_state)
         check_mix(mix, has_demonstrations=self.sft is not None)
         return mix
 
@@ -427,8 +436,10 @@ class HybridTrainer(HybridCheckpoints):
         self.controller_state = self.controller.observe(self.controller_state, signals)
         record = step_record(self.state.global_step, self._mix, signals, ledger, seen)
         if self.method is not None:
-            losses = {name: ledger.mean(name) for name in ("demonstration_loss", "demonstration_nll")}
-            record["method"] = {**ledger.facts.get("method", {"name": self.method.name}), **losses}
+            names = ("demonstration_loss", "demonstration_nll", *self.method.measures)
+            losses = {name: ledger.mean(name) for name in names}
+            waiting = self.buffer.facts() if self.buffer is not None else {}
+            record["method"] = {**ledger.facts.get("method", {"name": self.method.name}), **losses, **waiting}
         record["tokens"]["sft"] = self.sft.tokens if self.sft and self._mix.sft > 0.0 else 0
         self.last_record = record | {
             "prompt_cursor": self.prompts.cursor,

@@ -12,7 +12,8 @@ import shutil
 import pytest
 import torch
 
-from posttrain.controllers import SASR, Alternate
+from posttrain.controllers import SASR, Alternate, GRPOOnly
+from posttrain.methods import HPT, Method, ReLIFT
 from tests.distributed.processes import ranks
 from tests.distributed.training import Case, save_tiny, train_all
 
@@ -21,15 +22,29 @@ ONE = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 4}
 WINDOWS = {"num_iterations": 2, "max_steps": 8, "sft_weight": "clipped", "sft_window": 2}
 OPEN, END = 5, 8  # inside windows whose rollouts and whose demonstrations are partly used up
 
+METHODS_STOP = {"relift": 4, "hpt": OPEN}  # inside a window
+METHODS: dict[str, Method] = {"relift": ReLIFT(buffer=3, passing=9.0), "hpt": HPT(gate=3, coefficient=0.5)}
+OF_METHODS = {"max_steps": 8, "optim": "sgd", "learning_rate": 0.1}  # Adam makes whole steps of a bias's rounding
+
+
+def of_method(name: str, size: dict) -> Case:
+    """A method in windows of two optimizer steps; ReLIFT's SFT steps are the third and the sixth."""
+    changes = {**size, **OF_METHODS, "steps_per_generation": 2 * size["gradient_accumulation_steps"]}
+    return Case(GRPOOnly(), changes, method=METHODS[name])
+
+
 CASES = {
     "windows": (
         Case(Alternate(sft_steps=1, grpo_steps=4), {**TWO, **WINDOWS, "steps_per_generation": 8}, sparse=True),
         OPEN,
     ),
     "sasr": (Case(SASR(gamma=2.0, refresh_every=2), {**TWO, "max_steps": 4}), 2),
+    **{name: (of_method(name, TWO), stop) for name, stop in METHODS_STOP.items()},
     "lora": (Case(SASR(mode="blend"), {**TWO, "max_steps": 4, "beta": 0.1, "learning_rate": 1e-2}, lora=True), 2),
 }
 ALONE = CASES["windows"][0]._replace(changes={**ONE, **WINDOWS, "steps_per_generation": 16})
+
+ON_ANOTHER_NUMBER = ("windows", *METHODS)
 
 
 def both(names) -> dict[str, Case]:
@@ -55,18 +70,22 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def stopped_alone(tiny, folder):
-    cut = ALONE._replace(stop=OPEN, folder="of one")
-    return ranks(1, train_all, tiny, folder, {"whole": ALONE, "cut": cut}, folder=folder)[0]
+    cases = {}
+    for name, case in {"windows": ALONE, **{name: of_method(name, ONE) for name in METHODS}}.items():
+        stop = CASES[name][1]
+        cases |= {f"{name}, whole": case, f"{name}, cut": case._replace(stop=stop, folder=f"{name} of one")}
+    return ranks(1, train_all, tiny, folder, cases, folder=folder)[0]
 
 
 @pytest.fixture(scope="module", params=["ddp", "fsdp"])
 def two(request, tiny, folder, stopped_alone):
     fsdp, cases = request.param == "fsdp", both(CASES)
     if not fsdp:
-        shutil.copytree(folder / "of one", folder / "one to two")
-        case, stop = CASES["windows"]
-        cases["cut for one"] = case._replace(stop=stop, folder="two to one")
-        cases["from one"] = case._replace(resume=True, folder="one to two")
+        for name in ON_ANOTHER_NUMBER:
+            shutil.copytree(folder / f"{name} of one", folder / f"{name} one to two")
+            case, stop = CASES[name]
+            cases[f"{name}, cut for one"] = case._replace(stop=stop, folder=f"{name} two to one")
+            cases[f"{name}, from one"] = case._replace(resume=True, folder=f"{name} one to two")
     return request.param, ranks(
         2, train_all, tiny, folder / request.param if fsdp else folder, cases, folder=folder, fsdp=fsdp
     )[0]
@@ -100,13 +119,18 @@ def close(resumed, whole):
 
 
 @pytest.mark.parametrize("two", ["ddp"], indirect=True)  # a sharded checkpoint is read by shards
-def test_two_go_on_with_what_one_left_and_one_with_what_two_left(two, tiny, folder, stopped_alone):
-    _, results = two
-    state = json.loads((folder / "two to one" / f"checkpoint-{OPEN}" / "posttrain.json").read_text())
+@pytest.mark.parametrize("name", ON_ANOTHER_NUMBER)
+def test_two_go_on_with_what_one_left_and_one_with_what_two_left(name, two, tiny, folder, stopped_alone):
+    (_, results), stop = two, CASES[name][1]
+    state = json.loads((folder / f"{name} two to one" / f"checkpoint-{stop}" / "posttrain.json").read_text())
     assert state["window"], "the stop must lie inside a window for this to prove much"
-    close(results["from one"], stopped_alone["whole"])
-    assert sorted(results["from one"].records) == list(range(OPEN + 1, END + 1))
-    case = ALONE._replace(resume=True, folder="two to one")
-    alone = ranks(1, train_all, tiny, folder, {"resumed": case}, folder=folder / "alone")[0]["resumed"]
-    close(alone, results["windows, whole"])
-    assert sorted(alone.records) == list(range(OPEN + 1, END + 1))
+    close(results[f"{name}, from one"], stopped_alone[f"{name}, whole"])
+    assert sorted(results[f"{name}, from one"].records) == list(range(stop + 1, END + 1))
+    alone = ALONE if name == "windows" else of_method(name, ONE)
+    case = alone._replace(resume=True, folder=f"{name} two to one")
+    resumed = ranks(1, train_all, tiny, folder, {"resumed": case}, folder=folder / "alone")[0]["resumed"]
+    close(resumed, results[f"{name}, whole"])
+    assert sorted(resumed.records) == list(range(stop + 1, END + 1))
+    if name == "relift":
+        assert len(state["buffer"]["waiting"]) > 0
+        assert [record["method"]["used"] for record in results["relift, whole"].records.values()].count(3) == 2

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from posttrain.rewards import countdown, json_structure, knights_knaves, math_answer
 from posttrain.rewards import format as format_reward
-from posttrain.rewards import json_structure, knights_knaves, math_answer
 from posttrain.scoring.loading import known_rewards
 from posttrain.scoring.score import Score
 from tests.docs.pages import DOCS, code_in, prose, tables
@@ -34,6 +34,7 @@ REWARDS: dict[str, Callable[..., Any]] = {
     "math_answer": lambda gold, completion: math_answer.score(completion, answer=gold),
     "knights_knaves": roles,
     "json_structure": objects,
+    "countdown": lambda completion: countdown.score(completion, numbers=[3, 8, 8, 5], target=24),
     "format": format_reward.score,
 }
 ROWS = [

@@ -8,7 +8,8 @@ import random
 import pytest
 import torch
 
-from posttrain.methods import HPT, LUFFY, METHODS, UFT, PrefixRFT
+from posttrain.errors import ConfigError
+from posttrain.methods import HPT, LUFFY, METHODS, RLSD, SRFT, UFT, PrefixRFT
 from posttrain.methods.base import Group, together
 
 
@@ -99,6 +100,51 @@ def test_ufts_hints_grow_shorter():
     shown = [method.prefix_length(0, rows=4, tokens=50, done=0.3, draw=random.Random(seed)) for seed in range(400)]
     assert set(shown) == {0, 10, 20, 30, 40, 49}
     assert sum(shown) / len(shown) == pytest.approx(25, abs=2)
+
+
+@pytest.mark.parametrize(("advantage", "delta", "expected"), [(1, 0.5, 1.1), (-1, 0.5, -0.9), (1, 0.1, 1.0525854590)])
+def test_rlsd_weighs_a_token_by_the_teacher(advantage, delta, expected):
+    advantages, deltas = torch.tensor([[float(advantage)]]), torch.tensor([[delta]], requires_grad=True)
+    method = RLSD()
+    weights = method.teacher_weights(advantages, deltas, 0.5)
+    assert (advantages * weights).item() == pytest.approx(expected, abs=1e-6)
+    assert method.teacher_weights(advantages, deltas, 0.0).item() == 1.0
+    assert [method.teacher_share(step) for step in (0, 25, 50, 500)] == [0.5, 0.25, 0.0, 0.0]
+    assert RLSD(fades_in=None).teacher_share(500) == 0.5
+    assert method.arrange(group(3)).advantages == group(3).advantages
+    assert method.arrange(group(3)).credit == 0.0
+
+
+def test_a_teacher_without_a_say_is_refused():
+    with pytest.raises(ConfigError, match="share is 0 and teacher_kl is 0"):
+        RLSD(share=0.0)
+    with pytest.raises(ConfigError, match=r"\{demonstration\} 0 times"):
+        RLSD(context="{prompt}")
+    with pytest.raises(ConfigError, match="all 0, so that nothing is learned"):
+        SRFT(sft=0.0, demonstrated=0.0, right=0.0, wrong=0.0)
+
+
+def test_srft_weighs_by_entropy_without_a_gradient():
+    method, entropy = SRFT(), torch.full((3, 1), 0.5)
+    assert method.nll_weights(entropy).flatten().tolist() == [pytest.approx(0.303265, abs=1e-6)] * 3
+    weighed = method.advantages_by_entropy(torch.tensor([[method.right], [-1.0], [0.0]]), entropy)
+    assert weighed.flatten().tolist() == [pytest.approx(0.164872, abs=1e-6), -1.0, 0.0]
+    p = torch.tensor([[math.log(0.2)]], requires_grad=True)
+    method.token_loss(p, torch.full((1, 1), 2.0)).sum().backward()
+    assert p.grad.item() == pytest.approx(-0.4)
+
+
+def test_srfts_members():
+    arranged = SRFT().arrange(group(0, of=7))
+    assert set(arranged.advantages) == {-1.0}
+    assert arranged.credit == pytest.approx(0.875 / (math.sqrt(0.125) + 1e-4))
+    assert arranged.nll == 1.0
+    solved = SRFT().arrange(group(7, of=7))
+    assert (set(solved.advantages), solved.credit, solved.nll) == ({0.1}, 0.0, 1.0)
+    nan = float("nan")
+    unscored = SRFT().arrange(Group((nan, 1.0), (0.0, 0.0), nan))
+    assert (unscored.advantages, unscored.credit, unscored.nll) == ((0.0, 0.1), 0.0, 1.0)
+    assert SRFT().arrange(group(1, of=2, demonstration=None)).nll == 0.0
 
 
 @pytest.mark.parametrize("name", METHODS)

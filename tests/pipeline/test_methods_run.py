@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
 
 import pytest
 
-from tests.pipeline.runs import command, train
+from tests.pipeline.runs import assert_same_run, at_step, command, lines, train
 
 
 @pytest.mark.parametrize("method", ["{name: hpt, gate: 2}", "{name: uft, weight: 0.1}"])
@@ -49,3 +50,52 @@ def test_a_smoke_test_tries_the_method(folder):
     shown = command(folder, "run", "recipe.yaml", "--smoke", "hybrid.method=hpt", "hybrid.controller=grpo_only",
                     "hybrid.grpo.max_completion_length=60")  # fmt: skip
     assert shown.code == 0, shown.text
+
+
+RELIFT = (
+    "hybrid.method={name: relift, buffer: 3, passing: 2}", "hybrid.controller=grpo_only",
+    "hybrid.grpo.max_completion_length=60",
+    "task.think_share=0", "hybrid.grpo.steps_per_generation=2", "hybrid.save_steps=1",
+)  # fmt: skip
+"""Windows of two steps whose prompts are never solved; SFT steps come between windows."""
+
+HPT = ("hybrid.method={name: hpt, gate: 2}", *RELIFT[1:])
+
+
+@pytest.mark.parametrize(("method", "step"), [(RELIFT, 4), (RELIFT, 3), (HPT, 5)], ids=["relift", "SFT", "hpt"])
+def test_killed_inside_a_window_and_resumed_it_is_the_run_that_was_not(method, step, folder, reference):
+    """`SFT`: right behind an SFT step."""
+    assert train(folder, *method, fault=at_step("hybrid", step)).code == -signal.SIGKILL
+    ended = train(folder, *method, "--resume")
+    assert ended.code == 0, ended.text
+    assert_same_run(reference(*method), folder / "run")
+    steps = [line for line in lines(folder / "run", "steps.jsonl") if line["stage"] == "hybrid"]
+    if method is RELIFT:
+        assert [line["mix"]["sft"] for line in steps] == [0.0, 0.0, 1.0] * 3 + [0.0]
+        assert [line["method"]["used"] for line in steps] == [0, 0, 3] * 3 + [0]
+        saved = json.loads((folder / "run" / "checkpoints" / "hybrid" / "checkpoint-4" / "posttrain.json").read_text())
+        assert saved["window"]
+        assert len(saved["buffer"]["waiting"]) == steps[3]["method"]["waiting"] > 0
+    else:
+        assert sum(line["method"].get("demonstrations", 0) for line in steps) > 0
+
+
+def test_explain_tells_of_what_waits(folder):
+    ended = train(folder, *RELIFT, "hybrid.steps=3")
+    assert ended.code == 0, ended.text
+    first, third = (" ".join(command(folder, "explain", "run", "--step", step).text.split()) for step in ("1", "3"))
+    assert "prompts that no rollout solved began to wait for an SFT step; " in first
+    assert "Step 3 was an SFT step." in third
+    assert "The method relift took it" in third
+    assert "the demonstrations of the 3 oldest. " in third
+    assert "does not add up" not in first + third
+    shown = command(folder, "replay", "run")
+    assert shown.code == 0, shown.text
+    assert "not as the run" not in shown.text
+
+
+def test_a_smoke_test_takes_an_sft_step_of_what_waits(folder):
+    shown = command(folder, "run", "recipe.yaml", "--smoke", *RELIFT[:4])
+    assert shown.code == 0, shown.text
+    steps = [json.loads(line) for line in (folder / "run-smoke" / "run" / "steps.jsonl").read_text().splitlines()]
+    assert [line["method"]["used"] for line in steps if line["stage"] == "hybrid"] == [0, 1]

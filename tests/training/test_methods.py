@@ -5,13 +5,14 @@ from __future__ import annotations
 import copy
 import math
 import warnings
+import zlib
 
 import pytest
 import torch
 from datasets import Dataset
 
 from posttrain.errors import ConfigError, DataError
-from posttrain.methods import HPT, LUFFY, UFT, PrefixRFT
+from posttrain.methods import HPT, LUFFY, RLSD, SRFT, UFT, Escalate, PrefixRFT
 from posttrain.training.trainer import HybridTrainer
 from tests.training.conftest import ROWS, StopAt, hybrid_args
 
@@ -21,6 +22,11 @@ METHODS = {
     "rl_plus": LUFFY(ratio="rl_plus", normalise=True),
     "prefix_rft": PrefixRFT(kept=0.5),
     "uft": UFT(weight=0.3, hinted=1.0),
+    "trapo": Escalate(blocks=(2, 1, 1), below=(2, 3), shares=(0.5, 1.0), credit=0.8),
+    "ghpo": Escalate(form="ghpo", below=(2, 2, 2)),
+    "rlsd": RLSD(),
+    "sdpg": RLSD(share=0.0, teacher_kl=0.5),
+    "srft": SRFT(),
 }
 
 
@@ -29,13 +35,22 @@ def solved(completions, answer, **kwargs):
     return [float(str(a) in text or len(text) % 2) for text, a in zip(completions, answer, strict=True)]
 
 
+def picky(completions, **kwargs):
+    """Of any completions about a third are solved, so that groups differ however they begin."""
+    return [float(zlib.crc32(text.encode()) % 3 == 0) for text in completions]
+
+
+def reward_for(method):
+    return picky if method.escalates else solved
+
+
 def trained(model, tokenizer, prompts, demonstrations, folder, method, **changes):
     """A trainer behind its steps, and the model that it began with."""
     start = copy.deepcopy(model)
     settings = {"max_steps": 1, "optim": "sgd", "learning_rate": 1.0, "max_grad_norm": 0.0, **changes}
     trainer = HybridTrainer(
         copy.deepcopy(model),
-        solved,
+        reward_for(method),
         hybrid_args(folder, **settings),
         prompts,
         processing_class=tokenizer,
@@ -59,7 +74,10 @@ def off(one, other):
     return float((one - other).norm() / other.norm())
 
 
-@pytest.mark.parametrize("name", METHODS)
+BY_HAND = [name for name in METHODS if name not in ("rlsd", "sdpg", "srft")]  # which have files of their own
+
+
+@pytest.mark.parametrize("name", BY_HAND)
 @pytest.mark.parametrize("packed", [True, False], ids=["packed", "padded"])
 def test_the_gradient_is_the_one_by_hand(name, packed, model, tokenizer, prompts, demonstrations, tmp_path):
     method = METHODS[name]
@@ -86,6 +104,7 @@ def by_hand(trainer, model, method):
     own = method.prefix == "own"
     sampled = sum(len(ids) - (count if own else 0) for (_, ids), count in zip(rows, given, strict=True))
     shown = sum(len(ids) for _, ids, _ in whole)
+    learned = sum(count for place, count in enumerate(given) if share["credit"][place]) if method.escalates else 0
     loss = torch.zeros(())
     for place, (prompt, ids) in enumerate(rows):
         logps, entropies = scores(model, prompt, ids)
@@ -93,13 +112,16 @@ def by_hand(trainer, model, method):
         weights = torch.full((len(ids),), advantage)
         if own:
             weights[:count] = 0.0
-            if count and method.prefix_credit:
+            if count and method.prefix_credit and not method.escalates:
                 loss = loss - method.prefix_credit * logps[:count].sum() / sum(given)
+            elif float(share["credit"][place]):
+                p = logps[:count].exp()
+                loss = loss - (method.credit * p / p.detach().clamp(min=method.alpha)).sum() / (sampled + learned)
         elif count:
             most = math.ceil(count * method.kept)
             surer = entropies[:count].argsort(descending=True)[most:]
             weights[surer] = 0.0
-        divisor = sampled + (shown if method.divisor == "rollouts" else 0)
+        divisor = sampled + learned + (shown if method.divisor == "rollouts" else 0)
         loss = loss - (weights * logps).sum() / divisor
     for prompt, ids, credit in whole:
         logps, _ = scores(model, prompt, ids)
@@ -141,7 +163,7 @@ def test_a_step_is_the_same_however_it_is_cut(name, model, tokenizer, prompts, d
     assert max(off(each, gradients[0]) for each in gradients[1:]) < 1e-5
 
 
-@pytest.mark.parametrize("name", ["hpt", "luffy", "uft"])
+@pytest.mark.parametrize("name", ["hpt", "luffy", "uft", "trapo"])
 @pytest.mark.parametrize("loss_type", ["grpo", "dr_grpo"])
 def test_with_losses_that_divide_by_rows(name, loss_type, model, tokenizer, prompts, demonstrations, tmp_path):
     gradients = []
@@ -162,7 +184,7 @@ def test_stopped_inside_a_window_and_resumed_it_never_stopped(
 
     def trainer(folder, model, **more):
         return HybridTrainer(
-            model, solved, hybrid_args(folder, **settings), prompts, processing_class=tokenizer,
+            model, reward_for(METHODS[name]), hybrid_args(folder, **settings), prompts, processing_class=tokenizer,
             demonstrations=demonstrations, method=METHODS[name], **more,
         )  # fmt: skip
 

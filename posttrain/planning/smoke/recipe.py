@@ -73,6 +73,7 @@ def scaled(recipe: Recipe, *, model: str | Path, folder: str | Path) -> Scaled:
             "grpo": recipe.hybrid.grpo.model_copy(update=_grpo(recipe, accumulation, left_out)),
             "kl": recipe.hybrid.kl.model_copy(update={"sample": 1.0 if recipe.hybrid.kl.sample else 0.0}),
             "controller": _controller(recipe.hybrid.controller),
+            "method": _method(recipe.hybrid.method),
             "args": _args(recipe.hybrid.args, "hybrid", left_out),
         }
     )
@@ -210,6 +211,11 @@ def _controller(controller: Any) -> Any:
     if isinstance(controller, Switch):
         return Switch(at=1)
     return replace(controller, refresh_every=1) if getattr(controller, "refresh_every", 0) else controller
+
+
+def _method(method: Any) -> Any:
+    """The recipe's own; a first failure makes an SFT step."""
+    return replace(method, buffer=1) if method is not None and method.buffer else method
 
 
 def _args(args: dict[str, Any], stage: str, left_out: list[str]) -> dict[str, Any]:

@@ -72,6 +72,7 @@ class HybridCheckpoints(WholeCheckpoints, MethodSide):
             "skipped": self._skips.total,
             "skipped_in_a_row": self._skips.in_a_row,
             "snapshot": self._start.fingerprint if self._start else None,
+            "buffer": self.buffer.state() if self.buffer is not None else None,
         }
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
@@ -96,6 +97,8 @@ class HybridCheckpoints(WholeCheckpoints, MethodSide):
             self.sft.stream.cursor = state["demonstration_cursor"]
         if self.sft and self.sft.window and (saved := state.get("old_scores")):
             self.sft.window.load(checkpoint, saved["until"], saved["processes"], self.args.device)
+        if self.buffer is not None and (waiting := state.get("buffer")):
+            self.buffer.load(waiting, self.pairs.of)
         self._rollouts, self._recorded_at = state["rollouts"], state["recorded_at"]
         self.spending.go_on(state.get("spent"))
         self._skips.total, self._skips.in_a_row = state["skipped"], state["skipped_in_a_row"]

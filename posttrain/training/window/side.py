@@ -12,7 +12,7 @@ forward pass. What makes the gradient the same:
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from trl import GRPOTrainer
@@ -200,26 +200,28 @@ class WindowSide(GRPOTrainer):
     ):
         if self._defers and not torch.is_grad_enabled() and self.model.training:
             return None, None, None
-        if self._packs and installed(model) and not compute_aux_loss:
-            results = self._packed_scores(
-                model, input_ids, attention_mask, logits_to_keep, batch_size, entropy=compute_entropy
-            )
-        else:
-            results = super()._get_per_token_logps_and_entropies(
-                model,
-                input_ids,
-                attention_mask,
-                logits_to_keep,
-                batch_size,
-                compute_entropy,
-                compute_aux_loss,
-                **images,
-            )
+        trains = torch.is_grad_enabled() and self.model.training
+        with self._around_pass(self._inputs) if trains else nullcontext():
+            if self._packs and installed(model) and not compute_aux_loss:
+                results = self._packed_scores(
+                    model, input_ids, attention_mask, logits_to_keep, batch_size, entropy=compute_entropy
+                )
+            else:
+                results = super()._get_per_token_logps_and_entropies(
+                    model,
+                    input_ids,
+                    attention_mask,
+                    logits_to_keep,
+                    batch_size,
+                    compute_entropy,
+                    compute_aux_loss,
+                    **images,
+                )
         if not torch.is_grad_enabled():
             split = input_ids.size(1) - logits_to_keep
             lengths = (attention_mask[:, part].sum(dim=1) for part in (slice(split), slice(split, None)))
             note_passes(self._ledger, "scored", *lengths)
-        if torch.is_grad_enabled() and self.model.training:
+        if trains:
             self._before_loss(self._inputs, *results[:2])
             self._live = results[0]
             logps = results[0].detach()
@@ -271,7 +273,7 @@ class WindowSide(GRPOTrainer):
         self._ledger.add("grpo_loss", loss, part)
         self._note(inputs)
         live, self._live = self._live, None
-        beside = None if live is None else self._loss_beside(inputs, live)
+        beside = None if live is None or self._scored is None else self._loss_beside(inputs, live, self._scored[1])
         return loss if beside is None else loss + beside
 
     def _note_passes(self, inputs: Rollouts) -> None:
@@ -292,8 +294,14 @@ class WindowSide(GRPOTrainer):
     def _before_loss(self, inputs: Rollouts, logps: torch.Tensor, entropies: torch.Tensor | None) -> None:
         """Look at a micro-batch's scores before TRL makes a loss of them."""
 
-    def _loss_beside(self, inputs: Rollouts, logps: torch.Tensor) -> torch.Tensor | None:
-        """What is added to TRL's loss of a micro-batch; `logps` (B, C) have a gradient."""
+    def _around_pass(self, inputs: Rollouts) -> AbstractContextManager[None]:
+        """What a micro-batch's training pass stands in."""
+        return nullcontext()
+
+    def _loss_beside(
+        self, inputs: Rollouts, logps: torch.Tensor, entropies: torch.Tensor | None
+    ) -> torch.Tensor | None:
+        """What is added to TRL's loss of a micro-batch; `logps` (B, C) have a gradient, `entropies` none."""
         return None
 
     def _note(self, inputs: Rollouts) -> None:

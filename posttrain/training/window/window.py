@@ -25,10 +25,11 @@ LEFT_PADDED = ("prompt_ids", "prompt_mask")
 ON_COMPLETIONS = (
     "completion_ids", "completion_mask", "tool_mask", "advantages", "old_per_token_logps", "ref_per_token_logps",
     "sampling_per_token_logps", "importance_sampling_ratio", "snapshot_logps", "demonstrated",
+    "teacher_per_token_logps",
 )  # fmt: skip
 """What has a column per token of a completion, though some of it may have one column, or none, for all of them."""
 
-ABSENT = {"snapshot_logps": math.nan, "importance_sampling_ratio": 1.0}
+ABSENT = {"snapshot_logps": math.nan, "importance_sampling_ratio": 1.0, "teacher_per_token_logps": math.nan}
 """What padding holds where it is not 0."""
 
 EMPTY: Rollouts = {}
@@ -118,7 +119,10 @@ def needed(rollouts: Rollouts) -> torch.Tensor:
     """(B,) rows that add to the loss, and those on which the KL to the starting policy is measured."""
     adds = has_advantage(rollouts) & loss_mask(rollouts).any(dim=1)
     if "demonstrated" in rollouts:
-        adds = adds | ((rollouts["credit"] != 0) & rollouts["demonstrated"].bool().any(dim=1))
+        credit = (rollouts["credit"] != 0) | (rollouts["nll"] != 0)
+        adds = adds | (credit & rollouts["demonstrated"].bool().any(dim=1))
+    if "guided" in rollouts:
+        adds = adds | (rollouts["guided"] != 0)
     if "snapshot_logps" in rollouts:
         adds = adds | ~rollouts["snapshot_logps"].isnan().all(dim=1)
     return adds

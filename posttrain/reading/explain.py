@@ -92,7 +92,7 @@ def explain_step(run: Recorded, step: int) -> dict[str, Any]:
         for first, changed in later
         if first > step
     ]
-    sentences += _method(record.get("method") or {})
+    sentences += _method(record.get("method") or {}) + _weighed(record.get("method") or {})
     sentences += _showed(record, run.recipe)
     sentences += _next(run.decisions[place + 1 : place + 2], record)
     sentences += [text for text in [seconds_in_words(record.get("seconds") or {})] if text]
@@ -160,6 +160,28 @@ def _arranged(seen: Mapping[str, Any]) -> list[str]:
         sentences.append(
             f"{seen['begun_rows']} rollouts went on from {seen['begun_tokens']} tokens of demonstrations in all."
         )
+    if seen.get("sampled_again"):
+        sentences.append(f"{seen['sampled_again']} rollouts were sampled in place of others that were thrown away.")
+    return sentences
+
+
+def _weighed(seen: Mapping[str, Any]) -> list[str]:
+    """What a teacher that was shown demonstrations said of tokens (RLSD), or entropies of rows (SRFT)."""
+    sentences = []
+    if seen.get("teacher_weight") is not None:
+        sentences.append(
+            f"The teacher, shown the demonstrations, had the share {number(seen['teacher_share'])} in the advantages: "
+            f"a token counted {number(seen['teacher_weight'])} times its own in the mean, and "
+            f"{seen['teacher_clipped']:.0%} of them were at the ratio's bounds."
+        )
+    elif seen.get("teacher_share") == 0.0 and seen.get("teacher_kl") is None:
+        sentences.append("The teacher's share in the advantages has fallen to 0: the step was GRPO.")
+    if seen.get("teacher_kl") is not None:
+        sentences.append(f"The KL to the teacher over the whole vocabulary was {number(seen['teacher_kl'])} a token.")
+    weights = {"nll_weight": "the NLL of a demonstration", "right_weight": "a right rollout"}
+    known = [f"{what} {number(seen[key])}" for key, what in weights.items() if seen.get(key) is not None]
+    if known:
+        sentences.append(f"By the entropy of its tokens {' and '.join(known)} counted in the mean.")
     return sentences
 
 

@@ -222,7 +222,13 @@ def _method(recipe: Recipe, num_processes: int) -> list[ConfigError]:
         "hybrid.grpo.steps_per_generation": (grpo.steps_per_generation or step) < step,
         "hybrid.packed": not hybrid.packed and not hybrid.drop_zero_advantage,
     }
-    return [
+    problems = []
+    try:
+        method.check_group(grpo.num_generations)
+    except ConfigError as error:
+        key = f"hybrid.method.{error.where}"
+        problems.append(_problem(recipe, key, error.seen, expected=error.expected, fix=error.fix))
+    return problems + [
         _problem(
             recipe,
             key,

@@ -18,7 +18,7 @@ def puzzle_row(puzzle: Puzzle, operators: tuple[str, ...], prompt: Prompt, *, us
         "numbers": list(puzzle.numbers),
         "target": puzzle.target,
         "use_all": use_all,
-        "solution": text(puzzle.solution),
+        "expression": text(puzzle.solution),
         "difficulty": len(puzzle.numbers),
     }
 

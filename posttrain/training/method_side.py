@@ -260,7 +260,6 @@ class MethodSide(BegunSide):
             output[kl.NAME] = output[kl.NAME].masked_fill(given, float("nan"))
         if self._teacher is not None:
             output |= self._teacher.columns(output, self.model, self._teacher_logps, step=self.clock)
-        self._ledger.add("sampled tokens", -given.sum())  # they were given
         tokens = self.accelerator.gather(window.loss_mask(output).sum()).sum()
         if method.divisor == "rollouts":
             whole = sum(len(self.pairs.ids[n]) for n, a in zip(chosen, arranged, strict=True) if a.credit or a.nll)

@@ -174,6 +174,7 @@ def check_model(recipe: Recipe, data: TaskData | None = None, rewards: Sequence[
         DataError: Its chat template refuses the rows; what is trained is not what is sampled (see `same_stream`).
     """
     from posttrain.inputs.ends import with_own_end
+    from posttrain.inputs.shown import check_plain_logits
     from posttrain.models.load import (  # loads transformers and torch, which rows and rewards do without
         check_model_files,
         config_of,
@@ -188,7 +189,8 @@ def check_model(recipe: Recipe, data: TaskData | None = None, rewards: Sequence[
     if not name:
         if data is not None and recipe.model.init is not None:
             made = tokenizer_from_rows([*data.demonstrations, *data.train], recipe.model.init.vocab_size)
-            _check_rendering(recipe, data, with_own_end(made, recipe), rewards)
+            init = recipe.model.init
+            _check_rendering(recipe, data, with_own_end(made, recipe), rewards, init.max_position_embeddings)
         return {}
     file, adapter = gguf_file(name, where), continues_an_adapter(recipe)
     if recipe.lora and adapter:
@@ -198,28 +200,36 @@ def check_model(recipe: Recipe, data: TaskData | None = None, rewards: Sequence[
             where=recipe.where("lora"),
             fix="leave lora out (lora=null), or start from the adapter's base model",
         )
+    positions: int | None = None
     with loading(file or name, where):
         tokenizer = load_tokenizer(file or name, **hub_options(recipe))
         if file is None:
             check_model_files(name, **hub_options(recipe))
             if not adapter:
                 check_saved_quantised(recipe, quantised_by(name, revision=recipe.model.revision))
-            raise_all(list(misfits(recipe, tokenizer, config_of(name, **hub_options(recipe)))), "the model")
+            model_config = config_of(name, **hub_options(recipe))
+            raise_all(list(misfits(recipe, tokenizer, model_config)), "the model")
+            positions = getattr(model_config.get_text_config(), "max_position_embeddings", None)
+            if recipe.hybrid.steps and recipe.hybrid.method and recipe.hybrid.method.teacher_kl:
+                check_plain_logits(model_config)
     if adapter:
         config = json.loads((Path(name) / "adapter_config.json").read_text())
         check_trains_on(config, beta=recipe.hybrid.grpo.beta if recipe.hybrid.steps else 0.0, where=where)
     if data is not None:
-        _check_rendering(recipe, data, with_own_end(tokenizer, recipe), rewards)
+        _check_rendering(recipe, data, with_own_end(tokenizer, recipe), rewards, positions)
     return {"model": file_sha256(file)} if file else {}
 
 
-def _check_rendering(recipe: Recipe, data: TaskData, tokenizer: Any, rewards: Sequence[Reward]) -> None:
-    """Have some rows rendered as both stages will."""
+def _check_rendering(
+    recipe: Recipe, data: TaskData, tokenizer: Any, rewards: Sequence[Reward], positions: int | None
+) -> None:
+    """Have some rows rendered as both stages will; `positions` are the model's, where they are known."""
     from posttrain.inputs.data import fit_to_model, with_demonstrated
     from posttrain.inputs.ends import ends_of
     from posttrain.inputs.pairs import Pairs
     from posttrain.inputs.rendering import through_template
     from posttrain.inputs.same_stream import differences_of, refuse
+    from posttrain.inputs.shown import teacher_contexts
 
     kwargs = recipe.hybrid.template_kwargs
     fit_to_model([*data.train, *data.demonstrations, *data.eval], tokenizer)  # all, for it refuses some
@@ -227,16 +237,27 @@ def _check_rendering(recipe: Recipe, data: TaskData, tokenizer: Any, rewards: Se
         if not isinstance(row["prompt"], str):
             through_template(tokenizer, row["prompt"], add_generation_prompt=True, tokenize=False, **kwargs)
     refuse(differences_of(recipe, data, tokenizer, ends_of(recipe, tokenizer), rewards))
-    if recipe.hybrid.method and recipe.hybrid.steps:
-        Pairs(
+    method, longest = recipe.hybrid.method, recipe.hybrid.grpo.max_completion_length
+    if method and recipe.hybrid.steps:
+        pairs = Pairs(
             fit_to_model(with_demonstrated(data), tokenizer),
             fit_to_model(data.demonstrations, tokenizer),
             tokenizer,
-            longest=recipe.hybrid.grpo.max_completion_length,
-            too_long=recipe.hybrid.method.too_long,
+            longest=longest,
+            too_long=method.too_long,
             template_kwargs=kwargs,
             after=recipe.hybrid.demonstrations_after,
         )
+        if method.shows_teacher:
+            teacher_contexts(
+                pairs,
+                method.context,
+                tokenizer,
+                template_kwargs=kwargs,
+                longest=longest,
+                positions=positions,
+                too_long=method.too_long,
+            )
 
 
 def hub_options(recipe: Recipe) -> dict[str, Any]:

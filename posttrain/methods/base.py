@@ -178,7 +178,7 @@ class Method:
         """
         return advantages_B1
 
-    def teacher_share(self, step: int) -> float:
+    def teacher_share(self, step: float) -> float:
         """How much the teacher weighs advantages after so many optimizer steps; it never rises."""
         return 0.0
 
@@ -240,7 +240,7 @@ def weight_refused(method: Method, sft_weight: str, *, sft_steps: bool) -> str |
             "compares it with: it would be nll"
         )
     if not method.likelihood and not sft_steps:
-        return f"no step trains by likelihood: the method {method.name} has a loss of its own for demonstrations"
+        return f"the method {method.name} trains on no demonstration by its likelihood alone"
     return None
 
 

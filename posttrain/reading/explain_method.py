@@ -20,7 +20,7 @@ def of_step(seen: Seen) -> list[str]:
     if not seen.get("groups"):
         return _waits(seen)
     return [
-        *_waits(seen), *_groups(seen), *_gate(seen), *_trained(seen), *_begun(seen), *_again(seen), *_measured(seen),
+        *_waits(seen), *_groups(seen), *_gate(seen), *_trained(seen), *_begun(seen), *_again(seen), *_weighed(seen),
     ]  # fmt: skip
 
 
@@ -79,28 +79,31 @@ def _begun(seen: Seen) -> list[str]:
 def _again(seen: Seen) -> list[str]:
     if not seen.get("sampled_again"):
         return []
-    return [f"{seen['sampled_again']} rollouts were sampled in place of others that were not solved."]
+    return [f"{seen['sampled_again']} rollouts were sampled in place of others that were thrown away."]
 
 
-def _measured(seen: Seen) -> list[str]:
-    """What single methods measure, and what no sentence knows by its name."""
-    told: dict[str, Callable[[float], str]] = {
-        "teacher_share": lambda value: f"the teacher, who is shown the demonstration, has a share of {value:.2f}",
-        "teacher_weight": lambda value: f"it weighs a token's advantage by {value:.3g} on average",
-        "teacher_clipped": lambda value: f"{value:.0%} of the weights are at a bound",
-        "teacher_kl": lambda value: f"the KL between the two is {number(value)} nats a token",
-        "nll_weight": lambda value: f"the NLL of demonstrations weighs {value:.3g} on average",
-        "right_weight": lambda value: f"right rollouts weigh {value:.3g}",
-    }
+def _weighed(seen: Seen) -> list[str]:
+    """What a teacher that was shown demonstrations said of tokens (RLSD), or entropies of rows (SRFT)."""
+    sentences: list[str] = []
+    if seen.get("teacher_weight") is not None:
+        sentences.append(
+            f"The teacher, shown the demonstrations, had the share {number(seen['teacher_share'])} in the advantages: "
+            f"a token counted {number(seen['teacher_weight'])} times its own in the mean, and "
+            f"{seen['teacher_clipped']:.0%} of them were at the ratio's bounds."
+        )
+    elif seen.get("teacher_share") == 0.0 and seen.get("teacher_kl") is None:
+        sentences.append("The teacher's share in the advantages has fallen to 0: the step was GRPO.")
+    if seen.get("teacher_kl") is not None:
+        sentences.append(f"The KL to the teacher over the whole vocabulary was {number(seen['teacher_kl'])} a token.")
+    weights = {"nll_weight": "the NLL of a demonstration", "right_weight": "a right rollout"}
+    known = [f"{what} {number(seen[key])}" for key, what in weights.items() if seen.get(key) is not None]
+    if known:
+        sentences.append(f"By the entropy of its tokens {' and '.join(known)} counted in the mean.")
+    told = {"teacher_share", "teacher_weight", "teacher_clipped", "teacher_kl", *weights}
     method = METHODS.get(str(seen.get("name")))
-    names = method.measures if method is not None else ()
-    words = [
-        told[name](seen[name]) if name in told else f"{name.replace('_', ' ')} {number(seen[name])}"
-        for name in names
-        if seen.get(name) is not None
-    ]
-    text = ", ".join(words)
-    return [f"{text[0].upper()}{text[1:]}."] if text else []
+    others = [name for name in (method.measures if method else ()) if name not in told and seen.get(name) is not None]
+    sentences += [f"{name.replace('_', ' ').capitalize()}: {number(seen[name])}." for name in others]
+    return sentences
 
 
 # ---- of a run ----

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from posttrain.controllers import CONTROLLERS, Controller, Mix, Signals, State
-from posttrain.controllers.base import used
+from posttrain.controllers.base import at_clock, used
 from posttrain.controllers.gac import STATISTICS
 from posttrain.errors import ConfigError
 from posttrain.methods import METHODS
@@ -200,7 +200,8 @@ def start_state(controller: Controller, lines: Lines, g_warmup: float | None) ->
         )
     last = known[-1]
     norm = last.get("g_warmup", g_warmup)
-    return controller.start(total_steps=last["total_steps"], seed=last["seed"], g_warmup=norm)
+    clock = {"clock": 0.0} if "clock" in last else {}
+    return controller.start(total_steps=last["total_steps"], seed=last["seed"], g_warmup=norm) | clock
 
 
 def replay_run(controller: Controller, state: State, lines: Lines) -> list[Replayed]:
@@ -224,7 +225,7 @@ def replay_run(controller: Controller, state: State, lines: Lines) -> list[Repla
         replayed.append(Replayed(line["step"], mix, tuple(sorted(held)), bool(resting), unseen))
         # A value that this step measured takes the place of an earlier one that was held
         resting = held | {name for name in resting if getattr(shown, name) is None}
-        state = controller.observe(state, shown)
+        state = controller.observe(at_clock(state, line), shown)
     return replayed
 
 

@@ -42,6 +42,8 @@ def _apart(recipe: Recipe, stage: int) -> list[ConfigError]:
     problems = [refused(seen, recipe.where(f"hybrid.controller.{key}"), fix) for key, (seen, fix) in needs.items()]
     if stage == 3 and recipe.hybrid.kl.sample > 0 and recipe.hybrid.controller.shares()[1]:
         problems.append(no_kl(recipe.where("hybrid.kl.sample")))
+    if recipe.hybrid.method and recipe.hybrid.method.teacher_kl:
+        problems.append(no_teacher_kl(recipe.where("hybrid.method")))
     return problems
 
 
@@ -65,6 +67,16 @@ def refused(seen: str, where: str, fix: str) -> ConfigError:
         expected="no need for the SFT gradient apart from a step: DeepSpeed steps inside of its backward",
         where=where,
         fix=f"{fix}, or {INSTEAD}",
+    )
+
+
+def no_teacher_kl(where: str) -> ConfigError:
+    """The error of a KL over the whole vocabulary, for which the head's weight is needed beside TRL's loss."""
+    return ConfigError(
+        "teacher_kl, under DeepSpeed",
+        expected="0: ZeRO gathers the head's weight for TRL's loss alone",
+        where=where,
+        fix=f"leave teacher_kl out, or {INSTEAD}",
     )
 
 

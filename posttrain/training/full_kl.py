@@ -23,15 +23,12 @@ from torch.nn.functional import linear
 from torch.utils.checkpoint import checkpoint
 from trl.trainer.utils import FusedCausalLMOutput
 
-from posttrain.errors import ConfigError
 from posttrain.inputs.data import IGNORED
+from posttrain.inputs.shown import check_plain_logits
 from posttrain.models.policy_weights import base_model
 
 CHUNK = 256
 """Tokens whose logits are there at once."""
-
-SCALES = ("final_logit_softcapping", "logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scaling")
-"""Fields of a configuration by which logits are more than a product with the head's weight."""
 
 
 @dataclass
@@ -56,14 +53,7 @@ class TeacherKL:
 
     def __init__(self, model: nn.Module, *, temperature: float, float32: bool):
         base: Any = base_model(model)
-        config = base.config.get_text_config()
-        if scaled := [name for name in SCALES if getattr(config, name, None) not in (None, 1.0)]:
-            raise ConfigError(
-                f"the model's configuration has {scaled[0]}: {getattr(config, scaled[0])}, with teacher_kl",
-                expected="logits that are the product of hidden states and the head's weight",
-                where="hybrid.method.teacher_kl",
-                fix="leave teacher_kl out",
-            )
+        check_plain_logits(base.config)
         self._temperature, self._float32 = temperature, float32
         self._teacher: torch.Tensor | None = None
         self._keeps = False

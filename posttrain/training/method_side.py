@@ -64,6 +64,7 @@ class MethodSide(BegunSide):
     method: Method | None
     pairs: Pairs
     buffer: Buffer | None
+    horizon: int
 
     def begin_method(self, method: Method | None, demonstrations: Any, template_kwargs: dict[str, Any]) -> None:
         """Pair prompts with demonstrations; after `begin_grpo`.
@@ -148,10 +149,15 @@ class MethodSide(BegunSide):
         numbers = self.pairs.of.get(prompt, [])
         return random.Random(f"demonstration:{self._seed}:{group}").choice(numbers) if numbers else -1
 
+    @property
+    def clock(self) -> float:
+        """Where schedules stand, in steps of `horizon`."""
+        return self.state.global_step
+
     def _prefixes(self, count: int) -> list[list[int]]:
         """The beginning of each of this process's rows."""
         assert self.method is not None
-        rows, done = self.num_generations, self.state.global_step / max(self.args.max_steps - 1, 1)
+        rows, done = self.num_generations, self.clock / max(self.horizon - 1, 1)
         prefixes: list[list[int]] = []
         for number in range(count * self.ranks.number, count * (self.ranks.number + 1)):
             group, row = divmod(number, rows)
@@ -253,7 +259,7 @@ class MethodSide(BegunSide):
         if kl.NAME in output:  # k3 is an estimate on what the policy sampled
             output[kl.NAME] = output[kl.NAME].masked_fill(given, float("nan"))
         if self._teacher is not None:
-            output |= self._teacher.columns(output, self.model, self._teacher_logps, step=self.state.global_step)
+            output |= self._teacher.columns(output, self.model, self._teacher_logps, step=self.clock)
         tokens = self.accelerator.gather(window.loss_mask(output).sum()).sum()
         if method.divisor == "rollouts":
             whole = sum(len(self.pairs.ids[n]) for n, a in zip(chosen, arranged, strict=True) if a.credit or a.nll)
@@ -371,7 +377,7 @@ class MethodSide(BegunSide):
             weigh_rollouts(self.method, inputs, entropies.detach(), self._ledger)
         if self._teacher is not None:
             old = now if inputs.get(OLD) is None else inputs[OLD]
-            self._teacher.weigh(inputs, old, self.state.global_step, self._ledger)
+            self._teacher.weigh(inputs, old, self.clock, self._ledger)
 
     def _teacher_logps(self, ids: torch.Tensor, mask: torch.Tensor, width: int, rows: int) -> torch.Tensor:
         logps, *_ = self._get_per_token_logps_and_entropies(self.model, ids, mask, width, batch_size=rows)

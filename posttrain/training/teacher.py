@@ -8,8 +8,7 @@ the training pass (`full_kl`). Shapes: B rows, P columns of a context, C columns
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,12 +16,12 @@ import torch
 from torch import nn
 from trl.trainer.utils import pad
 
-from posttrain.errors import ConfigError, DataError
 from posttrain.inputs.pairs import Pairs
-from posttrain.inputs.rendering import tokenize_prompts
+from posttrain.inputs.shown import teacher_contexts
 from posttrain.methods.base import Method
 from posttrain.models.inference import inference
 from posttrain.processes.zero import stage_of
+from posttrain.recipe.zero import no_teacher_kl
 from posttrain.training.full_kl import TeacherKL
 from posttrain.training.ledger import Ledger
 from posttrain.training.losses import per_rollout
@@ -55,36 +54,35 @@ class Teacher:
 
     def __init__(self, method: Method, pairs: Pairs, trainer: Any, template_kwargs: Mapping[str, Any]):
         self._method, self._args, self._pad = method, trainer.args, trainer._tokenizer.pad_token_id
-        self._contexts = contexts(pairs.rows, method.context, trainer._tokenizer, template_kwargs)
+        self._contexts = teacher_contexts(
+            pairs,
+            method.context,
+            trainer._tokenizer,
+            template_kwargs=template_kwargs,
+            longest=trainer.max_completion_length,
+            positions=getattr(trainer.model.config.get_text_config(), "max_position_embeddings", None),
+            too_long=method.too_long,
+        )
         stage = stage_of(trainer.accelerator)
         self._even = trainer.is_fsdp_enabled or stage == 3  # processes must make equally many passes
-        limit = getattr(trainer.model.config.get_text_config(), "max_position_embeddings", None)
-        if limit is not None:
-            most = limit - trainer.max_completion_length
-            pairs.without([n for n, ids in enumerate(self._contexts) if len(ids) > most], method.too_long, limit)
         self._kl: TeacherKL | None = None
         self._seen: torch.Tensor | None = None
         if method.teacher_kl:
             if stage is not None:
-                raise ConfigError(
-                    f"teacher_kl: {method.teacher_kl}, under DeepSpeed",
-                    expected="one process, DDP or FSDP2: ZeRO gathers the head's weight for TRL's loss alone",
-                    where="hybrid.method.teacher_kl",
-                    fix="launch with --config fsdp2 or ddp, or leave teacher_kl out",
-                )
+                raise no_teacher_kl("method")
             float32 = bool(self._args.cast_lm_head_to_fp32)
             self._kl = TeacherKL(trainer.model, temperature=trainer.temperature, float32=float32)
 
     # ---- once a window ----
 
-    def columns(self, rollouts: Rollouts, model: nn.Module, score: Score, *, step: int) -> Rollouts:
+    def columns(self, rollouts: Rollouts, model: nn.Module, score: Score, *, step: float) -> Rollouts:
         """What a window's rows have of the teacher.
 
         Args:
             rollouts: This process's share, with `demonstration`.
             model: That scores.
             score: With its present values.
-            step: Optimizer steps that lie behind.
+            step: Optimizer steps that lie behind, as schedules count them.
         """
         shown = rollouts["demonstration"] >= 0
         made: Rollouts = {}
@@ -129,13 +127,13 @@ class Teacher:
             yield
         (self._seen,) = seen
 
-    def weigh(self, rollouts: Rollouts, old: torch.Tensor, step: int, ledger: Ledger) -> None:
+    def weigh(self, rollouts: Rollouts, old: torch.Tensor, step: float, ledger: Ledger) -> None:
         """Make the rows' advantages a token's, and note by how much.
 
         Args:
             rollouts: A micro-batch; its `advantages` become (B, C).
             old: (B, C) log-probabilities under the policy that sampled.
-            step: Optimizer steps that lie behind.
+            step: Optimizer steps that lie behind, as schedules count them.
             ledger: Of the step.
         """
         share, teacher = self._method.teacher_share(step), rollouts.get(NAME)
@@ -172,41 +170,3 @@ class Teacher:
             tokens=rollouts["num_items_in_batch"] / ranks / args.steps_per_generation,
         )
         return self._method.teacher_kl * loss / args.gradient_accumulation_steps
-
-
-def contexts(
-    rows: Sequence[Mapping[str, Any]], text: str, tokenizer: Any, template_kwargs: Mapping[str, Any]
-) -> list[list[int]]:
-    """Token ids of what a teacher is shown before it scores rollouts, of each demonstration.
-
-    Args:
-        rows: With `prompt` and `completion`, text or messages.
-        text: With `{demonstration}` and `{prompt}`; it takes the place of a prompt, or of its last message's content.
-        tokenizer: The policy's.
-        template_kwargs: Of the chat template.
-
-    Raises:
-        DataError: A prompt's last message, or a demonstration, is no text.
-    """
-    shown: list[Any] = []
-    for row in rows:
-        prompt, completion = row["prompt"], row["completion"]
-        if isinstance(prompt, str):
-            shown.append(_filled(text, prompt=prompt, demonstration=completion))
-            continue
-        words = [message.get("content") for message in (*completion, prompt[-1])]
-        if not all(isinstance(each, str) for each in words):
-            raise DataError(
-                f"a teacher cannot be shown a demonstration: {str(completion)[:120]} behind {str(prompt)[-120:]}",
-                expected="messages of text",
-                where="demonstrations",
-                fix="leave it out, or write its content as text",
-            )
-        content = _filled(text, prompt=words[-1], demonstration="\n\n".join(words[:-1]))
-        shown.append([*prompt[:-1], {**prompt[-1], "content": content}])
-    return tokenize_prompts(tokenizer, shown, template_kwargs)
-
-
-def _filled(text: str, **parts: str) -> str:
-    """All at once: what is put in may have braces of its own."""
-    return re.sub(r"\{(demonstration|prompt)\}", lambda place: parts[place[1]], text)

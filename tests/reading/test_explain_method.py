@@ -29,7 +29,7 @@ def test_every_methods_reasons_come_out_with_their_numbers(run_of, name):
             assert f"{seen['begun_rows']} rollouts went on from {seen['begun_tokens']} tokens" in text
         for measured in METHODS[seen["name"]].measures:
             if seen.get(measured) is not None:
-                assert re.search(r"weigh|share|teacher", text)
+                assert re.search(r"weigh|share|teacher|counted in the mean", text)
         assert "None" not in text
         assert "nan" not in text
     summary = " ".join(explain_run(run)["sentences"])

@@ -12,10 +12,11 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, Gemma2Config, Gemma2ForCausalLM
 
 from posttrain.errors import ConfigError, DataError
+from posttrain.inputs.shown import contexts
 from posttrain.methods import RLSD
 from posttrain.models.load import build_model
 from posttrain.training.full_kl import full_kl
-from posttrain.training.teacher import NAME, contexts
+from posttrain.training.teacher import NAME
 from posttrain.training.trainer import HybridTrainer
 from tests.training.conftest import ROWS, StopAt, hybrid_args
 from tests.training.test_methods import moved, off, row, solved, trained

@@ -22,6 +22,7 @@ STYLE = (
 ROLES = {
     "__main__ cli": "parse, call, print",
     "commands": "one file a command",
+    "study": "arms at the same cost, judged over seeds",
     "planning export": "before a run; a model to share",
     "running launch": "a run from start to report, on one process or many",
     "report": "pages",

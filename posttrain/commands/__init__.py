@@ -18,6 +18,7 @@ from posttrain.commands import (
     run,
     runs,
     serve,
+    study,
     view,
 )
 from posttrain.commands.rewards import arguments as rewards
@@ -37,5 +38,6 @@ ADDERS = (
     runs.add,
     view.add,
     compare.add,
+    study.add,
     export.add,
 )

@@ -31,6 +31,7 @@ def _add_tasks(parser: argparse.ArgumentParser) -> None:
     tasks = parser.add_subparsers(dest="task", required=True, metavar="TASK")
     for add in (_add_knights_knaves, _add_json_structure, _add_countdown):
         task = add(tasks)
+        task.add_argument("--noise-share", type=float, default=0.0, help="share of rows that are wrong on purpose")
         task.add_argument("--count", type=int, required=True, help="how many rows")
         task.add_argument("--out", metavar="FILE", required=True)
         task.add_argument("--force", action="store_true", help="write over a file that holds something else")
@@ -48,7 +49,7 @@ def _add_knights_knaves(tasks: Any) -> argparse.ArgumentParser:
     parser.add_argument("--prompt", choices=get_args(Prompt), default="full")
     parser.add_argument("--cot", choices=get_args(Cot), default="auto", help="the form of the chain of thought")
     parser.add_argument("--think-share", type=float, default=1.0, help="share of rows with a chain of thought")
-    parser.set_defaults(write=write, options=("people", "depth", "prompt", "cot", "think_share"))
+    parser.set_defaults(write=write, options=("people", "depth", "prompt", "cot", "think_share", "noise_share"))
     return parser
 
 
@@ -59,7 +60,7 @@ def _add_json_structure(tasks: Any) -> argparse.ArgumentParser:
     parser.add_argument("--difficulty", required=True, help="levels from 1 to 5, such as 2, 1-3 or 1,4-5")
     parser.add_argument("--prompt", choices=get_args(Prompt), default="full")
     parser.add_argument("--style", choices=get_args(Style), default="compact", help="how the JSON is written")
-    parser.set_defaults(write=write, options=("difficulty", "prompt", "style"))
+    parser.set_defaults(write=write, options=("difficulty", "prompt", "style", "noise_share"))
     return parser
 
 
@@ -75,7 +76,7 @@ def _add_countdown(tasks: Any) -> argparse.ArgumentParser:
     parser.add_argument("--prompt", choices=get_args(Prompt), default="full")
     parser.add_argument("--think-share", type=float, default=1.0, help="share of rows that show a search")
     parser.add_argument("--tries", type=int, default=3, help="the most dead ends of a search (default: %(default)s)")
-    options = ("numbers", "operators", "largest", "target", "use_all", "prompt", "think_share", "tries")
+    options = ("numbers", "operators", "largest", "target", "use_all", "prompt", "think_share", "tries", "noise_share")
     parser.set_defaults(write=write, options=options)
     return parser
 
@@ -87,7 +88,8 @@ def _data(args: argparse.Namespace) -> None:
     out = Path(args.out)
     if not out.is_file() or args.force:  # what else it is, the writer says
         count = args.write(out, count=args.count, seed=args.seed, **options)
-        print(f"wrote {count} rows to {out}")
+        wrong = f", {round(count * args.noise_share)} of them wrong on purpose" if args.noise_share else ""
+        print(f"wrote {count} rows to {out}{wrong}")
         return
     with tempfile.TemporaryDirectory() as folder:
         count = args.write(Path(folder) / out.name, count=args.count, seed=args.seed, **options)

@@ -25,6 +25,9 @@ def add(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument(
         "--smoke", action="store_true", help="try all of it in a minute on a CPU: tiny model, real data and rewards"
     )
+    parser.add_argument(
+        "--warmup-from", metavar="RUN", help="begin from the warm-up of a run that differs in its hybrid stage only"
+    )
     add_resume(parser)
     parser.set_defaults(command=_run)
     return parser
@@ -67,6 +70,7 @@ def _run(args: argparse.Namespace) -> None:
         accept_changes=args.accept_changes,
         restart=args.restart,
         inputs=inputs,
+        warmup_from=args.warmup_from,
     )
     if processes() > 1:
         from posttrain.processes.ranks import leave

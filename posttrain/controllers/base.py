@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal, Protocol
 from posttrain.errors import ConfigError
 
 State = dict[str, Any]
-"""JSON state. Every controller keeps at least `step`, `seed` and `total_steps`."""
+"""JSON state. Every controller keeps at least `step`, `seed` and `total_steps`; and `clock`, if it is given one."""
 
 Mode = Literal["step", "blend"]
 
@@ -145,6 +145,22 @@ def used(controller: Controller) -> frozenset[str]:
     return frozenset(getattr(controller, "uses", ()))
 
 
+def clock(state: State) -> float:
+    """Where schedules stand, in steps of `total_steps`: the step's number.
+
+    In a stage that ends with a budget it is the share of it that is spent, times `total_steps`; whoever carries out the
+    steps keeps it in the state, as `clock`, before `observe`.
+    """
+    return float(state["clock"]) if "clock" in state else state["step"]
+
+
+def at_clock(state: State, record: Mapping[str, Any]) -> State:
+    """The state with the clock that a line of `steps.jsonl` has, if it has one."""
+    recorded = record.get("controller")
+    known = recorded.get("clock") if isinstance(recorded, Mapping) else None
+    return state if known is None else {**state, "clock": known}
+
+
 def draw(state: State) -> float:
     """A uniform number in [0, 1) that depends on (seed, step) only, so that every rank and every resume agrees."""
     return random.Random(f"{state['seed']}:{state['step']}").random()
@@ -175,5 +191,5 @@ def replay(controller: Controller, state: State, records: Iterable[Mapping[str, 
     for record in records:
         mixes.append(controller.decide(state))
         signals = Signals(**{name: record.get(name) for name in Signals.__dataclass_fields__})
-        state = controller.observe(state, signals)
+        state = controller.observe(at_clock(state, record), signals)
     return mixes

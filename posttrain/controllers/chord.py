@@ -25,7 +25,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from posttrain.controllers.base import Mix, Mode, Signals, State, Stateless, mix_from_share
+from posttrain.controllers.base import Mix, Mode, Signals, State, Stateless, clock, mix_from_share
 from posttrain.controllers.sasr import GUARD_CEILING
 from posttrain.errors import ConfigError
 
@@ -33,7 +33,7 @@ Mu = Annotated[float, Field(ge=0, le=1)]
 Steps = Annotated[int, Field(ge=0)]
 
 
-def mu_at(step: int, *, warmup: int, decay: int, peak: float, valley: float) -> float:
+def mu_at(step: float, *, warmup: int, decay: int, peak: float, valley: float) -> float:
     """A line from 0 to `peak` over `warmup` steps, half a cosine to `valley` over `decay`, and `valley` from there."""
     if step < warmup:
         return peak * step / warmup
@@ -98,13 +98,13 @@ class Chord(Stateless):
     def decide(self, state: State) -> Mix:
         """Both losses, or one where mu is 0 or 1."""
         if self.tau is None:
-            mu = self.mu(state["step"])
+            mu = self.mu(clock(state))
             return mix_from_share(state, mu, "blend", why=f"mu={mu:.3f} by the schedule")
         reward = state["reward"] or 0.0
         mu = min(max(0.0, self.tau - reward), GUARD_CEILING)
         return mix_from_share(state, mu, "blend", why=f"mu={mu:.3f}: reward {reward:.3f}, tau {self.tau:g}")
 
-    def mu(self, step: int) -> float:
+    def mu(self, step: float) -> float:
         """The schedule's weight of SFT at a step, from 0."""
         return mu_at(
             step,

@@ -36,7 +36,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from posttrain.controllers.base import Mix, Mode, Signals, State, Stateless, mix_from_share
+from posttrain.controllers.base import Mix, Mode, Signals, State, Stateless, clock, mix_from_share
 from posttrain.controllers.chord import Mu, Steps, mu_at
 from posttrain.errors import ConfigError
 
@@ -111,7 +111,7 @@ class GAC(Stateless):
         sft, grpo = (1.0 if state[name] is None else state[name] for name in ("sigma_s2", "sigma_r2"))
         return (self.alpha_static * gap + grpo) / (gap + sft + grpo + TINY)
 
-    def prior(self, step: int) -> float:
+    def prior(self, step: float) -> float:
         """The schedule's weight of SFT at a step, from 0."""
         peak, valley = self.mu_peak, self.mu_valley
         return mu_at(step, warmup=self.mu_warmup_steps, decay=self.mu_decay_steps, peak=peak, valley=valley)
@@ -133,7 +133,7 @@ class GAC(Stateless):
     def _moved(self, state: State) -> float:
         mu = state["mu"]
         adapted = self._bounded(self.ema * mu + (1.0 - self.ema) * self.target(state))
-        candidate = (1.0 - self.blend_weight) * self.prior(state["step"]) + self.blend_weight * adapted
+        candidate = (1.0 - self.blend_weight) * self.prior(clock(state)) + self.blend_weight * adapted
         return self._bounded(mu + min(max(candidate - mu, -self.cap), self.cap))
 
     def _bounded(self, mu: float) -> float:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from posttrain.controllers.base import Mix, Mode, State, Stateless, mix_from_share
+from posttrain.controllers.base import Mix, Mode, State, Stateless, clock, mix_from_share
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -104,7 +104,7 @@ class Cosine(Stateless):
 
     def decide(self, state: State) -> Mix:
         """A draw, or a blend, with the share that the schedule has reached."""
-        done = min(state["step"] / max(state["total_steps"] - 1, 1), 1.0)
+        done = min(clock(state) / max(state["total_steps"] - 1, 1), 1.0)
         p = self.end_share + (self.start_share - self.end_share) * 0.5 * (1.0 + math.cos(math.pi * done))
         return mix_from_share(state, p, self.mode, match_norms=self.match_norms, why=f"schedule at {done:.0%}")
 

@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from posttrain.controllers.base import Mix, Signals, State, Stateless
+from posttrain.controllers.base import Mix, Signals, State, Stateless, clock
 from posttrain.errors import ConfigError
 
 FLAT = "flat"
@@ -116,6 +116,12 @@ class Switch(Stateless):
         after = state["switched_after"] if self.adaptive else self.last_sft_step(state["total_steps"])
         if after is None:
             return Mix(1.0, 0.0, p=1.0, reason=f"SFT: its loss is not flat yet{_fall(state['means'])}")
+        by_share = isinstance(self.at, float) and "clock" in state
+        if by_share and clock(state) < after:
+            done = clock(state) / state["total_steps"]
+            return Mix(1.0, 0.0, p=1.0, reason=f"SFT, {done:.1%} of the budget spent, until {self.at:.0%}")
+        if by_share:
+            return Mix(0.0, 1.0, p=0.0, reason=f"GRPO: SFT ended with {self.at:.0%} of the budget")
         if state["step"] < after:
             return Mix(1.0, 0.0, p=1.0, reason=f"SFT, step {state['step'] + 1} of {after}")
         why = f", its loss flat{_fall(state['means'])}" if self.adaptive else ""

@@ -12,7 +12,7 @@ from torch.distributed.tensor import DTensor
 
 from posttrain.evaluation.curriculum import pass_rates
 from posttrain.evaluation.evaluate import Evaluation, evaluate
-from posttrain.inputs.data import fit_to_model
+from posttrain.inputs.data import fit_to_model, with_demonstrated
 from posttrain.inputs.inputs import load_judges
 from posttrain.inputs.rendering import tokenize_prompts
 from posttrain.processes.ranks import Ranks
@@ -126,7 +126,8 @@ class Examiner:
 
     def _longest(self, model: Any) -> int:
         """Tokens of the longest prompt and a completion: what a model could hold besides costs memory for nothing."""
-        rows = fit_to_model([*self._data.train, *self._data.eval], self._tokenizer)
+        train = with_demonstrated(self._data) if self._recipe.hybrid.method else self._data.train
+        rows = fit_to_model([*train, *self._data.eval], self._tokenizer)
         prompt_ids = tokenize_prompts(self._tokenizer, [row["prompt"] for row in rows], self._template_kwargs)
         lengths = self._recipe.evaluate.max_completion_length, self._recipe.hybrid.grpo.max_completion_length
         completion = max(length for length in lengths if length)

@@ -87,7 +87,7 @@ class RLSD(Method):
             return Arranged(group.advantages, reason="no demonstration: GRPO")
         return Arranged(group.advantages, reason="the teacher is shown the demonstration")
 
-    def teacher_share(self, step: int) -> float:
+    def teacher_share(self, step: float) -> float:
         """Lambda after so many optimizer steps."""
         if self.fades_in is None:
             return self.share

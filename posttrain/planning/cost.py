@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from posttrain.errors import DataError
-from posttrain.planning.cost_counts import PARTS, ModelShape, StepWork, memory_counts, time_counts
+from posttrain.models.cost_counts import PARTS, ModelShape, StepWork, memory_counts, time_counts
 from posttrain.planning.least_squares import nonnegative_least_squares
 
 __all__ = ["CostModel", "Measured", "ModelShape", "Prediction", "StepWork", "leave_one_out", "read_measured"]

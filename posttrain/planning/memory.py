@@ -11,8 +11,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+from posttrain.models.cost_counts import Passes, StepWork, sft_passes, training_passes
 from posttrain.planning.cost import CostModel
-from posttrain.planning.cost_counts import Passes, StepWork, sft_passes, training_passes
 from posttrain.planning.machine import Machine
 from posttrain.planning.model_facts import ModelFacts
 from posttrain.recipe.recipe import Recipe

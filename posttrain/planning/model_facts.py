@@ -9,8 +9,8 @@ from typing import Any
 
 from posttrain.errors import ConfigError
 from posttrain.inputs.inputs import hub_options, loading
+from posttrain.models.cost_counts import ModelShape
 from posttrain.models.gguf_files import PACKAGED, gguf_file
-from posttrain.planning.cost_counts import ModelShape
 from posttrain.planning.padded import padded_of
 from posttrain.recipe.recipe import Recipe
 

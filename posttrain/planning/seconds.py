@@ -14,9 +14,9 @@ from pathlib import Path
 from statistics import fmean
 
 from posttrain.errors import DataError, PosttrainError
+from posttrain.models.cost_counts import ModelShape, StepWork
 from posttrain.planning.amounts import Amounts
 from posttrain.planning.cost import CostModel, read_measured
-from posttrain.planning.cost_counts import ModelShape, StepWork
 from posttrain.planning.past import Past
 from posttrain.recipe.arithmetic import BatchPlan
 from posttrain.recipe.recipe import Recipe

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from posttrain.planning.cost_counts import StepWork
+from posttrain.models.cost_counts import StepWork
 from posttrain.planning.lengths import Texts
 from posttrain.recipe.arithmetic import BatchPlan, demonstration_batch_size
 from posttrain.recipe.recipe import Recipe

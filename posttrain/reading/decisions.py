@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from posttrain.controllers import Controller, Mix, Signals, State
+from posttrain.controllers.base import at_clock
 from posttrain.errors import ConfigError
 
 SETTLED = ("seed", "total_steps", "g_warmup")
@@ -87,7 +88,7 @@ def decisions(controller: Controller | None, lines: Sequence[dict[str, Any]]) ->
             taken.append(Decision(record, None, None, (why,) if why else ()))
             continue
         mix = of_method(record) or controller.decide(before)
-        after = controller.observe(before, signals_of(record))
+        after = controller.observe(at_clock(before, record), signals_of(record))
         taken.append(Decision(record, before, mix, tuple(_differences(record, mix, after))))
     return taken
 
@@ -102,6 +103,8 @@ def state_before(controller: Controller, last: Mapping[str, Any] | None, record:
         fresh = controller.start(**settled)
     except ConfigError:  # of another controller, whose state has no norm
         return None
+    if "clock" in after:  # of a stage with a budget
+        fresh["clock"] = 0.0
     if set(fresh) != set(after):
         return None
     if after["step"] == 1:

@@ -160,6 +160,8 @@ def _arranged(seen: Mapping[str, Any]) -> list[str]:
         sentences.append(
             f"{seen['begun_rows']} rollouts went on from {seen['begun_tokens']} tokens of demonstrations in all."
         )
+    if seen.get("sampled_again"):
+        sentences.append(f"{seen['sampled_again']} rollouts were sampled in place of others that were thrown away.")
     return sentences
 
 

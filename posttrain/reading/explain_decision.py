@@ -23,7 +23,7 @@ from posttrain.controllers import (
     Static,
     Switch,
 )
-from posttrain.controllers.base import draw
+from posttrain.controllers.base import clock, draw
 from posttrain.controllers.sasr import GUARD_CEILING
 
 
@@ -103,7 +103,7 @@ def _static(controller: Static, before: State, mix: Mix, kl_step: int | None) ->
 
 def _cosine(controller: Cosine, before: State, mix: Mix, kl_step: int | None) -> list[str]:
     start, end, last = controller.start_share, controller.end_share, max(before["total_steps"] - 1, 1)
-    done = min(before["step"], last)
+    done = round(min(clock(before), last), 1)
     return [
         f"p = end + (start - end) * (1 + cos(pi * {done}/{last})) / 2 = {end:g} + ({start:g} - {end:g}) * "
         f"(1 + cos(pi * {done / last:.3f})) / 2 = {mix.p:.3f}: the schedule was {done / last:.0%} through."
@@ -120,6 +120,9 @@ def _alternate(controller: Alternate, before: State, mix: Mix, kl_step: int | No
 
 
 def _switch(controller: Switch, before: State, mix: Mix, kl_step: int | None) -> list[str]:
+    if isinstance(controller.at, float) and "clock" in before:
+        done = clock(before) / before["total_steps"]
+        return [f"SFT until {controller.at:.0%} of the budget is spent, then GRPO; {done:.1%} was. Nothing is drawn."]
     if not controller.adaptive:
         last, share = controller.last_sft_step(before["total_steps"]), f"at: {controller.at}"
         left = last - before["step"]
@@ -163,7 +166,7 @@ def _gac(controller: GAC, before: State, mix: Mix, kl_step: int | None) -> list[
     gap, sft, grpo = (before[name] for name in ("delta_g2", "sigma_s2", "sigma_r2"))
     if before["looked_at"] is None:
         return [f"mu = {mix.p:.3f}, at most {controller.cap:g} a step from init_mu; no statistics were seen yet."]
-    prior = controller.prior(before["step"])
+    prior = controller.prior(clock(before))
     return [
         f"mu = {mix.p:.3f}. mu* = (alpha * D + S_r) / (D + S_s + S_r) = ({controller.alpha_static:g} * {number(gap)} + "
         f"{number(grpo)}) / ({number(gap)} + {number(sft)} + {number(grpo)}) = {controller.target(before):.3f}, from "

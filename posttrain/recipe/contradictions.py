@@ -185,10 +185,11 @@ def _stages(recipe: Recipe, num_processes: int) -> list[ConfigError]:
 def _stage_of_controller(recipe: Recipe, num_processes: int) -> list[ConfigError]:
     """What the controller itself refuses of a stage of so many steps."""
     look = getattr(recipe.hybrid.controller, "check_stage", None)
-    if not recipe.hybrid.steps or look is None:
-        return []
+    budget = recipe.hybrid.budget
+    if not recipe.hybrid.steps or look is None or (budget and budget.steps is None):
+        return []  # how many steps a budget is enough for is not known
     try:
-        look(recipe.hybrid.steps)
+        look(budget.steps if budget and budget.steps else recipe.hybrid.steps)
     except ConfigError as error:
         return [
             _problem(recipe, f"hybrid.controller.{error.where}", error.seen, expected=error.expected, fix=error.fix)
@@ -221,7 +222,13 @@ def _method(recipe: Recipe, num_processes: int) -> list[ConfigError]:
         "hybrid.grpo.steps_per_generation": (grpo.steps_per_generation or step) < step,
         "hybrid.packed": not hybrid.packed and not hybrid.drop_zero_advantage,
     }
-    return [
+    problems = []
+    try:
+        method.check_group(grpo.num_generations)
+    except ConfigError as error:
+        key = f"hybrid.method.{error.where}"
+        problems.append(_problem(recipe, key, error.seen, expected=error.expected, fix=error.fix))
+    return problems + [
         _problem(
             recipe,
             key,

@@ -97,13 +97,15 @@ class Recipe(Section):
         return said if self._written.has(_parts(key)) else f"{said} (default)"
 
 
-def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
+def load_recipe(
+    path: str | Path, overrides: Iterable[str] = (), *, over: Iterable[Layer] = (), folder: Path | None = None
+) -> Recipe:
     """Read a recipe file over the files it `extends`, with `key.path=value` overrides on top.
 
     Relative paths of rewards, a GGUF model and the task's files start at the folder of the file that names them (on the
     command line: the working directory) and are absolute in the result. A reward is code: a relative path to one must
     not lead out of that folder. `posttrain:NAME` is a recipe that ships. `run.dir` left out is `runs/` and the recipe's
-    name.
+    name. What another file says on top of it comes as layers `over` it, whose relative paths start at `folder`.
 
     Raises:
         ConfigError: With file, line, key, what was expected and the nearest legal key, for every problem found.
@@ -111,6 +113,9 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     path = located(path)
     strays: dict[str, str] = {}
     layer = load_layers(path, prepare=partial(_write_out, strays=strays), kinds=KINDS)
+    for each in over:
+        _write_out(each.data, folder or Path(), strays)
+        layer = merge(layer, each, KINDS)
     return _recipe(layer, overrides, strays, path)
 
 

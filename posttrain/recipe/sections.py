@@ -159,6 +159,7 @@ class EvaluateSection(Section):
 
     Args:
         every: Hybrid steps between evaluations; 0 evaluates at the ends of the stages only.
+        times: Evaluations spread evenly over the hybrid stage or its budget, the final one among them; 0 for none.
         k: The k of pass@k, one or a list. 1 is greedy pass@1.
         samples: Completions sampled per row, at `temperature`, where a k above 1 is asked for.
         batch_size: Completions generated at once.
@@ -169,6 +170,7 @@ class EvaluateSection(Section):
     """
 
     every: Count = 0
+    times: Count = 0
     k: Annotated[list[Size], Field(min_length=1)] = [1]
     samples: Size = 1
     temperature: Positive = 1.0

@@ -152,6 +152,37 @@ class CurriculumSection(Section):
     samples: Size = 8
 
 
+class BudgetSection(Section):
+    """What the hybrid stage may spend, one of these; the stage ends with the step that spends the last of it.
+
+    Schedules are written for `hybrid.steps`, and go by the share of the budget that is spent. Only `steps` and the
+    budget itself end the stage, so that it may have fewer or more steps than `hybrid.steps`.
+
+    Args:
+        seconds: Of training steps, without evaluations and checkpoints; on CPUs CPU time, reward workers included.
+        tokens: Sampled and trained on, together.
+        flops: Floating-point operations by the cost model.
+        steps: Optimizer steps.
+    """
+
+    seconds: Positive | None = None
+    tokens: Size | None = None
+    flops: Positive | None = None
+    steps: Size | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> BudgetSection:
+        given = [f"{name}: {value:g}" for name, value in self.given().items()]
+        if len(given) != 1:
+            expected = "one of seconds, tokens, flops and steps"
+            raise ConfigError(" and ".join(given) or "nothing", expected=expected, fix="keep one")
+        return self
+
+    def given(self) -> dict[str, float]:
+        """The kind that is set, and its amount."""
+        return self.model_dump(exclude_none=True)
+
+
 class HybridSection(StageSection):
     """Stage 2, the mix of SFT and GRPO steps under a controller. `steps: 0` leaves it out.
 
@@ -159,6 +190,7 @@ class HybridSection(StageSection):
         demonstration_batch_size: Demonstrations per device and micro-batch; null takes as many a step as the warm-up.
         save_total_limit: Checkpoints kept; null keeps all.
         time_limit_s: Wall-clock budget of the stage in seconds, after which it ends as if its steps were done.
+        budget: What the stage may spend in place of a number of steps; null ends it after `steps`.
         method: What GRPO steps make of a prompt's own demonstration; the controller is then `grpo_only`, if none is
             named.
         curriculum: Prompts from easy to hard; null shuffles them.
@@ -180,6 +212,7 @@ class HybridSection(StageSection):
     demonstrations_after: Literal["template", "generation_prompt"] = "template"
     save_total_limit: Size | None = 2
     time_limit_s: Positive | None = None
+    budget: BudgetSection | None = None
     controller: AnyController = SASR()
     method: AnyMethod | None = None
     grpo: GRPOSection = GRPOSection()
@@ -200,6 +233,22 @@ class HybridSection(StageSection):
     def _one_order(self) -> HybridSection:
         if self.curriculum and self.args.get("shuffle_dataset"):
             raise ConfigError("a curriculum, and args.shuffle_dataset: true", expected="one order of the prompts")
+        return self
+
+    @model_validator(mode="after")
+    def _one_end(self) -> HybridSection:
+        if self.budget and self.time_limit_s is not None:
+            raise ConfigError(
+                f"time_limit_s: {self.time_limit_s:g}, and a budget",
+                expected="one end of the stage",
+                fix="leave time_limit_s out: a budget of seconds does as much, and schedules know of it",
+            )
+        if self.budget and not self.steps:
+            raise ConfigError(
+                "steps: 0, and a budget for the stage",
+                expected="steps above 0: the length that its schedules are written for",
+                fix="leave the budget out",
+            )
         return self
 
     @model_validator(mode="after")

@@ -16,7 +16,7 @@ from posttrain.storage import files
 
 # Keys that say where a run writes, when it saves and looks, and on what it computes, not what it learns.
 HARMLESS = re.compile(
-    r"(run\.(?!seed\b)|evaluate\.(every|batch_size|at_start)$|(warmup|hybrid)\.(save_steps|max_skipped_steps)$|scoring\."
+    r"(run\.(?!seed\b)|evaluate\.(every|times|batch_size|at_start)$|(warmup|hybrid)\.(save_steps|max_skipped_steps)$|scoring\."
     r"|hybrid\.kl\.offload$"
     r"|(warmup|hybrid)\.args\.gradient_checkpointing(_kwargs)?$"
     r"|rollout\.(gpu_memory_utilization|server_base_url|weights_folder|weights_transfer|overlap|enable_sleep_mode"

@@ -73,6 +73,15 @@ def last_evals(lines: Lines) -> dict[str, dict[str, Any]]:
     return {stage: last[stage] for stage in STAGES if stage in last}
 
 
+def done_stages(layout: Layout) -> dict[str, dict[str, Any]]:
+    """The stages that are done, each with what it left: "warmup", "hybrid" and, when all is, "final".
+
+    Raises:
+        CheckpointError: The file cannot be read.
+    """
+    return read_whole(layout.state_file, json.loads)["done"] if layout.state_file.exists() else {}
+
+
 def recipe(layout: Layout) -> dict[str, Any]:
     """The run's recipe as resolved, in plain values.
 

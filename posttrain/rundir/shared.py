@@ -17,6 +17,7 @@ from posttrain.errors import ConfigError, Interrupted
 from posttrain.processes.ranks import Ranks
 from posttrain.rundir.layout import Layout
 from posttrain.rundir.rundir import RunDir
+from posttrain.rundir.warmed import take_warmup
 from posttrain.storage.checkpoints import latest_checkpoint
 from posttrain.storage.files import read_lines
 
@@ -136,6 +137,10 @@ class SharedRunDir(Layout):
     def mark_done(self, stage: str, info: Mapping[str, Any] | None = None) -> None:
         """As `RunDir.mark_done`."""
         self._write(lambda own: own.mark_done(stage, info))
+
+    def take_warmup(self, source: Path) -> bool:
+        """As `warmed.take_warmup`."""
+        return self._ask(lambda own: take_warmup(own, source))
 
     def settle_engine(self, engine: str) -> None:
         """As `RunDir.settle_engine`."""

@@ -25,6 +25,7 @@ def hybrid_arguments(recipe: Recipe, folder: Path, reward_weights: Sequence[floa
         **_common(recipe, folder, on_gpu),
         **{**_defaults(on_gpu), "logging_steps": recipe.run.log_every, **section.trl_kwargs()},
         **recipe.rollout.trl_kwargs(),
+        budget=section.budget.given() if section.budget else None,
         reward_weights=list(reward_weights),
         demonstration_batch_size=demonstration_batch_size(recipe),
         kl_sample=section.kl.sample,

@@ -247,6 +247,7 @@ class AroundHybrid(TrainerCallback):
         progress: Shows them.
         evaluate: Called with a step number when an evaluation is due and not done yet.
         every: Steps between evaluations; 0 for none.
+        times: Evaluations spread evenly over the stage, the final one among them; 0 for none.
         time_limit_s: Seconds of training (evaluations and saving apart) after which the stage ends.
         spent_s: Seconds of training in earlier sessions of the run.
         ranks: The processes of the run; the main one's clock counts.
@@ -259,16 +260,19 @@ class AroundHybrid(TrainerCallback):
         evaluate: Callable[[int], None],
         *,
         every: int,
+        times: int = 0,
         time_limit_s: float | None = None,
         spent_s: float = 0.0,
         ranks: Ranks | None = None,
     ):
         self._trainer, self._progress, self._evaluate, self._ranks = trainer, progress, evaluate, ranks or Ranks()
-        self._every, self._limit, self.spent_s = every, time_limit_s, spent_s
+        self._every, self._times, self._limit, self.spent_s = every, times, time_limit_s, spent_s
+        self._passed = 0
         self._rollouts = 0
 
     def on_train_begin(self, args, state, control, **kwargs):
         """Make up for an evaluation that a stop left out."""
+        self._passed = self._share()
         if self._due(state.global_step) and state.global_step < state.max_steps:
             self._evaluate(state.global_step)
 
@@ -282,19 +286,27 @@ class AroundHybrid(TrainerCallback):
                 self._rollouts = record["rollouts"]
                 self._progress.completions(state.global_step, self._trainer.last_rollouts)
         self._progress.update(
-            "hybrid", state.global_step, mix=record["mix"], p=record["p"], reward=record["reward"], kl=record["kl"]
-        )
+            "hybrid",
+            int(self._trainer.clock),
+            steps=None if self._trainer.budget is None else state.global_step,
+            mix=record["mix"], p=record["p"], reward=record["reward"], kl=record["kl"],
+        )  # fmt: skip
         if record["skipped"]:
             self._progress.message(f"hybrid, step {state.global_step}: {SKIPPED}")
         limit = self._limit
         if limit is not None and self._ranks.decided(lambda: self.spent_s >= limit):
             control.should_training_stop = control.should_save = True
         last = state.global_step >= state.max_steps or control.should_training_stop
-        if self._due(state.global_step) and not last:
+        before, self._passed = self._passed, self._share()
+        if (self._due(state.global_step) or before < self._passed) and not last:
             try:
                 self._evaluate(state.global_step)
             except Interrupted:  # of the evaluation, which is made anew; the step is saved first
                 control.should_training_stop = control.should_save = True
+
+    def _share(self) -> int:
+        """How many of the evaluations that are spread over the stage lie behind."""
+        return int(self._times * self._trainer.clock / self._trainer.horizon)
 
     def _due(self, step: int) -> bool:
         return bool(step and self._every and step % self._every == 0)

@@ -79,6 +79,7 @@ def run(
     data: TaskData | None = None,
     inputs: Inputs | None = None,
     stop_after: int | None = None,
+    warmup_from: str | Path | None = None,
 ) -> RunResult:
     """Carry out a recipe, from wherever an earlier start of it got to.
 
@@ -95,6 +96,7 @@ def run(
         data: Rows to take instead of those that the recipe's task would load.
         inputs: What `gather` gave for this recipe, which needs not be loaded again; with `rewards` and `data` in it.
         stop_after: Training steps, of whichever stage, after which the run stops as it does at SIGTERM.
+        warmup_from: The directory of a run of the same recipe up to its hybrid stage, whose warm-up is taken over.
 
     Raises:
         ConfigError, DataError, RewardError: Before any model loads.
@@ -106,7 +108,10 @@ def run(
     ranks, recipe = join(lambda: recipe if isinstance(recipe, Recipe) else load_recipe(recipe))
     path = Path(recipe.run.dir or "runs/run")
     with explained(ranks, Layout(path).last_checkpoint):
-        return _run(recipe, path, ranks, rewards, resume, accept_changes, restart, plain, data, inputs, stop_after)
+        return _run(
+            recipe, path, ranks, rewards, resume, accept_changes, restart, plain, data, inputs, stop_after,
+            Path(warmup_from) if warmup_from else None,
+        )  # fmt: skip
 
 
 def join(load: Callable[[], Recipe]) -> tuple[Ranks, Recipe]:
@@ -149,6 +154,7 @@ def _run(
     rows: TaskData | None,
     inputs: Inputs | None,
     stop_after: int | None,
+    warmup_from: Path | None,
 ) -> RunResult:
     started_on = ranks.decided(lambda: None if restart else processes_of(path)) or ranks.count
 
@@ -192,6 +198,8 @@ def _run(
         if run_dir.done("final") and run_dir.has_report():
             progress.message(f"{run_dir.path} is finished, nothing to do: see {run_dir.report_file}")
             return RunResult(run_dir.path, run_dir.evaluations())
+        if warmup_from and run_dir.take_warmup(warmup_from):
+            progress.message(f"warm-up taken over from {warmup_from}")
         if started_on != ranks.count:
             progress.message(
                 f"started on {started_on} processes, going on with {ranks.count}: the same rows a step, by "

@@ -50,6 +50,7 @@ from posttrain.scoring.scorer import Scorer, trl_reward_functions
 from posttrain.storage.checkpoints import MANIFEST, staged, step_of
 from posttrain.storage.files import read_lines
 from posttrain.tasks import TaskData
+from posttrain.training.checkpoints.resume_state import budget_was_over
 from posttrain.training.packable import in_halves, padded_in_words
 from posttrain.training.skipped import skipped_in_words
 from posttrain.training.trainer import HybridTrainer
@@ -196,7 +197,10 @@ class Stages:
             self.dir.mark_done("hybrid", {"steps": steps})
             self.stop.check()
         steps = (self.dir.done("hybrid") or {})["steps"]
-        if steps < self.recipe.hybrid.steps:
+        if steps and self.recipe.hybrid.budget:
+            spent = " and ".join(f"{amount:g} {kind}" for kind, amount in self.recipe.hybrid.budget.given().items())
+            self.progress.message(f"hybrid ended after step {steps}: its budget of {spent} is spent")
+        elif steps < self.recipe.hybrid.steps:
             why = ": hybrid.time_limit_s is spent" if self.recipe.hybrid.time_limit_s is not None else ""
             self.progress.message(f"hybrid ended after step {steps} of {self.recipe.hybrid.steps}{why}")
         elif steps:
@@ -218,7 +222,8 @@ class Stages:
             raise
         if trainer.state.global_step < trainer.state.max_steps:
             self.stop.check()
-        if trainer.state.global_step < self.recipe.hybrid.steps and not self._time_is_up(self.dir.seconds_of("hybrid")):
+        ended = trainer.budget_is_over or self._time_is_up(self.dir.seconds_of("hybrid"))
+        if (trainer.budget is not None or trainer.state.global_step < trainer.horizon) and not ended:
             raise ended_early("hybrid", trainer.state.global_step, self.recipe.hybrid.steps)
         policy = trainer.accelerator.unwrap_model(trainer.model)
         save_whole(self.dir.model, policy, self.tokenizer, ranks=self.ranks, state_dict=whole_state(trainer))
@@ -250,6 +255,8 @@ class Stages:
         args = hybrid_arguments(recipe, self.dir.checkpoints("hybrid"), scorer.weights, on_gpu=self.on_gpu)
         if checkpoint and self._time_is_up(spent_s):
             args.max_steps = last_step  # stopped or killed at its end: load the checkpoint, and no step more
+        if checkpoint and budget_was_over(args.budget, checkpoint):
+            args.max_steps, args.budget = last_step, None
         trainer = HybridTrainer(
             model,
             trl_reward_functions(scorer),
@@ -283,6 +290,7 @@ class Stages:
                 self.progress,
                 lambda step: self._evaluate_once("hybrid", step, lambda: policy),
                 every=recipe.evaluate.every,
+                times=recipe.evaluate.times,
                 time_limit_s=section.time_limit_s,
                 spent_s=spent_s,
                 ranks=self.ranks,

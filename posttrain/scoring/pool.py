@@ -160,6 +160,10 @@ class RewardPool:
                 raise
             return self._work.is_left()
 
+    def pids(self) -> list[int]:
+        """The process ids of the workers there are."""
+        return [worker.pid for worker in self._processes if worker.pid is not None]
+
     def begun(self) -> list[Job]:
         """What was begun and not forgotten."""
         with self._lock:

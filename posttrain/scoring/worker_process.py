@@ -84,6 +84,11 @@ class WorkerProcess:
         self._since = 0.0
         self._hung_up = self.garbled = False
 
+    @property
+    def pid(self) -> int | None:
+        """Of the process; `None` where there is none."""
+        return self._process.pid if self._process else None
+
     def start(self) -> None:
         """Start a process; the one before must have been killed."""
         self.ready = self._hung_up = self.garbled = False

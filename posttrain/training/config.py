@@ -20,6 +20,7 @@ from posttrain.nearest import hint
 from posttrain.recipe.contradictions import TRUNCATED, TRUNCATED_FIX, truncates
 from posttrain.recipe.optimizers import check_optim
 from posttrain.recipe.section import SFTWeight
+from posttrain.training.budget import Budget
 
 
 @dataclass
@@ -53,6 +54,9 @@ class HybridConfig(GRPOConfig):
             gradient over its demonstrations; `None` is 8 (PSFT's 256 rows in updates of 32).
         compare_ranks_every: Steps between comparisons of what the processes hold in common: cursors, the controller's
             state, the gradient norm to the last bit. 0 never compares, as devices of different kinds need.
+        budget: What training may spend in place of `max_steps`, such as `{"seconds": 240}`; or `tokens` (sampled and
+            trained on), `flops` (by the cost model) or `steps`. It ends with the step that spends the last of it, and
+            schedules, written for `max_steps`, go by the share that is spent (see `training.budget`).
         max_skipped_steps: Steps in a row that may be skipped for a gradient that is not finite before training stops.
         completions_every: Steps between recorded rollouts in `completions/`; 0 records none.
         vllm_overlap: With `vllm_mode="server"`: in a step of both losses the server samples while the SFT half is at
@@ -101,6 +105,9 @@ class HybridConfig(GRPOConfig):
     compare_ranks_every: int = field(
         default=10, metadata={"help": "Steps between comparisons of what the processes hold in common; 0 for none."}
     )
+    budget: dict | None = field(
+        default=None, metadata={"help": "What training may spend, one of seconds, tokens, flops and steps."}
+    )
     max_skipped_steps: int = field(
         default=5, metadata={"help": "Steps in a row that may be skipped for a non-finite gradient."}
     )
@@ -142,6 +149,7 @@ class HybridConfig(GRPOConfig):
                 where="sft_window",
                 fix="leave it out",
             )
+        Budget.of(self.budget)
         if not 0.0 <= self.kl_sample <= 1.0:
             raise ConfigError(f"{self.kl_sample}", expected="a share between 0 and 1", where="kl_sample")
 

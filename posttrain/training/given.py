@@ -113,6 +113,12 @@ def rewards_of(given: Any, columns: Sequence[str], more: Mapping[str, Any]) -> t
     return functions, scorer
 
 
+def scorer_of(function: Any) -> Scorer | None:
+    """What scores by a reward function of `trl_reward_functions`; `None` for any other."""
+    scorer = getattr(function, "scorer", None)
+    return scorer if isinstance(scorer, Scorer) else None
+
+
 class Failures:
     """Says once that a reward failed on a completion."""
 

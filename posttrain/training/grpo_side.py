@@ -38,6 +38,7 @@ from posttrain.rollouts.sampling import EVALUATIONS
 from posttrain.rollouts.seeded import SeededRollouts
 from posttrain.scoring.ahead import ScoringAhead
 from posttrain.training.ledger import Recorder, completion_columns, rollout_rows, without_note
+from posttrain.training.spending import note_passes
 from posttrain.training.spread import unscored, without_spread
 from posttrain.training.streams import Stream
 from posttrain.training.window import kl
@@ -211,11 +212,19 @@ class GRPOSide(WindowSide):
         return generated
 
     def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, has_tool_images=False):
+        more = (images, multimodal_fields, num_generations, has_tool_images)
         if self._seeded is None:
             with plain_generation(self.accelerator.unwrap_model(self.model)):
-                return super()._generate_single_turn(
-                    prompt_ids, images, multimodal_fields, num_generations, has_tool_images
-                )
+                completions, logps = super()._generate_single_turn(prompt_ids, *more)
+        else:
+            completions, logps = self._seeded_sample(prompt_ids, num_generations), None
+        if self.model.training:
+            lengths = (torch.tensor([len(ids) for ids in some]) for some in (prompt_ids, completions))
+            note_passes(self._ledger, "sampled", *lengths, group=self.num_generations)
+        return completions, logps
+
+    def _seeded_sample(self, prompt_ids, num_generations):
+        assert self._seeded is not None
         with unwrap_model_for_generation(
             self.model_wrapped,
             self.accelerator,
@@ -229,8 +238,8 @@ class GRPOSide(WindowSide):
                 on_row=self._ahead.on_row,
             )  # fmt: skip
             if synced or stage_of(self.accelerator) == 3:
-                return sample(), None  # the others wait for this process's shards, not for its error
-            return self.ranks.together(sample), None
+                return sample()  # the others wait for this process's shards, not for its error
+            return self.ranks.together(sample)
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
         with self._ledger.clock("score"):
@@ -296,9 +305,13 @@ class GRPOSide(WindowSide):
             rows = rollout_rows(step, self._logs, columns)
             self._ledger.facts["sampled"] = self._facts_of(rows)
             if due:
-                recorder.completions(step, rows)
+                recorder.completions(step, self._recorded(rows))
 
         self.record(write)
+
+    def _recorded(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The rows of a generation as `completions/` has them."""
+        return rows
 
     def _facts_of(self, rows: list[dict[str, Any]]) -> dict[str, Any] | None:
         """What the alarms look at. Where that fails it is said once, and left out from then on: training goes on."""

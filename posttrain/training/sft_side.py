@@ -27,6 +27,7 @@ from posttrain.training.ledger import Ledger
 from posttrain.training.losses import count_labels, nll
 from posttrain.training.old_scores import WINDOW, OldScores
 from posttrain.training.row_statistics import RowStatistics
+from posttrain.training.spending import note_passes
 from posttrain.training.streams import Stream, micro_batches
 from posttrain.training.token_weights import weighted
 
@@ -110,8 +111,9 @@ class SFTSide:
         """
         accelerator = self._accelerator
         with ledger.clock("sft"):
-            old = self._old_log_probs(model, number)
+            old = self._old_log_probs(model, number, ledger)
             model.train()
+            self._note_passes(ledger, "sft", self._batches[number])
             log_probs = self._log_probs(model, self._batches[number])
             loss = plain = nll(log_probs, self.tokens, accelerator.num_processes)
             if self._args.sft_weight != "nll":
@@ -132,7 +134,14 @@ class SFTSide:
         with autocast():
             return model(**batch, use_cache=False, fused_lm_head=True, untempered=True).log_probs
 
-    def _old_log_probs(self, model: nn.Module, number: int) -> torch.Tensor | None:
+    def _note_passes(self, ledger: Ledger, kind: str, batch: dict[str, torch.Tensor]) -> None:
+        """Put down a batch of demonstrations that passes through the model."""
+        labelled = (batch["labels"] != IGNORED).sum(dim=1)
+        lengths = batch["attention_mask"].sum(dim=1) if "attention_mask" in batch else labelled
+        positions = None if self._packed else float(batch["input_ids"].numel())
+        note_passes(ledger, kind, lengths - labelled, labelled, positions=positions)
+
+    def _old_log_probs(self, model: nn.Module, number: int, ledger: Ledger) -> torch.Tensor | None:
         """Of the micro-batch's labels under the policy at the window's start, which may be now; `None` without one."""
         if self.window is None:
             return None
@@ -143,6 +152,7 @@ class SFTSide:
             with inference(model):
                 for share in shares:
                     batch = send_to_device(self._collated(share), self._args.device)
+                    self._note_passes(ledger, "scored", batch)
                     self.window.add(share, self._log_probs(model, batch), batch["attention_mask"])
             self.window.until = coming[-1].stop
         return self.window.of(self._shares(self._places)[number])

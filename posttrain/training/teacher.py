@@ -75,14 +75,14 @@ class Teacher:
 
     # ---- once a window ----
 
-    def columns(self, rollouts: Rollouts, model: nn.Module, score: Score, *, step: int) -> Rollouts:
+    def columns(self, rollouts: Rollouts, model: nn.Module, score: Score, *, step: float) -> Rollouts:
         """What a window's rows have of the teacher.
 
         Args:
             rollouts: This process's share, with `demonstration`.
             model: That scores.
             score: With its present values.
-            step: Optimizer steps that lie behind.
+            step: Optimizer steps that lie behind, as schedules count them.
         """
         shown = rollouts["demonstration"] >= 0
         made: Rollouts = {}
@@ -127,13 +127,13 @@ class Teacher:
             yield
         (self._seen,) = seen
 
-    def weigh(self, rollouts: Rollouts, old: torch.Tensor, step: int, ledger: Ledger) -> None:
+    def weigh(self, rollouts: Rollouts, old: torch.Tensor, step: float, ledger: Ledger) -> None:
         """Make the rows' advantages a token's, and note by how much.
 
         Args:
             rollouts: A micro-batch; its `advantages` become (B, C).
             old: (B, C) log-probabilities under the policy that sampled.
-            step: Optimizer steps that lie behind.
+            step: Optimizer steps that lie behind, as schedules count them.
             ledger: Of the step.
         """
         share, teacher = self._method.teacher_share(step), rollouts.get(NAME)

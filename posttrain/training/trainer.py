@@ -28,6 +28,7 @@ from torch.utils.data import DataLoader
 from transformers import TrainerCallback
 
 from posttrain.controllers import Controller, Mix, Signals, State, check_mix
+from posttrain.errors import ConfigError
 from posttrain.methods import Method
 from posttrain.models.four_bit import adapters_kept
 from posttrain.models.positions import count_by_mask
@@ -41,6 +42,7 @@ from posttrain.rollouts.engine import Engine
 from posttrain.rollouts.seeded import seeded_rollouts
 from posttrain.scoring.ahead import ScoringAhead
 from posttrain.scoring.scorer import Scorer
+from posttrain.training.budget import Budget
 from posttrain.training.checkpoints.hybrid import HybridCheckpoints
 from posttrain.training.config import HybridConfig, check_arguments, check_engine_arguments, check_model
 from posttrain.training.failures import SFTOnFailures
@@ -54,6 +56,7 @@ from posttrain.training.given import (
     controller_of,
     method_of,
     rewards_of,
+    scorer_of,
 )
 from posttrain.training.gradnorm import add_gradients, total_norm, whole
 from posttrain.training.ledger import FolderRecorder, Ledger, NewValues, Recorder, step_record
@@ -63,6 +66,7 @@ from posttrain.training.padding_row import PaddingKept
 from posttrain.training.row_statistics import RowStatistics
 from posttrain.training.sft_side import SFTSide
 from posttrain.training.skipped import SaveLater, SkippedSteps
+from posttrain.training.spending import Spending
 from posttrain.training.streams import Stream
 from posttrain.training.window.kl import DistanceFromStart
 from posttrain.training.zero import check_zero
@@ -147,6 +151,9 @@ class HybridTrainer(HybridCheckpoints):
             check_alike(self.train_dataset, demonstrations or ())
         if args.max_steps <= 0:
             args.max_steps = self._steps_for_epochs(args.num_train_epochs)
+        self.horizon, self.budget = args.max_steps, Budget.of(args.budget)
+        if self.budget is not None:
+            args.max_steps = self.budget.most_steps
 
         self.prompts = Stream(
             len(self.train_dataset), seed=args.seed, name="prompts", shuffle=bool(args.shuffle_dataset)
@@ -180,6 +187,7 @@ class HybridTrainer(HybridCheckpoints):
         if scorer is not None:
             scorer.ranks = self.ranks
         self._failures = Failures(scorer)
+        self.spending = self._new_spending()
         measures_kl = args.kl_sample > 0 and self.controller.shares()[1]
         check_model(self, measures_kl=measures_kl)
         check_zero(self, measures_kl=measures_kl, g_warmup=g_warmup)
@@ -222,6 +230,24 @@ class HybridTrainer(HybridCheckpoints):
         warn_of_padding(in_halves(padded))
         return padded
 
+    def _new_spending(self) -> Spending:
+        pools = {id(pool): pool for each in self.reward_funcs if (pool := getattr(scorer_of(each), "pool", None))}
+        spending = Spending(
+            self.model.config,
+            self.ranks,
+            on_cpu=self.accelerator.device.type == "cpu",
+            workers=lambda: [pid for pool in pools.values() for pid in pool.pids()],
+            checkpointing=bool(self.args.gradient_checkpointing),
+        )
+        if self.budget is not None and self.budget.kind == "flops" and spending.shape is None:
+            raise ConfigError(
+                f"a budget of operations, which are not counted of a {self.model.config.model_type}",
+                expected="a dense decoder",
+                where="budget",
+                fix="give seconds, tokens or steps",
+            )
+        return spending
+
     def _template_kwargs(self) -> dict[str, Any]:
         """The arguments of the chat template by which GRPOTrainer renders prompts."""
         more = {"tools": self.tools or None, "chat_template": self.chat_template}
@@ -248,6 +274,39 @@ class HybridTrainer(HybridCheckpoints):
         # A generator of its own: the dataloader must not draw from the random state that sampling uses
         return DataLoader(ticks, batch_size=1, collate_fn=_tick, generator=torch.Generator())  # type: ignore[arg-type]
 
+    def create_scheduler(self, num_training_steps, optimizer=None):
+        """The learning rate's schedule, over the steps that it is written for."""
+        if self.budget is None:
+            return super().create_scheduler(num_training_steps, optimizer)
+        schedule = super().create_scheduler(self.horizon, optimizer)
+        if not hasattr(schedule, "lr_lambdas"):
+            raise ConfigError(
+                f"a budget, and a {type(schedule).__name__} for the learning rate",
+                expected="a schedule that is a function of the step, which goes by the share of the budget",
+                where="budget",
+                fix="take one of transformers' by lr_scheduler_type, or leave the budget out",
+            )
+        return schedule
+
+    @property
+    def clock(self) -> float:
+        """Where schedules stand, in steps of `horizon`: the steps done, or the share of the budget that is spent."""
+        done = self.state.global_step
+        return done if self.budget is None else self.budget.clock(self.spending.so_far, done, self.horizon)
+
+    @property
+    def budget_is_over(self) -> bool:
+        """Whether there is a budget, and nothing left of it."""
+        return self.budget is not None and self.budget.is_over(self.spending.so_far, self.state.global_step)
+
+    def _set_learning_rate(self) -> None:
+        """That of the next step, by the share of the budget that is spent."""
+        schedule, clock = self.lr_scheduler, self.clock
+        rates = [base * at(clock) for base, at in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)]
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+        schedule._last_lr = rates
+
     def _steps_for_epochs(self, epochs: float) -> int:
         prompts_per_window = self.args.generation_batch_size // self.args.num_generations
         windows = math.ceil(epochs * len(self.train_dataset) / prompts_per_window)
@@ -264,6 +323,7 @@ class HybridTrainer(HybridCheckpoints):
         if self.controller_state is None:
             self.controller_state = self._start_controller()
         self._ledger = Ledger()
+        self.spending.begin()
         if self._statistics is not None:
             self._statistics.begin()
         if self.buffer is not None:
@@ -293,11 +353,17 @@ class HybridTrainer(HybridCheckpoints):
 
     def _start_controller(self) -> State:
         controller, g_warmup = self.controller, self._g_warmup
-        if (look := getattr(controller, "check_stage", None)) is not None:
+        look = getattr(controller, "check_stage", None)
+        if look is not None and (self.budget is None or self.budget.kind == "steps"):
             look(self.args.max_steps)
         if self.sft and controller.needs_g_warmup and (g_warmup or getattr(controller, "g_warmup", None)) is None:
             g_warmup = self.sft.measure_warmup_norm(self.model_wrapped)
-        return controller.start(total_steps=self.args.max_steps, seed=self.args.seed, g_warmup=g_warmup)
+        return self.start_of(g_warmup)
+
+    def start_of(self, g_warmup: float | None) -> State:
+        """The controller's state before the first step."""
+        state = self.controller.start(total_steps=self.horizon, seed=self.args.seed, g_warmup=g_warmup)
+        return state if self.budget is None else {**state, "clock": 0.0}
 
     # ---- one step ----
 
@@ -362,7 +428,11 @@ class HybridTrainer(HybridCheckpoints):
         more = {} if self._statistics is None else self._statistics.signals()
         loss = ledger.mean("sft_loss")
         signals = Signals(*norms, kl=ledger.mean("kl"), reward=seen.get("reward"), sft_loss=loss, **more)
+        spent = self.spending.finish(ledger)
         assert self.controller_state is not None
+        if self.budget is not None:
+            self.controller_state = {**self.controller_state, "clock": self.clock}
+            self._set_learning_rate()
         self.controller_state = self.controller.observe(self.controller_state, signals)
         record = step_record(self.state.global_step, self._mix, signals, ledger, seen)
         if self.method is not None:
@@ -378,6 +448,7 @@ class HybridTrainer(HybridCheckpoints):
             "rollouts": self._rollouts,
             "skipped": skipped,
             "padded": in_halves(self.padded),
+            "spent": spent,
         }
         for name in ("p", "sft_loss", "sft_trained_loss", "grpo_loss", "sft_norm", "grpo_norm"):
             if record[name] is not None:
@@ -409,6 +480,9 @@ class _StepEnd(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs):
         self._trainer.finish_step()
+        trainer = self._trainer
+        if trainer.budget is not None and trainer.ranks.decided(lambda: trainer.budget_is_over):
+            control.should_training_stop = control.should_save = True
 
 
 def _tick(ticks: list[int]) -> dict[str, int]:

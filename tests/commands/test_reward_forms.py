@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from posttrain.commands.rewards.forms import Form, math, objects, roles
+from posttrain.commands.rewards.forms import Form, expressions, math, objects, roles
 from posttrain.commands.rewards.forms.of_row import forms_of
 from posttrain.commands.rewards.variants import Example, equal_and_near
+from posttrain.rewards import countdown, json_structure, knights_knaves, math_answer
 from posttrain.rewards import format as format_reward
-from posttrain.rewards import json_structure, knights_knaves, math_answer
 from posttrain.scoring.score import Reward
+from posttrain.tasks.countdown import generate_rows
 from tests.commands.test_rewards_check import MATH, check, figures, folder, problems
 
 __all__ = ["folder"]
@@ -103,6 +104,19 @@ def test_forms_of_objects_are_what_they_say(gold: Any) -> None:
         }  # fmt: skip
 
 
+def test_forms_of_expressions_are_what_they_say() -> None:
+    rows = generate_rows("2-4", 30, largest=20, target=(1, 60), think_share=0.5)
+    reward = Reward.from_callable(countdown.score)
+    for row in rows:
+        found = forms_of(reward, row, row["completion"])
+        assert found == list(dict.fromkeys(expressions.forms(row["expression"], row["target"])))
+        assert (len(kinds(found, equal=True)), len(kinds(found, equal=False))) in {(7, 6), (6, 6)}  # or no other sign
+        for form in found:
+            said = countdown.score(form.text, **{name: row[name] for name in ("numbers", "target")})
+            assert said is not None
+            assert said.value == float(form.equal), (form, said.note)
+
+
 def test_forms_of_tags_are_what_they_say() -> None:
     reward = Reward.from_callable(format_reward.score)
     found = forms_of(reward, {}, "<think>so</think>\n<answer>4</answer>")
@@ -130,6 +144,7 @@ def test_a_row_without_a_gold_answer_has_no_forms() -> None:
         (knights_knaves.score, {"names": None, "solution": None}),
         (json_structure.score, {"schema": "{}", "gold": None}),
         (json_structure.score, {"schema": "{}", "gold": "{"}),
+        (countdown.score, {"numbers": [3, 8], "target": 24}),
     ):
         assert forms_of(Reward.from_callable(function), row, "") == []
 

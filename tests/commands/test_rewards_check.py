@@ -297,3 +297,24 @@ def test_the_same_answer_in_another_order_is_not_another_answer() -> None:
     assert taken(*same[:2]) == []
     assert taken(same[0], same[2]) == []
     assert taken(same[0], same[1], other) == [other.gold, other.gold, same[0].gold]
+
+
+def test_demonstrations_that_are_wrong_on_purpose_are_left_out(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert check(folder, arguments=("task.noise_share=0.5", "task.demonstrations=12")) == 0
+    assert line(figures(folder)["knights_knaves"], "gold")["n"] == 6
+    assert "6 of 12 demonstrations are wrong on purpose (noise_share 0.5)" in capsys.readouterr().err
+    assert check(folder, arguments=("task.noise_share=1.0", "--rows", "4")) == 0  # right ones are made for it
+    assert line(figures(folder)["knights_knaves"], "gold")["n"] == 4
+
+
+def test_countdown_holds(folder: Path) -> None:
+    recipe = RECIPE.replace(
+        "people: [2], names: 6, split: statements", "numbers: [3], largest: 20, target: [1, 60]"
+    ).replace("knights_knaves", "countdown")
+    assert check(folder, recipe=recipe) == 0
+    record = figures(folder)["countdown"]
+    assert (record["gold"], record["false_negatives"], record["false_positives"]) == ("ok", 0, 0)
+    assert {line["mean"] for line in record["tries"] if line["kind"] == "equal"} == {1.0}
+    assert {line["mean"] for line in record["tries"] if line["kind"] == "near"} == {0.0}

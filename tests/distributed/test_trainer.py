@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from posttrain.controllers import GAC, SASR, Alternate, GRPOOnly, Static
-from posttrain.methods import HPT, LUFFY, RLSD, SRFT, UFT, PrefixRFT, ReLIFT
+from posttrain.methods import HPT, LUFFY, RLSD, SRFT, UFT, Escalate, PrefixRFT, ReLIFT
 from tests.distributed.processes import ranks
 from tests.distributed.training import Case, save_tiny, train_all
 
@@ -45,15 +45,22 @@ CASES = {
     "uft": Case(Static(sft_share=0.3, mode="blend"), OF_METHODS, method=UFT(weight=0.3)),
     "rlsd": Case(GRPOOnly(), OF_METHODS, method=RLSD(clip=0.05, teacher_kl=0.3), sparse=True),
     "srft": Case(GRPOOnly(), OF_METHODS, method=SRFT(), sparse=True),
-    # Of 3 demonstrations some micro-batches have none; one row a pass makes several passes of a micro-batch
+    # Of 2 demonstrations some micro-batches have none; one row a pass makes several passes of a micro-batch
     "relift": Case(
-        GRPOOnly(), {**OF_METHODS, "max_steps": 5, "sft_weight": "dft"}, method=ReLIFT(buffer=3), sparse=True
+        GRPOOnly(), {**OF_METHODS, "max_steps": 5, "sft_weight": "dft"}, method=ReLIFT(buffer=2), sparse=True
     ),
     "passes": Case(
         GRPOOnly(),
         {**OF_METHODS, "max_steps": 5, "demonstration_batch_size": 1},
         method=ReLIFT(buffer=7, passing=9.0),
     ),
+    # One group, whose first block is one process's and all others are the other's
+    "trapo": Case(
+        GRPOOnly(),
+        {**OF_METHODS, "num_generations": 16, "steps_per_generation": 1},
+        method=Escalate(passing=0.7).scaled_to(16),
+    ),
+    "ghpo": Case(GRPOOnly(), OF_METHODS, method=Escalate(form="ghpo", passing=0.6, below=(2, 2, 2))),
     "lora": Case(SASR(mode="blend"), {"max_steps": 3, "beta": 0.1, "learning_rate": 1e-2}, lora=True),
 }
 
@@ -146,7 +153,7 @@ def test_the_cases_show_what_they_are_for(one):
     assert all(records[f"{name}, rows"][-1]["kl"] > 1e-6 for name in CASES if name not in ("windows", "dropping"))
     assert all(0.0 < record["trained_rows"] < 0.8 for record in records["dropping, rows"])
     assert all(0.0 < record["positions"] < 0.5 for record in records["dropping, rows"])
-    for name, used in (("relift", 3), ("passes", 7)):
+    for name, used in (("relift", 2), ("passes", 7)):
         taken = [record["method"]["used"] for record in records[f"{name}, rows"]]
         assert taken == [0, 0, used, 0, 0], name
     first, last = records["windows, rows"][1], records["windows, rows"][-1]

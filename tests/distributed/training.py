@@ -18,7 +18,7 @@ from posttrain.processes.ranks import Ranks
 from posttrain.training.trainer import HybridTrainer
 from tests.training.conftest import ROWS, StopAt, hybrid_args, reward, sparse_reward
 
-NOT_COMPARED = ("seconds", "learning_rate")
+NOT_COMPARED = ("seconds", "spent", "learning_rate")
 
 
 class Case(NamedTuple):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from posttrain.errors import ConfigError
-from posttrain.methods import HPT, LUFFY, METHODS, RLSD, SRFT, UFT, PrefixRFT
+from posttrain.methods import HPT, LUFFY, METHODS, RLSD, SRFT, UFT, Escalate, PrefixRFT, ReLIFT
 from posttrain.methods.base import Group, together
 
 
@@ -37,6 +37,14 @@ def test_hpt_gates_by_the_number_of_solved_rollouts(gate, solved, credit, alone)
     assert HPT(gate=8).arrange(group(solved, demonstration=None)).advantages == group(solved).advantages
 
 
+@pytest.mark.parametrize(("solved", "demonstration", "waits"), [(0, 1.0, True), (1, 1.0, False), (0, None, False)])
+def test_relift_has_the_demonstration_of_a_failed_group_wait_and_leaves_grpo_as_it_is(solved, demonstration, waits):
+    seen = group(solved, demonstration=demonstration)
+    arranged = ReLIFT().arrange(seen)
+    assert (arranged.waits, arranged.credit, arranged.advantages) == (waits, 0.0, seen.advantages)
+    assert ReLIFT().buffer == 128
+
+
 def test_what_was_not_scored_is_not_solved():
     nan = float("nan")
     assert HPT().arrange(Group((nan, nan), (0.0, 0.0), nan)).credit == 1.0
@@ -55,7 +63,7 @@ def test_luffys_demonstration_is_a_member_of_the_group():
     assert normalised.credit == pytest.approx(0.875 / (math.sqrt(0.125) + 1e-4))
 
 
-def slope(method: LUFFY | HPT, p: float) -> tuple[float, float]:
+def slope(method: LUFFY | HPT | Escalate, p: float) -> tuple[float, float]:
     """The loss of a token of probability p under the credit 1, and its derivative by log p."""
     logp = torch.tensor([[math.log(p)]], requires_grad=True)
     loss = method.token_loss(logp, torch.ones(1, 1))
@@ -145,6 +153,82 @@ def test_srfts_members():
     unscored = SRFT().arrange(Group((nan, 1.0), (0.0, 0.0), nan))
     assert (unscored.advantages, unscored.credit, unscored.nll) == ((0.0, 0.1), 0.0, 1.0)
     assert SRFT().arrange(group(1, of=2, demonstration=None)).nll == 0.0
+
+
+def test_trapos_token_loss_is_the_likelihoods_from_alpha_on():
+    assert slope(Escalate(), 0.05) == (pytest.approx(-0.5), pytest.approx(-0.5))
+    assert [slope(Escalate(), p)[1] for p in (0.1, 0.5, 1.0)] == pytest.approx([-1.0] * 3)
+
+
+@pytest.mark.parametrize(
+    ("successes", "levels"), [((1, 2, 1), (0, 1, 2, 3)), ((4, 2, 1), (0, 0, 0, 0)), ((3, 0, 1), (0, 0, 2, 3))]
+)
+def test_trapos_levels(successes, levels):
+    method, rewards, found = Escalate(), [], []
+    for number, size in enumerate((4, 2, 1, 1)):
+        block = method.next_block(number, tuple(rewards + [float("nan")] * (8 - len(rewards))))
+        assert list(block.rows) == list(range(len(rewards), len(rewards) + size))
+        assert block.trained == (block.rows[-1] if block.level else None)
+        assert block.share == (0.0, 0.25, 0.5, 1.0)[block.level]
+        found.append(block.level)
+        count = successes[number] if number < 3 else 0
+        rewards += [1.0] * count + [0.0] * (size - count)
+    assert tuple(found) == levels
+    assert method.next_block(4, tuple(rewards)) is None
+
+
+def test_ghpo_samples_dead_groups_again_and_no_others():
+    method, dead, alive = Escalate(form="ghpo"), (0.0,) * 6, (0.0,) * 5 + (1.0,)
+    assert [method.next_block(number, dead).share for number in range(4)] == [0.0, 0.25, 0.5, 0.75]
+    assert method.next_block(3, dead).rows == range(6)
+    assert method.next_block(4, dead) is None
+    assert method.next_block(1, alive) is None
+    assert method.next_block(1, (float("nan"),) * 6).level == 1  # what was not scored is not solved
+    assert method.prefix_credit == 0.0
+    assert "too few" in method.arrange(Group(dead, dead, 1.0, level=3)).reason
+    assert "enough" in method.arrange(Group(alive, alive, 1.0, level=3)).reason
+
+
+def test_a_beginning_has_a_token_at_least_and_leaves_one_to_sample():
+    shares = [Escalate().next_block(number, (0.0,) * 8) for number in range(4)]
+    assert [[block.beginning(tokens) for block in shares] for tokens in (2, 3, 40)] == [
+        [0, 1, 1, 1], [0, 1, 1, 2], [0, 10, 20, 39],
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("settings", "where"),
+    [
+        ({"blocks": (4, 4)}, "blocks"),
+        ({"blocks": (4, 2, 2, 0)}, "blocks"),
+        ({"below": (2, 4)}, "below"),
+        ({"below": (0, 4, 7)}, "below"),
+        ({"below": (5, 6, 7)}, "below"),  # of 4 rollouts
+        ({"shares": (0.5, 0.25, 1.0)}, "shares"),
+        ({"shares": (0.25, 0.5, 1.5)}, "shares"),
+        ({"form": "ghpo", "alpha": 0.2}, "alpha"),
+        ({"form": "ghpo", "credit": 0.0}, "credit"),
+        ({"form": "ghpo", "blocks": (4, 4)}, "blocks"),
+        ({"form": "ghpo", "below": (1,)}, "below"),
+    ],
+)
+def test_settings_of_escalation_that_do_not_go(settings, where):
+    with pytest.raises(ConfigError) as caught:
+        Escalate(**settings)
+    assert caught.value.where == where
+
+
+@pytest.mark.parametrize("rows", [2, 3, 4, 6, 8, 16])
+def test_escalation_scales_to_any_group(rows):
+    method = Escalate().scaled_to(rows)
+    method.check_group(rows)
+    assert sum(method.sizes) == rows
+    assert (method == Escalate()) == (rows == 8)
+    again = Escalate(form="ghpo", below=(1, 2, 3)).scaled_to(rows)
+    again.check_group(rows)
+    for wrong in (method, Escalate(form="ghpo", below=(1, 2, rows + 2))):
+        with pytest.raises(ConfigError):
+            wrong.check_group(rows + 1)
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -299,7 +299,9 @@ def _while_saving(name: str) -> None:
 def lines(run: Path, name: str) -> list[dict[str, Any]]:
     """The records of a JSON-lines file, clock times apart, and probes: a new session's engine is probed anew."""
     with (run / name).open() as file:
-        records = [{key: value for key, value in json.loads(line).items() if key != "seconds"} for line in file]
+        records = [
+            {key: value for key, value in json.loads(line).items() if key not in ("seconds", "spent")} for line in file
+        ]
     for record in records:
         if gap := record.get("sampling"):
             record["sampling"] = {key: value for key, value in gap.items() if not key.startswith("probe_")} or None

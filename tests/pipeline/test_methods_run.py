@@ -22,6 +22,37 @@ def test_a_run_with_a_method(method, folder):
     assert sum(each.get("demonstration_tokens" if "hpt" in method else "begun_tokens", 0) for each in seen) > 0
 
 
+ESCALATED = {  # nothing scores as much
+    "trapo": "{name: escalate, blocks: [1, 1], below: [1], shares: [0.5], passing: 1.5}",
+    "ghpo": "{name: escalate, form: ghpo, passing: 1.5}",
+}
+
+
+@pytest.mark.parametrize("form", ESCALATED)
+def test_a_run_that_escalates_tells_how_far(form, folder):
+    longer = ("hybrid.grpo.max_completion_length=60", "task.think_share=0", "hybrid.steps=2")
+    ended = train(folder, f"hybrid.method={ESCALATED[form]}", "hybrid.controller=grpo_only", *longer)
+    assert ended.code == 0, ended.text
+    lines = [json.loads(line) for line in (folder / "run" / "steps.jsonl").read_text().splitlines()]
+    seen = [line["method"] for line in lines if line["stage"] == "hybrid"]
+    assert sum(each["begun_rows"] for each in seen) > 0
+    again = sum(each["sampled_again"] for each in seen)
+    assert (again > 0) == (form == "ghpo")
+    shown = " ".join(command(folder, "explain", "run", "--step", "1").text.split())
+    assert "The method escalate treated its groups so: " in shown
+    assert ("too few solved: up to 50% of the demonstration" in shown) == (form == "trapo")
+    assert ("rollouts were sampled in place of others that were thrown away" in shown) == (form == "ghpo")
+    assert "rollouts went on from" in shown
+
+
+def test_blocks_that_make_no_group_are_refused_with_some_that_do(folder):
+    shown = command(folder, "plan", "recipe.yaml", "hybrid.method=escalate", "hybrid.controller=grpo_only")
+    assert shown.code != 0
+    text = " ".join(shown.text.split())
+    assert "blocks of 4 + 2 + 1 + 1 = 8 rollouts, of 2 in a group" in text
+    assert "blocks: [1, 1], below: [1], shares: [1.0]" in text
+
+
 def test_demonstrations_that_are_all_too_long_are_refused_before_the_warm_up(folder):
     ended = train(folder, "hybrid.method=hpt", "hybrid.controller=grpo_only", "hybrid.grpo.max_completion_length=2")
     assert ended.code != 0
@@ -46,9 +77,11 @@ def test_explain_speaks_of_what_a_method_did(folder):
     assert "were trained on beside the rollouts" in " ".join(shown.text.split())
 
 
-def test_a_smoke_test_tries_the_method(folder):
-    shown = command(folder, "run", "recipe.yaml", "--smoke", "hybrid.method=hpt", "hybrid.controller=grpo_only",
-                    "hybrid.grpo.max_completion_length=60")  # fmt: skip
+@pytest.mark.parametrize("method", ["hpt", "escalate"])
+def test_a_smoke_test_tries_the_method(method, folder):
+    shown = command(folder, "run", "recipe.yaml", "--smoke", f"hybrid.method={method}", "hybrid.controller=grpo_only",
+                    "hybrid.grpo.max_completion_length=60", "hybrid.grpo.num_generations=8",
+                    "hybrid.per_device_train_batch_size=8")  # fmt: skip
     assert shown.code == 0, shown.text
 
 

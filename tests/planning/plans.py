@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from posttrain.models.cost_counts import ModelShape, StepWork
 from posttrain.models.load import train_tokenizer
 from posttrain.planning.amounts import amounts
-from posttrain.planning.cost_counts import ModelShape, StepWork
 from posttrain.planning.model_facts import ModelFacts
 from posttrain.recipe.arithmetic import batch_plan
 from posttrain.recipe.recipe import Recipe

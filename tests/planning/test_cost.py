@@ -26,16 +26,7 @@ from transformers import (
 from trl.trainer.utils import add_fused_lm_head
 
 from posttrain.errors import ConfigError, DataError
-from posttrain.planning.cost import (
-    COEFFICIENTS,
-    HELD,
-    CostModel,
-    Measured,
-    coefficients_of,
-    leave_one_out,
-    read_measured,
-)
-from posttrain.planning.cost_counts import (
+from posttrain.models.cost_counts import (
     ModelShape,
     Passes,
     StepWork,
@@ -45,6 +36,15 @@ from posttrain.planning.cost_counts import (
     sft_passes,
     time_counts,
     training_passes,
+)
+from posttrain.planning.cost import (
+    COEFFICIENTS,
+    HELD,
+    CostModel,
+    Measured,
+    coefficients_of,
+    leave_one_out,
+    read_measured,
 )
 from posttrain.planning.least_squares import nonnegative_least_squares
 from posttrain.planning.work import Assumed

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from posttrain.models.cost_counts import StepWork
 from posttrain.planning.cost import CostModel
-from posttrain.planning.cost_counts import StepWork
 from posttrain.planning.past import Past, differences, past_of, tells_of
 from posttrain.planning.seconds import shipped, time_of
 from posttrain.planning.work import Assumed, works_of

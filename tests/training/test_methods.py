@@ -13,6 +13,7 @@ from datasets import Dataset
 
 from posttrain.errors import ConfigError, DataError
 from posttrain.methods import HPT, LUFFY, RLSD, SRFT, UFT, Escalate, PrefixRFT
+from posttrain.training.token_weights import WEIGHTS
 from posttrain.training.trainer import HybridTrainer
 from tests.training.conftest import ROWS, StopAt, hybrid_args
 
@@ -28,6 +29,9 @@ METHODS = {
     "sdpg": RLSD(share=0.0, teacher_kl=0.5),
     "srft": SRFT(),
 }
+
+LARGE = 1000.0
+"""The learning rate: what is small of a gradient is not lost where it is added to a weight."""
 
 
 def solved(completions, answer, **kwargs):
@@ -47,7 +51,7 @@ def reward_for(method):
 def trained(model, tokenizer, prompts, demonstrations, folder, method, **changes):
     """A trainer behind its steps, and the model that it began with."""
     start = copy.deepcopy(model)
-    settings = {"max_steps": 1, "optim": "sgd", "learning_rate": 1.0, "max_grad_norm": 0.0, **changes}
+    settings = {"max_steps": 1, "optim": "sgd", "learning_rate": LARGE, "max_grad_norm": 0.0, **changes}
     trainer = HybridTrainer(
         copy.deepcopy(model),
         reward_for(method),
@@ -64,10 +68,10 @@ def trained(model, tokenizer, prompts, demonstrations, folder, method, **changes
 
 
 def moved(trainer, start):
-    """The step's gradient: SGD at a learning rate of 1 subtracts it."""
+    """The step's gradient, which SGD has subtracted."""
     with torch.no_grad():
         pairs = zip(start.parameters(), trainer.model.parameters(), strict=True)
-        return torch.cat([(before - after).flatten() for before, after in pairs])
+        return torch.cat([(before - after).flatten() for before, after in pairs]) / LARGE
 
 
 def off(one, other):
@@ -75,15 +79,17 @@ def off(one, other):
 
 
 BY_HAND = [name for name in METHODS if name not in ("rlsd", "sdpg", "srft")]  # which have files of their own
+WEIGHED = [("hpt", "dft"), ("hpt", "phi"), ("hpt", "trust"), ("uft", "dft"), ("uft", "trust")]
 
 
-@pytest.mark.parametrize("name", BY_HAND)
+@pytest.mark.parametrize(("name", "weight"), [*((name, "nll") for name in BY_HAND), *WEIGHED])
 @pytest.mark.parametrize("packed", [True, False], ids=["packed", "padded"])
-def test_the_gradient_is_the_one_by_hand(name, packed, model, tokenizer, prompts, demonstrations, tmp_path):
+def test_the_gradient_is_the_one_by_hand(name, weight, packed, model, tokenizer, prompts, demonstrations, tmp_path):
     method = METHODS[name]
     trainer, start = trained(
-        model, tokenizer, prompts, demonstrations, tmp_path, method, packed=packed, per_device_train_batch_size=16
-    )
+        model, tokenizer, prompts, demonstrations, tmp_path, method, packed=packed, per_device_train_batch_size=16,
+        sft_weight=weight,
+    )  # fmt: skip
     by_hand(trainer, start, method).backward()
     expected = torch.cat([p.grad.flatten() for p in start.parameters()])
     assert off(moved(trainer, start), expected) < 1e-5
@@ -91,6 +97,7 @@ def test_the_gradient_is_the_one_by_hand(name, packed, model, tokenizer, prompts
 
 def by_hand(trainer, model, method):
     """The step's loss from single rows without padding."""
+    weight = trainer.args.sft_weight
     share, pairs = trainer._share, trainer.pairs
     rows = [row(share, place) for place in range(len(share["completion_ids"]))]
     group = trainer.num_generations
@@ -113,7 +120,8 @@ def by_hand(trainer, model, method):
         if own:
             weights[:count] = 0.0
             if count and method.prefix_credit and not method.escalates:
-                loss = loss - method.prefix_credit * logps[:count].sum() / sum(given)
+                shown_loss = (WEIGHTS[weight](logps.detach()) * logps)[:count].sum()
+                loss = loss - method.prefix_credit * shown_loss / sum(given)
             elif float(share["credit"][place]):
                 p = logps[:count].exp()
                 loss = loss - (method.credit * p / p.detach().clamp(min=method.alpha)).sum() / (sampled + learned)
@@ -126,7 +134,7 @@ def by_hand(trainer, model, method):
     for prompt, ids, credit in whole:
         logps, _ = scores(model, prompt, ids)
         if method.name == "hpt":
-            loss = loss - credit * logps.sum() / shown
+            loss = loss - credit * (WEIGHTS[weight](logps.detach()) * logps).sum() / shown
             continue
         p = logps.exp()
         if method.ratio == "shaped":
@@ -203,7 +211,7 @@ def test_a_gate_that_never_opens_is_grpo_and_no_advantage_is_sft(model, tokenize
     alone = HybridTrainer(
         copy.deepcopy(model),
         solved,
-        hybrid_args(tmp_path, max_steps=1, optim="sgd", learning_rate=1.0, max_grad_norm=0.0),
+        hybrid_args(tmp_path, max_steps=1, optim="sgd", learning_rate=LARGE, max_grad_norm=0.0),
         prompts,
         processing_class=tokenizer,
         controller="grpo_only",
@@ -261,6 +269,33 @@ def test_what_a_method_does_not_go_with_is_refused(changes, seen, model, tokeniz
             model, solved, hybrid_args(tmp_path, **changes), prompts, processing_class=tokenizer,
             demonstrations=demonstrations, method="luffy",
         )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("method", "weight", "seen"),
+    [
+        ("luffy", "dft", "luffy trains on no demonstration by its likelihood"),
+        ("prefix_rft", "phi", "prefix_rft trains on no demonstration by its likelihood"),
+        ("rlsd", "dft", "rlsd trains on no demonstration by its likelihood"),
+        ("hpt", "clipped", "the method hpt trains on a demonstration once"),
+        (None, "dft", "takes no SFT steps"),
+    ],
+)
+def test_a_weight_that_would_have_no_effect_is_refused(
+    method, weight, seen, model, tokenizer, prompts, demonstrations, tmp_path
+):
+    with pytest.raises(ConfigError, match=seen):
+        HybridTrainer(
+            model, solved, hybrid_args(tmp_path, sft_weight=weight), prompts, processing_class=tokenizer,
+            demonstrations=demonstrations, method=method, controller="grpo_only",
+        )  # fmt: skip
+
+
+def test_a_weight_of_the_sft_half_goes_with_a_loss_of_its_own(model, tokenizer, prompts, demonstrations, tmp_path):
+    HybridTrainer(
+        model, solved, hybrid_args(tmp_path, sft_weight="dft"), prompts, processing_class=tokenizer,
+        demonstrations=demonstrations, method="luffy", controller="static",
+    )  # fmt: skip
 
 
 def test_a_method_that_there_is_not(model, tokenizer, prompts, tmp_path):

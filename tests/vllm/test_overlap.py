@@ -23,7 +23,7 @@ def on_server(folder: Path, model_folder: Path, url: str, processes: int = 1, lo
 
 
 def without_clock(steps: list[dict]) -> list[dict]:
-    return [{name: value for name, value in step.items() if name != "seconds"} for step in steps]
+    return [{name: value for name, value in step.items() if name not in ("seconds", "spent")} for step in steps]
 
 
 def assert_same(ours: Ran, theirs: Ran) -> None:

@@ -88,7 +88,7 @@ def run(model_folder, tokenizer, prompts, demonstrations, tmp_path):
             if here is None:
                 trainer.vllm_generation.engine.close()
         steps = read_lines(folder / "steps.jsonl")
-        seconds = [step.pop("seconds") for step in steps]
+        seconds = [step.pop("seconds") for step in steps if step.pop("spent")]
         return steps, seconds, [each.detach().clone() for each in policy.parameters()], taken
 
     return trained

@@ -25,6 +25,7 @@ from posttrain.scoring.scorer import message_text
 from posttrain.storage.files import write_json
 from posttrain.tasks import TaskData, label_of, own_rewards
 from posttrain.tasks.math import Math
+from posttrain.tasks.noise import without_noise
 from posttrain.watching.progress import Progress
 
 _LIMITS = {"workers", "time_limit_s", "memory_limit_mb"}  # of a run, for the same rewards
@@ -111,8 +112,8 @@ def _with_demonstrations(recipe: Recipe, data: TaskData, rows: int) -> TaskData:
     parts: list[Any] = getattr(recipe.task, "tasks", [recipe.task])
     mixed = len(parts) > 1
     columns = {name: None for row in (*data.train[:1], *data.eval[:1]) for name in row} if mixed else {}
-    there = {row["task"] if mixed else label_of(recipe.task) for row in data.demonstrations}
-    found, notes = list(data.demonstrations), list(data.notes)
+    found, notes = without_noise(data.demonstrations), list(data.notes)
+    there = {row["task"] if mixed else label_of(recipe.task) for row in found}
     for task in parts:
         label = label_of(task)
         if label in there:
@@ -137,6 +138,7 @@ def _with_demonstrations(recipe: Recipe, data: TaskData, rows: int) -> TaskData:
 
 def _made(recipe: Recipe, task: Any, rows: int, train: int) -> list[dict[str, Any]]:
     """Demonstrations of a task that has been loaded without: beside its train rows, or else in their place."""
+    task = dataclasses.replace(task, **({"noise_share": 0.0} if hasattr(task, "noise_share") else {}))
     for changes in ({"demonstrations": rows}, {"demonstrations": min(rows, train), "train": 0}):
         try:
             return rows_of(recipe, task=dataclasses.replace(task, **changes)).demonstrations

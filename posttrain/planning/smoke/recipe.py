@@ -20,6 +20,8 @@ from posttrain.tasks import TaskData
 
 STEPS = 2
 """Of each stage."""
+GROUP = 2
+"""Completions of a prompt."""
 COMPLETION = 8
 """Tokens of a completion at most."""
 DEMONSTRATED = 512
@@ -197,7 +199,7 @@ def _grpo(recipe: Recipe, accumulation: int, left_out: list[str]) -> dict[str, A
     if grpo.mask_truncated_completions:
         left_out.append("mask_truncated_completions: random weights do not end a completion")
     return {
-        "num_generations": 2,
+        "num_generations": GROUP,
         # A method leaves out demonstrations that a completion could not be
         "max_completion_length": min(grpo.max_completion_length, DEMONSTRATED if recipe.hybrid.method else COMPLETION),
         "num_iterations": min(grpo.num_iterations, 2),
@@ -214,8 +216,11 @@ def _controller(controller: Any) -> Any:
 
 
 def _method(method: Any) -> Any:
-    """The recipe's own; a first failure makes an SFT step."""
-    return replace(method, buffer=1) if method is not None and method.buffer else method
+    """The recipe's own, in groups of the test's size; a first failure makes an SFT step."""
+    if method is None:
+        return None
+    scaled = method.scaled_to(GROUP)
+    return replace(scaled, buffer=1) if scaled.buffer else scaled
 
 
 def _args(args: dict[str, Any], stage: str, left_out: list[str]) -> dict[str, Any]:

@@ -17,11 +17,11 @@ from posttrain.errors import ConfigError
 from posttrain.storage.files import write_jsonl
 from posttrain.tasks import Judges, TaskData
 from posttrain.tasks.arguments import checked, parse_numbers
-from posttrain.tasks.countdown.arithmetic import OPERATORS
+from posttrain.tasks.countdown.arithmetic import OPERATORS, text
 from posttrain.tasks.countdown.generate import Bounds, split_puzzles
 from posttrain.tasks.countdown.rows import Prompt, Row, puzzle_row, with_completion
-from posttrain.tasks.countdown.search import dead_ends, thought
-from posttrain.tasks.shares import flagged
+from posttrain.tasks.countdown.search import dead_ends, thought, wrong_expression
+from posttrain.tasks.noise import marked, noisy, note, thinking
 
 __all__ = ["Countdown", "generate_rows", "parse_sizes", "write"]
 
@@ -53,9 +53,12 @@ class Countdown:
         largest: The largest number; the smallest is 1.
         target: The least and the largest target.
         use_all: Whether the prompt asks for each number exactly once, and only that is right.
-        prompt: `full` says what to do and how to answer, `short` only the numbers and the target, for tiny models.
+        prompt: `full` says what to do and how to answer, `short` only the numbers, from the largest down, and the
+            target, for tiny models.
         think_share: The share of the demonstrations that show a search; the others answer at once.
         tries: The most dead ends of such a search; how many it is, from 0 on, is drawn.
+        noise_share: The share of the demonstrations that are wrong: an expression that misses the target; a search ends
+            with it, and says of its last result that it is the target.
     """
 
     __pydantic_config__ = {"extra": "forbid"}
@@ -79,6 +82,7 @@ class Countdown:
     prompt: Prompt = "full"
     think_share: Annotated[float, Field(ge=0, le=1)] = 1.0
     tries: Annotated[int, Field(ge=0, le=20)] = 3
+    noise_share: Annotated[float, Field(ge=0, le=1)] = 0.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "numbers", parse_sizes(self.numbers))
@@ -104,13 +108,18 @@ class Countdown:
             part: [puzzle_row(puzzle, operators, self.prompt, use_all=self.use_all) for puzzle in some]
             for part, some in puzzles.items()
         }
-        thinks = flagged(self.demonstrations, self.think_share, random.Random(f"countdown think {seed}"))
-        rng = random.Random(f"countdown search {seed}")
+        thinks = thinking(self.demonstrations, self.think_share, random.Random(f"countdown think {seed}"))
+        wrongs = noisy(self.demonstrations, self.noise_share, random.Random(f"countdown noise {seed}"))
+        rng, noise = random.Random(f"countdown search {seed}"), random.Random(f"countdown wrong {seed}")
         demonstrations = []
-        for row, puzzle, think in zip(parts["demonstrations"], puzzles["demonstrations"], thinks, strict=True):
+        given = zip(parts["demonstrations"], puzzles["demonstrations"], thinks, wrongs, strict=True)
+        for row, puzzle, think, wrong in given:
             tries = dead_ends(puzzle, operators, rng.randint(0, self.tries), rng)
-            demonstrations.append(with_completion(row, thought(puzzle, tries) if think else None, row["solution"]))
-        return TaskData(train=parts["train"], demonstrations=demonstrations, eval=parts["eval"])
+            answer = wrong_expression(puzzle, operators, noise) if wrong else puzzle.solution
+            search = thought(puzzle.target, [one for one in tries if one != answer], answer) if think else None
+            demonstrations.append(marked(with_completion(row, search, text(answer)), wrong, self.noise_share))
+        notes = note(demonstrations, self.noise_share, "their expression misses the target")
+        return TaskData(train=parts["train"], demonstrations=demonstrations, eval=parts["eval"], notes=notes)
 
 
 def generate_rows(
@@ -125,6 +134,7 @@ def generate_rows(
     prompt: Prompt = "full",
     think_share: float = 1.0,
     tries: int = 3,
+    noise_share: float = 0.0,
 ) -> list[Row]:
     """`count` different puzzles with their completions, in TRL's prompt/completion form plus columns.
 
@@ -139,6 +149,7 @@ def generate_rows(
         prompt: The form of the prompt.
         think_share: The share of rows with a search.
         tries: The most dead ends of a search.
+        noise_share: The share of rows that are wrong.
 
     Raises:
         ConfigError: An argument is out of bounds.
@@ -153,6 +164,7 @@ def generate_rows(
         "prompt": prompt,
         "think_share": think_share,
         "tries": tries,
+        "noise_share": noise_share,
     }
     return checked(Countdown, options, count=count).load(seed).demonstrations
 

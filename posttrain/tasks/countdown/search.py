@@ -22,15 +22,25 @@ def dead_ends(puzzle: Puzzle, operators: tuple[str, ...], count: int, rng: rando
     return list(found.values())
 
 
-def thought(puzzle: Puzzle, tries: list[Expression]) -> str:
-    """A line for each try, and one for the solution: each operation with its result, then whether that is the target.
+def wrong_expression(puzzle: Puzzle, operators: tuple[str, ...], rng: random.Random) -> Expression:
+    """An expression of the numbers that misses the target: of all of them, or where there is none, of fewer."""
+    found = dead_ends(puzzle, operators, 1, rng)
+    return found[0] if found else puzzle.solution[1]
 
-    7 + 3 = 10, 10 - 2 = 8: not 23
-    7 * 3 = 21, 21 + 2 = 23: yes
+
+def thought(target: int, tries: list[Expression], answer: Expression) -> str:
+    """A line for each try, and one for the answer: each operation with its result, then whether that is the target.
+
+        7 + 3 = 10, 10 - 2 = 8: not 23
+        7 * 3 = 21, 21 + 2 = 23: yes
+
+    The last result of the answer is told to be the target, whether it is or not.
     """
-    return "\n".join(_line(expression, puzzle.target) for expression in [*tries, puzzle.solution])
+    lines = [f"{', '.join(_worked(expression))}: not {target}" for expression in tries]
+    *before, last = _worked(answer) or [f"{value(answer)} = {value(answer)}"]
+    said = f"{last.rpartition(' = ')[0]} = {target}"
+    return "\n".join([*lines, f"{', '.join([*before, said])}: yes"])
 
 
-def _line(expression: Expression, target: int) -> str:
-    done = ", ".join(f"{left} {operator} {right} = {made}" for left, operator, right, made in steps(expression))
-    return f"{done}: {'yes' if value(expression) == target else f'not {target}'}"
+def _worked(expression: Expression) -> list[str]:
+    return [f"{left} {operator} {right} = {made}" for left, operator, right, made in steps(expression)]

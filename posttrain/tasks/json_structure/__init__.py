@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,6 +21,7 @@ from posttrain.tasks import Judges, TaskData
 from posttrain.tasks.arguments import checked, parse_numbers
 from posttrain.tasks.json_structure.domains import DOMAINS
 from posttrain.tasks.json_structure.generate import LEVELS, Split, split_records
+from posttrain.tasks.json_structure.noise import values_by_place, with_wrong_values
 from posttrain.tasks.json_structure.rows import (
     Prompt,
     Row,
@@ -28,6 +31,7 @@ from posttrain.tasks.json_structure.rows import (
     split_rows,
     with_completion,
 )
+from posttrain.tasks.noise import marked, noisy, note
 
 __all__ = ["JsonStructure", "generate_rows", "parse_levels", "write"]
 
@@ -58,6 +62,8 @@ class JsonStructure:
         demonstrations: How many worked examples: the JSON itself.
         prompt: `full` has the schema, `short` only keys and types, for tiny models.
         style: How demonstrations are written: `compact` without any space, `indent` over several lines.
+        noise_share: The share of the demonstrations that are wrong: half of the values of each, rounded up, are of
+            other texts (`noise.py`).
         split: What no eval row shares with any other part: `content`, the text and the gold object; `schema`, the
             schema besides.
         domains: What the texts are about.
@@ -80,6 +86,7 @@ class JsonStructure:
     demonstrations: Annotated[int, Field(ge=0)] = 500
     prompt: Prompt = "full"
     style: Style = "compact"
+    noise_share: Annotated[float, Field(ge=0, le=1)] = 0.0
     split: Split = "content"
     domains: Annotated[list[str], Field(min_length=1)] = field(default_factory=lambda: list(DOMAINS))
     vocabulary: Annotated[int, Field(ge=4)] | None = None
@@ -122,7 +129,19 @@ class JsonStructure:
                 split=self.split,
             )
             parts = {part: [record_row(record, self.prompt) for record in some] for part, some in records.items()}
-        demonstrations = [with_completion(row, self.style) for row in parts["demonstrations"]]
+        wrongs = noisy(self.demonstrations, self.noise_share, random.Random(f"json_structure noise {seed}"))
+        rng = random.Random(f"json_structure wrong {seed}")
+        golds = [json.loads(row["gold"]) for row in parts["demonstrations"]]
+        elsewhere = values_by_place(golds) if self.noise_share else {}
+        demonstrations = [
+            marked(
+                with_completion(row, self.style, with_wrong_values(gold, elsewhere, rng) if wrong else gold),
+                wrong,
+                self.noise_share,
+            )
+            for row, gold, wrong in zip(parts["demonstrations"], golds, wrongs, strict=True)
+        ]
+        notes += note(demonstrations, self.noise_share, "half of their values are of other texts")
         return TaskData(train=parts["train"], demonstrations=demonstrations, eval=parts["eval"], notes=notes)
 
 
@@ -147,6 +166,7 @@ def generate_rows(
     *,
     prompt: Prompt = "full",
     style: Style = "compact",
+    noise_share: float = 0.0,
     domains: Sequence[str] = tuple(DOMAINS),
     vocabulary: int | None = None,
     synonyms: bool = True,
@@ -159,6 +179,7 @@ def generate_rows(
         seed: The same seed gives the same rows, in every process.
         prompt: This and all that follows: as in `JsonStructure`.
         style: How the completion is written.
+        noise_share: The share of rows that are wrong.
         domains: What the texts are about.
         vocabulary: How many words of each kind to use.
         synonyms: Whether the same key comes in several spellings.
@@ -171,6 +192,7 @@ def generate_rows(
         "difficulty": difficulty,
         "prompt": prompt,
         "style": style,
+        "noise_share": noise_share,
         "domains": list(domains),
         "vocabulary": vocabulary,
         "synonyms": synonyms,

@@ -66,11 +66,10 @@ def _brief(schema: Any, root: Any) -> str:
     return kind if isinstance(kind, str) else "|".join(kind)
 
 
-def with_completion(row: Row, style: Style) -> Row:
-    """The row as a demonstration: its prompt, the gold as the completion, its columns."""
-    gold = json.loads(row["gold"])
+def with_completion(row: Row, style: Style, value: Any) -> Row:
+    """The row as a demonstration: its prompt, a value (the gold one, mostly) as the completion, its columns."""
     options: dict[str, Any] = {"separators": (",", ":")} if style == "compact" else {"indent": 2}
-    completion = json.dumps(gold, ensure_ascii=False, **options)
+    completion = json.dumps(value, ensure_ascii=False, **options)
     return {"prompt": row["prompt"], "completion": completion, **{k: v for k, v in row.items() if k != "prompt"}}
 
 

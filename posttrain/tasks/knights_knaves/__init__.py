@@ -26,10 +26,11 @@ from posttrain.tasks.knights_knaves.rows import (
     Row,
     puzzle_row,
     row_prompt,
-    thinking,
     with_completion,
+    with_wrong_completion,
 )
 from posttrain.tasks.knights_knaves.text import NAMES, complete_roles
+from posttrain.tasks.noise import marked, noisy, note, thinking
 
 __all__ = ["KnightsKnaves", "generate_rows", "parse_people", "write"]
 
@@ -64,6 +65,8 @@ class KnightsKnaves:
         cot: The form of the chain of thought (see `cot.py`); `auto` is the published one where a file has it, else
             `assume`. `copy` suits tiny models and at most 3 people.
         think_share: The share of the demonstrations that show a chain of thought; the others answer at once.
+        noise_share: The share of the demonstrations that are wrong: a claim is misread, and the answer, and the chain
+            of thought where there is one, are right for what was read (`noise.py`).
         split: What no eval puzzle shares with any other: see `generate.split_puzzles`. Puzzles of 2 people at depth 1
             have only 180 structures, too few for most purposes: use `statements` or a depth of 2 there.
         names: How many of the built-in names to use.
@@ -89,6 +92,7 @@ class KnightsKnaves:
     prompt: Prompt = "full"
     cot: Cot = "auto"
     think_share: Annotated[float, Field(ge=0, le=1)] = 1.0
+    noise_share: Annotated[float, Field(ge=0, le=1)] = 0.0
     split: Split = "structure"
     names: Annotated[int, Field(ge=2, le=len(NAMES))] = len(NAMES)
     knight_knave: dict[str, str] | None = None
@@ -132,11 +136,20 @@ class KnightsKnaves:
             rng, roles = random.Random(f"knights_knaves words {seed}"), complete_roles(self.knight_knave)
             parts = {part: [puzzle_row(p, roles, self.prompt, rng) for p in some] for part, some in puzzles.items()}
         flags = thinking(self.demonstrations, self.think_share, random.Random(f"knights_knaves think {seed}"))
+        wrongs = noisy(self.demonstrations, self.noise_share, random.Random(f"knights_knaves noise {seed}"))
+        rng = random.Random(f"knights_knaves misread {seed}")
         demonstrations = [
-            with_completion(row, row_statements(row), self.cot, think=think)
-            for row, think in zip(parts["demonstrations"], flags, strict=True)
+            marked(self._demonstration(row, rng, think=think, wrong=wrong), wrong, self.noise_share)
+            for row, think, wrong in zip(parts["demonstrations"], flags, wrongs, strict=True)
         ]
-        return TaskData(train=parts["train"], demonstrations=demonstrations, eval=parts["eval"])
+        notes = note(demonstrations, self.noise_share, "a claim is misread")
+        return TaskData(train=parts["train"], demonstrations=demonstrations, eval=parts["eval"], notes=notes)
+
+    def _demonstration(self, row: Row, rng: random.Random, *, think: bool, wrong: bool) -> Row:
+        statements = row_statements(row)
+        if wrong:
+            return with_wrong_completion(row, statements, self.cot, rng, think=think)
+        return with_completion(row, statements, self.cot, think=think)
 
     def _from_files(self, paths: Sequence[str], seed: int, counts: Mapping[str, int]) -> dict[str, list[Row]]:
         parts = split_rows(read_published(paths, self.people), seed, counts, self.split)
@@ -156,6 +169,7 @@ def generate_rows(
     prompt: Prompt = "full",
     cot: Cot = "auto",
     think_share: float = 1.0,
+    noise_share: float = 0.0,
     names: int = len(NAMES),
     knight_knave: Mapping[str, str] | None = None,
 ) -> list[Row]:
@@ -170,6 +184,7 @@ def generate_rows(
         prompt: The form of the prompt.
         cot: The form of the chain of thought.
         think_share: The share of rows with a chain of thought.
+        noise_share: The share of rows that are wrong.
         names: How many names to use.
         knight_knave: Other words for the roles.
 
@@ -184,6 +199,7 @@ def generate_rows(
         "prompt": prompt,
         "cot": cot,
         "think_share": think_share,
+        "noise_share": noise_share,
         "names": names,
         "knight_knave": None if knight_knave is None else dict(knight_knave),
     }

@@ -10,6 +10,7 @@ from posttrain.errors import DataError
 from posttrain.tasks.knights_knaves.cot import completion_text, thought
 from posttrain.tasks.knights_knaves.generate import Puzzle
 from posttrain.tasks.knights_knaves.logic import Statements
+from posttrain.tasks.knights_knaves.noise import misread
 from posttrain.tasks.knights_knaves.text import full_prompt, quiz_text, short_text, solution_text
 
 Prompt: TypeAlias = Literal["full", "short"]
@@ -70,16 +71,23 @@ def row_thought(row: Row, statements: Statements | None, cot: Cot) -> str:
     return thought(form, statements, row["names"], row["knight_knave"])
 
 
-def thinking(count: int, share: float, rng: random.Random) -> list[bool]:
-    """Which of `count` demonstrations think: the share rounded to a whole number, in random order."""
-    with_thought = round(count * share)
-    flags = [True] * with_thought + [False] * (count - with_thought)
-    rng.shuffle(flags)
-    return flags
-
-
 def with_completion(row: Row, statements: Statements | None, cot: Cot, *, think: bool) -> Row:
     """The row as a demonstration: its prompt, a completion, its columns."""
     reasoning = row_thought(row, statements, cot) if think else None
-    completion = completion_text(reasoning, row["solution_text_format"])
+    return _demonstration(row, reasoning, row["solution_text_format"])
+
+
+def with_wrong_completion(row: Row, statements: Statements | None, cot: Cot, rng: random.Random, *, think: bool) -> Row:
+    """The row as a demonstration that misreads a claim (`noise.misread`): the answer, and a thought, are of that.
+
+    The thought is ours; with `auto` in the form `assume`.
+    """
+    changed, solution = misread(statements, row["solution"], rng)
+    names, roles = row["names"], row["knight_knave"]
+    reasoning = thought("assume" if cot == "auto" else cot, changed, names, roles) if think else None
+    return _demonstration(row, reasoning, solution_text(solution, names, roles))
+
+
+def _demonstration(row: Row, reasoning: str | None, answer: str) -> Row:
+    completion = completion_text(reasoning, answer)
     return {"prompt": row["prompt"], "completion": completion, **{k: v for k, v in row.items() if k != "prompt"}}

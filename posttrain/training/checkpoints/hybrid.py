@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from posttrain.training.checkpoints.whole import WholeCheckpoints
 from posttrain.training.method_side import MethodSide
 from posttrain.training.sft_side import SFTSide
 from posttrain.training.skipped import SkippedSteps
+from posttrain.training.spending import Spending
 from posttrain.training.window.cut import cut_of
 
 PRIVATE_NAMES: dict[str, tuple[str, ...]] = {
@@ -38,6 +40,8 @@ class HybridCheckpoints(WholeCheckpoints, MethodSide):
     sft: SFTSide | None
     _g_warmup: float | None
     _skips: SkippedSteps
+    spending: Spending
+    start_of: Callable[[float | None], State]
 
     def save_more(self, checkpoint: Path) -> None:
         """The controller's state and the streams' cursors, and rollouts that are not used up."""
@@ -64,6 +68,7 @@ class HybridCheckpoints(WholeCheckpoints, MethodSide):
             "window": describe_window(cut_of(self.args), self.ranks.count) if self._window_open() else None,
             "rollouts": self._rollouts,
             "recorded_at": self._recorded_at,
+            "spent": self.spending.so_far,
             "skipped": self._skips.total,
             "skipped_in_a_row": self._skips.in_a_row,
             "snapshot": self._start.fingerprint if self._start else None,
@@ -95,6 +100,7 @@ class HybridCheckpoints(WholeCheckpoints, MethodSide):
         if self.buffer is not None and (waiting := state.get("buffer")):
             self.buffer.load(waiting, self.pairs.of)
         self._rollouts, self._recorded_at = state["rollouts"], state["recorded_at"]
+        self.spending.go_on(state.get("spent"))
         self._skips.total, self._skips.in_a_row = state["skipped"], state["skipped_in_a_row"]
         self._step = 0  # in the window that is open, if one is
         if not state["window"]:
@@ -112,7 +118,7 @@ class HybridCheckpoints(WholeCheckpoints, MethodSide):
     def _continue_controller(self, saved: State) -> None:
         """The saved state under this controller's settings, which an accepted change may have altered."""
         g_warmup = saved.get("g_warmup", self._g_warmup)
-        fresh = self.controller.start(total_steps=self.args.max_steps, seed=self.args.seed, g_warmup=g_warmup)
+        fresh = self.start_of(g_warmup)
         settled = ("total_steps", "seed", "g_warmup")
         # Of a controller of another kind only the clock goes on
         self.controller_state = fresh | {name: v for name, v in saved.items() if name in fresh and name not in settled}

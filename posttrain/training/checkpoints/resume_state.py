@@ -7,6 +7,7 @@ is not used up can be shared out anew.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from posttrain.errors import ResumeError
+from posttrain.storage.checkpoints import step_of
+from posttrain.training.budget import Budget
 from posttrain.training.window import window
 from posttrain.training.window.cut import Cut
 
@@ -55,6 +58,15 @@ def load_state(checkpoint: Path) -> dict[str, Any]:
             fix=f"go on with the version of posttrain that wrote it, or {fix}",
         )
     return state
+
+
+def budget_was_over(budget: Mapping[str, Any] | None, checkpoint: Path) -> bool:
+    """Whether a budget is given and nothing of it was left at a checkpoint, so that no step is to come."""
+    limit = Budget.of(budget)
+    if limit is None:
+        return False
+    spent = load_state(checkpoint).get("spent")  # not of one of another time
+    return spent is not None and limit.is_over(spent, step_of(checkpoint))
 
 
 def describe_window(cut: Cut, processes: int) -> dict[str, int]:

@@ -27,6 +27,7 @@ from posttrain.training.ledger import Ledger
 from posttrain.training.losses import importance_ratio
 from posttrain.training.row_statistics import RowStatistics
 from posttrain.training.sampling_drift import SamplingDrift
+from posttrain.training.spending import note_passes
 from posttrain.training.window import kl, window
 from posttrain.training.window.bins import More, Planned, WindowBins
 from posttrain.training.window.cut import cut_of
@@ -216,6 +217,10 @@ class WindowSide(GRPOTrainer):
                     compute_aux_loss,
                     **images,
                 )
+        if not torch.is_grad_enabled():
+            split = input_ids.size(1) - logits_to_keep
+            lengths = (attention_mask[:, part].sum(dim=1) for part in (slice(split), slice(split, None)))
+            note_passes(self._ledger, "scored", *lengths)
         if trains:
             self._before_loss(self._inputs, *results[:2])
             self._live = results[0]
@@ -261,6 +266,7 @@ class WindowSide(GRPOTrainer):
             return torch.zeros((), device=args.device, requires_grad=True)
         self._inputs = inputs
         self._live = None
+        self._note_passes(inputs)
         loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         if self._planned is not None and self.loss_type in MEANS_OVER_ROWS:
             loss = loss * (rows / args.per_device_train_batch_size)
@@ -269,6 +275,17 @@ class WindowSide(GRPOTrainer):
         live, self._live = self._live, None
         beside = None if live is None or self._scored is None else self._loss_beside(inputs, live, self._scored[1])
         return loss if beside is None else loss + beside
+
+    def _note_passes(self, inputs: Rollouts) -> None:
+        """Put down what is about to pass with gradients."""
+        planned = self._planned
+        if planned is None:
+            positions = inputs["prompt_mask"].numel() + inputs["completion_mask"].numel()
+        else:
+            positions = planned.positions[self._step % self.args.steps_per_generation]
+        lengths = (inputs[name].sum(dim=1) for name in ("prompt_mask", "completion_mask"))
+        group = self.num_generations if self._packs else 1
+        note_passes(self._ledger, "trained", *lengths, group=group, positions=float(positions))
 
     def _more_rows(self, share: Rollouts) -> More | None:
         """Rows of the window that were not sampled."""

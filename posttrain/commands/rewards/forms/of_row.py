@@ -7,12 +7,14 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from posttrain.commands.rewards.forms import Form, math, objects, roles
+from posttrain.commands.rewards.forms import Form, expressions, math, objects, roles
 from posttrain.rewards.math_extract import gold_answer
+from posttrain.rewards.thinking import answer_section
 from posttrain.scoring.score import Reward
 
 _PACKAGE = "posttrain.rewards."
 _NUMBER = re.compile(r"-?\d+(\.\d+)?")
+_EXPRESSION = re.compile(r"[0-9()+\-*/ ]+")
 _TAGGED = re.compile(r"<think>(.*)</think>\s*<answer>(.*)</answer>", re.DOTALL)
 
 
@@ -60,6 +62,13 @@ def _of_objects(columns: Mapping[str, Any], gold: str) -> Iterable[Form]:
     return [] if value is None else objects.forms(value)
 
 
+def _of_expressions(columns: Mapping[str, Any], gold: str) -> Iterable[Form]:
+    section, _ = answer_section(gold)
+    expression, target = section.strip(), columns.get("target")
+    told = isinstance(target, int) and _EXPRESSION.fullmatch(expression)
+    return expressions.forms(expression, int(target)) if told and target is not None else []
+
+
 def _of_tags(columns: Mapping[str, Any], gold: str) -> Iterator[Form]:
     match = _TAGGED.fullmatch(gold.strip())
     if match is None:
@@ -91,5 +100,6 @@ _BUILT_IN: Mapping[str, Callable[[Mapping[str, Any], str], Iterable[Form]]] = {
     "math_answer": _of_math,
     "knights_knaves": _of_roles,
     "json_structure": _of_objects,
+    "countdown": _of_expressions,
     "format": _of_tags,
 }

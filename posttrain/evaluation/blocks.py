@@ -1,0 +1,147 @@
+"""Differences between arms that were run on the same seeds: seeds are blocks, arms are what differs within them.
+
+A score is an arm's mean over a seed's held-out problems. It varies with the problems and with the seed's luck, and of
+both an arm and another one share a part: the problems, their warm-up. The analysis is that of a randomised block design
+(Fisher 1935; the exact mixed model of balanced data): y = arm + seed + e. A difference of two arms has the standard
+error sqrt(2 MSE / S), MSE the mean square of the residuals of all arms with (A - 1)(S - 1) degrees of freedom, which
+Student's t takes up. For that many residuals to speak for one difference, arms must vary alike around their seeds. An
+arm that varies more than others has intervals that are too short; so a standard error is never less than what the
+problems alone make of that pair of arms (paired over problems within a seed, seeds as they are).
+
+Why not the hierarchical bootstrap (seeds, then problems) that such data often get: with 3 seeds its variance has 2/3 of
+the seeds' part and counts the problems' part nearly twice, and its normal tails know nothing of how few seeds there
+are. In 2,000 simulated studies each of 8 arms, 3 seeds and 400 problems, intervals of 95 % held the true difference
+in COVERAGE of them. What would be exact for a pair by itself, t with 2 degrees of freedom, needs differences of 4.3
+standard errors, and of 14 where Holm has ten.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import mpmath
+import numpy as np
+
+from posttrain.errors import DataError
+from posttrain.evaluation.statistics import holm
+
+Scores = Mapping[str, Sequence[np.ndarray]]
+"""By arm, for each seed the results of its problems, in the same order for all arms."""
+
+
+@dataclass(frozen=True)
+class BlockDifference:
+    """What an arm scored above another one.
+
+    Attributes:
+        arm, reference: The two.
+        difference: Of the means over seeds of the scores.
+        error: Its standard error.
+        df: Degrees of freedom; infinite where one seed leaves the problems alone.
+        p: Two-sided, by itself.
+        p_holm: Adjusted for all comparisons that were made with it.
+        lo, hi: Simultaneous: without 0 exactly where `p_holm` is below 1 - confidence.
+    """
+
+    arm: str
+    reference: str
+    difference: float
+    error: float
+    df: float
+    p: float
+    p_holm: float
+    lo: float
+    hi: float
+
+
+def against(
+    scores: Scores, reference: str, others: Sequence[str] | None = None, *, confidence: float = 0.95
+) -> list[BlockDifference]:
+    """The difference of each other arm from one, adjusted for their number.
+
+    Args:
+        scores: Of all arms, which tell together how scores vary.
+        reference: The arm to compare with.
+        others: Those compared; `None` is all others.
+        confidence: Of all intervals together.
+
+    Raises:
+        DataError: Arms do not have the same seeds and problems.
+    """
+    error_of, df = _errors(scores)
+    others = [arm for arm in scores if arm != reference] if others is None else list(others)
+    found = []
+    for arm in others:
+        means = [float(np.mean([seed.mean() for seed in scores[each]])) for each in (arm, reference)]
+        error = error_of(arm, reference)
+        difference = means[0] - means[1]
+        found.append((arm, difference, error, t_tail(abs(difference) / error, df) if error else float(difference == 0)))
+    adjusted = holm([p for *_, p in found])
+    factors = _factors([p for *_, p in found])
+    return [
+        BlockDifference(
+            arm, reference, difference, error, df, p, p_holm, difference - reach * error, difference + reach * error
+        )
+        for (arm, difference, error, p), p_holm, factor in zip(found, adjusted, factors, strict=True)
+        for reach in [t_quantile((1 - confidence) / factor, df)]
+    ]
+
+
+def _factors(p_values: Sequence[float]) -> list[float]:
+    """By what Holm multiplies each p, so that an interval at that level agrees with it.
+
+    A later p takes over an earlier one's product where that is higher: its factor is what makes up for that, at most
+    the number of comparisons.
+    """
+    order = sorted(range(len(p_values)), key=lambda place: p_values[place])
+    count, highest, factors = len(p_values), 0.0, [1.0] * len(p_values)
+    for rank, place in enumerate(order):
+        p = p_values[place]
+        highest = max(highest, (count - rank) * p)
+        factors[place] = min(highest / p, float(count)) if p > 0 else float(count - rank)
+    return factors
+
+
+def _errors(scores: Scores):
+    """The standard error of a difference of two arms' means, and its degrees of freedom."""
+    arms = list(scores)
+    shapes = {tuple(len(seed) for seed in scores[arm]) for arm in arms}
+    if len(shapes) != 1 or not arms or not all(next(iter(shapes))):
+        raise DataError(
+            "arms have different seeds or numbers of problems" if arms else "no arms",
+            expected="the same seeds and problems for all arms",
+        )
+    seeds = len(next(iter(shapes)))
+    means = np.array([[seed.mean() for seed in scores[arm]] for arm in arms])
+    residuals = means - means.mean(axis=1, keepdims=True) - means.mean(axis=0, keepdims=True) + means.mean()
+    df = (len(arms) - 1) * (seeds - 1)
+    pooled = 2.0 * float((residuals**2).sum()) / df / seeds if df else 0.0
+
+    def error(one: str, other: str) -> float:
+        changes = [np.asarray(a, float) - np.asarray(b, float) for a, b in zip(scores[one], scores[other], strict=True)]
+        by_problems = sum(each.var(ddof=1) / len(each) if len(each) > 1 else 0.0 for each in changes) / seeds**2
+        return math.sqrt(max(pooled, by_problems))
+
+    return error, float(df) if df else math.inf
+
+
+def t_tail(t: float, df: float) -> float:
+    """The chance that |T| is `t` or more, T of Student's distribution; the normal one where `df` is infinite."""
+    if math.isinf(df):
+        return math.erfc(t / math.sqrt(2.0))
+    if math.isinf(t):
+        return 0.0
+    return float(mpmath.betainc(df / 2.0, 0.5, 0, df / (df + t * t), regularized=True))
+
+
+def t_quantile(p: float, df: float) -> float:
+    """The t that |T| reaches with a chance of `p`."""
+    low, high = 0.0, 1.0
+    while t_tail(high, df) > p:
+        low, high = high, 2.0 * high
+    for _ in range(80):
+        middle = (low + high) / 2.0
+        low, high = (middle, high) if t_tail(middle, df) > p else (low, middle)
+    return (low + high) / 2.0

@@ -1,0 +1,268 @@
+"""Carrying out a study's runs, several at a time, from wherever an earlier start got to.
+
+A run is a process of `posttrain run` (or of `posttrain launch`). It follows this one: when this process is killed, its
+runs are told to save and stop, and the next start goes on with them. What a run's process ended with says little, for
+one that was stopped in time ends well; what counts is whether its directory says that it is done.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean
+
+from posttrain.errors import Interrupted
+from posttrain.processes.launched import LAUNCHER
+from posttrain.rundir.facts import write_recipe
+from posttrain.storage.lock import Lock, at_work
+from posttrain.study.results import chosen, is_done
+from posttrain.study.study import Job, Study
+from posttrain.watching.progress import duration
+
+POLL_S = 0.2
+LAST_LINES = 3
+"""Of a failed run's log that are said."""
+
+
+@dataclass
+class Running:
+    """A job at work, on which of the places for one, since when."""
+
+    job: Job
+    process: subprocess.Popen[bytes]
+    place: int
+    since: float
+
+
+@dataclass
+class Queue:
+    """The runs of a study.
+
+    Args:
+        study: The study.
+        jobs: Runs at once.
+        only: Arms that are run; empty: all.
+        launch: Arguments of `posttrain launch` for each run; `None` is `posttrain run`.
+        say: Takes a line for the user.
+        changed: Called when a run has ended.
+
+    Attributes:
+        failed: Name of each run that failed in this session, and the end of its log.
+    """
+
+    study: Study
+    jobs: int = 1
+    only: Sequence[str] = ()
+    launch: str | None = None
+    say: Callable[[str], None] = print
+    changed: Callable[[], None] = lambda: None
+    failed: dict[str, str] = field(default_factory=dict)
+    _running: list[Running] = field(default_factory=list)
+    _took: dict[str, list[float]] = field(default_factory=dict)
+    _asked: int | None = None
+    _said_waiting: set[str] = field(default_factory=set)
+
+    def wanted(self) -> Iterator[Job]:
+        """The runs that are known to be needed, in the order in which they are to be made, warm-ups aside.
+
+        An arm's final runs are known once its tuning is done.
+        """
+        for arm in self.study.arms:
+            if self.only and arm not in self.only:
+                continue
+            yield from (job for job in self.study.tuning if job.arm == arm)
+            point = chosen(self.study, arm, self.failed).point
+            if point is not None:
+                yield from (self.study.final(arm, seed, point) for seed in self.study.file.seeds)
+
+    def left(self) -> int:
+        """Runs that are still to be made, warm-ups among them; those at work count."""
+        study, arms = self.study, [arm for arm in self.study.arms if not self.only or arm in self.only]
+        known = [job for job in self.wanted() if not self._is_over(job)]
+        open_arms = [arm for arm in arms if chosen(study, arm, self.failed).point is None]
+        needed = {job.begins_from for job in known if job.begins_from}
+        warm = [job for job in map(study.warmup_of, known) if job and job.name in needed and not self._is_over(job)]
+        return len(known) + len({job.name for job in warm}) + len(open_arms) * len(study.file.seeds)
+
+    def run(self) -> None:
+        """Make all runs that can be made.
+
+        Raises:
+            ResumeError: An arm has changed since its runs began, or another process works on the study.
+            Interrupted: A stop was asked for; the runs at work have saved.
+        """
+        folder = self.study.folder
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = Lock(folder)
+        try:
+            wanted = list(self.wanted())
+            self.study.check_unchanged([*wanted, *filter(None, map(self.study.warmup_of, wanted))])
+            with self._listening():
+                self._work()
+        finally:
+            self._stop_all()
+            lock.release()
+
+    def _work(self) -> None:
+        while True:
+            if self._asked is None:
+                for job in self._ready():
+                    self._start(job)
+            if not self._running:
+                break
+            time.sleep(POLL_S)
+            for each in [each for each in self._running if each.process.poll() is not None]:
+                self._running.remove(each)
+                self._ended(each)
+        if self._asked is not None:
+            stop = Interrupted("stopped as asked; runs at work have saved. To go on: the same command", where="study")
+            stop.signal = self._asked
+            raise stop
+
+    # ---- which ----
+
+    def _ready(self) -> list[Job]:
+        """Runs that can start now, as many as there are free places."""
+        found: dict[str, Job] = {}
+        at_work_here = {each.job.name for each in self._running}
+        for job in self.wanted():
+            if len(at_work_here) + len(found) >= self.jobs:
+                break
+            if self._is_over(job):
+                continue
+            warmup = self.study.warmup_of(job)
+            if warmup and not is_done(self.study.layout(warmup)):
+                if warmup.name in self.failed:
+                    self.failed[job.name] = f"its warm-up failed: {self.failed[warmup.name]}"
+                    continue
+                job = warmup
+            if job.name in at_work_here or job.name in found or self._held(job):
+                continue
+            found[job.name] = job
+        return list(found.values())
+
+    def _is_over(self, job: Job) -> bool:
+        return job.name in self.failed or is_done(self.study.layout(job))
+
+    def _held(self, job: Job) -> bool:
+        """Whether a process that an earlier start left behind is still saving."""
+        holder = at_work(self.study.layout(job).path)
+        while holder is not None and self._asked is None:
+            if job.name not in self._said_waiting:
+                self._said_waiting.add(job.name)
+                self.say(f"{job.name}: waiting for process {holder}, which is at work there")
+            time.sleep(POLL_S)
+            holder = at_work(self.study.layout(job).path)
+        return holder is not None
+
+    # ---- starting and ending ----
+
+    def _start(self, job: Job) -> None:
+        folder = self.study.folder
+        file, log = (folder / kind / f"{job.name}.{kind[:-1]}" for kind in ("recipes", "logs"))
+        file = file.with_name(f"{Path(job.name).name}.yaml")
+        log = log.with_name(f"{Path(job.name).name}.txt")
+        for each in (file, log):
+            each.parent.mkdir(parents=True, exist_ok=True)
+        resolved = job.recipe.resolved()
+        resolved["run"]["dir"] = str(self.study.layout(job).path)
+        write_recipe(file, resolved)
+        place = min(set(range(self.jobs)) - {each.place for each in self._running})
+        command = [sys.executable, "-m", "posttrain", *self._command(), str(file)]
+        if job.begins_from:
+            command += ["--warmup-from", str(folder / job.begins_from)]
+        with log.open("ab") as out:
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
+                env=self._environment(job, place), start_new_session=True,
+            )  # fmt: skip
+        self._running.append(Running(job, process, place, time.monotonic()))
+        self.say(f"started {job.name}{_in_words(job)}")
+
+    def _command(self) -> list[str]:
+        return ["run"] if self.launch is None else ["launch", *shlex.split(self.launch)]
+
+    def _environment(self, job: Job, place: int) -> dict[str, str]:
+        """A run's variables: it follows this process, computes on its threads, and of several GPUs has one."""
+        added = {LAUNCHER: str(os.getpid()), "PYTHONSAFEPATH": "1"}
+        if job.recipe.run.threads and "OMP_NUM_THREADS" not in os.environ:
+            added["OMP_NUM_THREADS"] = str(job.recipe.run.threads)
+        if self.launch is not None and self.jobs > 1:
+            added["CUDA_VISIBLE_DEVICES"] = gpu_of(place, os.environ)
+        return {**os.environ, **added}
+
+    def _ended(self, each: Running) -> None:
+        job, took = each.job, time.monotonic() - each.since
+        if is_done(self.study.layout(job)):
+            self._took.setdefault(job.kind, []).append(took)
+            self.say(f"done {job.name} in {duration(took)}{self._to_go()}")
+        elif self._asked is not None:
+            self.say(f"stopped {job.name}")
+        else:
+            self.failed[job.name] = said = self._last_words(job)
+            self.say(f"FAILED {job.name} (exit code {each.process.returncode}): {said}")
+        with suppress(OSError):
+            self.changed()
+
+    def _to_go(self) -> str:
+        left = self.left()
+        known = [seconds for kind in ("tuning", "final") for seconds in self._took.get(kind, [])]
+        if not left or not known:
+            return f", {left} to go" if left else ""
+        return f", {left} to go, about {duration(fmean(known) * left / self.jobs)}"
+
+    def _last_words(self, job: Job) -> str:
+        file = self.study.folder / "logs" / f"{Path(job.name).name}.txt"
+        lines = [line.strip() for line in file.read_text(errors="replace").splitlines() if line.strip()]
+        errors = [number for number, line in enumerate(lines) if line.startswith("error")]
+        last = lines[errors[-1] :][:LAST_LINES] if errors else lines[-1:]
+        return f"{' / '.join(last)} (all of it: {file})"
+
+    # ---- stopping ----
+
+    @contextmanager
+    def _listening(self) -> Iterator[None]:
+        """At SIGINT and SIGTERM have the runs save and stop; at a second SIGINT end them at once."""
+
+        def ask(number: int, frame: object) -> None:
+            again, self._asked = self._asked is not None, number
+            if not again:
+                self.say("stopping: the runs at work save first; press Ctrl-C again to end them at once")
+            for each in self._running:
+                with suppress(ProcessLookupError):
+                    each.process.send_signal(signal.SIGKILL if again and number == signal.SIGINT else signal.SIGTERM)
+
+        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _stop_all(self) -> None:
+        """Leave no run behind, whatever ended the queue."""
+        for each in self._running:
+            with suppress(ProcessLookupError):
+                each.process.terminate()
+        for each in self._running:
+            each.process.wait()
+        self._running.clear()
+
+
+def gpu_of(place: int, environ: Mapping[str, str]) -> str:
+    """The GPU of one of several runs at once: of those that are visible, the one at its place."""
+    visible = [each for each in environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if each]
+    return visible[place % len(visible)] if visible else str(place)
+
+
+def _in_words(job: Job) -> str:
+    said = ", ".join(f"{key}={value}" for key, value in job.point.items())
+    return f" ({said})" if said and job.kind == "tuning" else ""

@@ -1,0 +1,128 @@
+"""What a study's run directories show: which runs are done, what tuning chose, and what each arm scored and spent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Any
+
+from posttrain.reading.compare import Problem, problems
+from posttrain.rundir import reading
+from posttrain.rundir.layout import Layout
+from posttrain.study.study import Point, Study
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A point of an arm's grid and what became of it.
+
+    Attributes:
+        point: Dotted keys and values.
+        score: pass@1 on the tuning seed's held-out problems; `None` while it is not done.
+        reward: Mean score there.
+    """
+
+    point: Point
+    score: float | None
+    reward: float | None
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What tuning chose for an arm.
+
+    Attributes:
+        point: The best that was tried; empty of an arm that is not tuned; `None` while that is open.
+        tried: All points.
+        edges: Keys whose best value is the least or the greatest that was tried.
+    """
+
+    point: Point | None
+    tried: list[Tried] = field(default_factory=list)
+    edges: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Result:
+    """A run that is judged.
+
+    Attributes:
+        arm, seed: Whose.
+        layout: Its directory.
+        line: Its final line of eval.jsonl.
+        rows: Its final greedy completions, by problem.
+        spent: By the hybrid stage: steps, seconds, sampled_tokens, trained_tokens, flops.
+    """
+
+    arm: str
+    seed: int
+    layout: Layout
+    line: dict[str, Any]
+    rows: dict[Problem, dict[str, Any]]
+    spent: dict[str, Any]
+
+
+def is_done(layout: Layout) -> bool:
+    """Whether a run has come to its end."""
+    return layout.report_file.exists() and "final" in reading.done_stages(layout)
+
+
+def score_of(layout: Layout) -> tuple[float, float]:
+    """pass@1 and the mean score of a finished run's last evaluation."""
+    rows = problems(reading.eval_results(layout, "final"))
+    scores = [float(row.get("score") or 0.0) for row in rows.values()]
+    return fmean(bool(row.get("passed")) for row in rows.values()), fmean(scores)
+
+
+def chosen(study: Study, arm: str, failed: Iterable[str] = ()) -> Chosen:
+    """What tuning chose for an arm: the highest pass@1, by the mean score where several have it.
+
+    Args:
+        study: The study.
+        arm: Whose.
+        failed: Names of runs that failed, which are not waited for.
+    """
+    jobs = [job for job in study.tuning if job.arm == arm]
+    if not jobs:
+        return Chosen({})
+    tried, open_, failed = [], False, set(failed)
+    for job in jobs:
+        layout = study.layout(job)
+        if is_done(layout):
+            tried.append(Tried(job.point, *score_of(layout)))
+        else:
+            open_ = open_ or job.name not in failed
+            tried.append(Tried(job.point, None, None))
+    known = [each for each in tried if each.score is not None]
+    if open_ or not known:
+        return Chosen(None, tried)
+    best = max(known, key=lambda each: (each.score, each.reward)).point
+    return Chosen(best, tried, [key for key in best if _at_edge(key, best, [job.point for job in jobs])])
+
+
+def _at_edge(key: str, best: Point, points: list[Point]) -> bool:
+    values = [point[key] for point in points]
+    if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+        return False
+    return len(set(values)) > 1 and best[key] in (min(values), max(values))
+
+
+def results(study: Study, arm: str, point: Point) -> dict[int, Result]:
+    """The finished runs of an arm that are judged, by seed."""
+    found = {}
+    for seed in study.file.seeds:
+        layout = study.layout(study.final(arm, seed, point))
+        if is_done(layout):
+            found[seed] = result(arm, seed, layout)
+    return found
+
+
+def result(arm: str, seed: int, layout: Layout) -> Result:
+    """What a finished run shows."""
+    line = reading.last_evals(reading.evals(layout))["final"]
+    steps = reading.steps(layout, "hybrid")
+    spent = (steps[-1].get("spent") or {}) if steps else {}
+    nothing = {"seconds": 0.0, "sampled_tokens": 0, "trained_tokens": 0, "flops": 0.0}
+    rows = problems(reading.eval_results(layout, "final"))
+    return Result(arm, seed, layout, line, rows, {"steps": len(steps), **(spent or nothing)})

@@ -1,0 +1,271 @@
+"""A study as it is carried out: its arms, what is tried for each, and the runs that it takes.
+
+A run of a study is one of `posttrain run`, of a recipe that is written out, in a directory of its own. What is done and
+what is not is read off these directories alone, so that a study which was killed goes on from where it was.
+
+    DIR/runs/ARM-seed0/      the runs that are judged
+    DIR/tuning/ARM-1/        those of each arm's grid, on the tuning seed
+    DIR/warmups/seed0/       a warm-up that several of them begin from; seed0-2 where some arms have another one
+    DIR/recipes/, DIR/logs/  the recipe of each run, and what it said
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from posttrain.errors import ConfigError, ResumeError
+from posttrain.nearest import display
+from posttrain.recipe.contradictions import check
+from posttrain.recipe.mistakes import where_in
+from posttrain.recipe.recipe import Recipe, load_recipe
+from posttrain.recipe.stage_sections import GRPOSection, HybridSection
+from posttrain.recipe.yamlfile import Layer
+from posttrain.rundir.facts import flatten
+from posttrain.rundir.layout import Layout
+from posttrain.rundir.looking import differences
+from posttrain.rundir.warmed import warmup_facts
+from posttrain.study.file import REFERENCE, read_study, recipe_path
+
+Point = dict[str, Any]
+"""One combination of a grid: dotted keys and values."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a study.
+
+    Attributes:
+        kind: `warmup`, `tuning` or `final`.
+        name: Its directory, below the study's.
+        arm: Whose it is; of a warm-up that of the first arm that begins from it.
+        seed: `run.seed`.
+        recipe: What it runs.
+        point: Of a tuning run, what it tries; of a final one, what tuning chose.
+        begins_from: The name of the warm-up that it begins from; `None`: it warms up by itself, or not at all.
+    """
+
+    kind: str
+    name: str
+    arm: str
+    seed: int
+    recipe: Recipe = field(compare=False)
+    point: Point = field(default_factory=dict, compare=False)
+    begins_from: str | None = None
+
+
+class Study:
+    """A study's file, its arms as recipes, and its jobs.
+
+    Args:
+        path: STUDY.yaml.
+        folder: Where it works; `None` is `runs/study-` and the file's name.
+
+    Attributes:
+        file: What it holds.
+        folder: Where it works.
+        reference: The arm that the others are compared with.
+        warmup_names: Facts of a warm-up, as JSON, to its name.
+
+    Raises:
+        ConfigError: The file, an arm's recipe, or two arms that are the same.
+    """
+
+    def __init__(self, path: str | Path, folder: str | Path | None = None):
+        self.path = Path(path)
+        self.file, self._layer = read_study(self.path)
+        self.name = self.path.stem
+        self.folder = Path(folder) if folder else Path("runs") / f"study-{self.name}"
+        self.reference = self.file.reference or (REFERENCE if REFERENCE in self.file.arms else next(iter(self.arms)))
+        self._check_arms()
+        self._check_grids()
+
+    # ---- recipes ----
+
+    @property
+    def arms(self) -> dict[str, dict[str, Any]]:
+        """Each arm and the keys in which it differs."""
+        return self.file.arms
+
+    @property
+    def budget(self) -> tuple[str, float]:
+        """The kind of the budget, and its amount."""
+        ((kind, amount),) = self.file.budget.given().items()
+        return kind, amount
+
+    def recipe(self, arm: str, seed: int, point: Mapping[str, Any] | None = None, *, tuning: bool = False) -> Recipe:
+        """The recipe of an arm's run, without a directory.
+
+        Raises:
+            ConfigError: It cannot be; with the line of the study where its key stands.
+        """
+        layers = [self._part(("arms", arm), self.arms[arm])]
+        tune = self.file.tune
+        if point:
+            layers.append(self._point(arm, point))
+        if tuning and tune and tune.overrides:
+            layers.append(self._part(("tune", "overrides"), tune.overrides))
+        own: dict[str, Any] = {"run": {"seed": seed}}
+        if self.file.evaluations:
+            own["evaluate"] = {"times": self.file.evaluations, "every": 0}
+        layers.append(Layer(own))
+        named = recipe_path(self.file.recipe, self.path.parent)
+        found = load_recipe(named, over=layers, folder=self.path.parent)
+        if not found.hybrid.steps:
+            return found
+        budget = Layer({"hybrid": {"budget": self.file.budget.given(), "time_limit_s": None}})
+        return load_recipe(named, over=[*layers, budget], folder=self.path.parent)
+
+    def _part(self, at: tuple[str, ...], overrides: Mapping[str, Any]) -> Layer:
+        """Dotted keys that stand at a place in the study's file, as a layer of a recipe."""
+        layer = Layer()
+        for key, value in overrides.items():
+            parts = tuple(key.split("."))
+            section = layer.data
+            for part in parts[:-1]:
+                section = section.setdefault(part, {})
+                if not isinstance(section, dict):
+                    raise ConfigError(
+                        f"{key} goes into a key that has a value by itself",
+                        where=where_in(self._layer, (*at, key)),
+                        fix="write both as one value",
+                    )
+            section[parts[-1]] = copy.deepcopy(value)
+            for known, where in self._layer.origins.items():
+                if known[: len(at) + 1] == (*at, key):
+                    layer.origins[(*parts, *known[len(at) + 1 :])] = where
+        return layer
+
+    def _point(self, arm: str, point: Mapping[str, Any]) -> Layer:
+        merged = Layer()
+        for key, value in point.items():
+            tune = self.file.tune
+            own = bool(tune and key in tune.arms.get(arm, {}))
+            at = ("tune", "arms", arm) if own else ("tune", "grid")
+            layer = self._part(at, {key: value})
+            # Values of a grid stand in a list, so that what is in them has other places
+            layer.origins = {tuple(key.split(".")): self._layer.origin((*at, key))}
+            section, target = layer.data, merged.data
+            for part in key.split(".")[:-1]:
+                section, target = section[part], target.setdefault(part, {})
+            target |= section
+            merged.origins |= layer.origins
+        return merged
+
+    def points(self, arm: str) -> list[Point]:
+        """What is tried for an arm: all combinations of its grid; none of an arm that is not tuned."""
+        tune = self.file.tune
+        if tune is None or not self.recipe(arm, self.file.seeds[0]).hybrid.steps:
+            return []
+        grid = {**tune.grid, **tune.arms.get(arm, {})}
+        return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())] if grid else []
+
+    # ---- checks ----
+
+    def _check_arms(self) -> None:
+        seed = self.file.seeds[0]
+        seen: dict[str, str] = {}
+        for arm in self.arms:
+            recipe = self.recipe(arm, seed)
+            check(recipe)
+            facts = json.dumps(recipe.resolved(), sort_keys=True)
+            if facts in seen:
+                raise ConfigError(
+                    f"the arm {arm} is the same as {seen[facts]}",
+                    expected="arms that differ",
+                    where=where_in(self._layer, ("arms", arm)),
+                    fix="leave one out",
+                )
+            seen[facts] = arm
+
+    def _check_grids(self) -> None:
+        for arm in self.arms:
+            for point in self.points(arm):
+                check(self.recipe(arm, self.tuning_seed, point, tuning=True))
+
+    @property
+    def tuning_seed(self) -> int:
+        """Of the tuning runs."""
+        assert self.file.tune is not None
+        return self.file.tune.seed
+
+    # ---- jobs ----
+
+    @cached_property
+    def tuning(self) -> list[Job]:
+        """The tuning runs, arm by arm."""
+        return [
+            self._begun(Job("tuning", f"tuning/{arm}-{number}", arm, self.tuning_seed, recipe, point))
+            for arm in self.arms
+            for number, point in enumerate(self.points(arm), 1)
+            for recipe in [self.recipe(arm, self.tuning_seed, point, tuning=True)]
+        ]
+
+    def final(self, arm: str, seed: int, point: Point) -> Job:
+        """An arm's run that is judged."""
+        return self._begun(Job("final", f"runs/{arm}-seed{seed}", arm, seed, self.recipe(arm, seed, point), point))
+
+    @cached_property
+    def _warmups(self) -> dict[str, Job]:
+        """Warm-ups by their facts, as they come up."""
+        return {}
+
+    def _begun(self, job: Job) -> Job:
+        """A job with the warm-up that it begins from."""
+        recipe = job.recipe
+        if not recipe.warmup.steps:
+            return job
+        facts = json.dumps(warmup_facts(recipe.resolved()), sort_keys=True)
+        if facts not in self._warmups:
+            alike = sum(each.seed == job.seed for each in self._warmups.values())
+            name = f"warmups/seed{job.seed}" + (f"-{alike + 1}" if alike else "")
+            self._warmups[facts] = Job("warmup", name, job.arm, job.seed, _warmup_alone(recipe))
+        return Job(job.kind, job.name, job.arm, job.seed, recipe, job.point, self._warmups[facts].name)
+
+    def warmup_of(self, job: Job) -> Job | None:
+        """The warm-up that a job begins from."""
+        return next((each for each in self._warmups.values() if each.name == job.begins_from), None)
+
+    def layout(self, job: Job) -> Layout:
+        """Where a job's run is."""
+        return Layout(self.folder / job.name)
+
+    def check_unchanged(self, jobs: Iterable[Job]) -> None:
+        """Refuse jobs whose directories hold runs of other recipes.
+
+        Raises:
+            ResumeError: With the keys that differ.
+        """
+        for job in jobs:
+            layout = self.layout(job)
+            lines = differences(layout, job.recipe) if layout.recipe_file.exists() else []
+            if lines:
+                raise ResumeError(
+                    f"the arm {job.arm} has changed since its run in {job.name} began (was -> is):"
+                    + "".join(f"\n    {line}" for line in lines),
+                    expected="the recipe that it began with",
+                    where=display(self.path),
+                    fix=f"undo the change; move {display(layout.path)} away, to run it anew; or take another --dir",
+                )
+
+    def settings(self) -> dict[str, list[Any]]:
+        """The dotted keys in which the arms' recipes differ, with each arm's value."""
+        flat = [flatten(self.recipe(arm, self.file.seeds[0]).resolved()) for arm in self.arms]
+        keys = dict.fromkeys(key for one in flat for key in one)
+        found = {key: [one.get(key) for one in flat] for key in keys}
+        return {key: values for key, values in found.items() if any(value != values[0] for value in values)}
+
+
+def _warmup_alone(recipe: Recipe) -> Recipe:
+    """A recipe up to its hybrid stage, whichever arm it is of."""
+    hybrid = recipe.hybrid
+    args = {key: value for key, value in hybrid.args.items() if key in ("chat_template_kwargs", "bf16", "fp16")}
+    grpo = GRPOSection(max_completion_length=hybrid.grpo.max_completion_length)
+    alone = HybridSection(steps=0, args=args, demonstrations_after=hybrid.demonstrations_after, grpo=grpo)
+    return recipe.model_copy(update={"hybrid": alone})

@@ -1,0 +1,1 @@
+"""Studies: the file, the queue of runs, the judgement and the page."""

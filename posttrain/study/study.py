@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from posttrain.errors import ConfigError, ResumeError
-from posttrain.nearest import display
+from posttrain.nearest import display, nearest_files
 from posttrain.recipe.contradictions import check
 from posttrain.recipe.mistakes import where_in
 from posttrain.recipe.recipe import Recipe, load_recipe
@@ -82,6 +82,14 @@ class Study:
         self.file, self._layer = read_study(self.path)
         self.name = self.path.stem
         self.folder = Path(folder) if folder else Path("runs") / f"study-{self.name}"
+        named = recipe_path(self.file.recipe, self.path.parent)
+        if isinstance(named, Path) and not named.is_file():
+            raise ConfigError(
+                f"{display(named)} does not exist",
+                expected="the recipe that all arms start from",
+                where=where_in(self._layer, ("recipe",)),
+                fix=nearest_files(named),
+            )
         self.reference = self.file.reference or (REFERENCE if REFERENCE in self.file.arms else next(iter(self.arms)))
         self._check_arms()
         self._check_grids()

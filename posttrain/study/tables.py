@@ -70,6 +70,22 @@ def spent(arm: Mapping[str, Any], kind: str) -> str:
     return ", ".join(part for part in parts.values() if part)
 
 
+def spending(judged: Mapping[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Heads and rows of what each arm spent, as means over seeds."""
+    heads = ("arm", "seconds", "tokens sampled", "tokens trained on", "FLOPs", "steps")
+    names = ("seconds", "sampled_tokens", "trained_tokens", "flops", "steps")
+    found = []
+    for arm in judged["arms"]:
+        if arm["seeds"]:
+            of = arm["spent"]
+            found.append((arm["name"], *("-" if of[name] is None else _written(name, of[name]) for name in names)))
+    return heads, found
+
+
+def _written(name: str, value: float) -> str:
+    return f"{value:.3g}" if name == "flops" else f"{value:,.0f}"
+
+
 def _count(value: float) -> str:
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= size:

@@ -67,8 +67,8 @@ def _tile(each: Mapping[str, Any], judged: Mapping[str, Any]) -> tuple[str, str,
 
 def _curves(judged: Mapping[str, Any], across: str) -> list[Drawn]:
     """A chart an arm, with the reference beside it, all on the same axes."""
-    lines = {arm["name"]: mean_curve(arm["name"], arm["curve"], across) for arm in judged["arms"] if arm["curve"]}
-    lines = {name: line for name, line in lines.items() if line is not None}
+    found = [mean_curve(arm["name"], arm["curve"], across) for arm in judged["arms"]]
+    lines = {line.name: line for line in found if line is not None}
     if not lines:
         return []
     every = [value for line in lines.values() for pair in line.band or [] for value in pair]

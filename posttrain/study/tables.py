@@ -34,7 +34,8 @@ def _row(arm: Mapping[str, Any], difference: Mapping[str, Any] | None, kind: str
 
 def gain(difference: Mapping[str, Any]) -> str:
     """A difference and its interval, in points."""
-    return f"{100 * difference['difference']:+.1f} ({100 * difference['lo']:+.1f} to {100 * difference['hi']:+.1f})"
+    value, lo, hi = (100 * difference[name] + 0.0 for name in ("difference", "lo", "hi"))
+    return f"{value:+.1f} ({lo:+.1f} to {hi:+.1f})" if lo < hi else f"{value:+.1f} (nothing differs: no interval)"
 
 
 def percent(share: float) -> str:
@@ -108,7 +109,7 @@ def verdicts(judged: Mapping[str, Any]) -> list[str]:
             said.append(f"not to be told apart from {reference}: {', '.join(open_)}")
     if two := judged["best_two"]:
         apart = "told apart" if two["told_apart"] else "not to be told apart"
-        flipped = {**two, "difference": -two["difference"], "lo": -two["hi"], "hi": -two["lo"]}
+        flipped = {**two, "difference": 0.0 - two["difference"], "lo": 0.0 - two["hi"], "hi": 0.0 - two["lo"]}
         said.append(f"the best two, {two['reference']} and {two['arm']}, are {apart}: {gain(flipped)}")
     return said
 

@@ -12,7 +12,7 @@ from posttrain.planning.machine import this_machine
 from posttrain.planning.plan import make_plan
 from posttrain.planning.seconds import Time
 from posttrain.study.queue import Queue
-from posttrain.study.results import chosen, is_done
+from posttrain.study.results import chosen
 from posttrain.study.study import Job, Study
 from posttrain.watching.progress import duration
 
@@ -64,7 +64,7 @@ def estimate(study: Study, queue: Queue) -> Estimate:
     second. What is around it is that of the first arm with a hybrid stage, for all arms.
     """
     jobs = _all(study, queue)
-    left = [job for job in jobs if not is_done(study.layout(job))]
+    left = [job for job in jobs if not study.is_done(job)]
     kind, amount = study.budget
     stages = [job for job in left if job.recipe.hybrid.steps]
     counts = dict(Counter(job.kind for job in left))

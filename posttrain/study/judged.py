@@ -16,7 +16,7 @@ import numpy as np
 from posttrain.evaluation.blocks import against
 from posttrain.rundir import reading
 from posttrain.study.file import Overrides
-from posttrain.study.results import Chosen, Result, chosen, results
+from posttrain.study.results import Chosen, Result, chosen, kept, results
 from posttrain.study.study import Study
 
 CLEAR = 0.05
@@ -126,12 +126,19 @@ def _arm(
         "spent": {name: _mean_of([each.spent.get(name) for each in found.values()]) for name in SPENT},
         "by": _slices([each.line.get("by") or {} for each in found.values()]),
         "curve": [_curve(each) for each in found.values()],
+        "second": _second(kept(study, arm, picked.point) if picked.point is not None else {}),
     }
 
 
 def _is_of(study: Study, arm: str, picked: Chosen, name: str) -> bool:
     runs = {f"runs/{arm}-seed{seed}" for seed in study.file.seeds}
     return name in runs or (picked.point is None and name in {job.name for job in study.tuning if job.arm == arm})
+
+
+def _second(found: Mapping[int, Mapping[str, float | None]]) -> dict[str, float | None] | None:
+    if not found:
+        return None
+    return {name: _mean_of([each[name] for each in found.values()]) for name in ("before", "after")}
 
 
 def _pass(result: Result) -> float:

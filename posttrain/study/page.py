@@ -46,6 +46,7 @@ def study_page(judged: Mapping[str, Any]) -> str:
         difficulty=_difficulty(arms),
         spending=tables.spending(judged),
         tried=_tried(judged),
+        second=tables.second(judged),
         settings=[(key, [in_words(value) for value in values]) for key, values in judged["settings"].items()],
         arms=[arm["name"] for arm in judged["arms"]],
         failed=[(arm["name"], arm["why"]) for arm in judged["arms"] if arm["why"]],

@@ -23,7 +23,7 @@ from posttrain.errors import Interrupted
 from posttrain.processes.launched import LAUNCHER
 from posttrain.rundir.facts import write_recipe
 from posttrain.storage.lock import Lock, at_work
-from posttrain.study.results import chosen, is_done
+from posttrain.study.results import chosen
 from posttrain.study.study import Job, Study
 from posttrain.watching.progress import duration
 
@@ -81,7 +81,18 @@ class Queue:
             yield from (job for job in self.study.tuning if job.arm == arm)
             point = chosen(self.study, arm, self.failed).point
             if point is not None:
-                yield from (self.study.final(arm, seed, point) for seed in self.study.file.seeds)
+                finals = [self.study.final(arm, seed, point) for seed in self.study.file.seeds]
+                yield from finals
+                yield from self._evaluations(finals)
+
+    def _evaluations(self, finals: Sequence[Job]) -> Iterator[Job]:
+        """Those on the second held-out set of runs that are done, and of the warm-ups that they began from."""
+        if not self.study.file.forgetting:
+            return
+        for job in finals:
+            if self.study.is_done(job):
+                warmup = self.study.warmup_of(job)
+                yield from map(self.study.forgetting, [*([warmup] if warmup else []), job])
 
     def left(self) -> int:
         """Runs that are still to be made, warm-ups among them; those at work count."""
@@ -139,7 +150,7 @@ class Queue:
             if self._is_over(job):
                 continue
             warmup = self.study.warmup_of(job)
-            if warmup and not is_done(self.study.layout(warmup)):
+            if warmup and not self.study.is_done(warmup):
                 if warmup.name in self.failed:
                     self.failed[job.name] = f"its warm-up failed: {self.failed[warmup.name]}"
                     continue
@@ -150,7 +161,7 @@ class Queue:
         return list(found.values())
 
     def _is_over(self, job: Job) -> bool:
-        return job.name in self.failed or is_done(self.study.layout(job))
+        return job.name in self.failed or self.study.is_done(job)
 
     def _held(self, job: Job) -> bool:
         """Whether a process that an earlier start left behind is still saving."""
@@ -177,11 +188,15 @@ class Queue:
         write_recipe(file, resolved)
         place = min(set(range(self.jobs)) - {each.place for each in self._running})
         command = [sys.executable, "-m", "posttrain", *self._command(), str(file)]
+        if job.kind == "forgetting":
+            out = folder / f"{job.name}.json"
+            out.parent.mkdir(exist_ok=True)
+            command = [*command[:3], "eval", str(file), "--model", str(folder / job.of / "model"), "--out", str(out)]
         if job.begins_from:
             command += ["--warmup-from", str(folder / job.begins_from)]
-        with log.open("ab") as out:
+        with log.open("ab") as said:
             process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
+                command, stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT,
                 env=self._environment(job, place), start_new_session=True,
             )  # fmt: skip
         self._running.append(Running(job, process, place, time.monotonic()))
@@ -201,7 +216,7 @@ class Queue:
 
     def _ended(self, each: Running) -> None:
         job, took = each.job, time.monotonic() - each.since
-        if is_done(self.study.layout(job)):
+        if self.study.is_done(job):
             self._took.setdefault(job.kind, []).append(took)
             self.say(f"done {job.name} in {duration(took)}{self._to_go()}")
         elif self._asked is not None:

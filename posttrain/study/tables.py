@@ -83,6 +83,15 @@ def spending(judged: Mapping[str, Any]) -> tuple[tuple[str, ...], list[tuple[str
     return heads, found
 
 
+def second(judged: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Rows of what was forgotten: arm, pass@1 on the second held-out set at its warm-up, and at its end."""
+    return [
+        (arm["name"], *("-" if arm["second"][at] is None else percent(arm["second"][at]) for at in ("before", "after")))
+        for arm in judged["arms"]
+        if arm["second"]
+    ]
+
+
 def _written(name: str, value: float) -> str:
     return f"{value:.3g}" if name == "flops" else f"{value:,.0f}"
 
@@ -129,6 +138,9 @@ def markdown(judged: Mapping[str, Any]) -> str:
     """A table to paste, and what it says."""
     lines = [f"| {' | '.join(HEADS)} |", "|" + "---|" * len(HEADS)]
     lines += [f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in rows(judged)]
+    if forgotten := second(judged):
+        lines += ["", "| arm | second held-out set, warm-up | and at the end |", "|---|---|---|"]
+        lines += [f"| {' | '.join(row)} |" for row in forgotten]
     lines += ["", legend(judged), ""]
     lines += [f"- {text}" for text in [*verdicts(judged), *judged["notes"]]]
     return "\n".join(lines).rstrip() + "\n"

@@ -21,7 +21,9 @@ class Settings:
     """The settings of a run that alarms depend on.
 
     Args:
-        recipe: Whether advice names keys of a recipe; else arguments of `HybridConfig` and the controller.
+        recipe: Whether advice names keys of a recipe; else arguments of `HybridConfig`, the controller and the method.
+        method: What the method is called; empty without one.
+        gate, passing: The method's, where it has them.
         idle_end: The token that demonstrations end in, in words, where it ends no completion.
     """
 
@@ -34,13 +36,20 @@ class Settings:
     kl_target: float | None = None
     recipe: bool = True
     idle_end: str = ""
+    method: str = ""
+    gate: int | None = None
+    passing: float | None = None
 
     @classmethod
-    def of(cls, args: Any, controller: Any = None, *, recipe: bool = True, idle_end: str = "") -> Settings:
-        """The settings in a `HybridConfig` (or a `GRPOConfig`) and a controller."""
+    def of(
+        cls, args: Any, controller: Any = None, method: Any = None, *, recipe: bool = True, idle_end: str = ""
+    ) -> Settings:
+        """The settings in a `HybridConfig` (or a `GRPOConfig`), a controller and a method."""
         names = ("num_generations", "max_completion_length", "temperature", "learning_rate", "beta", "loss_type")
         values = {name: getattr(args, name) for name in names}
         kl_target = getattr(controller, "kl_target", None)
+        values |= {"method": getattr(method, "name", "")}
+        values |= {name: getattr(method, name, None) for name in ("gate", "passing")}
         return cls(**values, kl_target=kl_target, recipe=recipe, idle_end=idle_end)
 
     def key(self, name: str) -> str:
@@ -74,11 +83,33 @@ class GRPOStep:
         values = {name: record.get(name) for name in names}
         values |= {name: value for name, value in sampled.items() if name != "parts"}
         values |= {f"sampling/{name}": value for name, value in sampling.items()}
+        values |= {f"method/{name}": value for name, value in of_method(record.get("method") or {}).items()}
         rewards = record.get("rewards") or {}
         named = rewards if len(rewards) > 1 else {}
         series = {"reward": record.get("reward"), **named, **sampled.get("parts", {})}
         finite = {name: value for name, value in series.items() if value is not None and math.isfinite(value)}
         return cls(record["step"], values, finite)
+
+
+def of_method(seen: Mapping[str, Any]) -> dict[str, float | None]:
+    """The numbers of `method` in a line of steps.jsonl; empty of a step that sampled nothing anew.
+
+    Returns:
+        `gate_open` and `paired` where there was a gate, `begun_share` (0 where no rollout went on from a beginning),
+        `begun_reward`, `alone_reward` and `best`, the highest reward.
+    """
+    if "rewards" not in seen:
+        return {}
+    known = [reward for group in seen["rewards"] for reward in group if reward is not None]
+    gated = seen.get("gate_open") is not None
+    return {
+        "gate_open": seen["gate_open"] if gated else None,
+        "paired": seen["paired"] if gated else None,
+        "begun_share": seen.get("begun_share") or 0.0,
+        "begun_reward": seen.get("begun_reward"),
+        "alone_reward": seen.get("alone_reward"),
+        "best": max(known, default=None),
+    }
 
 
 Window = tuple[float, float]
@@ -147,6 +178,10 @@ class History:
     def last(self, name: str, count: int) -> list[float]:
         """The latest `count` values of that name, oldest first; fewer at the beginning."""
         return self._values[name][-count:]
+
+    def every(self, name: str) -> list[float]:
+        """All values of that name, oldest first."""
+        return self._values[name]
 
     def first(self, name: str, count: int) -> list[float]:
         """The first `count` values of that name; fewer at the beginning."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from posttrain.alarms import policy, rollouts
+from posttrain.alarms import demonstrations, policy, rollouts
 from posttrain.alarms.history import Finding, GRPOStep, History, Settings
 from posttrain.errors import ConfigError
 from posttrain.storage.files import read_lines
@@ -22,6 +22,8 @@ DETECTORS = (
     rollouts.length_correlation,
     rollouts.repetition,
     rollouts.sampler_mismatch,
+    demonstrations.method_gate,
+    demonstrations.prefix_not_outgrown,
 )
 """One a kind, in the order in which they are said."""
 

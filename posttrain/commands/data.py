@@ -88,7 +88,8 @@ def _data(args: argparse.Namespace) -> None:
     out = Path(args.out)
     if not out.is_file() or args.force:  # what else it is, the writer says
         count = args.write(out, count=args.count, seed=args.seed, **options)
-        print(f"wrote {count} rows to {out}")
+        wrong = f", {round(count * args.noise_share)} of them wrong on purpose" if args.noise_share else ""
+        print(f"wrote {count} rows to {out}{wrong}")
         return
     with tempfile.TemporaryDirectory() as folder:
         count = args.write(Path(folder) / out.name, count=args.count, seed=args.seed, **options)

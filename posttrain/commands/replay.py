@@ -6,8 +6,9 @@ import argparse
 from typing import Any
 
 DESCRIPTION = """Feed the signals that a run recorded (gradient norms, KL) through its controller under other settings,
-with the same draws, and show the mix and p of both. Without settings it must give the run's own decisions; exit code 1:
-it does not. How the model itself would have moved under another mix is not known: its signals are the run's."""
+with the same draws, and show the mix and p of both; or the groups that its method decided on through the method under
+other settings. Without settings it must give the run's own decisions; exit code 1: it does not. How the model itself
+would have moved is not known: its signals and rewards are the run's."""
 
 
 def add(commands: Any) -> argparse.ArgumentParser:
@@ -19,7 +20,7 @@ def add(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument("run", metavar="RUN", help="the directory of a run")
     parser.add_argument(
         "overrides", metavar="controller.KEY=VALUE", nargs="*",
-        help="such as controller.gamma=2, or controller.name=cosine for another one",
+        help="such as controller.gamma=2, or controller.name=cosine for another one; or method.gate=2",
     )  # fmt: skip
     parser.add_argument("--out", metavar="FILE", help="draw both over the steps: FILE.html or FILE.svg")
     parser.add_argument("--json", action="store_true", help="print the summary and every step as JSON")
@@ -30,12 +31,61 @@ def add(commands: Any) -> argparse.ArgumentParser:
 def _replay(args: argparse.Namespace) -> int:
     import json
 
+    from posttrain.reading import replay_method_shown as of_method
     from posttrain.reading.replay import replay
     from posttrain.reading.replay_shown import as_record, check_out, show, write
     from posttrain.storage.files import plain
 
     check_out(args.out)
+    asked = [text for text in args.overrides if _is_of_method(text)]
+    if asked:
+        return _replay_method(args, asked)
     result = replay(args.run, args.overrides)
+    method = None if args.overrides or args.out else _own_method(args.run)
+    if args.out:
+        write(args.out, result)
+    if args.json:
+        record = as_record(result) | ({"of_method": of_method.as_record(method)} if method else {})
+        print(json.dumps(plain(record), ensure_ascii=False))
+    else:
+        show(result)
+        if method:
+            print()
+            of_method.show(method)
+        if args.out:
+            print(f"wrote {args.out}")
+    other = bool(result.other_than_run or (method and method.other_than_run))
+    return int(other and not args.overrides)
+
+
+def _is_of_method(text: str) -> bool:
+    return text.removeprefix("hybrid.").partition("=")[0].split(".")[0] == "method"
+
+
+def _own_method(run: str) -> Any:
+    """The replay of a run's method under its own settings; `None` where it had none."""
+    from posttrain.reading.replay_method import has_method, replay_method
+
+    return replay_method(run) if has_method(run) else None
+
+
+def _replay_method(args: argparse.Namespace, asked: list[str]) -> int:
+    import json
+
+    from posttrain.errors import ConfigError
+    from posttrain.reading.replay_method import replay_method
+    from posttrain.reading.replay_method_shown import as_record, show, write
+    from posttrain.storage.files import plain
+
+    if len(asked) < len(args.overrides):
+        other = next(text for text in args.overrides if text not in asked)
+        raise ConfigError(
+            f"{asked[0]} together with {other}",
+            expected="settings of the method, or of the controller: each is replayed by itself",
+            where="command line",
+            fix="replay one, then the other",
+        )
+    result = replay_method(args.run, asked)
     if args.out:
         write(args.out, result)
     if args.json:
@@ -44,4 +94,4 @@ def _replay(args: argparse.Namespace) -> int:
         show(result)
         if args.out:
             print(f"wrote {args.out}")
-    return int(bool(result.other_than_run) and not args.overrides)
+    return 0

@@ -76,6 +76,7 @@ class Arranged(NamedTuple):
         waits: Whether the demonstration is to wait for an SFT step (see `Method.buffer`).
         nll: Of its NLL beside `token_loss`, which is divided as `own` is and weighed by `nll_weights`; with both 0 it
             is left out.
+        opened: Whether a gate let the demonstration in; `None` where the method has no gate, or the group has none.
     """
 
     advantages: tuple[float, ...]
@@ -83,6 +84,7 @@ class Arranged(NamedTuple):
     reason: str = ""
     waits: bool = False
     nll: float = 0.0
+    opened: bool | None = None
 
 
 class Method:
@@ -203,6 +205,21 @@ class Method:
         raise NotImplementedError
 
 
+def beginning(method: Method, group: int, row: int, *, rows: int, tokens: int, done: float, window: str) -> int:
+    """With how many tokens of its group's demonstration a row begins; 0 where there is nothing to go on with.
+
+    Args:
+        method: Whose schedule it is.
+        group: The group's number in its window.
+        row, rows, tokens, done: As for `Method.prefix_length`.
+        window: What names the window, `SEED:NUMBER`: the draws of a group come from that and its own number.
+    """
+    if tokens < 2:
+        return 0
+    draw = random.Random(f"beginning:{window}:{group}")
+    return method.prefix_length(row, rows=rows, tokens=tokens, done=done, draw=draw)
+
+
 def cosine(start: float, end: float, done: float) -> float:
     """From `start` to `end` along half a cosine; `done` is held within 0 and 1."""
     done = min(max(done, 0.0), 1.0)
@@ -223,7 +240,7 @@ def weight_refused(method: Method, sft_weight: str, *, sft_steps: bool) -> str |
             "compares it with: it would be nll"
         )
     if not method.likelihood and not sft_steps:
-        return f"no step trains by likelihood: the method {method.name} has a loss of its own for demonstrations"
+        return f"the method {method.name} trains on no demonstration by its likelihood alone"
     return None
 
 

@@ -183,12 +183,13 @@ class Escalate(Method):
             return Arranged(group.advantages, reason="no demonstration: GRPO")
         if not group.level:
             reason = "enough solved" if self.form == "trapo" else f"at least {self.thresholds[0]} solved"
-            return Arranged(group.advantages, reason=f"{reason}: from nothing")
+            return Arranged(group.advantages, reason=f"{reason}: from nothing", opened=False)
         share = f"{self.given_shares[group.level - 1]:.0%} of the demonstration"
         if self.form == "trapo":
-            return Arranged(group.advantages, reason=f"too few solved: up to {share}")
+            return Arranged(group.advantages, reason=f"too few solved: up to {share}", opened=True)
         done = solved(group.rewards, self.passing) >= self.thresholds[group.level - 1]
-        return Arranged(group.advantages, reason=f"again behind {share}: {'enough' if done else 'too few'} solved")
+        reason = f"again behind {share}: {'enough' if done else 'too few'} solved"
+        return Arranged(group.advantages, reason=reason, opened=True)
 
     def token_loss(self, logps_BC: Tensor, credit_B1: Tensor) -> Tensor:
         """(B, C) the loss of a beginning's tokens."""

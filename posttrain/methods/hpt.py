@@ -50,5 +50,6 @@ class HPT(Method):
         if group.demonstration is None:
             return Arranged(group.advantages, reason="no demonstration: GRPO")
         if count <= self.gate:
-            return Arranged((0.0,) * rows, self.coefficient, f"at most {self.gate} of {rows} solved: demonstration")
-        return Arranged(group.advantages, reason=f"more than {self.gate} of {rows} solved: GRPO")
+            reason = f"at most {self.gate} of {rows} solved: demonstration"
+            return Arranged((0.0,) * rows, self.coefficient, reason, opened=True)
+        return Arranged(group.advantages, reason=f"more than {self.gate} of {rows} solved: GRPO", opened=False)

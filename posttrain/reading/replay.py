@@ -18,6 +18,7 @@ from posttrain.controllers import CONTROLLERS, Controller, Mix, Signals, State
 from posttrain.controllers.base import at_clock, used
 from posttrain.controllers.gac import STATISTICS
 from posttrain.errors import ConfigError
+from posttrain.methods import METHODS
 from posttrain.reading.decisions import controller_of, of_method, same
 from posttrain.rundir import reading as run_reading
 
@@ -92,63 +93,88 @@ def with_overrides(recipe: Mapping[str, Any], overrides: Iterable[str]) -> Contr
     Raises:
         ConfigError: An override is not of the controller, or a value is wrong.
     """
-    from pydantic import ValidationError
-
-    from posttrain.recipe.mistakes import explain, raise_all
     from posttrain.recipe.section import Section
     from posttrain.recipe.sections import AnyController
-    from posttrain.recipe.yamlfile import Layer, merge, overrides_layer
 
     class Holder(Section):
         controller: AnyController
 
     overrides = list(overrides)
-    typed = overrides_layer(text.removeprefix("hybrid.") for text in overrides)
+    typed = overrides_of(overrides)
     stray = sorted(set(typed.data) - {"controller"})
     if stray:
         raise ConfigError(
             f"{stray[0]!r} cannot be replayed: it changes what the model learns, not only the mix",
-            expected="controller.key=value, such as controller.gamma=2",
+            expected="controller.key=value, such as controller.gamma=2, or method.key=value",
             where="command line",
             fix=_meant(stray[0], overrides),
         )
-    if isinstance(typed.data.get("controller"), str):
-        typed.data["controller"] = {"name": typed.data["controller"]}
     if not overrides:
         return controller_of(recipe)
-    own = Layer({"controller": dict((recipe.get("hybrid") or {}).get("controller") or {})})
-    layer = merge(own, typed, {("controller",): ("name",)})
+    controller: Controller = settings(recipe, typed, "controller", Holder, CONTROLLERS)
+    return controller
+
+
+def overrides_of(overrides: Iterable[str]) -> Any:
+    """What was typed, as a layer of a recipe's hybrid section."""
+    from posttrain.recipe.yamlfile import overrides_layer
+
+    return overrides_layer(text.removeprefix("hybrid.") for text in overrides)
+
+
+def settings(recipe: Mapping[str, Any], typed: Any, key: str, holder: Any, kinds: Mapping[str, type]) -> Any:
+    """The recipe's controller or method with what was typed laid over it.
+
+    Args:
+        recipe: As resolved.
+        typed: What `overrides_of` gives.
+        key: Of the hybrid section.
+        holder: A section with that key alone.
+        kinds: What the key can name.
+
+    Raises:
+        ConfigError: A value is wrong.
+    """
+    from pydantic import ValidationError
+
+    from posttrain.recipe.mistakes import explain, raise_all
+    from posttrain.recipe.yamlfile import Layer, merge
+
+    if isinstance(typed.data.get(key), str):
+        typed.data[key] = {"name": typed.data[key]}
+    own = Layer({key: dict((recipe.get("hybrid") or {}).get(key) or {})})
+    layer = merge(own, typed, {(key,): ("name",)})
     try:
-        return Holder.model_validate(layer.data).controller
+        return getattr(holder.model_validate(layer.data), key)
     except ValidationError as error:
-        problems = explain(error, Holder, layer, layer.data)
-        other = _of_another_kind(own.data["controller"].get("name"), typed.data["controller"])
+        problems = explain(error, holder, layer, layer.data)
+        other = _of_another_kind(own.data[key].get("name"), typed.data.get(key), key, kinds)
         if other and len(problems) == 1:
             raise ConfigError(
                 problems[0].seen, expected=problems[0].expected, where=problems[0].where, fix=other
             ) from error
-        raise_all(problems, "the controller to replay")
+        raise_all(problems, f"the {key} to replay")
         raise AssertionError("a validation error without a problem") from error
 
 
 def _meant(stray: str, overrides: Iterable[str]) -> str:
     """What to write instead of an override that is not of the controller."""
-    keys = {"name"} | {key for kind in CONTROLLERS.values() for key in _keys(kind)}
     text = next(text for text in overrides if text.removeprefix("hybrid.").partition("=")[0].split(".")[0] == stray)
-    if text.partition("=")[0] in keys:
-        return f"did you mean controller.{text}?"
+    for section, kinds in (("controller", CONTROLLERS), ("method", METHODS)):
+        if text.partition("=")[0] in {"name"} | {key for kind in kinds.values() for key in _keys(kind)}:
+            return f"did you mean {section}.{text}?"
     return "leave it out; only `posttrain run` can try it"
 
 
-def _of_another_kind(name: Any, typed: Any) -> str | None:
-    """The override that replays another controller, if the keys typed are only that one's."""
-    if not isinstance(typed, Mapping) or "name" in typed or name not in CONTROLLERS:
+def _of_another_kind(name: Any, typed: Any, key: str, every: Mapping[str, type]) -> str | None:
+    """The override that replays another controller or method, if the keys typed are only that one's."""
+    if not isinstance(typed, Mapping) or "name" in typed or name not in every:
         return None
-    kinds = [kind for kind, each in CONTROLLERS.items() if set(typed) <= _keys(each)]
+    kinds = [kind for kind, each in every.items() if set(typed) <= _keys(each)]
     if name in kinds or not kinds:
         return None
-    values = ", ".join(f"{key}: {value}" for key, value in typed.items())
-    return f'another controller takes its place by "controller={{name: {kinds[0]}, {values}}}"'
+    values = ", ".join(f"{name}: {value}" for name, value in typed.items())
+    return f'another {key} takes its place by "{key}={{name: {kinds[0]}, {values}}}"'
 
 
 def _keys(kind: type) -> set[str]:

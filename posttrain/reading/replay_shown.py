@@ -12,7 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from posttrain.controllers import Controller
+from posttrain.drawing.charts import Drawn
 from posttrain.errors import ConfigError
+from posttrain.methods import Method
 from posttrain.reading.replay import Result
 from posttrain.storage import files
 from posttrain.watching import terminal
@@ -45,8 +47,8 @@ def check_out(out: str | None) -> None:
         raise ConfigError(f"the folder of {out!r} does not exist", where="--out", fix="make it first")
 
 
-def settings_in_words(controller: Controller, beside: Controller | None = None) -> str:
-    """A controller as a recipe would write it; a default is left out, if one `beside` it has not another value."""
+def settings_in_words(controller: Controller | Method, beside: Controller | Method | None = None) -> str:
+    """As a recipe would write it; a default is left out, if one `beside` it has not another value."""
     fields = asdict(controller)  # type: ignore[call-overload]
     plain = asdict(type(controller)())  # type: ignore[call-overload]
     other = asdict(beside) if isinstance(beside, type(controller)) else plain  # type: ignore[call-overload]
@@ -171,14 +173,7 @@ def write(out: str, result: Result) -> None:
     ]
     chart = draw("p, the chance or share of SFT", curves, across="hybrid step", limits=(0, 1))
     if out.endswith(".svg"):
-        if chart is None:
-            raise ConfigError("neither controller has a p", expected="one to draw", where="--out", fix="name FILE.html")
-        head, rest = str(chart.svg).split(">", 1)
-        legend = "".join(
-            f'<text class="k{i}" x="{60 + 40 * i}" y="8">{name}</text>' for i, name in enumerate(chart.names)
-        )
-        drawing = rest.removesuffix("</svg>") + legend + "</svg>"
-        files.write_text(Path(out), f'{head} xmlns="http://www.w3.org/2000/svg">{_STYLE}{drawing}\n')
+        files.write_text(Path(out), as_svg(chart, "neither controller has a p"))
         return
     strips = []
     for name, pairs in (
@@ -204,6 +199,20 @@ def write(out: str, result: Result) -> None:
         steps=len(steps),
     )  # fmt: skip
     files.write_text(Path(out), page)
+
+
+def as_svg(chart: Drawn | None, without: str) -> str:
+    """A chart as a drawing of its own, with its legend.
+
+    Raises:
+        ConfigError: There is none, for what `without` says.
+    """
+    if chart is None:
+        raise ConfigError(without, expected="one to draw", where="--out", fix="name FILE.html")
+    head, rest = str(chart.svg).split(">", 1)
+    legend = "".join(f'<text class="k{i}" x="{60 + 40 * i}" y="8">{name}</text>' for i, name in enumerate(chart.names))
+    drawing = rest.removesuffix("</svg>") + legend + "</svg>"
+    return f'{head} xmlns="http://www.w3.org/2000/svg">{_STYLE}{drawing}\n'
 
 
 def _number(value: float | None) -> str:

@@ -27,6 +27,10 @@ _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
 }  # fmt: skip
 
 
+OF_A_METHOD = ("source", "grpo_advantage", "begun_tokens", "begun_characters", "credit")
+"""What rollouts' rows have beside a method."""
+
+
 @dataclass
 class Found:
     """What a search gave.
@@ -211,6 +215,9 @@ class Reader:
     def matching(self, query: Query, among: Any = None, count: int | None = None, by: Any = None) -> Any:
         """The numbers of the rows that a query asks for, of `among`; `count` of them, the first `by` worth."""
         rows = np.arange(self.count) if among is None else among
+        if query.order != "newest" and "source" in self.names and len(rows):  # the best is not what was given
+            sources = self.file.read(["source"]).column(0).take(rows).to_pylist()
+            rows = rows[[source != "demonstration" for source in sources]]
         if len(rows) and (query.min_reward is not None or query.max_reward is not None):
             rewards = self.rewards[rows]
             low = -np.inf if query.min_reward is None else query.min_reward
@@ -259,5 +266,6 @@ def as_row(table: Table, index: int, line: dict[str, Any], reward: float) -> Row
         "rewards": {name[7:]: value for name, value in scores.items() if name.startswith("reward/")},
         "parts": {name[5:]: value for name, value in scores.items() if name.startswith("part/")},
         **{key: line.get(key) for key in ("advantage", "passed", "length", "truncated", "error")},
+        **({key: line.get(key) for key in OF_A_METHOD} if "source" in line else {}),
         "note": line.get("note") or "",
     }

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from posttrain.drawing.page import visible
+from posttrain.reading.given import given_and_sampled, source_in_words
 from posttrain.reading.view import Found
 from posttrain.reading.view_query import Row
 from posttrain.storage.files import plain
@@ -58,7 +59,9 @@ def _table(rows: list[Row], width: int) -> Table:
         "step": [where(row) for row in rows],
         "reward": [_reward(row) for row in rows],
         "adv": ["" if row["advantage"] is None else f"{row['advantage']:+.2f}" for row in rows],
+        "credit": [_credit(row) for row in rows],
         "tokens": [_tokens(row) for row in rows],
+        "given": [_given(row) for row in rows],
     }
     kept = {name: cells for name, cells in figures.items() if any(cells)}
     texts = {"completion": [_line(row["completion"]) for row in rows], "why": [_line(_why(row)) for row in rows]}
@@ -75,8 +78,12 @@ def _table(rows: list[Row], width: int) -> Table:
     for name, most in (("completion", completion), ("why", room - completion)):
         table.add_column(name, no_wrap=True, overflow="ellipsis", max_width=most)
     for place, row in enumerate(rows):
-        shown = {name: column[place] for name, column in {**kept, **texts}.items()}
-        table.add_row(*(Text(cell, style=_style(row) if name == "reward" else "") for name, cell in shown.items()))
+        shown = {name: Text(column[place]) for name, column in {**kept, **texts}.items()}
+        if "reward" in shown:
+            shown["reward"].stylize(_style(row))
+        if row.get("begun_tokens"):
+            shown["completion"].stylize("dim", 0, len(_line(given_and_sampled(row)[0])))
+        table.add_row(*shown.values())
     return table
 
 
@@ -87,6 +94,9 @@ def _widest(name: str, cells: list[str]) -> int:
 def _print_full(row: Row, console: Console, *, with_prompt: bool) -> None:
     numbers = [f"reward {_reward(row)}"]
     numbers += [f"advantage {row['advantage']:+.3f}"] if row["advantage"] is not None else []
+    other = row.get("grpo_advantage")
+    numbers += [f"{other:+.3f} in GRPO"] if other is not None and other != row["advantage"] else []
+    numbers += [source_in_words(row)] if source_in_words(row) else []
     numbers += [f"{_tokens(row)} tokens"] if _tokens(row) else []
     several = row["rewards"] if len(row["rewards"]) > 1 else {}
     numbers += [f"{name} {value:.3g}" for name, value in {**several, **row["parts"]}.items()]
@@ -95,12 +105,23 @@ def _print_full(row: Row, console: Console, *, with_prompt: bool) -> None:
     if with_prompt:
         console.print(Text("prompt", style="bold"))
         _print_text(row["prompt"], console)
-    console.print(Text("completion", style="bold"))
-    _print_text(row["completion"], console)
+    _print_completion(row, console)
     if _why(row):
         console.print(Text("why", style="bold"))
         _print_text(_why(row), console)
     console.print()
+
+
+def _print_completion(row: Row, console: Console) -> None:
+    """The completion; one that went on from a beginning in its two parts."""
+    if row.get("source") != "begun":
+        named = "the demonstration, trained on whole" if row.get("source") == "demonstration" else "completion"
+        console.print(Text(named, style="bold"))
+        _print_text(row["completion"], console)
+        return
+    for name, text in zip(("the demonstration's beginning", "went on with"), given_and_sampled(row), strict=True):
+        console.print(Text(name, style="bold"))
+        _print_text(text, console)
 
 
 def _print_text(text: str, console: Console) -> None:
@@ -138,6 +159,17 @@ def _style(row: Row) -> str:
 
 def _tokens(row: Row) -> str:
     return ("" if row["length"] is None else str(row["length"])) + ("+" if row["truncated"] else "")
+
+
+def _credit(row: Row) -> str:
+    return "" if row.get("credit") is None else f"{row['credit']:+.2f}"
+
+
+def _given(row: Row) -> str:
+    """How many of a completion's tokens were a demonstration's."""
+    if row.get("source") == "demonstration":
+        return "all"
+    return str(row["begun_tokens"]) if row.get("begun_tokens") else ""
 
 
 def _why(row: Row) -> str:

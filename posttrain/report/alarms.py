@@ -17,6 +17,8 @@ NAMES = {
     "length_correlation": "Score follows length",
     "repetition": "Repeated completions",
     "sampler_mismatch": "Sampler and trainer disagree",
+    "method_gate": "A gate that does not choose",
+    "prefix_not_outgrown": "Beginnings are not outgrown",
 }
 MOST_OF_A_KIND = 5
 PINS = 12  # over the timeline: on a phone more could not be hit with a finger

@@ -31,7 +31,12 @@ class Engine(Protocol):
         """Take over the model's weights, all of them. Where there are several processes, all call it."""
 
     def sample(
-        self, prompt_ids: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling
+        self,
+        prompt_ids: Sequence[Sequence[int]],
+        seeds: Sequence[int],
+        sampling: Sampling,
+        *,
+        limits: Sequence[int] | None = None,
     ) -> list[list[Sampled]]:
         """`sampling.n` completions of each prompt, as `InProcessEngine.sample`. Each process for itself."""
 

@@ -159,15 +159,17 @@ class EngineRollouts:
         with profiler or nullcontext():
             sampled = self.ranks.together(lambda: self._sample(list(prompts), num_generations))
         if self._probe_due():
-            few = [list(ids) for ids in dict.fromkeys(map(tuple, prompts))][:PROBED]
+            places = {tuple(ids): place for place, ids in reversed(list(enumerate(prompts)))}  # of each the first
+            few = sorted(places.values())[:PROBED]
             self.probed = probe(
                 self.engine,
                 self.trainer_logps,
-                few,
+                [list(prompts[place]) for place in few],
                 temperature=self.sampling.temperature,
                 bounds=bounds_for(self.engine.dtype, self.trainer_dtype),
                 run_seed=self.run_seed,
                 tokens=min(TOKENS, len(few) * self.sampling.max_tokens),  # what a rollout's length leaves room for
+                limits=None if self.limits is None else [self.limits[place] for place in few],
                 ranks=self.ranks,
             )
             self._probed_at = self.loads

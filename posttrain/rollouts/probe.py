@@ -65,7 +65,12 @@ class Engine(Protocol):
     """What a probe needs of an engine."""
 
     def sample(
-        self, prompt_ids: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling
+        self,
+        prompt_ids: Sequence[Sequence[int]],
+        seeds: Sequence[int],
+        sampling: Sampling,
+        *,
+        limits: Sequence[int] | None = None,
     ) -> list[list[Sampled]]:
         """As `InProcessEngine.sample`."""
 
@@ -79,6 +84,7 @@ def probe(
     bounds: Bounds,
     run_seed: int = 0,
     tokens: int = TOKENS,
+    limits: Sequence[int] | None = None,
     ranks: Ranks = ALONE,
 ) -> ProbeResult:
     """Sample a few tokens after each prompt and compare their log-probabilities with the trainer's.
@@ -94,6 +100,7 @@ def probe(
         bounds: See `BOUNDS`.
         run_seed: The seed of the run.
         tokens: About how many tokens to sample.
+        limits: Most tokens behind each prompt, where there is not room for an equal share.
         ranks: The processes that probe.
 
     Raises:
@@ -102,7 +109,8 @@ def probe(
     prompts = [list(ids) for ids in prompt_ids]
     sampling = Sampling(max_tokens=max(1, tokens // len(prompts)), temperature=temperature)
     seeds = [request_seed(run_seed, WINDOW, place) for place in range(len(prompts))]
-    sampled = [group[0] for group in ranks.together(lambda: engine.sample(prompts, seeds, sampling))]
+    less = {} if limits is None else {"limits": list(limits)}
+    sampled = [group[0] for group in ranks.together(lambda: engine.sample(prompts, seeds, sampling, **less))]
     scored = trainer_logprobs(prompts, [one.token_ids for one in sampled])
     return ranks.together(lambda: compare([one.logprobs for one in sampled], scored, bounds=bounds))
 

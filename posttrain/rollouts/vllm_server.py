@@ -179,7 +179,12 @@ class ServerEngine:
         return True
 
     def sample(
-        self, prompt_ids: Sequence[Sequence[int]], seeds: Sequence[int], sampling: Sampling
+        self,
+        prompt_ids: Sequence[Sequence[int]],
+        seeds: Sequence[int],
+        sampling: Sampling,
+        *,
+        limits: Sequence[int] | None = None,
     ) -> list[list[Sampled]]:
         """Draw `sampling.n` completions of each prompt, as `InProcessEngine.sample` does.
 
@@ -187,7 +192,7 @@ class ServerEngine:
             DataError: a prompt does not fit `max_model_length` together with its completion.
             TrainingError: no weights were sent yet; or the server failed, or took longer than the time limit.
         """
-        return self.begin(prompt_ids, seeds, sampling)()
+        return self.begin(prompt_ids, seeds, sampling, limits=limits)()
 
     def begin(
         self,

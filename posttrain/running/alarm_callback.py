@@ -46,7 +46,7 @@ class AlarmCallback(TrainerCallback):
         self._trainer, self._say = trainer, say or _log.warning
         self._folder = Path(trainer.args.output_dir if folder is None else folder)
         idle_end = trainer.sft.idle_end(trainer.eos_token_ids) if trainer.sft else ""
-        self._settings = Settings.of(trainer.args, trainer.controller, recipe=recipe, idle_end=idle_end)
+        self._settings = Settings.of(trainer.args, trainer.controller, trainer.method, recipe=recipe, idle_end=idle_end)
         self._watch = Watch(self._settings)
         self._off = False
 

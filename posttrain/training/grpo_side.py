@@ -305,9 +305,13 @@ class GRPOSide(WindowSide):
             rows = rollout_rows(step, self._logs, columns)
             self._ledger.facts["sampled"] = self._facts_of(rows)
             if due:
-                recorder.completions(step, rows)
+                recorder.completions(step, self._recorded(rows))
 
         self.record(write)
+
+    def _recorded(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The rows of a generation as `completions/` has them."""
+        return rows
 
     def _facts_of(self, rows: list[dict[str, Any]]) -> dict[str, Any] | None:
         """What the alarms look at. Where that fails it is said once, and left out from then on: training goes on."""

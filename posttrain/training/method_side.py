@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import random
 import warnings
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -31,12 +30,13 @@ from trl.trainer.utils import pad
 from posttrain.errors import ConfigError
 from posttrain.inputs.data import IGNORED
 from posttrain.inputs.pairs import Pairs
-from posttrain.methods.base import LOSSES, Group, Method
+from posttrain.methods.base import LOSSES, Arranged, Group, Method, beginning
 from posttrain.training.begun_side import BegunSide
 from posttrain.training.by_entropy import weigh_rollouts, weighed_nll
 from posttrain.training.failures import Buffer, Item
 from posttrain.training.ledger import FolderRecorder
 from posttrain.training.losses import per_rollout
+from posttrain.training.method_records import columns_of, demonstration_row, facts_of, with_rows
 from posttrain.training.teacher import Teacher
 from posttrain.training.token_weights import weighted
 from posttrain.training.window import kl, window
@@ -77,6 +77,7 @@ class MethodSide(BegunSide):
         self._seed = ""  # of the window's draws
         self._chosen: list[int] = []  # for each group of the window, the number of its demonstration, -1 without one
         self._begun: list[int] = []
+        self._counting: dict[int, tuple[int, Arranged, list[float]]] = {}  # groups' demonstrations with scores
         self._rewards_seen: torch.Tensor | None = None
         self._demonstrated_tokens: list[int] = []
         self._teacher: Teacher | None = None
@@ -162,11 +163,9 @@ class MethodSide(BegunSide):
             group, row = divmod(number, rows)
             demonstration = self._chosen[group]
             ids = self.pairs.ids[demonstration] if demonstration >= 0 else []
-            length = 0
-            if len(ids) > 1:
-                draw = random.Random(f"beginning:{self._seed}:{group}")
-                length = self.method.prefix_length(row, rows=rows, tokens=len(ids), done=done, draw=draw)
-            prefixes.append(ids[:length])
+            prefixes.append(
+                ids[: beginning(self.method, group, row, rows=rows, tokens=len(ids), done=done, window=self._seed)]
+            )
         return prefixes
 
     def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, has_tool_images=False):
@@ -198,7 +197,22 @@ class MethodSide(BegunSide):
         output = super()._generate_and_score_completions(inputs)
         if self.method is not None and self.model.training:
             self._arrange(self.method, inputs, output)
+            super()._record_completions()
         return output
+
+    def _record_completions(self) -> None:
+        if self.method is None:  # else behind `_arrange`, which makes the advantages
+            super()._record_completions()
+
+    def _recorded(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        if self.method is None:
+            return rows
+        names, decode = self.reward_func_names, self._tokenizer.decode
+        more = {
+            group: demonstration_row(self.pairs.ids[number], decode, of, dict(zip(names, scores, strict=False)))
+            for group, (number, of, scores) in self._counting.items()
+        }
+        return with_rows(rows, more, group=self.num_generations)
 
     def _arrange(self, method: Method, inputs: list[dict[str, Any]], output: Rollouts) -> None:
         """Have the method decide on every group of the window, and put down what concerns this process's rows."""
@@ -211,9 +225,12 @@ class MethodSide(BegunSide):
         advantages = self.accelerator.gather(output["advantages"].contiguous()).view(-1, rows).tolist()
         chosen = self._chosen
         worth: list[float | None] = [None if number < 0 else float("nan") for number in chosen]
+        scores: list[list[float]] = [[] for _ in chosen]  # by reward
         if method.scores_demonstrations:
             scored = self._scores_of([chosen[group] for group, _ in own], inputs)[::rows]
-            worth = [None if number < 0 else score for number, score in zip(chosen, scored, strict=True)]
+            scores = scored.tolist()
+            summed = self.summed(scored).tolist()
+            worth = [None if number < 0 else score for number, score in zip(chosen, summed, strict=True)]
         levels = [0] * len(chosen) if self._escalated is None else self._escalated.levels
         groups = [
             Group(tuple(r), tuple(a), worth[place], levels[place])
@@ -244,19 +261,27 @@ class MethodSide(BegunSide):
         if self._teacher is not None:
             output |= self._teacher.columns(output, self.model, self._teacher_logps, step=self.clock)
         tokens = self.accelerator.gather(window.loss_mask(output).sum()).sum()
-        beside = [len(self.pairs.ids[n]) for n, a in zip(chosen, arranged, strict=True) if a.credit or a.nll]
-        whole = sum(beside)
         if method.divisor == "rollouts":
+            whole = sum(len(self.pairs.ids[n]) for n, a in zip(chosen, arranged, strict=True) if a.credit or a.nll)
             shown = (given.sum(dim=1) * (output["credit"] != 0)).sum()
             tokens = tokens + whole + self.accelerator.gather(shown).sum()
         output["num_items_in_batch"] = tokens
+        begun_of_all = self.accelerator.gather(given.sum(dim=1)).view(-1, rows).tolist()
+        lengths = [len(self.pairs.ids[number]) if number >= 0 else 0 for number in chosen]
         self._ledger.facts["method"] = {
             "name": method.name,
-            "groups": dict(Counter(each.reason for each in arranged)),
-            "demonstrations": len(beside),
-            "demonstration_tokens": whole,
-            "begun_rows": int(self.accelerator.gather((given.sum(dim=1) > 0).sum()).sum()),
-            "begun_tokens": int(self.accelerator.gather(given.sum()).sum()),
+            "window": self._rollouts // self.args.generation_batch_size - 1,
+            **facts_of(groups, arranged, begun_of_all, lengths),
+        }
+        sizes = output["completion_mask"].sum(dim=1).tolist()
+        kept = [ids[:size] for ids, size in zip(output["completion_ids"].tolist(), sizes, strict=True)]
+        of_rows = columns_of(groups, arranged, own, kept, given.sum(dim=1).tolist(), credit, self._tokenizer.decode)
+        for columns, more in zip(self._columns, of_rows, strict=True):
+            columns |= more
+        self._counting = {
+            group: (number, of, score)
+            for group, (number, of, score) in enumerate(zip(chosen, arranged, scores, strict=True))
+            if of.credit or of.nll
         }
         if self._escalated is not None:
             self._ledger.facts["method"]["sampled_again"] = self._escalated.again
@@ -270,8 +295,8 @@ class MethodSide(BegunSide):
             for start, of in zip(starts, ids, strict=True)
         ]
 
-    def _scores_of(self, numbers: list[int], inputs: list[dict[str, Any]]) -> list[float]:
-        """What the rewards say of demonstrations in the places of this process's rows; of all processes, in order."""
+    def _scores_of(self, numbers: list[int], inputs: list[dict[str, Any]]) -> torch.Tensor:
+        """(N, rewards) of demonstrations in the places of this process's rows; of all processes, in order."""
         ids = [self.pairs.ids[number] if number >= 0 else [] for number in numbers]
         texts = self._tokenizer.batch_decode(ids, skip_special_tokens=True)
         prompts = [row["prompt"] for row in inputs]
@@ -280,7 +305,7 @@ class MethodSide(BegunSide):
             [{"role": "assistant", "content": text}] if chat else text for text, chat in zip(texts, chats, strict=True)
         ]
         # TRL's own: what has been noted of the rollouts' rewards stays
-        return self.summed(GRPOTrainer._calculate_rewards(self, inputs, prompts, completions, ids)).tolist()
+        return GRPOTrainer._calculate_rewards(self, inputs, prompts, completions, ids)
 
     # ---- rows of demonstrations ----
 

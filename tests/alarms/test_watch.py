@@ -52,7 +52,37 @@ def noise(step, seed):
     return random.Random(1000 * seed + step).gauss(0, 0.02)
 
 
+def of_method(gate_open=None, begun_reward=None, alone_reward=0.4, begun_share=None, best=1):
+    """What a line says of a method, of 16 groups with a demonstration."""
+    return {
+        "method": {
+            "paired": 16, "gate_open": gate_open, "begun_reward": begun_reward, "alone_reward": alone_reward,
+            "begun_share": begun_share, "rewards": [[0, None, best]],
+        }
+    }  # fmt: skip
+
+
 TROUBLES = {
+    "method_gate-never": (
+        lambda step: of_method(gate_open=0.0),
+        "warning",
+        "let no demonstration in, of 320 groups with one in 20 generations",
+        "harder prompts",
+    ),
+    "method_gate-always": (
+        lambda step: of_method(gate_open=1.0),
+        "warning",
+        "for 100% of the 320 groups with one of the last 20 generations",
+        "more warmup.steps or easier prompts",
+    ),
+    "prefix_not_outgrown": (
+        lambda step: of_method(
+            begun_reward=0.7 + noise(step, 1), alone_reward=0.2 + noise(step, 2), begun_share=0.9 - 0.5 * rising(step)
+        ),
+        "warning",
+        r"score 0.\d\d, the others 0.\d\d, which is no more .* from 90% to \d\d% of the demonstration",
+        "longer stage .hybrid.steps.*hybrid.method: hpt",
+    ),
     "unscored": (
         lambda step: {"unscored_share": 0.3, "zero_std_share": 0.3, "sampled": {"dead_unscored": 0.25}},
         "problem",
@@ -206,7 +236,7 @@ def test_each_trouble_raises_its_alarm_and_no_other(name):
     assert lines[0]["change"] == "began"
     assert re.search(evidence, lines[0]["evidence"]), lines[0]
     assert re.search(advice, lines[0]["advice"]), lines[0]
-    assert (1 if name.endswith(("probe", "all")) else 5) <= lines[0]["step"] <= 30
+    assert (1 if name.endswith(("probe", "-all")) else 5) <= lines[0]["step"] <= 30
     assert len(lines) <= 5, "once, and again only when it got markedly worse"
 
 
@@ -424,3 +454,71 @@ def test_where_nothing_is_ever_right_longer_and_more_completions_are_not_advised
     assert "num_generations" not in hopeless
     assert hopeless.endswith("easier prompts")
     assert "num_generations to 16" in hard
+
+
+# ---- methods ----
+
+
+def kinds(trouble, steps=60, settings=None):
+    return [(line["kind"], line["about"], line["level"]) for line in raised(trouble, steps, settings)]
+
+
+def test_a_gate_that_closes_as_the_policy_learns_is_sound():
+    assert kinds(lambda step: of_method(gate_open=max(0.0, 0.9 - step / 20)), 100) == []
+    assert kinds(lambda step: of_method(gate_open=1.0 if step < 20 else 0.5)) == []
+
+
+def test_a_method_without_a_gate_has_no_alarm_about_one():
+    assert kinds(lambda step: of_method()) == []
+
+
+def test_a_gate_whose_rollouts_cannot_pass_is_a_problem_that_names_the_key():
+    settings = Settings(method="hpt", gate=0, passing=1.0)
+    lines = raised(lambda step: of_method(gate_open=1.0, best=0.9), 30, settings)
+    assert [(line["level"], line["about"]) for line in lines] == [("problem", "always")]
+    assert "the best rollout scored 0.9, and 1 is asked of a solved one" in lines[0]["evidence"]
+    assert "set hybrid.method.passing to what a right answer scores (now 1)" in lines[0]["advice"]
+    (line,) = raised(lambda step: of_method(gate_open=0.0), 30, Settings(method="hpt", gate=1, passing=1.0))
+    assert "the gate of hpt" in line["evidence"]
+    assert (
+        "raise hybrid.method.gate (now 1 of 8), after a look at `posttrain replay RUN method.gate=2`" in line["advice"]
+    )
+    (line,) = raised(lambda step: of_method(gate_open=0.0), 30, Settings(method="hpt", gate=1, recipe=False))
+    assert "raise gate (now 1 of 8); else" in line["advice"]
+
+
+def test_few_groups_prove_nothing_of_a_gate():
+    def few(step):
+        record = of_method(gate_open=0.0)
+        return {"method": record["method"] | {"paired": 2}}
+
+    assert kinds(few, 25) == []
+
+
+def test_beginnings_are_outgrown_where_the_reward_without_one_rises_or_they_stay_long():
+    def with_alone(alone, share=lambda step: 0.9 - 0.5 * rising(step)):
+        return lambda step: of_method(begun_reward=0.7, alone_reward=alone(step), begun_share=share(step))
+
+    assert kinds(with_alone(lambda step: 0.2 + 0.2 * rising(step))) == []
+    assert kinds(with_alone(lambda step: 0.2, lambda step: 0.9)) == []
+    assert kinds(with_alone(lambda step: 0.5)) == []
+    assert kinds(with_alone(lambda step: 0.05)) == [("prefix_not_outgrown", "", "problem")]
+
+
+def test_beginnings_that_have_ended_are_compared_with_what_they_scored_last():
+    def hints(step):
+        over = step > 30
+        return of_method(begun_reward=None if over else 0.8, alone_reward=0.1, begun_share=None if over else 0.9)
+
+    assert kinds(hints) == [("prefix_not_outgrown", "", "problem")]
+    assert kinds(hints, 30) == []
+
+
+def test_settings_know_a_methods_gate():
+    from posttrain.methods import HPT, UFT
+
+    args = type("Args", (), {name: getattr(Settings(), name) for name in (
+        "num_generations", "max_completion_length", "temperature", "learning_rate", "beta", "loss_type"
+    )})()  # fmt: skip
+    assert Settings.of(args, None, HPT(gate=2, passing=0.5)) == Settings(method="hpt", gate=2, passing=0.5)
+    assert Settings.of(args, None, UFT()) == Settings(method="uft")

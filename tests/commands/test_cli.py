@@ -131,6 +131,27 @@ def test_data_writes_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 
 
 @pytest.mark.parametrize(
+    "task",
+    [
+        ["knights_knaves", "--people", "2"],
+        ["json_structure", "--difficulty", "1"],
+        ["countdown", "--numbers", "3", "--operators", "+", "-", "--largest", "20", "--target", "1", "60", "--use-all",
+         "--prompt", "short", "--think-share", "0.5", "--tries", "1"],
+    ],
+)  # fmt: skip
+def test_data_with_noise(task: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "rows.jsonl"
+    assert cli.main(["data", *task, "--count", "8", "--out", str(out), "--noise-share", "0.25"]) == 0
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [row["noisy"] for row in rows].count(True) == 2
+    assert capsys.readouterr().out == f"wrote 8 rows to {out}, 2 of them wrong on purpose\n"
+    if task[0] == "countdown":
+        assert all(row["use_all"] and row["target"] <= 60 and max(row["numbers"]) <= 20 for row in rows)
+        assert sum("<think>" in row["completion"] for row in rows) == 4
+        assert not any(sign in row["expression"] for row in rows for sign in "*/")
+
+
+@pytest.mark.parametrize(
     ("changed", "status", "said"),
     [
         (["--people", "1-3"], 2, "numbers from 2 to 8"),

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from posttrain.controllers import SASR, Alternate, GRPOOnly
-from posttrain.methods import HPT, Method, ReLIFT
+from posttrain.methods import HPT, RLSD, SRFT, UFT, Escalate, Method, ReLIFT
 from tests.distributed.processes import ranks
 from tests.distributed.training import Case, save_tiny, train_all
 
@@ -22,8 +22,15 @@ ONE = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 4}
 WINDOWS = {"num_iterations": 2, "max_steps": 8, "sft_weight": "clipped", "sft_window": 2}
 OPEN, END = 5, 8  # inside windows whose rollouts and whose demonstrations are partly used up
 
-METHODS_STOP = {"relift": 4, "hpt": OPEN}  # inside a window
-METHODS: dict[str, Method] = {"relift": ReLIFT(buffer=3, passing=9.0), "hpt": HPT(gate=3, coefficient=0.5)}
+METHODS: dict[str, Method] = {
+    "relift": ReLIFT(buffer=3, passing=9.0),
+    "hpt": HPT(gate=3, coefficient=0.5),
+    "uft": UFT(weight=0.3, hinted=1.0),
+    "escalate": Escalate(blocks=(2, 1, 1), below=(2, 3), shares=(0.5, 1.0), credit=0.8),
+    "rlsd": RLSD(teacher_kl=0.5),
+    "srft": SRFT(),
+}
+METHODS_STOP = dict.fromkeys(METHODS, OPEN) | {"relift": 4}  # inside a window
 OF_METHODS = {"max_steps": 8, "optim": "sgd", "learning_rate": 0.1}  # Adam makes whole steps of a bias's rounding
 
 
@@ -44,6 +51,8 @@ CASES = {
 }
 ALONE = CASES["windows"][0]._replace(changes={**ONE, **WINDOWS, "steps_per_generation": 16})
 
+SHARDED = ("windows", "sasr", "lora", "relift", "hpt")
+RESUMED = [("ddp", name) for name in CASES] + [("fsdp", name) for name in SHARDED]
 ON_ANOTHER_NUMBER = ("windows", *METHODS)
 
 
@@ -79,7 +88,8 @@ def stopped_alone(tiny, folder):
 
 @pytest.fixture(scope="module", params=["ddp", "fsdp"])
 def two(request, tiny, folder, stopped_alone):
-    fsdp, cases = request.param == "fsdp", both(CASES)
+    fsdp = request.param == "fsdp"
+    cases = both(SHARDED if fsdp else CASES)
     if not fsdp:
         for name in ON_ANOTHER_NUMBER:
             shutil.copytree(folder / f"{name} of one", folder / f"{name} one to two")
@@ -91,7 +101,7 @@ def two(request, tiny, folder, stopped_alone):
     )[0]
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(("two", "name"), RESUMED, indirect=["two"])
 def test_resuming_equals_never_stopping(two, name):
     _, results = two
     whole, cut, resumed = (results[f"{name}, {part}"] for part in ("whole", "cut", "resumed"))

@@ -178,7 +178,7 @@ def test_fields_of_what_few_runs_have_are_documented():
 
 
 def test_the_limits_of_the_alarms_are_those_of_the_code():
-    from posttrain.alarms import policy, rollouts
+    from posttrain.alarms import demonstrations, policy, rollouts
 
     def share(value: float) -> str:
         return f"{value:.0%}".replace("%", " %")
@@ -201,17 +201,38 @@ def test_the_limits_of_the_alarms_are_those_of_the_code():
             )
         ),
         "sampler_mismatch": (str(rollouts.MISMATCH), str(rollouts.MISMATCH_PROBLEM)),
+        "method_gate": (f"none; {share(demonstrations.ALWAYS)}", "`passing`"),
+        "prefix_not_outgrown": (str(demonstrations.PREFIX_GAP), str(demonstrations.PREFIX_GAP_PROBLEM)),
     }
     documented = rows_under(RUNS, "alarms.jsonl")
     for kind, (warning, problem) in limits.items():
         _, _, warned, bad = documented[kind]
         assert warning in warned, kind
         assert problem in bad, kind
+    assert f"over {demonstrations.GATE_WINDOW} generations" in documented["method_gate"][1]
+    seen = documented["prefix_not_outgrown"][1]
+    assert f"by {demonstrations.OUTGROWN}, at {share(demonstrations.SHORTENED)}" in seen
 
 
 def test_what_the_alarms_look_at_is_documented(run):
     written = next(line["sampled"] for line in lines(run, "steps.jsonl") if line.get("sampled"))
     assert set(rows_under(RUNS, "sampled and sampling")) == set(written)
+
+
+def test_what_a_method_records_is_documented_and_no_other():
+    from posttrain.methods import METHODS
+    from posttrain.methods.base import Arranged, Group
+    from posttrain.training.method_records import columns_of, demonstration_row, facts_of
+
+    group, decode = Group((0.0, 1.0), (0.0, 0.0), 1.0, level=1), lambda ids, skip_special_tokens: "x" * len(ids)
+    arranged = [Arranged(group.advantages)]
+    beside = {"name", "window", "demonstration_loss", "demonstration_nll", "sampled_again"}
+    beside |= {"waiting", "entered", "used", *(name for method in METHODS.values() for name in method.measures)}
+    assert set(rows_under(RUNS, "method")) == {*facts_of([group], arranged, [[0, 1]], [2]), *beside}
+    (row,) = columns_of([group], arranged, [(0, 0)], [[1, 2]], [1], [0.0], decode)
+    more = set(rows_under(RUNS, "Completions beside a method"))
+    assert more == set(row) - {"advantage"}
+    assert set(demonstration_row([1, 2], decode, Arranged((), 1.0), {})) - more <= set(rows_under(RUNS, "Completions"))
 
 
 @pytest.mark.parametrize(

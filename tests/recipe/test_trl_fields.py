@@ -109,7 +109,11 @@ def test_the_same_noise_in_both_stages_and_the_plain_loss_by_name_are_one_loss(f
         (["warmup.sft_weight=clipped", "hybrid.sft_weight=clipped"], "warmup.sft_weight", "keeps none"),
         (["warmup.sft_weight=phi", "warmup.args.label_smoothing_factor=0.1"], "warmup.sft_weight", "another loss"),
         (["hybrid.sft_weight=phi", "hybrid.controller=grpo_only"], "hybrid.sft_weight", "takes no SFT steps"),
-        (["hybrid.sft_weight=phi", "hybrid.method=luffy"], "hybrid.sft_weight", "luffy has a loss of its own"),
+        (
+            ["hybrid.sft_weight=phi", "hybrid.method=luffy"],
+            "hybrid.sft_weight",
+            "luffy trains on no demonstration by its likelihood",
+        ),
         (["hybrid.sft_weight=clipped", "hybrid.method=hpt"], "hybrid.sft_weight", "hpt trains on a demonstration once"),
         (["hybrid.method=relift", "hybrid.controller=static"], "hybrid.method", "and so does the method relift"),
         (["hybrid.sft_window=4", "hybrid.sft_weight=nll"], "hybrid", "alone compares with an earlier policy"),

@@ -217,7 +217,8 @@ def test_think_share():
 
 def test_prompts():
     row = small(prompt="short", use_all=True).load(0).train[0]
-    assert row["prompt"] == f"Numbers: {' '.join(map(str, row['numbers']))} Target: {row['target']}\n"
+    shown = " ".join(map(str, sorted(row["numbers"], reverse=True)))
+    assert row["prompt"] == f"Numbers: {shown} Target: {row['target']}\n"
     full = small(operators=["-", "+"]).load(0).train[0]["prompt"]
     assert "Use each number at most once, with the operations +, - and" in full
     row = small(use_all=True).load(0).train[0]

@@ -274,8 +274,9 @@ def test_what_a_method_does_not_go_with_is_refused(changes, seen, model, tokeniz
 @pytest.mark.parametrize(
     ("method", "weight", "seen"),
     [
-        ("luffy", "dft", "the method luffy has a loss of its own"),
-        ("prefix_rft", "phi", "the method prefix_rft has a loss of its own"),
+        ("luffy", "dft", "luffy trains on no demonstration by its likelihood"),
+        ("prefix_rft", "phi", "prefix_rft trains on no demonstration by its likelihood"),
+        ("rlsd", "dft", "rlsd trains on no demonstration by its likelihood"),
         ("hpt", "clipped", "the method hpt trains on a demonstration once"),
         (None, "dft", "takes no SFT steps"),
     ],

@@ -36,11 +36,11 @@ class Watched:
     def sleep(self, level):
         self.sleeps.append(level)
 
-    def sample(self, prompt_ids, seeds, sampling):
-        return self.begin(prompt_ids, seeds, sampling)()
+    def sample(self, prompt_ids, seeds, sampling, limits=None):
+        return self.begin(prompt_ids, seeds, sampling, limits=limits)()
 
-    def begin(self, prompt_ids, seeds, sampling, on_prompt=None):
-        collect = self.engine.begin(prompt_ids, seeds, sampling, on_prompt)
+    def begin(self, prompt_ids, seeds, sampling, on_prompt=None, limits=None):
+        collect = self.engine.begin(prompt_ids, seeds, sampling, on_prompt, limits)
 
         def collected():
             sampled = collect()

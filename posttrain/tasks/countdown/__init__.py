@@ -53,7 +53,8 @@ class Countdown:
         largest: The largest number; the smallest is 1.
         target: The least and the largest target.
         use_all: Whether the prompt asks for each number exactly once, and only that is right.
-        prompt: `full` says what to do and how to answer, `short` only the numbers and the target, for tiny models.
+        prompt: `full` says what to do and how to answer, `short` only the numbers, from the largest down, and the
+            target, for tiny models.
         think_share: The share of the demonstrations that show a search; the others answer at once.
         tries: The most dead ends of such a search; how many it is, from 0 on, is drawn.
         noise_share: The share of the demonstrations that are wrong: an expression that misses the target; a search ends

@@ -24,10 +24,9 @@ def puzzle_row(puzzle: Puzzle, operators: tuple[str, ...], prompt: Prompt, *, us
 
 
 def prompt_text(puzzle: Puzzle, operators: tuple[str, ...], prompt: Prompt, *, use_all: bool) -> str:
-    """The puzzle and how to answer it, or in the fewest words."""
-    numbers = " ".join(map(str, puzzle.numbers))
+    """The puzzle and how to answer it; or in the fewest words, with the numbers from the largest down."""
     if prompt == "short":
-        return f"Numbers: {numbers} Target: {puzzle.target}\n"
+        return f"Numbers: {' '.join(map(str, sorted(puzzle.numbers, reverse=True)))} Target: {puzzle.target}\n"
     rule = "Use each number exactly once" if use_all else "Use each number at most once"
     return (
         f"Using the numbers {', '.join(map(str, puzzle.numbers))}, write an expression that equals {puzzle.target}. "

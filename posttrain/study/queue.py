@@ -98,10 +98,15 @@ class Queue:
         """Runs that are still to be made, warm-ups among them; those at work count."""
         study, arms = self.study, [arm for arm in self.study.arms if not self.only or arm in self.only]
         known = [job for job in self.wanted() if not self._is_over(job)]
-        open_arms = [arm for arm in arms if chosen(study, arm, self.failed).point is None]
+        open_arms = [arm for arm in arms if self._is_open(arm)]
         needed = {job.begins_from for job in known if job.begins_from}
         warm = [job for job in map(study.warmup_of, known) if job and job.name in needed and not self._is_over(job)]
         return len(known) + len({job.name for job in warm}) + len(open_arms) * len(study.file.seeds)
+
+    def _is_open(self, arm: str) -> bool:
+        """Whether an arm's setting is still to be chosen, so that its final runs are not known."""
+        tuning = [job for job in self.study.tuning if job.arm == arm]
+        return any(not self._is_over(job) for job in tuning)
 
     def run(self) -> None:
         """Make all runs that can be made.
@@ -123,16 +128,19 @@ class Queue:
             lock.release()
 
     def _work(self) -> None:
+        look = True  # what is ready changes only when a run has ended
         while True:
-            if self._asked is None:
+            if self._asked is None and look:
                 for job in self._ready():
                     self._start(job)
             if not self._running:
                 break
             time.sleep(POLL_S)
-            for each in [each for each in self._running if each.process.poll() is not None]:
+            ended = [each for each in self._running if each.process.poll() is not None]
+            for each in ended:
                 self._running.remove(each)
                 self._ended(each)
+            look = bool(ended)
         if self._asked is not None:
             stop = Interrupted("stopped as asked; runs at work have saved. To go on: the same command", where="study")
             stop.signal = self._asked

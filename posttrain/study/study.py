@@ -84,6 +84,7 @@ class Study:
         self.path = Path(path)
         self.file, self._layer = read_study(self.path)
         self.name = self.path.stem
+        self._recipes: dict[str, Recipe] = {}
         self.folder = Path(folder) if folder else Path("runs") / f"study-{self.name}"
         named = recipe_path(self.file.recipe, self.path.parent)
         if isinstance(named, Path) and not named.is_file():
@@ -118,6 +119,12 @@ class Study:
         Raises:
             ConfigError: It cannot be; with the line of the study where its key stands.
         """
+        key = json.dumps([arm, seed, point or {}, tuning], sort_keys=True)
+        if key not in self._recipes:
+            self._recipes[key] = self._recipe(arm, seed, point, tuning=tuning)
+        return self._recipes[key]
+
+    def _recipe(self, arm: str, seed: int, point: Mapping[str, Any] | None, *, tuning: bool) -> Recipe:
         layers = [self._part(("arms", arm), self.arms[arm])]
         tune = self.file.tune
         if point:

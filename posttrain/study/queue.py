@@ -186,9 +186,7 @@ class Queue:
 
     def _start(self, job: Job) -> None:
         folder = self.study.folder
-        file, log = (folder / kind / f"{job.name}.{kind[:-1]}" for kind in ("recipes", "logs"))
-        file = file.with_name(f"{Path(job.name).name}.yaml")
-        log = log.with_name(f"{Path(job.name).name}.txt")
+        file, log = folder / "recipes" / f"{job.name}.yaml", self.log_of(job)
         for each in (file, log):
             each.parent.mkdir(parents=True, exist_ok=True)
         resolved = job.recipe.resolved()
@@ -242,8 +240,12 @@ class Queue:
             return f", {left} to go" if left else ""
         return f", {left} to go, about {duration(fmean(known) * left / self.jobs)}"
 
+    def log_of(self, job: Job) -> Path:
+        """Where a run's output goes."""
+        return self.study.folder / "logs" / f"{job.name}.txt"
+
     def _last_words(self, job: Job) -> str:
-        file = self.study.folder / "logs" / f"{Path(job.name).name}.txt"
+        file = self.log_of(job)
         lines = [line.strip() for line in file.read_text(errors="replace").splitlines() if line.strip()]
         errors = [number for number, line in enumerate(lines) if line.startswith("error")]
         last = lines[errors[-1] :][:LAST_LINES] if errors else lines[-1:]

@@ -138,11 +138,9 @@ def test_a_warm_up_of_another_recipe_is_refused(studied):
 @pytest.mark.slow
 def test_a_failing_arm_does_not_stop_the_others_and_ctrl_c_saves(tmp_path):
     folder = write_recipe(tmp_path)
-    rewards = "rewards: [{path: rewards.py:never}]"
     text = STUDY.replace("tune:\n  seed: 100\n  arms: {switch: {hybrid.learning_rate: [1.0e-4, 1.0e-3]}}\n", "")
     text = text.replace("at: 0.5}", "at: 0.5}, rewards: [{path: rewards.py:never}], warmup.steps: 2")
     (folder / "study.yaml").write_text(text.replace("seeds: [0]", "seeds: [0, 1]"))
-    assert rewards not in text
     ended = command(folder, "study", "study.yaml", "--dir", "st", "--only", "switch")
     assert ended.code == 1
     assert "FAILED runs/switch-seed0" in ended.text or "FAILED warmups" in ended.text

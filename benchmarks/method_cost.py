@@ -1,4 +1,4 @@
-"""What a step of HPT or LUFFY costs beside a step of GRPO alone, on the same rollouts, in one run.
+"""What a step of a method costs beside a step of GRPO alone, on the same rollouts, in one run.
 
     OMP_NUM_THREADS=2 OMP_WAIT_POLICY=PASSIVE python benchmarks/method_cost.py [--rounds 3] [--steps 12]
 
@@ -21,6 +21,9 @@ ARMS = {
     "grpo_only": ["hybrid.method={name: hpt, gate: 0, passing: -1.0}"],  # never opens: the same prompts, GRPO alone
     "hpt": ["hybrid.method={name: hpt, gate: 8}"],  # every prompt with a demonstration trains on it
     "luffy": ["hybrid.method=luffy"],
+    "rlsd": ["hybrid.method=rlsd"],  # while lambda is above 0
+    "sdpg": ["hybrid.method={name: rlsd, share: 0, teacher_kl: 0.001}"],
+    "srft": ["hybrid.method=srft"],
 }
 DEMONSTRATED = ["task.train=300", "task.demonstrations=300"]
 

@@ -24,6 +24,9 @@ ARMS = {
     "luffy": ["hybrid.method=luffy"],
     "prefix_rft": ["hybrid.method=prefix_rft"],
     "uft": ["hybrid.method={name: uft, hinted: 1.0}"],
+    "rlsd": ["hybrid.method=rlsd"],  # while lambda is above 0
+    "sdpg": ["hybrid.method={name: rlsd, share: 0, teacher_kl: 0.001}"],
+    "srft": ["hybrid.method=srft"],
 }
 DEMONSTRATED = ["task.train=300", "task.demonstrations=300"]
 

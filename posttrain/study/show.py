@@ -20,6 +20,8 @@ def table(judged: Mapping[str, Any], console: Console) -> None:
     from rich.text import Text
 
     console.print(_grid(f"Study {judged['name']}", tables.HEADS, tables.rows(judged)))
+    if forgotten := tables.second(judged):
+        console.print(_grid("On the second held-out set", ("arm", "at its warm-up", "at its end"), forgotten))
     failed = [f"{arm['name']} failed: {arm['why']}" for arm in judged["arms"] if arm["why"]]
     for text in [tables.legend(judged), *tables.verdicts(judged), *judged["notes"], *failed]:
         console.print(Text(text), soft_wrap=True)

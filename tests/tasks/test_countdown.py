@@ -12,6 +12,7 @@ from fractions import Fraction
 from itertools import combinations, permutations, product
 
 import pytest
+from datasets import Dataset
 from pydantic import TypeAdapter, ValidationError
 
 from posttrain.errors import ConfigError, DataError
@@ -22,6 +23,10 @@ from posttrain.tasks.countdown import Countdown, generate_rows, parse_sizes, wri
 from posttrain.tasks.countdown.arithmetic import in_order, needs_all, reached, steps, text, value
 from posttrain.tasks.countdown.generate import Puzzle, random_expression
 from posttrain.tasks.countdown.search import dead_ends, thought
+from posttrain.tasks.json_structure import JsonStructure
+from posttrain.tasks.knights_knaves import KnightsKnaves
+from posttrain.tasks.mixture import Mixture
+from posttrain.tasks.rows import Rows
 
 COLUMNS = {"prompt", "numbers", "target", "use_all", "expression", "difficulty"}
 ALL = ("+", "-", "*", "/")
@@ -262,3 +267,23 @@ def test_write_is_generate(tmp_path):
     assert out.read_bytes() == again.read_bytes()
     with pytest.raises(ConfigError, match="noise_share"):
         generate_rows("3", 8, noise_share=2)
+
+
+def test_its_rows_stand_beside_those_of_the_other_generators():
+    counts = {"train": 4, "eval": 4, "demonstrations": 4, "noise_share": 0.5}
+    parts = [KnightsKnaves(people=[2], split="content", **counts), JsonStructure(**counts), Countdown(**counts)]
+    data = Mixture(tasks=parts).load(0)
+    for rows in (data.train, data.demonstrations, data.eval):
+        features = Dataset.from_list(rows).features  # no column of one has another kind of values in another
+        assert {"numbers", "target", "use_all", "difficulty", "expression"} <= set(features)
+    assert score("8 * 3", **{**data.train[0], "prompt": ""}) is None
+
+
+def test_rows_of_ones_own_under_other_names(tmp_path):
+    file = tmp_path / "nums.jsonl"
+    file.write_text("".join(json.dumps({"target": n + 10, "nums": [n, 4, 6]}) + "\n" for n in range(1, 9)))
+    task = Rows(path=[str(file)], columns={"numbers": "nums"}, prompt="Make {target} of {numbers}.", eval=2)
+    row = task.load(0).train[0]
+    first = row["nums"][0]
+    assert row["prompt"] == f"Make {first + 10} of [{first}, 4, 6]."
+    assert score(f"{first} + 4 + 6", **row, use_all=True).value == 1

@@ -32,6 +32,9 @@ def add(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument("--main-port", type=int, metavar="P", help="a free port on node 0")
     parser.add_argument("--cpu", action="store_true", help="compute on CPUs, in float32")
     parser.add_argument("--processes", type=int, metavar="N", help="with --cpu: how many (default: 1)")
+    parser.add_argument(
+        "--warmup-from", metavar="RUN", help="begin from the warm-up of a run that differs in its hybrid stage only"
+    )
     parser.add_argument("--dry-run", action="store_true", help="check and print, run nothing")
     add_resume(parser)
     parser.set_defaults(command=_launch)

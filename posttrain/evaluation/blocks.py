@@ -9,17 +9,24 @@ arm that varies more than others has intervals that are too short; so a standard
 problems alone make of that pair of arms (paired over problems within a seed, seeds as they are).
 
 Why not the hierarchical bootstrap (seeds, then problems) that such data often get: with 3 seeds its variance has 2/3 of
-the seeds' part and counts the problems' part nearly twice, and its normal tails know nothing of how few seeds there
-are. In 2,000 simulated studies each of 8 arms, 3 seeds and 400 problems, intervals of 95 % held the true difference
-in COVERAGE of them. What would be exact for a pair by itself, t with 2 degrees of freedom, needs differences of 4.3
-standard errors, and of 14 where Holm has ten.
+the seeds' part, counts the problems' part nearly twice, and its tails know nothing of how few seeds there are. Of 8
+arms, 3 seeds and 400 problems each, 2,000 simulated studies, the true difference was in this many 95 % intervals, by
+the standard deviation of a seed's luck in the logit of a pass:
+
+    luck of a seed       0      0.1    0.2    0.3   0.05 in four arms, 0.3 in four
+    blocks, as here    97.7   95.4   94.9   94.7   96.7 from one of the steady, 87 between two of the others
+    bootstrap          97.6   93.8   88.2   83.2   91.6 and 85
+
+What would be exact for a pair of arms by itself, t with S - 1 degrees of freedom, needs differences of 4.3 standard
+errors with 3 seeds, and of 14 where Holm has ten.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import mpmath
 import numpy as np
@@ -85,7 +92,7 @@ def against(
             arm, reference, difference, error, df, p, p_holm, difference - reach * error, difference + reach * error
         )
         for (arm, difference, error, p), p_holm, factor in zip(found, adjusted, factors, strict=True)
-        for reach in [t_quantile((1 - confidence) / factor, df)]
+        for reach in [t_quantile(round((1 - confidence) / factor, 12), df)]
     ]
 
 
@@ -104,7 +111,7 @@ def _factors(p_values: Sequence[float]) -> list[float]:
     return factors
 
 
-def _errors(scores: Scores):
+def _errors(scores: Scores) -> tuple[Callable[[str, str], float], float]:
     """The standard error of a difference of two arms' means, and its degrees of freedom."""
     arms = list(scores)
     shapes = {tuple(len(seed) for seed in scores[arm]) for arm in arms}
@@ -136,6 +143,7 @@ def t_tail(t: float, df: float) -> float:
     return float(mpmath.betainc(df / 2.0, 0.5, 0, df / (df + t * t), regularized=True))
 
 
+@lru_cache(maxsize=1024)
 def t_quantile(p: float, df: float) -> float:
     """The t that |T| reaches with a chance of `p`."""
     low, high = 0.0, 1.0

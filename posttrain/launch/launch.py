@@ -178,6 +178,7 @@ def launch(args: Any) -> int:
 
     flags = [f"--{name.replace('_', '-')}" for name in ("resume", "restart", "accept_changes", "traceback")
              if getattr(args, name)]  # fmt: skip
+    flags += ["--warmup-from", args.warmup_from] if args.warmup_from else []
     run = ["run", args.recipe, *args.overrides, *flags]
     one = kind == "NO"
     added = environment(0 if one else per_node, os.environ, cpu=args.cpu)

@@ -19,7 +19,7 @@ from posttrain.methods.rlsd import RLSD
 from posttrain.methods.srft import SRFT
 from posttrain.methods.uft import UFT
 
-METHODS: dict[str, type] = {
+METHODS: dict[str, type[Method]] = {
     "escalate": Escalate,
     "hpt": HPT,
     "luffy": LUFFY,

@@ -149,6 +149,7 @@ def evaluations(recipe: Recipe) -> int:
     """How often the held-out rows are evaluated: at the start, after the warm-up, in the mix, at the end."""
     every, steps = recipe.evaluate.every, recipe.hybrid.steps
     between = (steps - 1) // every if every and steps else 0
+    between += max(recipe.evaluate.times - 1, 0) if steps else 0
     return int(recipe.evaluate.at_start) + int(recipe.warmup.steps > 0) + between + 1
 
 

@@ -3,7 +3,7 @@
 status        ok | warning | problem
 recipe        the file; machine: device, processes, per_node, config, launched, gpus (bytes), unsized, memory (bytes)
 settings      [{key, value, source: default | parent | recipe | command line, at: file:line}]
-data          {train, demonstrations, eval, counted, notes}
+data          {train, demonstrations, eval, counted, notes, paired: {prompts, paired, several}, of a method}
 step          what one optimizer step consumes: the fields of `plan.BatchPlan`
 amounts       what the run consumes: the fields of `planning.amounts.Amounts`; steps as {least, most, begun}
 model         {kind, parameters, trained, weight_bytes, trained_bytes, positions, shape, four_bit, four_bit_bytes,
@@ -41,7 +41,12 @@ def as_json(plan: Plan, path: str, settings: Sequence[Setting], launch: Launch) 
             "recipe": path,
             "machine": asdict(plan.machine),
             "settings": [asdict(each) for each in settings],
-            "data": {**plan.counts, "counted": plan.counted, "notes": plan.notes},
+            "data": {
+                **plan.counts,
+                "counted": plan.counted,
+                "notes": plan.notes,
+                "paired": asdict(plan.paired) if plan.paired else None,
+            },
             "step": asdict(plan.batch),
             "amounts": asdict(plan.amounts),
             "model": asdict(plan.model) if plan.model else None,

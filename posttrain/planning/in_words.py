@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from posttrain.planning.amounts import Range
 from posttrain.planning.lengths import room_for_prompts, shares_over
+from posttrain.planning.methods import method_in_words
 from posttrain.planning.odds import least_rate
 from posttrain.planning.padded import stages_in_words
 from posttrain.planning.plan import Plan
@@ -50,11 +51,7 @@ def amounts_in_words(plan: Plan) -> Iterator[str]:
     if much.hybrid_steps:
         yield from _hybrid(plan, processes)
     if much.hybrid_steps and recipe.hybrid.method:
-        yield (
-            f"method {recipe.hybrid.method.name}: the demonstrations' prompts are among the prompts; GRPO alone on "
-            f"those that have none; a demonstration of more than {recipe.hybrid.grpo.max_completion_length} tokens is "
-            + ("refused" if recipe.hybrid.method.too_long == "refuse" else "left out")
-        )
+        yield method_in_words(recipe, plan.paired, plan.texts.completions if plan.texts else None)
     for of, why in stages_in_words(plan.model.padded) if plan.model else ():
         yield f"rows of the {of} are padded, not packed: {why}"
     yield (
@@ -139,6 +136,9 @@ def time_in_words(plan: Plan) -> Iterator[str]:
     for name, phase in time.phases.items():
         yield f"{NAMES[name]}: {_phase(phase)}"
     yield f"the whole run: {_whole(plan)}"
+    if plan.recipe.hybrid.method and plan.recipe.hybrid.steps:
+        group = plan.recipe.hybrid.grpo.num_generations
+        yield f"a step of the method is taken as one of GRPO; a demonstration is at most a row beside {group} rollouts"
     if plan.past and any(phase.source == "recorded" for phase in time.phases.values()):
         yield f"recorded: the mean of the steps in {plan.past.path}"
     if time.machine:

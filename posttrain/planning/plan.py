@@ -22,6 +22,7 @@ from posttrain.planning.amounts import Amounts, amounts
 from posttrain.planning.lengths import Texts, texts_of
 from posttrain.planning.machine import Machine
 from posttrain.planning.memory import Memory, memory_of
+from posttrain.planning.methods import Paired, method_findings
 from posttrain.planning.mistakes import Finding, Level, Seen, likely_mistakes
 from posttrain.planning.model_facts import (
     ModelFacts,
@@ -83,6 +84,7 @@ class Plan:
         past: What the run directory shows.
         findings: Contradictions, likely mistakes, notes; the worst first.
         missing: What could not be had.
+        paired: Prompts and demonstrations, of a recipe with a method.
     """
 
     recipe: Recipe
@@ -99,6 +101,7 @@ class Plan:
     past: Past | None = None
     findings: list[Finding] = field(default_factory=list)
     missing: list[Missing] = field(default_factory=list)
+    paired: Paired | None = None
 
     @property
     def status(self) -> str:
@@ -136,6 +139,7 @@ class _Maker:
         self.findings: list[Finding] = []
         self.missing: list[Missing] = []
         self.rewards: list[Reward] = []
+        self.trained_by: list[Reward] = []
         self.folder = Path(recipe.run.dir or "runs/run")
         self.recipe = self._fitted(recipe)
 
@@ -146,6 +150,8 @@ class _Maker:
         data = self._data()
         counts, counted = _counts(recipe, data)
         prompts, demonstrations, held_out = (counts[name] for name in ("train", "demonstrations", "eval"))
+        paired = Paired.of(data) if data and recipe.hybrid.method and recipe.hybrid.steps else None
+        prompts = paired.prompts if paired else prompts
         batch = batch_plan(recipe, machine.processes, prompts=prompts or 0, demonstrations=demonstrations or 0)
         much = amounts(recipe, batch, prompts=prompts, demonstrations=demonstrations, held_out=held_out)
         texts, model = self._model(data)
@@ -169,11 +175,13 @@ class _Maker:
         on_gpu = machine.device == "cuda"
         seen = Seen(recipe, batch, much, texts, past, positions, prompts, held_out, on_gpu)
         self.findings += likely_mistakes(seen)
+        self.findings += method_findings(recipe, paired, texts.completions if texts else None, self.trained_by)
         order = ("problem", "warning", "note")
         return Plan(
             recipe=recipe, machine=machine, batch=batch, amounts=much, counts=counts, counted=counted,
             notes=data.notes if data else [], model=model, texts=texts, memory=memory, time=time, past=past,
             findings=sorted(self.findings, key=lambda finding: order.index(finding.level)), missing=self.missing,
+            paired=paired,
         )  # fmt: skip
 
     def _fitted(self, recipe: Recipe) -> Recipe:
@@ -226,7 +234,7 @@ class _Maker:
                 self._problem("data", error)
             return None
         try:
-            rewards = load_rewards(self.recipe, data)
+            rewards = self.trained_by = load_rewards(self.recipe, data)
             judges = load_judges(self.recipe, data, rewards)  # often the same
             self.rewards = [*rewards, *(each for each in judges if each not in rewards)]
             if uses_rewards(self.recipe):

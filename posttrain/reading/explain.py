@@ -11,6 +11,7 @@ from posttrain.controllers import Controller
 from posttrain.errors import ConfigError
 from posttrain.reading.decisions import Decision, controller_of, decisions, of_method
 from posttrain.reading.explain_decision import kind_of, number, why
+from posttrain.reading.explain_method import of_step
 from posttrain.rundir import reading as run_reading
 from posttrain.rundir.layout import Layout
 
@@ -83,7 +84,7 @@ def explain_step(run: Recorded, step: int) -> dict[str, Any]:
             sentences.append("There is no recipe.yaml, so the settings that p came from are not known.")
     else:
         kl_step = _last_measured(run.decisions[:place], "kl")
-        if of_method(record) is None:  # _method tells of one that is
+        if of_method(record) is None:  # of_step tells of one that is
             sentences += why(run.controller, decision.before, decision.mix, kl_step)
     sentences += [f"This does not add up: {text}." for text in decision.differs]
     later = run_reading.accepted_changes(run.layout, CONTROLLER) if decision.differs else []
@@ -92,7 +93,7 @@ def explain_step(run: Recorded, step: int) -> dict[str, Any]:
         for first, changed in later
         if first > step
     ]
-    sentences += _method(record.get("method") or {}) + _weighed(record.get("method") or {})
+    sentences += of_step(record.get("method") or {})
     sentences += _showed(record, run.recipe)
     sentences += _next(run.decisions[place + 1 : place + 2], record)
     sentences += [text for text in [seconds_in_words(record.get("seconds") or {})] if text]
@@ -125,64 +126,6 @@ def _no_such_step(run: Recorded, step: int) -> ConfigError:
 
 def _last_measured(earlier: Sequence[Decision], name: str) -> int | None:
     return next((each.step for each in reversed(earlier) if each.record.get(name) is not None), None)
-
-
-def _method(seen: Mapping[str, Any]) -> list[str]:
-    """What a method made of the step's groups, which only steps that sample anew have, and of what waits."""
-    return [*_waits(seen), *_arranged(seen)]
-
-
-def _waits(seen: Mapping[str, Any]) -> list[str]:
-    """Of demonstrations that wait for an SFT step."""
-    if seen.get("waiting") is None:
-        return []
-    left = f"{seen['waiting']:,} demonstrations wait behind it"
-    if seen.get("used"):
-        return [
-            f"The method {seen['name']} took it: enough prompts that no rollout had solved were waiting, and SFT "
-            f"trained on the demonstrations of the {seen['used']:,} oldest. {left}."
-        ]
-    return [f"{seen['entered']:,} prompts that no rollout solved began to wait for an SFT step; {left}."]
-
-
-def _arranged(seen: Mapping[str, Any]) -> list[str]:
-    if not seen.get("groups"):
-        return []
-    groups = "; ".join(f"{count} {reason}" for reason, count in sorted(seen["groups"].items()) if reason)
-    sentences = [f"The method {seen['name']} treated its groups so: {groups}."] if groups else []
-    if seen.get("demonstrations"):
-        nll = f", at {number(seen['demonstration_nll'])} nats each" if seen.get("demonstration_nll") else ""
-        sentences.append(
-            f"{seen['demonstrations']} demonstrations of {seen['demonstration_tokens']} tokens{nll}, were trained on "
-            "beside the rollouts."
-        )
-    if seen.get("begun_rows"):
-        sentences.append(
-            f"{seen['begun_rows']} rollouts went on from {seen['begun_tokens']} tokens of demonstrations in all."
-        )
-    if seen.get("sampled_again"):
-        sentences.append(f"{seen['sampled_again']} rollouts were sampled in place of others that were thrown away.")
-    return sentences
-
-
-def _weighed(seen: Mapping[str, Any]) -> list[str]:
-    """What a teacher that was shown demonstrations said of tokens (RLSD), or entropies of rows (SRFT)."""
-    sentences = []
-    if seen.get("teacher_weight") is not None:
-        sentences.append(
-            f"The teacher, shown the demonstrations, had the share {number(seen['teacher_share'])} in the advantages: "
-            f"a token counted {number(seen['teacher_weight'])} times its own in the mean, and "
-            f"{seen['teacher_clipped']:.0%} of them were at the ratio's bounds."
-        )
-    elif seen.get("teacher_share") == 0.0 and seen.get("teacher_kl") is None:
-        sentences.append("The teacher's share in the advantages has fallen to 0: the step was GRPO.")
-    if seen.get("teacher_kl") is not None:
-        sentences.append(f"The KL to the teacher over the whole vocabulary was {number(seen['teacher_kl'])} a token.")
-    weights = {"nll_weight": "the NLL of a demonstration", "right_weight": "a right rollout"}
-    known = [f"{what} {number(seen[key])}" for key, what in weights.items() if seen.get(key) is not None]
-    if known:
-        sentences.append(f"By the entropy of its tokens {' and '.join(known)} counted in the mean.")
-    return sentences
 
 
 def _showed(record: Mapping[str, Any], recipe: Mapping[str, Any]) -> list[str]:

@@ -18,6 +18,7 @@ from posttrain.drawing.page import visible
 from posttrain.reading.decisions import Decision
 from posttrain.reading.explain import CONTROLLER, GRPO_PHASES, SFT_PHASES, Recorded, no_spread, taught_nothing
 from posttrain.reading.explain_decision import number
+from posttrain.reading.explain_method import of_run
 from posttrain.rundir import reading as run_reading
 from posttrain.rundir.reading import Lines
 from posttrain.watching import terminal
@@ -39,7 +40,7 @@ def explain_run(run: Recorded) -> dict[str, Any]:
     sentences = [_stage(run, lines)]
     if lines:
         sentences += [_kinds(run, lines), *_moves(lines), *_norms(run, lines), *_guard(run), *_refreshed(run.decisions)]
-        sentences += [*_nothing(run, lines), *_skipped(lines), *_time(lines)]
+        sentences += [*of_run(lines, _quarters(lines)), *_nothing(run, lines), *_skipped(lines), *_time(lines)]
     sentences += [*_results(run), _check(run, differs)] if lines else _results(run)
     return {
         "run": run.name,

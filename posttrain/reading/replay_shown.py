@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.console import Console
@@ -12,7 +12,6 @@ from rich.table import Table
 from rich.text import Text
 
 from posttrain.controllers import Controller
-from posttrain.drawing.charts import Drawn
 from posttrain.errors import ConfigError
 from posttrain.methods import Method
 from posttrain.reading.replay import Result
@@ -20,6 +19,9 @@ from posttrain.storage import files
 from posttrain.watching import terminal
 from posttrain.watching.progress import duration
 from posttrain.watching.sparkline import sparkline
+
+if TYPE_CHECKING:
+    from posttrain.drawing.charts import Drawn
 
 WARNING = (
     "The signals are those of the model that the run trained. Under another mix that model would have moved "

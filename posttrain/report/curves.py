@@ -20,6 +20,7 @@ def place(line: dict[str, Any], offset: int) -> int:
     return line["step"] + (offset if line.get("stage", "hybrid") in ("hybrid", "final") else 0)
 
 
+WITH_AND_WITHOUT = "Reward with and without a beginning"
 _SHARE: dict[str, Any] = {"limits": (0, 1), "percent": True}
 _CHARTS: list[tuple[str, dict[str, str], dict[str, Any], tuple[str, ...]]] = [
     ("Reward of the rollouts", {"reward": "reward"}, {"unit": "mean reward"}, ("parts_drift", "repetition")),
@@ -33,10 +34,17 @@ _CHARTS: list[tuple[str, dict[str, str], dict[str, Any], tuple[str, ...]]] = [
     ("Truncated completions", {"share": "truncated_share"}, {**_SHARE, "unit": "of completions"}, ("truncation",)),
     ("Completions without a score", {"share": "unscored_share"}, {**_SHARE, "unit": "of completions"}, ("unscored",)),
     ("Groups without a spread", {"share": "zero_std_share"}, {**_SHARE, "unit": "of groups"}, ("dead_groups",)),
-]
+    ("Demonstrations beside rollouts", {"trained on whole": "method.trained_share", "gate open": "method.gate_open"},
+     {**_SHARE, "unit": "of groups with one"}, ("method_gate",)),
+    ("Loss of demonstrations", {"NLL": "method.demonstration_nll"}, {"log": True, "unit": "nats a token"}, ()),
+    ("Beginnings of demonstrations", {"share": "method.begun_share"}, {**_SHARE, "unit": "of a demonstration"}, ()),
+    (WITH_AND_WITHOUT, {"with": "method.begun_reward", "without": "method.alone_reward"},
+     {"unit": "mean reward"}, ("prefix_not_outgrown",)),
+    ("Demonstrations that wait for SFT", {"waiting": "method.waiting"}, {"unit": "demonstrations"}, ()),
+]  # fmt: skip
 """Of a chart: title, series and their keys in steps.jsonl, options of `charts.draw`, the alarms that it explains."""
 
-_USUALLY_NOTHING = ("unscored_share",)
+_USUALLY_NOTHING = ("unscored_share", "method.trained_share")
 """Keys whose curve is left out where it is 0 all along."""
 
 
@@ -56,6 +64,10 @@ def curves(steps: Lines, evals: Lines, alarms: Lines, offset: int) -> list[Drawn
     drawn = [draw("pass@1, held out", [_passes(evals, offset)], **common, **options)]
     for title, keys, options, kinds in _CHARTS:
         series = [Series(name, _points(steps, offset, key)) for name, key in keys.items()]
+        if all(key.startswith("method.") for key in keys.values()):
+            series = [each for each in series if each.points]  # few methods have both
+            if title == WITH_AND_WITHOUT and len(series) < 2:  # which say something beside each other only
+                continue
         marks = [(float(each["place"]), each["name"]) for each in alarms if each["kind"] in kinds]
         drawn.append(draw(title, series, marks=marks, **common, **options))
     return [each for each in drawn if each is not None]
@@ -69,8 +81,20 @@ def mix(steps: Lines, offset: int) -> Drawn | None:
 
 
 def _points(lines: Lines, offset: int, key: str) -> list[tuple[float, float]]:
-    points = [(float(place(line, offset)), float(line[key])) for line in lines if line.get(key) is not None]
+    found = [(line, _value(line, key)) for line in lines]
+    points = [(float(place(line, offset)), float(value)) for line, value in found if value is not None]
     return [] if key in _USUALLY_NOTHING and not any(value for _, value in points) else points
+
+
+def _value(line: dict[str, Any], key: str) -> Any:
+    """A number of a line, or of its `method` of which nothing stands there where a step sampled nothing anew."""
+    section, _, name = key.rpartition(".")
+    if not section:
+        return line.get(key)
+    seen = line.get(section) or {}
+    if name == "trained_share":
+        return seen["demonstrations"] / seen["paired"] if seen.get("paired") else None
+    return seen.get(name)
 
 
 def _passes(evals: Lines, offset: int) -> Series:

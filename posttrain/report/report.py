@@ -13,6 +13,7 @@ from posttrain.errors import CheckpointError
 from posttrain.reading.compare_spending import spent
 from posttrain.reading.judged import in_words, judge_of
 from posttrain.report import alarms, completions, curves, tables
+from posttrain.report.beside import beside
 from posttrain.report.trained import go_on, trained
 from posttrain.rundir.facts import read_recipe
 from posttrain.rundir.layout import Layout
@@ -76,6 +77,7 @@ def _values(layout: Layout) -> dict[str, Any]:
         "slices": tables.slices(evals),
         "flips": completions.flips(layout, head),
         "samples": completions.samples(layout, evals),
+        "beside": beside(layout),
         "recipe": _text(layout.recipe_file),
         "environment": json.dumps(environment, indent=2, ensure_ascii=False) if environment else "",
         "longest_file": LONGEST_FILE,

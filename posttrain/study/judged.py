@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from posttrain.evaluation.blocks import against
+from posttrain.reading.compare import problems
 from posttrain.rundir import reading
 from posttrain.study.file import Overrides
-from posttrain.study.results import Chosen, Result, chosen, results
+from posttrain.study.results import Chosen, Result, chosen, kept, results
 from posttrain.study.study import Study
 
 CLEAR = 0.05
@@ -69,7 +70,7 @@ def judge(study: Study, failed: Mapping[str, str] | None = None) -> dict[str, An
         "differences": differences,
         "best_two": best_two,
         "settings": study.settings(),
-        "notes": _notes(study, arms, scores),
+        "notes": [*_notes(study, arms, scores), *_tuned_on_judged(study, found)],
     }
 
 
@@ -126,12 +127,19 @@ def _arm(
         "spent": {name: _mean_of([each.spent.get(name) for each in found.values()]) for name in SPENT},
         "by": _slices([each.line.get("by") or {} for each in found.values()]),
         "curve": [_curve(each) for each in found.values()],
+        "second": _second(kept(study, arm, picked.point) if picked.point is not None else {}),
     }
 
 
 def _is_of(study: Study, arm: str, picked: Chosen, name: str) -> bool:
     runs = {f"runs/{arm}-seed{seed}" for seed in study.file.seeds}
     return name in runs or (picked.point is None and name in {job.name for job in study.tuning if job.arm == arm})
+
+
+def _second(found: Mapping[int, Mapping[str, float | None]]) -> dict[str, float | None] | None:
+    if not found:
+        return None
+    return {name: _mean_of([each[name] for each in found.values()]) for name in ("before", "after")}
 
 
 def _pass(result: Result) -> float:
@@ -182,3 +190,19 @@ def _notes(study: Study, arms: Sequence[Mapping[str, Any]], scores: Mapping[str,
     if study.reference not in scores and scores:
         said.append(f"the reference {study.reference} is not finished, so that nothing is compared with it yet")
     return said
+
+
+def _tuned_on_judged(study: Study, found: Mapping[str, Mapping[int, Result]]) -> list[str]:
+    """Whether an arm was tuned on problems that it is judged by."""
+    tuning = next((job for job in study.tuning if study.is_done(job)), None)
+    judged = {prompt for of in found.values() for result in of.values() for prompt, _ in result.rows}
+    if tuning is None or not judged:
+        return []
+    tuned = [prompt for prompt, _ in problems(reading.eval_results(study.layout(tuning), "final", ["passed"]))]
+    shared = sum(prompt in judged for prompt in tuned)
+    if not shared:
+        return []
+    return [
+        f"{shared} of the {len(tuned)} problems that settings were chosen by are among those that arms are judged by: "
+        "draw others, by tune.overrides"
+    ]

@@ -23,7 +23,7 @@ from posttrain.errors import Interrupted
 from posttrain.processes.launched import LAUNCHER
 from posttrain.rundir.facts import write_recipe
 from posttrain.storage.lock import Lock, at_work
-from posttrain.study.results import chosen, is_done
+from posttrain.study.results import chosen
 from posttrain.study.study import Job, Study
 from posttrain.watching.progress import duration
 
@@ -81,16 +81,32 @@ class Queue:
             yield from (job for job in self.study.tuning if job.arm == arm)
             point = chosen(self.study, arm, self.failed).point
             if point is not None:
-                yield from (self.study.final(arm, seed, point) for seed in self.study.file.seeds)
+                finals = [self.study.final(arm, seed, point) for seed in self.study.file.seeds]
+                yield from finals
+                yield from self._evaluations(finals)
+
+    def _evaluations(self, finals: Sequence[Job]) -> Iterator[Job]:
+        """Those on the second held-out set of runs that are done, and of the warm-ups that they began from."""
+        if not self.study.file.forgetting:
+            return
+        for job in finals:
+            if self.study.is_done(job):
+                warmup = self.study.warmup_of(job)
+                yield from map(self.study.forgetting, [*([warmup] if warmup else []), job])
 
     def left(self) -> int:
         """Runs that are still to be made, warm-ups among them; those at work count."""
         study, arms = self.study, [arm for arm in self.study.arms if not self.only or arm in self.only]
         known = [job for job in self.wanted() if not self._is_over(job)]
-        open_arms = [arm for arm in arms if chosen(study, arm, self.failed).point is None]
+        open_arms = [arm for arm in arms if self._is_open(arm)]
         needed = {job.begins_from for job in known if job.begins_from}
         warm = [job for job in map(study.warmup_of, known) if job and job.name in needed and not self._is_over(job)]
         return len(known) + len({job.name for job in warm}) + len(open_arms) * len(study.file.seeds)
+
+    def _is_open(self, arm: str) -> bool:
+        """Whether an arm's setting is still to be chosen, so that its final runs are not known."""
+        tuning = [job for job in self.study.tuning if job.arm == arm]
+        return any(not self._is_over(job) for job in tuning)
 
     def run(self) -> None:
         """Make all runs that can be made.
@@ -112,16 +128,19 @@ class Queue:
             lock.release()
 
     def _work(self) -> None:
+        look = True  # what is ready changes only when a run has ended
         while True:
-            if self._asked is None:
+            if self._asked is None and look:
                 for job in self._ready():
                     self._start(job)
             if not self._running:
                 break
             time.sleep(POLL_S)
-            for each in [each for each in self._running if each.process.poll() is not None]:
+            ended = [each for each in self._running if each.process.poll() is not None]
+            for each in ended:
                 self._running.remove(each)
                 self._ended(each)
+            look = bool(ended)
         if self._asked is not None:
             stop = Interrupted("stopped as asked; runs at work have saved. To go on: the same command", where="study")
             stop.signal = self._asked
@@ -139,7 +158,7 @@ class Queue:
             if self._is_over(job):
                 continue
             warmup = self.study.warmup_of(job)
-            if warmup and not is_done(self.study.layout(warmup)):
+            if warmup and not self.study.is_done(warmup):
                 if warmup.name in self.failed:
                     self.failed[job.name] = f"its warm-up failed: {self.failed[warmup.name]}"
                     continue
@@ -150,7 +169,7 @@ class Queue:
         return list(found.values())
 
     def _is_over(self, job: Job) -> bool:
-        return job.name in self.failed or is_done(self.study.layout(job))
+        return job.name in self.failed or self.study.is_done(job)
 
     def _held(self, job: Job) -> bool:
         """Whether a process that an earlier start left behind is still saving."""
@@ -167,9 +186,7 @@ class Queue:
 
     def _start(self, job: Job) -> None:
         folder = self.study.folder
-        file, log = (folder / kind / f"{job.name}.{kind[:-1]}" for kind in ("recipes", "logs"))
-        file = file.with_name(f"{Path(job.name).name}.yaml")
-        log = log.with_name(f"{Path(job.name).name}.txt")
+        file, log = folder / "recipes" / f"{job.name}.yaml", self.log_of(job)
         for each in (file, log):
             each.parent.mkdir(parents=True, exist_ok=True)
         resolved = job.recipe.resolved()
@@ -177,11 +194,15 @@ class Queue:
         write_recipe(file, resolved)
         place = min(set(range(self.jobs)) - {each.place for each in self._running})
         command = [sys.executable, "-m", "posttrain", *self._command(), str(file)]
+        if job.kind == "forgetting":
+            out = folder / f"{job.name}.json"
+            out.parent.mkdir(exist_ok=True)
+            command = [*command[:3], "eval", str(file), "--model", str(folder / job.of / "model"), "--out", str(out)]
         if job.begins_from:
             command += ["--warmup-from", str(folder / job.begins_from)]
-        with log.open("ab") as out:
+        with log.open("ab") as said:
             process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
+                command, stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT,
                 env=self._environment(job, place), start_new_session=True,
             )  # fmt: skip
         self._running.append(Running(job, process, place, time.monotonic()))
@@ -201,7 +222,7 @@ class Queue:
 
     def _ended(self, each: Running) -> None:
         job, took = each.job, time.monotonic() - each.since
-        if is_done(self.study.layout(job)):
+        if self.study.is_done(job):
             self._took.setdefault(job.kind, []).append(took)
             self.say(f"done {job.name} in {duration(took)}{self._to_go()}")
         elif self._asked is not None:
@@ -219,8 +240,12 @@ class Queue:
             return f", {left} to go" if left else ""
         return f", {left} to go, about {duration(fmean(known) * left / self.jobs)}"
 
+    def log_of(self, job: Job) -> Path:
+        """Where a run's output goes."""
+        return self.study.folder / "logs" / f"{job.name}.txt"
+
     def _last_words(self, job: Job) -> str:
-        file = self.study.folder / "logs" / f"{Path(job.name).name}.txt"
+        file = self.log_of(job)
         lines = [line.strip() for line in file.read_text(errors="replace").splitlines() if line.strip()]
         errors = [number for number, line in enumerate(lines) if line.startswith("error")]
         last = lines[errors[-1] :][:LAST_LINES] if errors else lines[-1:]

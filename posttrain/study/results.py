@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from statistics import fmean
@@ -10,7 +11,7 @@ from typing import Any
 from posttrain.reading.compare import Problem, problems
 from posttrain.rundir import reading
 from posttrain.rundir.layout import Layout
-from posttrain.study.study import Point, Study
+from posttrain.study.study import Job, Point, Study
 
 
 @dataclass(frozen=True)
@@ -63,11 +64,6 @@ class Result:
     spent: dict[str, Any]
 
 
-def is_done(layout: Layout) -> bool:
-    """Whether a run has come to its end."""
-    return layout.report_file.exists() and "final" in reading.done_stages(layout)
-
-
 def score_of(layout: Layout) -> tuple[float, float]:
     """pass@1 and the mean score of a finished run's last evaluation."""
     rows = problems(reading.eval_results(layout, "final"))
@@ -89,7 +85,7 @@ def chosen(study: Study, arm: str, failed: Iterable[str] = ()) -> Chosen:
     tried, open_, failed = [], False, set(failed)
     for job in jobs:
         layout = study.layout(job)
-        if is_done(layout):
+        if study.is_done(job):
             tried.append(Tried(job.point, *score_of(layout)))
         else:
             open_ = open_ or job.name not in failed
@@ -112,10 +108,27 @@ def results(study: Study, arm: str, point: Point) -> dict[int, Result]:
     """The finished runs of an arm that are judged, by seed."""
     found = {}
     for seed in study.file.seeds:
-        layout = study.layout(study.final(arm, seed, point))
-        if is_done(layout):
-            found[seed] = result(arm, seed, layout)
+        job = study.final(arm, seed, point)
+        if study.is_done(job):
+            found[seed] = result(arm, seed, study.layout(job))
     return found
+
+
+def kept(study: Study, arm: str, point: Point) -> dict[int, dict[str, float | None]]:
+    """pass@1 on the second held-out set by seed: `after` the arm, and `before`, of its warm-up where it has one."""
+    found: dict[int, dict[str, float | None]] = {}
+    for seed in study.file.seeds if study.file.forgetting else ():
+        job = study.final(arm, seed, point)
+        warmup = study.warmup_of(job)
+        after = _second(study, study.forgetting(job))
+        if after is not None:
+            found[seed] = {"after": after, "before": _second(study, study.forgetting(warmup)) if warmup else None}
+    return found
+
+
+def _second(study: Study, job: Job) -> float | None:
+    file = study.folder / f"{job.name}.json"
+    return float(json.loads(file.read_text())["pass@1"]) if file.exists() else None
 
 
 def result(arm: str, seed: int, layout: Layout) -> Result:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from posttrain.study import tables
@@ -19,6 +20,8 @@ def table(judged: Mapping[str, Any], console: Console) -> None:
     from rich.text import Text
 
     console.print(_grid(f"Study {judged['name']}", tables.HEADS, tables.rows(judged)))
+    if forgotten := tables.second(judged):
+        console.print(_grid("On the second held-out set", ("arm", "at its warm-up", "at its end"), forgotten))
     failed = [f"{arm['name']} failed: {arm['why']}" for arm in judged["arms"] if arm["why"]]
     for text in [tables.legend(judged), *tables.verdicts(judged), *judged["notes"], *failed]:
         console.print(Text(text), soft_wrap=True)
@@ -31,13 +34,33 @@ def dry_run(study: Study, jobs: int, only: Sequence[str], console: Console) -> N
     from posttrain.study.estimate import estimate
 
     kind, amount = study.budget
-    settings = study.settings()
-    lines = [(key, *(_value(value) for value in values)) for key, values in settings.items()]
-    console.print(_grid(f"Study {study.name}: what differs", ("", *study.arms), lines))
+    heads = ("arm", "differs from most in", "tuned over")
+    console.print(_grid(f"Study {study.name}", heads, list(_arms(study))))
     told = estimate(study, Queue(study, jobs, only))
     console.print(Text(f"budget: {amount:g} {kind} of the hybrid stage, each; seeds {study.file.seeds}"))
     for text in told.in_words(jobs):
         console.print(Text(text), soft_wrap=True)
+
+
+def _arms(study: Study) -> Iterator[tuple[str, str, str]]:
+    """Each arm, the keys whose values are not those of most arms, and how many settings are tried for it."""
+    keys = study.settings()
+    usual = {key: Counter(map(_value, values)).most_common(1)[0][0] for key, values in keys.items()}
+    for place, arm in enumerate(study.arms):
+        own = {key: _value(values[place]) for key, values in keys.items()}
+        # What a section lacks that others have is told by its name; what an arm sets to null is not
+        told = [
+            f"{key} {value}"
+            for key, value in own.items()
+            if value != usual[key] and (value != "null" or key in study.arms[arm])
+        ]
+        tried = {key: list(dict.fromkeys(_value(p[key]) for p in study.points(arm))) for key in _tuned(study, arm)}
+        grid = "; ".join(f"{key}: {', '.join(values)}" for key, values in tried.items())
+        yield arm, "\n".join(told) or "nothing", grid or "not tuned"
+
+
+def _tuned(study: Study, arm: str) -> list[str]:
+    return list(dict.fromkeys(key for point in study.points(arm) for key in point))
 
 
 def _value(value: Any) -> str:

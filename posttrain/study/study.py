@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from posttrain.errors import ConfigError, ResumeError
-from posttrain.nearest import display
+from posttrain.nearest import display, nearest_files
 from posttrain.recipe.contradictions import check
 from posttrain.recipe.mistakes import where_in
 from posttrain.recipe.recipe import Recipe, load_recipe
@@ -30,6 +30,7 @@ from posttrain.recipe.yamlfile import Layer
 from posttrain.rundir.facts import flatten
 from posttrain.rundir.layout import Layout
 from posttrain.rundir.looking import differences
+from posttrain.rundir.reading import done_stages
 from posttrain.rundir.warmed import warmup_facts
 from posttrain.study.file import REFERENCE, read_study, recipe_path
 
@@ -42,13 +43,14 @@ class Job:
     """One run of a study.
 
     Attributes:
-        kind: `warmup`, `tuning` or `final`.
-        name: Its directory, below the study's.
+        kind: `warmup`, `tuning`, `final`, or `forgetting`: an evaluation of one of these on the second held-out set.
+        name: Its directory, below the study's; of `forgetting` its file, without `.json`.
         arm: Whose it is; of a warm-up that of the first arm that begins from it.
         seed: `run.seed`.
         recipe: What it runs.
         point: Of a tuning run, what it tries; of a final one, what tuning chose.
         begins_from: The name of the warm-up that it begins from; `None`: it warms up by itself, or not at all.
+        of: Of `forgetting`, the name of the run whose model is evaluated.
     """
 
     kind: str
@@ -58,6 +60,7 @@ class Job:
     recipe: Recipe = field(compare=False)
     point: Point = field(default_factory=dict, compare=False)
     begins_from: str | None = None
+    of: str = ""
 
 
 class Study:
@@ -81,9 +84,20 @@ class Study:
         self.path = Path(path)
         self.file, self._layer = read_study(self.path)
         self.name = self.path.stem
+        self._recipes: dict[str, Recipe] = {}
         self.folder = Path(folder) if folder else Path("runs") / f"study-{self.name}"
+        named = recipe_path(self.file.recipe, self.path.parent)
+        if isinstance(named, Path) and not named.is_file():
+            raise ConfigError(
+                f"{display(named)} does not exist",
+                expected="the recipe that all arms start from",
+                where=where_in(self._layer, ("recipe",)),
+                fix=nearest_files(named),
+            )
         self.reference = self.file.reference or (REFERENCE if REFERENCE in self.file.arms else next(iter(self.arms)))
         self._check_arms()
+        if self.file.forgetting:
+            check(self.second)
         self._check_grids()
 
     # ---- recipes ----
@@ -105,6 +119,12 @@ class Study:
         Raises:
             ConfigError: It cannot be; with the line of the study where its key stands.
         """
+        key = json.dumps([arm, seed, point or {}, tuning], sort_keys=True)
+        if key not in self._recipes:
+            self._recipes[key] = self._recipe(arm, seed, point, tuning=tuning)
+        return self._recipes[key]
+
+    def _recipe(self, arm: str, seed: int, point: Mapping[str, Any] | None, *, tuning: bool) -> Recipe:
         layers = [self._part(("arms", arm), self.arms[arm])]
         tune = self.file.tune
         if point:
@@ -227,6 +247,28 @@ class Study:
             name = f"warmups/seed{job.seed}" + (f"-{alike + 1}" if alike else "")
             self._warmups[facts] = Job("warmup", name, job.arm, job.seed, _warmup_alone(recipe))
         return Job(job.kind, job.name, job.arm, job.seed, recipe, job.point, self._warmups[facts].name)
+
+    def forgetting(self, job: Job) -> Job:
+        """The evaluation of a run's model on the second held-out set."""
+        name = f"forgetting/{job.name.replace('/', '-')}"
+        return Job("forgetting", name, job.arm, job.seed, self.second, of=job.name)
+
+    @cached_property
+    def second(self) -> Recipe:
+        """Whose held-out problems tell what was forgotten.
+
+        Raises:
+            ConfigError: As of `load_recipe`.
+        """
+        assert self.file.forgetting is not None
+        return load_recipe(recipe_path(self.file.forgetting.recipe, self.path.parent))
+
+    def is_done(self, job: Job) -> bool:
+        """Whether a job has come to its end."""
+        if job.kind == "forgetting":
+            return (self.folder / f"{job.name}.json").exists()
+        layout = self.layout(job)
+        return layout.report_file.exists() and "final" in done_stages(layout)
 
     def warmup_of(self, job: Job) -> Job | None:
         """The warm-up that a job begins from."""

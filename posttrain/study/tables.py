@@ -34,7 +34,8 @@ def _row(arm: Mapping[str, Any], difference: Mapping[str, Any] | None, kind: str
 
 def gain(difference: Mapping[str, Any]) -> str:
     """A difference and its interval, in points."""
-    return f"{100 * difference['difference']:+.1f} ({100 * difference['lo']:+.1f} to {100 * difference['hi']:+.1f})"
+    value, lo, hi = (100 * difference[name] + 0.0 for name in ("difference", "lo", "hi"))
+    return f"{value:+.1f} ({lo:+.1f} to {hi:+.1f})" if lo < hi else f"{value:+.1f} (nothing differs: no interval)"
 
 
 def percent(share: float) -> str:
@@ -70,6 +71,31 @@ def spent(arm: Mapping[str, Any], kind: str) -> str:
     return ", ".join(part for part in parts.values() if part)
 
 
+def spending(judged: Mapping[str, Any]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Heads and rows of what each arm spent, as means over seeds."""
+    heads = ("arm", "seconds", "tokens sampled", "tokens trained on", "FLOPs", "steps")
+    names = ("seconds", "sampled_tokens", "trained_tokens", "flops", "steps")
+    found = []
+    for arm in judged["arms"]:
+        if arm["seeds"]:
+            of = arm["spent"]
+            found.append((arm["name"], *("-" if of[name] is None else _written(name, of[name]) for name in names)))
+    return heads, found
+
+
+def second(judged: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Rows of what was forgotten: arm, pass@1 on the second held-out set at its warm-up, and at its end."""
+    return [
+        (arm["name"], *("-" if arm["second"][at] is None else percent(arm["second"][at]) for at in ("before", "after")))
+        for arm in judged["arms"]
+        if arm["second"]
+    ]
+
+
+def _written(name: str, value: float) -> str:
+    return f"{value:.3g}" if name == "flops" else f"{value:,.0f}"
+
+
 def _count(value: float) -> str:
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= size:
@@ -92,7 +118,7 @@ def verdicts(judged: Mapping[str, Any]) -> list[str]:
             said.append(f"not to be told apart from {reference}: {', '.join(open_)}")
     if two := judged["best_two"]:
         apart = "told apart" if two["told_apart"] else "not to be told apart"
-        flipped = {**two, "difference": -two["difference"], "lo": -two["hi"], "hi": -two["lo"]}
+        flipped = {**two, "difference": 0.0 - two["difference"], "lo": 0.0 - two["hi"], "hi": 0.0 - two["lo"]}
         said.append(f"the best two, {two['reference']} and {two['arm']}, are {apart}: {gain(flipped)}")
     return said
 
@@ -112,6 +138,9 @@ def markdown(judged: Mapping[str, Any]) -> str:
     """A table to paste, and what it says."""
     lines = [f"| {' | '.join(HEADS)} |", "|" + "---|" * len(HEADS)]
     lines += [f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in rows(judged)]
+    if forgotten := second(judged):
+        lines += ["", "| arm | second held-out set, warm-up | and at the end |", "|---|---|---|"]
+        lines += [f"| {' | '.join(row)} |" for row in forgotten]
     lines += ["", legend(judged), ""]
     lines += [f"- {text}" for text in [*verdicts(judged), *judged["notes"]]]
     return "\n".join(lines).rstrip() + "\n"

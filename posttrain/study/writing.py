@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from posttrain.storage import files
+from posttrain.study.page import study_page
 from posttrain.study.study import Study
 from posttrain.study.tables import markdown
 
@@ -17,3 +18,4 @@ def write(study: Study, judged: Mapping[str, Any]) -> None:
         study.folder / "study.json", json.dumps(files.plain(dict(judged)), ensure_ascii=False, indent=1) + "\n"
     )
     files.write_text(study.folder / "study.md", markdown(judged))
+    files.write_text(study.folder / "study.html", study_page(judged))

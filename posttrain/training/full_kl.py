@@ -113,9 +113,10 @@ class TeacherKL:
         if self._float32:
             policy, teacher = policy.float(), teacher.float()
         off = torch.autocast(weight.device.type, enabled=False) if self._float32 else nullcontext()
+        t = self._temperature
         with off:
             parts = [
-                checkpoint(full_kl, some, other, weight, bias, self._temperature, use_reentrant=False)
+                checkpoint(full_kl, some, other, weight, bias, t, use_reentrant=False, preserve_rng_state=False)
                 for some, other in zip(policy.split(CHUNK), teacher.split(CHUNK), strict=True)
             ]
         return torch.cat(parts)

@@ -11,6 +11,7 @@ from typing import Any
 from posttrain.cli import parse
 from posttrain.recipe.contradictions import check
 from posttrain.recipe.recipe import load_recipe
+from posttrain.study.study import Study
 from tests.docs.pages import REPOSITORY
 from tests.docs.workplace import posttrain
 
@@ -52,6 +53,8 @@ def _ours(folder: Path, words: list[str]) -> None:
     if args.name == "launch":
         ended = posttrain(folder, *words, "--dry-run")
         assert ended.code == 0, ended.text
+    elif args.name == "study":
+        assert len(Study(folder / args.study).arms) > 1
     elif hasattr(args, "recipe"):
         check(load_recipe(folder / args.recipe, args.overrides))
 

@@ -11,6 +11,7 @@ import pytest
 from posttrain.cli import _parser
 from posttrain.recipe.contradictions import check
 from posttrain.recipe.recipe import load_recipe
+from posttrain.study.study import Study
 from tests.docs.pages import DOCS, PAGES, REPOSITORY, Block, anchors, blocks, inline_commands, links, prose
 from tests.docs.parsed import check_parsed, parsed
 from tests.docs.workplace import Ended, posttrain, python, shell
@@ -28,6 +29,7 @@ NAMES = [
     "recipes",
     "rewards",
     "runs",
+    "studies",
 ]
 REASONS = {"GPU", "hub", "network", "server", "slow"}
 """Why a block may be parsed only."""
@@ -76,7 +78,11 @@ def _command(command: str, folder: Path) -> Ended:
 
 
 def _yaml(block: Block, folder: Path) -> list[Ended]:
-    """A recipe, or a part of one, which then is the quickstart's."""
+    """A recipe, or a part of one, which then is the quickstart's; or a study."""
+    if re.search(r"^arms:", block.text, re.MULTILINE):
+        (folder / block.how["file"]).write_text(block.text)
+        Study(folder / block.how["file"])
+        return []
     whole = re.search(r"^extends:", block.text, re.MULTILINE) or (
         re.search(r"^model:", block.text, re.MULTILINE) and re.search(r"^task:", block.text, re.MULTILINE)
     )

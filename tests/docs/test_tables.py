@@ -251,3 +251,18 @@ def test_measured_numbers_are_those_of_the_benchmarks(page, begins, ends):
     assert len(numbers) >= 2
     for number in numbers:
         assert re.search(rf"(?<![\d.]){re.escape(number)}(?!\d)", measured), f"{page}: {number} is in no benchmark"
+
+
+def test_every_key_of_a_study_is_documented_and_no_other():
+    from posttrain.study.file import StudyFile, TuneSection
+
+    page = tables(DOCS / "studies.md")["STUDY.yaml"]
+    named = [code_in(cells[0])[0] for cells in page]
+    defaults = {
+        **{key: field.get_default() for key, field in StudyFile.model_fields.items()},
+        **{key: field.get_default(call_default_factory=True) for key, field in TuneSection.model_fields.items()},
+    }
+    assert named == [*StudyFile.model_fields, *TuneSection.model_fields]
+    for cells in page:
+        if written := code_in(cells[1]):
+            assert YAML(typ="safe").load(written[0]) == defaults[code_in(cells[0])[0]], cells

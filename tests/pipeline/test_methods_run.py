@@ -132,3 +132,34 @@ def test_a_smoke_test_takes_an_sft_step_of_what_waits(folder):
     assert shown.code == 0, shown.text
     steps = [json.loads(line) for line in (folder / "run-smoke" / "run" / "steps.jsonl").read_text().splitlines()]
     assert [line["method"]["used"] for line in steps if line["stage"] == "hybrid"] == [0, 1]
+
+
+def test_a_teacher_that_the_model_has_no_positions_for_is_refused_before_the_warm_up(folder):
+    shown = command(folder, "run", "recipe.yaml", "hybrid.method=rlsd", "hybrid.controller=grpo_only",
+                    "hybrid.grpo.max_completion_length=140", "task.think_share=0")  # fmt: skip
+    assert shown.code != 0
+    assert "12 leave a teacher no positions for a completion" in shown.text
+    assert "warmup 1/5" not in shown.text
+
+
+@pytest.mark.parametrize(
+    ("method", "measured", "said"),
+    [
+        ("{name: rlsd, fades_in: 4, teacher_kl: 0.1}", ("teacher_weight", "teacher_clipped", "teacher_kl"),
+         ("The teacher, shown the demonstrations, had the share 0.5", "The KL to the teacher over the whole")),
+        ("{name: srft, passing: 0.5}", ("nll_weight", "right_weight"), ("By the entropy of its tokens the NLL of",)),
+    ],
+)  # fmt: skip
+def test_a_teacher_and_entropies_are_in_the_records_and_in_words(method, measured, said, folder):
+    settings = ("hybrid.grpo.max_completion_length=40", "task.think_share=0", "model.init.max_position_embeddings=320")
+    ended = train(folder, f"hybrid.method={method}", "hybrid.controller=grpo_only", "task.train=4", *settings)
+    assert ended.code == 0, ended.text
+    steps = [json.loads(line) for line in (folder / "run" / "steps.jsonl").read_text().splitlines()]
+    seen = [step["method"] for step in steps if step["stage"] == "hybrid"]
+    for name in measured:
+        assert any(each[name] for each in seen), name
+    if "rlsd" in method:
+        assert [each["teacher_share"] for each in seen] == pytest.approx([0.5, 0.375, 0.25, 0.125] + [0.0] * 6)
+        assert {each["teacher_weight"] for each in seen[4:]} == {None}
+    shown = " ".join(" ".join(command(folder, "explain", "run", "--step", str(n)).text for n in (1, 2)).split())
+    assert all(text in shown for text in said)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 
 from posttrain.cli import main
+from posttrain.methods import PrefixRFT
 from posttrain.report.report import write_report
 from posttrain.storage import files
 from tests.pipeline.runs import train, write_recipe
+from tests.reading.method_runs import method_run
 from tests.report.chromium import INSTALL, Chromium, found
-from tests.report.runs import hostile_run
+from tests.report.runs import hostile_beside, hostile_run
 
 
 @pytest.fixture(scope="session")
@@ -31,14 +33,20 @@ def real_run(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def pages(real_run, tmp_path_factory):
-    """The paths of the pages: report.html of "real" and "hostile"; "compare" of two hostile runs; "replay"."""
+    """The paths of the pages: report.html of "real" and "hostile"; "compare" of two hostile runs; "replay"; of a
+    run with a method "method" and "replay_method".
+    """
     folder = tmp_path_factory.mktemp("pages")
     hostile = [hostile_run(folder / f"<b>run & 'co'{number}", other=bool(number)) for number in range(2)]
     made = {name: folder / f"{name}.html" for name in ("compare", "replay")}
     compared = main(["compare", "--no-weights", *map(str, hostile), "--html", str(made["compare"])])
     replayed = main(["replay", str(real_run), "controller.gamma=2", "--out", str(made["replay"])])
     assert (compared, replayed) == (0, 0)
-    return {"real": write_report(real_run), "hostile": write_report(hostile[0]), **made}
+    begun = method_run(folder / "method", PrefixRFT())
+    hostile_beside(begun)
+    made["replay_method"] = folder / "replay_method.html"
+    assert main(["replay", str(begun), "method.shortest=0.9", "--out", str(made["replay_method"])]) == 0
+    return {"real": write_report(real_run), "hostile": write_report(hostile[0]), "method": write_report(begun), **made}
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+from posttrain.rundir.completions import write_completions
 from posttrain.rundir.rundir import RunDir
 from posttrain.storage import files
 
@@ -85,3 +86,17 @@ def long_run(folder: Path, steps: int) -> Path:
     for name, content in (("steps", lines), ("eval", evals), ("alarms", alarms)):
         files.write_jsonl(folder / f"{name}.jsonl", content)
     return folder
+
+
+def hostile_beside(folder: Path) -> None:
+    """Rollouts of a later step beside a method, whose every text was written to break a page."""
+    columns = {"step": 90, "note": HOSTILE, "truncated": False, "length": 9, "reward/right": 1.0}
+    given = {"source": "rollout", "grpo_advantage": 0.0, "begun_tokens": 0, "begun_characters": 0, "credit": None}
+    rows = [
+        {**columns, **given, "prompt": HOSTILE, "completion": text, "advantage": 0.5}
+        | ({"source": "begun", "begun_tokens": 4, "begun_characters": len(text) // 2} if number % 2 else {})
+        for number, text in enumerate(TEXTS)
+    ]
+    whole = {"source": "demonstration", "begun_tokens": 9, "credit": 0.5, "advantage": None}
+    rows.append({**columns, **given, **whole, "prompt": HOSTILE, "completion": f"shown {HOSTILE}"})
+    write_completions(folder / "completions" / "step-000090.parquet", rows)

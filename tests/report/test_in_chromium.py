@@ -14,7 +14,7 @@ WIDTHS = (390, 1280)
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("which", ["real", "hostile", "compare", "replay"])
+@pytest.mark.parametrize("which", ["real", "hostile", "compare", "replay", "method", "replay_method"])
 def test_a_page_is_shown_whole_and_quietly(chromium, pages, tmp_path, which, width, dark):
     chromium.open(pages[which], width=width, dark=dark)
     chromium.value("document.querySelectorAll('details').forEach(each => each.open = true)")
@@ -29,7 +29,7 @@ def test_a_page_is_shown_whole_and_quietly(chromium, pages, tmp_path, which, wid
     assert chromium.requests() == [pages[which].resolve().as_uri()]
 
 
-@pytest.mark.parametrize("which", ["hostile", "compare"])
+@pytest.mark.parametrize("which", ["hostile", "compare", "method"])
 def test_nothing_leaves_its_place(chromium, pages, which):
     """What the page wrote is inside its box, whatever the width; a table may be wider than its own scrolling box."""
     for width in WIDTHS:

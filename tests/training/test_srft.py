@@ -10,9 +10,8 @@ from tests.training.test_methods import moved, off, row, trained
 
 METHODS = {
     "all": SRFT(),
-    # Alone these gradients are small, and parameters around 1 would round what is left of them
-    "nll": SRFT(sft=100.0, demonstrated=0.0, right=0.0, wrong=0.0),
-    "demonstrated": SRFT(sft=0.0, demonstrated=100.0, right=0.0, wrong=0.0),
+    "nll": SRFT(demonstrated=0.0, right=0.0, wrong=0.0),
+    "demonstrated": SRFT(sft=0.0, right=0.0, wrong=0.0),
     "rollouts": SRFT(sft=0.0, demonstrated=0.0),
 }
 

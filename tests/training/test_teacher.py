@@ -9,6 +9,7 @@ import warnings
 import pytest
 import torch
 from datasets import Dataset
+from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, Gemma2Config, Gemma2ForCausalLM
 
 from posttrain.errors import ConfigError, DataError
@@ -19,7 +20,7 @@ from posttrain.training.full_kl import full_kl
 from posttrain.training.teacher import NAME
 from posttrain.training.trainer import HybridTrainer
 from tests.training.conftest import ROWS, StopAt, hybrid_args
-from tests.training.test_methods import moved, off, row, solved, trained
+from tests.training.test_methods import LARGE, moved, off, row, solved, trained
 
 METHODS = {
     "rlsd": RLSD(clip=0.1),
@@ -97,6 +98,24 @@ def test_the_kl_is_over_the_whole_vocabulary_and_leaves_the_teacher_alone():
         assert torch.allclose(one, other, atol=1e-5)
 
 
+def test_an_adapter_has_the_gradient_of_the_kl(model, tokenizer, prompts, demonstrations, tmp_path):
+    adapted = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    method = METHODS["sdpg"]
+    trainer, start = trained(
+        adapted, tokenizer, prompts, demonstrations, tmp_path, method,
+        per_device_train_batch_size=8, gradient_accumulation_steps=2, temperature=TEMPERATURE,
+    )  # fmt: skip
+    loss, _ = by_hand(trainer, start, method, tokenizer)
+    loss.backward()
+    expected = torch.cat([p.grad.flatten() for p in start.parameters() if p.requires_grad])
+    pairs = zip(start.parameters(), trainer.model.parameters(), strict=True)
+    found = torch.cat([(one - other).detach().flatten() for one, other in pairs if one.requires_grad])
+    assert off(found / LARGE, expected) < 1e-5
+
+
 def test_what_the_teacher_says_is_of_the_policy_that_sampled(model, tokenizer, prompts, demonstrations, tmp_path):
     """In a window of two optimizer steps the second looks at the column of the first."""
     settings = {"max_steps": 2, "steps_per_generation": 2, "per_device_train_batch_size": 16}
@@ -150,7 +169,7 @@ def test_rollouts_of_a_prompt_without_a_demonstration_keep_their_advantage(
     alone = HybridTrainer(
         copy.deepcopy(model),
         solved,
-        hybrid_args(tmp_path, max_steps=1, optim="sgd", learning_rate=1.0, max_grad_norm=0.0, seed=8),
+        hybrid_args(tmp_path, max_steps=1, optim="sgd", learning_rate=LARGE, max_grad_norm=0.0, seed=8),
         prompts,
         processing_class=tokenizer,
         controller="grpo_only",

@@ -92,6 +92,8 @@ RECIPE = "model: m\ntask: knights_knaves\n"
         (2, ["hybrid.controller={name: sasr, mode: blend, refresh_every: 3}"], ["mode: blend", "refresh_every: 3"]),
         (2, ["hybrid.controller=chord"], ["chord, a blend, under DeepSpeed", "one loss a step"]),
         (2, ["hybrid.controller=switch"], []),
+        (2, ["hybrid.method={name: rlsd, teacher_kl: 0.1}"], ["hybrid.method", "teacher_kl, under DeepSpeed"]),
+        (2, ["hybrid.method=rlsd"], []),
     ],
 )
 def test_a_recipe_is_refused_before_its_warm_up(stage, overrides, said, tmp_path):

@@ -1,0 +1,184 @@
+"""What a study's directories come to: the best point, the judgement, the table and the page; of runs made by hand."""
+
+from __future__ import annotations
+
+import json
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from posttrain.rundir.rundir import RunDir
+from posttrain.study import tables
+from posttrain.study.judged import judge
+from posttrain.study.page import mean_curve, study_page
+from posttrain.study.results import chosen
+from posttrain.study.study import Study
+from posttrain.study.writing import write
+from tests.study.test_study_file import RECIPE
+
+STUDY = """recipe: recipe.yaml
+budget: {seconds: 60}
+seeds: [0, 1, 2]
+tune: {seed: 100, grid: {hybrid.learning_rate: [1.0e-4, 3.0e-4, 1.0e-3]}}
+arms:
+  sft_only: {hybrid.controller: sft_only}
+  switch: {hybrid.controller: {name: switch, at: 0.5}}
+  static: {hybrid.controller: {name: static}}
+"""
+N = 200
+RATES = {"sft_only": 0.5, "switch": 0.55, "static": 0.75}
+
+
+def make_run(study: Study, job, passed: list[bool], scores: list[float] | None = None) -> None:
+    """A finished run with two evaluations on the way, whose final completions are these."""
+    layout = study.layout(job)
+    share = sum(passed) / len(passed)
+    with RunDir.open(layout.path, job.recipe.resolved(), {}) as run:
+        for step in (1, 2):
+            spent = {"seconds": 30.0 * step, "sampled_tokens": 100 * step, "trained_tokens": 50 * step, "flops": 1e9}
+            run.step({"stage": "hybrid", "step": step, "seconds": {"total": 30.0}, "spent": spent})
+        for stage, step, value in (("warmup", 0, 0.1), ("hybrid", 1, share / 2), ("final", 2, share)):
+            rows = [
+                {"row": row, "sample": None, "prompt": f"seed {job.seed}, problem {row}", "completion": "",
+                 "passed": good, "score": float(good) if scores is None else scores[row], "people": 2 + row % 2}
+                for row, good in enumerate(passed)
+            ]  # fmt: skip
+            by = {"people": {"2": {"n": N // 2, "pass@1": value}, "3": {"n": N // 2, "pass@1": value / 2}}}
+            run.evaluation({"stage": stage, "step": step, "n": N, "pass@1": value, "by": by}, rows)
+        for stage in ("warmup", "hybrid", "final"):
+            run.mark_done(stage)
+    layout.report_file.write_text("report")
+
+
+@pytest.fixture
+def study(tmp_path) -> Study:
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    (tmp_path / "study.yaml").write_text(STUDY)
+    return Study(tmp_path / "study.yaml", tmp_path / "dir")
+
+
+def tune(study: Study, arm: str, shares: list[float], scores: list[float]) -> None:
+    jobs = [job for job in study.tuning if job.arm == arm]
+    for job, share, score in zip(jobs, shares, scores, strict=True):
+        make_run(study, job, [row < share * N for row in range(N)], [score] * N)
+
+
+def test_the_highest_pass_rate_is_chosen_and_the_mean_score_breaks_ties(study):
+    assert chosen(study, "switch").point is None
+    tune(study, "switch", [0.5, 0.6, 0.6], [0.9, 0.1, 0.2])
+    picked = chosen(study, "switch")
+    assert (picked.point, picked.edges) == ({"hybrid.learning_rate": 1e-3}, ["hybrid.learning_rate"])
+    tune(study, "static", [0.5, 0.6, 0.6], [0.9, 0.3, 0.2])
+    picked = chosen(study, "static")
+    assert (picked.point, picked.edges) == ({"hybrid.learning_rate": 3e-4}, [])
+
+
+def test_a_point_that_failed_is_not_waited_for(study):
+    jobs = [job for job in study.tuning if job.arm == "switch"]
+    make_run(study, jobs[0], [True] * 10 + [False] * (N - 10))
+    make_run(study, jobs[1], [False] * N)
+    assert chosen(study, "switch").point is None
+    assert chosen(study, "switch", [jobs[2].name]).point == {"hybrid.learning_rate": 1e-4}
+    assert chosen(study, "switch", [job.name for job in jobs]).point == {"hybrid.learning_rate": 1e-4}
+
+
+def finish(study: Study, arms=RATES, seeds=(0, 1, 2)) -> None:
+    for arm in arms:
+        tune(study, arm, [0.4, 0.5, 0.3], [0.4, 0.5, 0.3])
+        for seed in seeds:
+            rng = np.random.default_rng([seed, len(arm)])
+            make_run(study, study.final(arm, seed, {"hybrid.learning_rate": 3e-4}), list(rng.random(N) < RATES[arm]))
+
+
+def test_the_judgement_the_table_and_the_page(study):
+    finish(study)
+    judged = judge(study)
+    assert judged["reference"] == "switch"
+    by_arm = {each["arm"]: each for each in judged["differences"]}
+    assert by_arm["static"]["told_apart"]
+    assert not by_arm["sft_only"]["told_apart"]
+    assert by_arm["static"]["df"] == 4  # (3 arms - 1) (3 seeds - 1)
+    arms = {arm["name"]: arm for arm in judged["arms"]}
+    mean = np.mean([each["pass@1"] for each in arms["static"]["seeds"]])
+    assert arms["static"]["pass@1"] == pytest.approx(mean)
+    assert by_arm["static"]["difference"] == pytest.approx(mean - arms["switch"]["pass@1"])
+    assert judged["best_two"]["reference"] == "static"
+    assert judged["best_two"]["arm"] == "switch"
+    assert [row[0] for row in tables.rows(judged)] == ["static", "switch", "sft_only"]
+    assert arms["static"]["spent"]["seconds"] == 60.0
+    said = " ".join(tables.verdicts(judged))
+    assert "above switch: static +" in said
+    assert "not to be told apart from switch: sft_only" in said
+
+    write(study, judged)
+    assert json.loads((study.folder / "study.json").read_text())["name"] == "study"
+    table = (study.folder / "study.md").read_text()
+    assert "| static |" in table
+    assert "learning_rate 0.0003 |" in table  # not at an edge
+    page = (study.folder / "study.html").read_text()
+    Balanced().feed(page)
+    assert page.count("<svg") >= 2 + 2 * 2  # two of intervals; over seconds and tokens, each arm beside the reference
+    for word in ("static", "people", "tokens sampled", "chosen", "hybrid.controller.name"):
+        assert word in page
+    assert "src=" not in page
+
+
+class Balanced(HTMLParser):
+    """Fails where a tag is closed that was not open."""
+
+    VOID = {"meta", "link", "br", "hr", "img", "input"}
+    SVG = {"line", "rect", "circle", "path", "polyline", "polygon"}
+
+    def __init__(self):
+        super().__init__()
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        pass
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_what_is_not_finished_is_shown_and_left_out_of_the_tests(study):
+    finish(study, ["switch", "static"])
+    finish(study, ["sft_only"], seeds=(0,))
+    judged = judge(study, {"runs/sft_only-seed1": "out of memory"})
+    arms = {arm["name"]: arm for arm in judged["arms"]}
+    assert (arms["sft_only"]["state"], arms["sft_only"]["why"]) == ("failed", "out of memory")
+    assert [each["arm"] for each in judged["differences"]] == ["static"]
+    assert tables.rows(judged)[-1][1].startswith("failed, 1 of 3: ")
+    assert "out of memory" in study_page(judged)
+
+
+def test_nothing_yet_has_a_table_and_a_page_too(study):
+    judged = judge(study)
+    assert [arm["state"] for arm in judged["arms"]] == ["tuning"] * 3
+    assert judged["differences"] == []
+    assert "tuning, 0 of 3" in tables.markdown(judged)
+    assert "Nothing yet" in study_page(judged)
+
+
+def test_tuning_on_problems_that_are_judged_is_said(study):
+    finish(study)
+    assert not any("chosen by" in note for note in judge(study)["notes"])
+    for job in study.tuning:
+        object.__setattr__(job, "seed", 0)  # whose problems these are
+        make_run(study, job, [True] * N)
+    assert any("200 of the 200 problems" in note for note in judge(study)["notes"])
+
+
+def test_a_curve_is_the_mean_over_what_all_seeds_have_spent():
+    one = [{"seconds": 0.0, "pass@1": 0.0}, {"seconds": 10.0, "pass@1": 1.0}]
+    two = [{"seconds": 0.0, "pass@1": 0.2}, {"seconds": 5.0, "pass@1": 0.2}, {"seconds": 20.0, "pass@1": 0.8}]
+    line = mean_curve("arm", [one, two], "seconds")
+    assert line.points[0] == (0.0, pytest.approx(0.1))
+    assert line.points[12] == (5.0, pytest.approx((0.5 + 0.2) / 2))  # the middle of 25 places up to 10
+    assert line.points[-1] == (10.0, pytest.approx((1.0 + 0.4) / 2))
+    assert line.band[-1] == (pytest.approx(0.4), pytest.approx(1.0))
+    assert mean_curve("arm", [[{"seconds": 0.0, "pass@1": 0.3}]], "seconds") is None

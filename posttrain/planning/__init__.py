@@ -3,6 +3,6 @@ once in small.
 
 Nothing here loads the weights of the model that is planned for, and nothing trains but the smoke test.
 
-Other rooms import: `as_json`, `doctor.doctor`, `doctor.facts`, `launching`, `machine`, `model_facts`, `plan`,
-`settings`, `show`, `smoke.smoke`, `starting.start`.
+Other rooms import: `amounts`, `as_json`, `doctor.doctor`, `doctor.facts`, `launching`, `machine`, `model_facts`,
+`plan`, `seconds`, `settings`, `show`, `smoke.smoke`, `starting.start`.
 """

@@ -2,5 +2,5 @@
 
 Facts are computed in `reading/`, drawn in `drawing/`; what is put where on a page belongs here.
 
-Other rooms import: `compare_page`, `report`, `tables`.
+Other rooms import: `compare_page`, `intervals`, `report`, `tables`.
 """

@@ -3,5 +3,5 @@
 What its numbers mean is `reading/`'s.
 
 Other rooms import: `completions`, `data_changes`, `facts`, `layout`, `looking`, `masking`, `reading`, `refusals`,
-`shared`, `unstarted`.
+`shared`, `unstarted`, `warmed`.
 """

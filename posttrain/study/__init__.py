@@ -4,5 +4,5 @@ apart.
 Runs are made by `posttrain run`, in processes of their own, and a study knows no more of them than their directories
 say. How a run trains does not belong here.
 
-Other rooms import: `show`, `study`.
+Other rooms import: `judged`, `queue`, `show`, `study`, `writing`.
 """

@@ -223,3 +223,26 @@ def test_a_reward_model_and_another_group_are_refused(model, tokenizer, tmp_path
     trainer.reward_funcs = [Judge()]
     with pytest.raises(ConfigError, match="a reward model"):
         trainer._check_method(TRAPO)
+
+
+def test_conversations_are_scored_as_they_are_trained_on(model, tokenizer, tmp_path):
+    own = copy.deepcopy(tokenizer)
+    own.chat_template = (
+        "{% for m in messages %}{{ m['content'] }}{% if m['role'] == 'assistant' %}{{ eos_token }}{% endif %}"
+        "{% endfor %}{% if add_generation_prompt %} {% endif %}"
+    )
+    seen = []
+
+    def spoken(completions, **kwargs):
+        seen.extend(completions)
+        return picky([message["content"] for (message,) in completions])
+
+    rows = [
+        {"prompt": [{"role": "user", "content": row["prompt"]}],
+         "demonstration": [[{"role": "assistant", "content": row["completion"]}]]}
+        for row in ROWS
+    ]  # fmt: skip
+    trainer = train(model, own, rows, tmp_path, spoken, TRAPO, max_steps=1)
+    kept = [row["completion"] for row in trainer.last_rollouts()]
+    assert sorted(map(str, seen)) == sorted(map(str, kept))
+    assert trainer.last_record["method"]["begun_rows"] > 0

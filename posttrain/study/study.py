@@ -5,13 +5,14 @@ what is not is read off these directories alone, so that a study which was kille
 
     DIR/runs/ARM-seed0/      the runs that are judged
     DIR/tuning/ARM-1/        those of each arm's grid, on the tuning seed
-    DIR/warmups/seed0/       a warm-up that several of them begin from; seed0-2 where some arms have another one
+    DIR/warmups/seed0/       a warm-up that several begin from; seed0-3f9a1c: of arms that change it
     DIR/recipes/, DIR/logs/  the recipe of each run, and what it said
 """
 
 from __future__ import annotations
 
 import copy
+import hashlib
 import itertools
 import json
 from collections.abc import Iterable, Mapping
@@ -241,12 +242,19 @@ class Study:
         recipe = job.recipe
         if not recipe.warmup.steps:
             return job
-        facts = json.dumps(warmup_facts(recipe.resolved()), sort_keys=True)
+        facts = _facts(recipe)
         if facts not in self._warmups:
-            alike = sum(each.seed == job.seed for each in self._warmups.values())
-            name = f"warmups/seed{job.seed}" + (f"-{alike + 1}" if alike else "")
+            name = f"warmups/seed{job.seed}"
+            # By what it is of and not by when it came up, which depends on the arms that are run
+            if facts != self._usual(job.seed, tuning=job.kind == "tuning"):
+                name += f"-{hashlib.sha256(facts.encode()).hexdigest()[:6]}"
             self._warmups[facts] = Job("warmup", name, job.arm, job.seed, _warmup_alone(recipe))
         return Job(job.kind, job.name, job.arm, job.seed, recipe, job.point, self._warmups[facts].name)
+
+    def _usual(self, seed: int, *, tuning: bool) -> str | None:
+        """The facts of the first arm's warm-up; `None` where no arm has one."""
+        recipes = (self.recipe(arm, seed, tuning=tuning) for arm in self.arms)
+        return next((_facts(recipe) for recipe in recipes if recipe.warmup.steps), None)
 
     def forgetting(self, job: Job) -> Job:
         """The evaluation of a run's model on the second held-out set."""
@@ -302,6 +310,11 @@ class Study:
         keys = dict.fromkeys(key for one in flat for key in one)
         found = {key: [one.get(key) for one in flat] for key in keys}
         return {key: values for key, values in found.items() if any(value != values[0] for value in values)}
+
+
+def _facts(recipe: Recipe) -> str:
+    """What a recipe's warm-up depends on, as one text."""
+    return json.dumps(warmup_facts(recipe.resolved()), sort_keys=True)
 
 
 def _warmup_alone(recipe: Recipe) -> Recipe:

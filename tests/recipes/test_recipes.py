@@ -11,14 +11,26 @@ from ruamel.yaml import YAML
 from posttrain.recipe.arithmetic import batch_plan, describe
 from posttrain.recipe.contradictions import check
 from posttrain.recipe.recipe import Recipe, load_recipe
+from posttrain.study.study import Study
 
 RECIPES = Path(__file__).parents[2] / "recipes"
-NOT_RECIPES = {"base", "accelerate"}
+NOT_RECIPES = {"base", "accelerate", "studies"}
+STUDIES = sorted((RECIPES / "studies").glob("*.yaml"))
 FILES = sorted(path for path in RECIPES.rglob("*.yaml") if not NOT_RECIPES & set(path.relative_to(RECIPES).parts))
 
 
 def test_there_are_recipes() -> None:
     assert FILES
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.name)
+def test_the_arms_of_a_study_go_with_their_recipe(path: Path) -> None:
+    study = Study(path)
+    assert study.reference == "switch"
+    assert {"warmup", "sft_only", "grpo_only"} < set(study.arms)
+    # Held-out problems follow the seed, so that what is tuned is not judged by the same ones
+    assert study.tuning
+    assert study.tuning_seed not in study.file.seeds
 
 
 def processes(path: Path) -> int:

@@ -120,10 +120,10 @@ def truncation(history: History) -> Iterator[Finding]:
     scores = "" if cut is None or whole is None else f"; they score {cut:.2f} on average, the others {whole:.2f}"
     limit = s.max_completion_length
     evidence = f"{share:.0%} of the completions of the last {WINDOW} GRPO steps were cut off at {limit} tokens{scores}"
-    advice = (
-        f"set {s.key('hybrid.grpo.max_completion_length')} to {2 * limit} (now {limit}); where they are only rambling, "
-        f"{s.key('hybrid.grpo.mask_truncated_completions')} to true, which keeps them out of the loss"
-    )
+    advice = f"set {s.key('hybrid.grpo.max_completion_length')} to {2 * limit} (now {limit})"
+    if not s.method:  # which refuses it
+        mask = s.key("hybrid.grpo.mask_truncated_completions")
+        advice += f"; where they are only rambling, {mask} to true, which keeps them out of the loss"
     known = [score for score in (cut, whole, _window(history, "reward")) if score is not None]
     ends_in_nothing = share >= NONE_ENDS and s.idle_end
     if share >= NONE_ENDS:

@@ -9,9 +9,9 @@ arm that varies more than others has intervals that are too short; so a standard
 problems alone make of that pair of arms (paired over problems within a seed, seeds as they are).
 
 Why not the hierarchical bootstrap (seeds, then problems) that such data often get: with 3 seeds its variance has 2/3 of
-the seeds' part, counts the problems' part nearly twice, and its tails know nothing of how few seeds there are. Of 8
-arms, 3 seeds and 400 problems each, 2,000 simulated studies, the true difference was in this many 95 % intervals, by
-the standard deviation of a seed's luck in the logit of a pass:
+the seeds' part, counts the problems' part nearly twice, and its tails know nothing of how few seeds there are. In
+2,000 simulated studies (the bootstrap: 600) of 8 arms, 3 seeds and 400 problems, the true difference was in this many
+95 % intervals, by the standard deviation of a seed's luck in the logit of a pass:
 
     luck of a seed       0      0.1    0.2    0.3   0.05 in four arms, 0.3 in four
     blocks, as here    97.7   95.4   94.9   94.7   96.7 from one of the steady, 87 between two of the others

@@ -295,6 +295,9 @@ def test_where_demonstrations_end_in_what_ends_nothing_only_that_is_advised():
         assert "max_completion_length" not in advice
     some = raised(lambda step: {**cut(step), "truncated_share": 0.5}, 10, Settings(idle_end=idle))
     assert any("mask_truncated_completions" in line["advice"] for line in some)
+    beside = raised(lambda step: {**cut(step), "truncated_share": 0.5}, 10, Settings(idle_end=idle, method="hpt"))
+    assert beside
+    assert not any("mask_truncated_completions" in line["advice"] for line in beside), "a method refuses it"
 
 
 def test_few_completions_prove_little():

@@ -56,7 +56,7 @@ def rollout_facts(rows: Sequence[Mapping[str, Any]], *, group: int, weights: Map
     """
     totals, best = _totals(rows, weights)
     right = totals >= best - _SAME
-    lengths = np.array([row.get("length") or 0 for row in rows], dtype=float)
+    lengths = np.array([(row.get("length") or 0) - (row.get("begun_tokens") or 0) for row in rows], dtype=float)
     truncated = np.array([bool(row.get("truncated")) for row in rows], dtype=bool)
     texts = [_text(row.get("completion")) for row in rows]
     groups = [slice(start, start + group) for start in range(0, len(rows), group)]

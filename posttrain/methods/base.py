@@ -102,6 +102,7 @@ class Method:
         prefix_credit: Of a beginning's tokens where `prefix` is `own`.
         likelihood: Whether demonstrations are trained on by their likelihood, whose tokens `sft_weight` then weighs.
         buffer: Demonstrations that one SFT step takes, as soon as so many wait; 0 has none wait.
+        own_advantages: Whether it makes all advantages itself, so that `scale_rewards` has no effect.
         shows_teacher: Whether the policy is shown the demonstration as a teacher, whose log-probabilities weigh
             advantages, and the KL to which has the weight `teacher_kl`; `context` is what it is shown.
         needs_entropies: Whether rows are weighed by their mean entropy (`nll_weights`, `advantages_by_entropy`).
@@ -119,6 +120,7 @@ class Method:
     divisor: ClassVar[Literal["own", "rollouts"]] = "own"
     likelihood: ClassVar[bool] = False
     buffer: int = 0
+    own_advantages: ClassVar[bool] = False
     shows_teacher: ClassVar[bool] = False
     needs_entropies: ClassVar[bool] = False
     measures: ClassVar[tuple[str, ...]] = ()
@@ -244,23 +246,36 @@ def weight_refused(method: Method, sft_weight: str, *, sft_steps: bool) -> str |
     return None
 
 
+SAME = 1e-6
+"""Rewards are sums in float32: weights of .45, .35 and .2 add up to a little less than 1."""
+
+
+def passes(reward: float, passing: float) -> bool:
+    """Whether a reward is at least `passing`, as far as sums of rewards are known; what was not scored is not."""
+    return reward >= passing - SAME
+
+
 def solved(rewards: Sequence[float], passing: float) -> int:
     """Rollouts whose reward is at least `passing`; what was not scored counts as unsolved."""
-    return sum(reward >= passing for reward in rewards)
+    return sum(passes(reward, passing) for reward in rewards)
 
 
-def together(rewards: Sequence[float], demonstration: float, *, normalise: bool) -> tuple[tuple[float, ...], float]:
+def together(
+    rewards: Sequence[float], demonstration: float = math.nan, *, normalise: bool
+) -> tuple[tuple[float, ...], float]:
     """Advantages over a group of which the demonstration is a member: of its rollouts, and its own.
 
     Args:
         rewards: Of the rollouts; NaN is left out of the mean and gets 0.
-        demonstration: The demonstration's.
+        demonstration: The demonstration's; NaN is no member, and gets 0.
         normalise: Divide by the standard deviation (plus 1e-4, as TRL does).
     """
     known = [reward for reward in (*rewards, demonstration) if not math.isnan(reward)]
+    if not known:
+        return (0.0,) * len(rewards), 0.0
     mean = sum(known) / len(known)
     spread = 1.0
     if normalise:
         spread = math.sqrt(sum((reward - mean) ** 2 for reward in known) / max(len(known) - 1, 1)) + 1e-4
     own = tuple(0.0 if math.isnan(reward) else (reward - mean) / spread for reward in rewards)
-    return own, (demonstration - mean) / spread
+    return own, 0.0 if math.isnan(demonstration) else (demonstration - mean) / spread

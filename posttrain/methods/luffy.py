@@ -10,9 +10,10 @@ probability p and advantage A has the loss
 so that unlikely tokens are learned from more than under p itself, and the gradient ends where p is 1. There is no
 ratio to the policy that sampled: it did not sample them.
 
-Deviations. In RL-PLUS q is the old policy's probability; a step here makes one pass over its rows, where the two are
-the same. Tokens are divided as TRL's `loss_type` divides those of a rollout (the authors: by the longest response).
-`normalise` is off as in the released script; the paper divides by the standard deviation.
+Deviations. In RL-PLUS q is the old policy's probability; in a window of one step the two are the same, and where a
+window has several q is the policy's. Tokens are divided as TRL's `loss_type` divides those of a rollout (the authors:
+by the longest response). `normalise` is off as in the released script; the paper divides by the standard deviation. It
+holds for groups without a demonstration, too, so that all weigh alike: `scale_rewards` has no effect.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ class LUFFY(Method):
     normalise: bool = False
     too_long: TooLong = "leave_out"
     scores_demonstrations: ClassVar[bool] = True
+    own_advantages: ClassVar[bool] = True
     divisor: ClassVar[Literal["own", "rollouts"]] = "rollouts"
     __pydantic_config__ = {"extra": "forbid"}
 
@@ -49,7 +51,8 @@ class LUFFY(Method):
         """Advantages over all members, the demonstration's as its credit."""
         demonstration = group.demonstration
         if demonstration is None or demonstration != demonstration:  # none, or no reward judges it
-            return Arranged(group.advantages, reason="no demonstration: GRPO")
+            advantages, _ = together(group.rewards, normalise=self.normalise)
+            return Arranged(advantages, reason="no demonstration: rollouts alone")
         advantages, credit = together(group.rewards, demonstration, normalise=self.normalise)
         return Arranged(advantages, credit, "the demonstration in the group")
 

@@ -28,7 +28,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from posttrain.errors import ConfigError
-from posttrain.methods.base import Arranged, Group, Method, Tensor, TooLong, together
+from posttrain.methods.base import Arranged, Group, Method, Tensor, TooLong, passes, together
 
 Weight = Annotated[float, Field(ge=0)]
 
@@ -58,6 +58,7 @@ class SRFT(Method):
     too_long: TooLong = "leave_out"
     scores_demonstrations: ClassVar[bool] = True
     needs_entropies: ClassVar[bool] = True
+    own_advantages: ClassVar[bool] = True
     divisor: ClassVar[Literal["own", "rollouts"]] = "rollouts"
     measures: ClassVar[tuple[str, ...]] = ("nll_weight", "right_weight")
     __pydantic_config__ = {"extra": "forbid"}
@@ -86,7 +87,7 @@ class SRFT(Method):
     def _own(self, reward: float) -> float:
         if reward != reward:
             return 0.0
-        return self.right if reward >= self.passing else -self.wrong
+        return self.right if passes(reward, self.passing) else -self.wrong
 
     def token_loss(self, logps_BC: Tensor, credit_B1: Tensor) -> Tensor:
         """(B, C) the demonstration's RL term: the ratio of its tokens is their probability."""

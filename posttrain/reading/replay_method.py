@@ -135,10 +135,15 @@ def replay_method(path: str | Path, overrides: Iterable[str] = ()) -> MethodResu
     layout = run_reading.open_run(path)
     recipe = run_reading.recipe(layout)
     own, other = method_of(recipe, str(path)), with_overrides(recipe, overrides)
-    lines = [line for line in run_reading.steps(layout, "hybrid") if (line.get("method") or {}).get("groups")]
+    every = run_reading.steps(layout, "hybrid")
+    clocks = [0.0, *(_clock(line) for line in every)]  # where schedules stood before each step
+    some = [
+        (line, clock) for line, clock in zip(every, clocks, strict=False) if (line.get("method") or {}).get("groups")
+    ]
+    lines = [line for line, _ in some]
     _check(lines, own, other, str(path))
-    taken = [take(own, line) for line in lines]
-    replayed = taken if other == own else [take(other, line) for line in lines]
+    taken = [take(own, line, own=own, clock=clock) for line, clock in some]
+    replayed = taken if other == own else [take(other, line, own=own, clock=clock) for line, clock in some]
     name = layout.path.resolve().name
     return MethodResult(name, own, other, taken, replayed, reproduces(lines, taken))
 
@@ -204,18 +209,31 @@ def _check(lines: Lines, own: Method, other: Method, where: str) -> None:
         )
 
 
-def take(method: Method, line: Mapping[str, Any]) -> Taken:
-    """A method's decisions on the groups of one line of steps.jsonl."""
+def _clock(line: Mapping[str, Any]) -> float:
+    """Where schedules stand behind a step: its number, or the share of a budget that was spent in steps."""
+    return float((line.get("controller") or {}).get("clock", line["step"]))
+
+
+def take(method: Method, line: Mapping[str, Any], *, own: Method, clock: float) -> Taken:
+    """A method's decisions on the groups of one line of steps.jsonl.
+
+    Args:
+        method: Which one's.
+        line: With what the run's method was given.
+        own: The run's.
+        clock: Where schedules stood before the step, in steps of the stage.
+    """
     seen, state = line["method"], line.get("controller") or {}
     lengths = tuple(seen["demonstration_lengths"])
-    levels = seen.get("levels") or [0] * len(lengths)
+    levels = seen.get("levels") if _samples_again(own, len(seen["rewards"][0])) else None
+    levels = levels or [0] * len(lengths)
     groups = [
         _group(rewards, worth, length, level)
         for rewards, worth, length, level in zip(
             seen["rewards"], seen["demonstration_rewards"], lengths, levels, strict=True
         )
     ]
-    done = (line["step"] - 1) / max(state.get("total_steps", 1) - 1, 1)
+    done = clock / max(state.get("total_steps", 1) - 1, 1)
     window = f"{state.get('seed')}:{seen['window']}"
     begun: list[tuple[int, ...]] = []
     for number, (group, length) in enumerate(zip(groups, lengths, strict=True)):
@@ -240,8 +258,7 @@ def _escalated(method: Method, group: Group, tokens: int) -> tuple[tuple[int, ..
     rows = len(group.rewards)
     begun, known = [0] * rows, [math.nan] * rows
     level = number = 0
-    first = method.next_block(0, tuple(known))
-    again = first is not None and len(first.rows) == rows
+    again = _samples_again(method, rows)
     while tokens > 1:
         lost = again and number <= group.level
         block = method.next_block(number, (0.0,) * rows if lost else tuple(known))
@@ -251,6 +268,12 @@ def _escalated(method: Method, group: Group, tokens: int) -> tuple[tuple[int, ..
             begun[row], known[row] = block.beginning(tokens), group.rewards[row]
         level, number = max(level, block.level), number + 1
     return tuple(begun), level
+
+
+def _samples_again(method: Method, rows: int) -> bool:
+    """Whether a method throws rollouts away, and samples whole groups anew."""
+    first = method.next_block(0, (math.nan,) * rows) if method.escalates else None
+    return first is not None and len(first.rows) == rows
 
 
 def _group(rewards: Sequence[float | None], worth: float | None, length: int, level: int) -> Group:

@@ -220,9 +220,13 @@ def _method(recipe: Recipe, num_processes: int) -> list[ConfigError]:
         "hybrid.grpo.top_entropy_quantile": grpo.top_entropy_quantile < 1.0,
         "hybrid.grpo.entropy_coef": grpo.entropy_coef != 0.0,
         "hybrid.grpo.steps_per_generation": (grpo.steps_per_generation or step) < step,
-        "hybrid.packed": not hybrid.packed and not hybrid.drop_zero_advantage,
+        "hybrid.packed": not hybrid.packed and not (hybrid.drop_zero_advantage and grpo.beta == 0.0),
     }
     problems = []
+    if method.own_advantages and grpo.scale_rewards != "group":
+        seen = f"{grpo.scale_rewards}, but the method {method.name} makes all advantages itself"
+        fix = "leave it out" + (", or set hybrid.method.normalise" if hasattr(method, "normalise") else "")
+        problems.append(_problem(recipe, "hybrid.grpo.scale_rewards", seen, fix=fix))
     try:
         method.check_group(grpo.num_generations)
     except ConfigError as error:

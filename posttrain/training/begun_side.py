@@ -90,7 +90,7 @@ class BegunSide(GRPOSide):
         def sample(ask: Ask) -> tuple[list[list[int]], Any]:
             rows = tuple(first + place for place in ask.places)
             some = [prompt_ids[place] for place in ask.places]
-            return self.sample_behind(some, ask.begun, more, Asked([], rows, ask.again))
+            return self.sample_behind(some, ask.begun, more, Asked([], rows, ask.again, ask.idle))
 
         def score(places: list[int], completions: list[list[int]]) -> list[float]:
             return self._score_rows(places, prompt_ids, completions)

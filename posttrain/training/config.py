@@ -196,6 +196,13 @@ def check_arguments(
             where="demonstrations",
             fix="pass demonstrations=..., or use GRPOOnly()",
         )
+    if method is not None and not wants_grpo:
+        raise ConfigError(
+            f"the controller {controller.name!r} takes no GRPO step, of which the method {method.name} is",
+            expected="one that does",
+            where="controller",
+            fix="controller=GRPOOnly(), or leave the method out",
+        )
     if method is not None and method.buffer and wants_sft:
         raise ConfigError(
             f"the controller {controller.name!r} takes SFT steps, and so does the method {method.name}",

@@ -25,11 +25,13 @@ class Ask(NamedTuple):
         places: Their places among the process's rows.
         begun: The tokens that each begins with.
         again: How often they were sampled before in this window.
+        idle: Whether this process has none, and samples one for nothing.
     """
 
     places: list[int]
     begun: list[Ids]
     again: int
+    idle: bool = False
 
 
 @dataclass
@@ -79,13 +81,13 @@ def in_blocks(
     """
     window = Escalated([[] for _ in range(count)], None, [0] * count, [False] * count, [0] * len(demonstrations))
     rewards = [math.nan] * (len(demonstrations) * group)
-    number = 0
-    while due := _due(method, demonstrations, rewards, group, number):
+    number, over = 0, set[int]()
+    while due := _due(method, demonstrations, rewards, group, number, over):
         mine = [row for row in range(first, first + count) if row in due]
         again = max(window._times.get(row, 0) for row in due)
         begun = [_beginning(due[row], demonstrations[row // group]) for row in mine]
         places = [row - first for row in mine]
-        completions, logps = sample(Ask(places or [0], begun or [[]], again))
+        completions, logps = sample(Ask(places or [0], begun or [[]], again, idle=not places))
         if logps is not None and window.logps is None:
             window.logps = [[] for _ in range(count)]
         for at, place in enumerate(places):
@@ -104,17 +106,22 @@ def in_blocks(
 
 
 def _due(
-    method: Method, demonstrations: Sequence[Ids], rewards: Sequence[float], group: int, number: int
+    method: Method, demonstrations: Sequence[Ids], rewards: Sequence[float], group: int, number: int, over: set[int]
 ) -> dict[int, Block]:
-    """The rows of the window that come next, each with its block."""
+    """The rows of the window that come next, each with its block; a group that has none is put into `over` for good."""
     due: dict[int, Block] = {}
     for place, ids in enumerate(demonstrations):
+        if place in over:
+            continue
         start = place * group
         if len(ids) > 1:
             block = method.next_block(number, tuple(rewards[start : start + group]))
         else:
             block = None if number else Block(range(group))
-        due |= {start + row: block for row in block.rows} if block else {}
+        if block is None:
+            over.add(place)
+        else:
+            due |= {start + row: block for row in block.rows}
     return due
 
 

@@ -70,11 +70,13 @@ class Asked(NamedTuple):
         limits: Most tokens of each.
         rows: Their numbers in the window; `None` is each of the process's, one after the other.
         again: How often they were sampled before.
+        idle: Whether they are sampled for nothing.
     """
 
     limits: list[int]
     rows: tuple[int, ...] | None = None
     again: int = 0
+    idle: bool = False
 
 
 class GRPOSide(WindowSide):
@@ -218,7 +220,7 @@ class GRPOSide(WindowSide):
                 completions, logps = super()._generate_single_turn(prompt_ids, *more)
         else:
             completions, logps = self._seeded_sample(prompt_ids, num_generations), None
-        if self.model.training:
+        if self.model.training and not (self._asked and self._asked.idle):
             lengths = (torch.tensor([len(ids) for ids in some]) for some in (prompt_ids, completions))
             note_passes(self._ledger, "sampled", *lengths, group=self.num_generations)
         return completions, logps

@@ -146,7 +146,7 @@ def step_record(step: int, mix: Mix, signals: Signals, ledger: Ledger, seen: Map
         ledger: The step's sums and seconds.
         seen: TRL's metrics of this step.
     """
-    seconds = ledger.timings()
+    seconds, planned = ledger.timings(), ledger.mean("positions") is not None
     if "grpo" in seconds:  # TRL generates and scores inside its training step; show the rest apart
         inside = sum(seconds.get(phase, 0.0) for phase in ("generate", "score", "kl"))
         seconds["grpo"] = round(seconds["grpo"] - inside, 4)
@@ -176,8 +176,9 @@ def step_record(step: int, mix: Mix, signals: Signals, ledger: Ledger, seen: Map
         "reward_std": seen.get("reward_std"),
         "zero_std_share": seen.get("frac_reward_zero_std"),
         "unscored_share": ledger.facts.get("unscored_share"),
-        "entropy": _first(ledger.mean("entropy"), seen.get("entropy")),
-        "clip_ratio": _first(ledger.mean("clip_ratio"), seen.get("clip_ratio/region_mean")),
+        # Of planned micro-batches TRL's means count those without a rollout as 0
+        "entropy": _first(ledger.mean("entropy"), None if planned else seen.get("entropy")),
+        "clip_ratio": _first(ledger.mean("clip_ratio"), None if planned else seen.get("clip_ratio/region_mean")),
         "trained_rows": ledger.mean("trained_rows"),
         "positions": ledger.mean("positions"),
         "completion_length": seen.get("completions/mean_length"),

@@ -74,7 +74,7 @@ def _mean(values: Iterable[float]) -> float | None:
 
 def _short(value: float | None) -> float | int | None:
     """The same number in few characters; what is unknown as `None`."""
-    if value is None or math.isnan(value):
+    if value is None or not math.isfinite(value):
         return None
     return int(value) if value == int(value) else value
 

@@ -10,39 +10,30 @@ small as it was:
     credit          (B,) of the row's own demonstrated tokens
     demonstrated    (B, C) 1 on tokens that were given, not sampled
 
-A group's demonstration becomes a row beside its rollouts: packed, it costs its completion only. TRL's loss sees all
-rows, with `tool_mask` 0 on demonstrated tokens, but where a method has GRPO train them, and the method's loss is added.
-What a policy that is shown demonstrations has to say of rollouts is in `teacher`.
+The rows that demonstrations become, and their loss, are in `demonstrated_side`.
 """
 
 from __future__ import annotations
 
 import random
 import warnings
+from collections import defaultdict
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from trl import GRPOTrainer
-from trl.trainer.utils import pad
 
 from posttrain.errors import ConfigError
 from posttrain.inputs.data import IGNORED
 from posttrain.inputs.pairs import Pairs
 from posttrain.methods.base import LOSSES, Arranged, Group, Method, beginning
-from posttrain.training.begun_side import BegunSide
-from posttrain.training.by_entropy import weigh_rollouts, weighed_nll
+from posttrain.training.demonstrated_side import DemonstratedSide
 from posttrain.training.failures import Buffer, Item
 from posttrain.training.ledger import FolderRecorder
-from posttrain.training.losses import per_rollout
 from posttrain.training.method_records import columns_of, demonstration_row, facts_of, with_rows
 from posttrain.training.teacher import Teacher
-from posttrain.training.token_weights import weighted
 from posttrain.training.window import kl, window
-from posttrain.training.window.bins import More
-from posttrain.training.window.cut import cut_of
-from posttrain.training.window.side import OLD, RATIO, SAMPLING
 from posttrain.training.window.window import Rollouts
 
 PRIVATE_NAMES: dict[str, tuple[str, ...]] = {
@@ -52,18 +43,18 @@ PRIVATE_NAMES: dict[str, tuple[str, ...]] = {
 }
 """Private methods of GRPOTrainer that are overridden or called here, and their leading parameters."""
 
-PRIVATE_ATTRIBUTES = ("_step", "_tokenizer")
-"""Private attributes of a constructed GRPOTrainer that are read here."""
-
-REFERENCE = "ref_per_token_logps"
+PRIVATE_ATTRIBUTES = ("_tokenizer", "_pending_extra_logs", "_pending_metrics")
+"""Private attributes of a constructed GRPOTrainer that are read or set here."""
 
 
-class MethodSide(BegunSide):
+class MethodSide(DemonstratedSide):
     """A `GRPOTrainer` whose GRPO steps a method arranges; without one nothing is changed."""
 
     method: Method | None
     pairs: Pairs
     buffer: Buffer | None
+    _pending_extra_logs: dict[str, list[Any]]
+    _pending_metrics: dict[str, list[Any]]
     horizon: int
 
     def begin_method(self, method: Method | None, demonstrations: Any, template_kwargs: dict[str, Any]) -> None:
@@ -117,6 +108,8 @@ class MethodSide(BegunSide):
             "tools or environments": bool(self.tools) or self.environment_factories is not None,
             "mask_truncated_completions": args.mask_truncated_completions,
             "a model whose rows stay where they were sampled": self._bins is None,
+            f"scale_rewards: {args.scale_rewards}, which has no effect on its advantages": method.own_advantages
+            and args.scale_rewards != "group",
             "a reward model, which scores whole batches": method.escalates
             and any(isinstance(function, torch.nn.Module) for function in self.reward_funcs),
         }
@@ -148,11 +141,6 @@ class MethodSide(BegunSide):
     def _demonstration_of(self, group: int, prompt: int) -> int:
         numbers = self.pairs.of.get(prompt, [])
         return random.Random(f"demonstration:{self._seed}:{group}").choice(numbers) if numbers else -1
-
-    @property
-    def clock(self) -> float:
-        """Where schedules stand, in steps of `horizon`."""
-        return self.state.global_step
 
     def _prefixes(self, count: int) -> list[list[int]]:
         """The beginning of each of this process's rows."""
@@ -227,7 +215,9 @@ class MethodSide(BegunSide):
         worth: list[float | None] = [None if number < 0 else float("nan") for number in chosen]
         scores: list[list[float]] = [[] for _ in chosen]  # by reward
         if method.scores_demonstrations:
-            scored = self._scores_of([chosen[group] for group, _ in own], inputs)[::rows]
+            prompts = zip(output["prompt_ids"], output["prompt_mask"].bool(), strict=True)
+            prompt_ids = [ids[mask].tolist() for ids, mask in prompts]
+            scored = self._scores_of([chosen[group] for group, _ in own], inputs, prompt_ids)[::rows]
             scores = scored.tolist()
             summed = self.summed(scored).tolist()
             worth = [None if number < 0 else score for number, score in zip(chosen, summed, strict=True)]
@@ -295,137 +285,14 @@ class MethodSide(BegunSide):
             for start, of in zip(starts, ids, strict=True)
         ]
 
-    def _scores_of(self, numbers: list[int], inputs: list[dict[str, Any]]) -> torch.Tensor:
+    def _scores_of(self, numbers: list[int], inputs: list[dict[str, Any]], prompt_ids: list[list[int]]) -> torch.Tensor:
         """(N, rewards) of demonstrations in the places of this process's rows; of all processes, in order."""
         ids = [self.pairs.ids[number] if number >= 0 else [] for number in numbers]
-        texts = self._tokenizer.batch_decode(ids, skip_special_tokens=True)
-        prompts = [row["prompt"] for row in inputs]
-        chats = [isinstance(prompt, list) for prompt in prompts]
-        completions = [
-            [{"role": "assistant", "content": text}] if chat else text for text, chat in zip(texts, chats, strict=True)
-        ]
-        # TRL's own: what has been noted of the rollouts' rewards stays
-        return GRPOTrainer._calculate_rewards(self, inputs, prompts, completions, ids)
-
-    # ---- rows of demonstrations ----
-
-    def _more_rows(self, share: Rollouts) -> More | None:
-        if self.method is None:
-            return None
-        rows, count, steps = self.num_generations, window.row_count(share), cut_of(self.args).steps
-        first, total = count * self.ranks.number, count * self.ranks.count
-        wanted = ((share["whole"] != 0) | (share["nll"] != 0)).tolist()
-        mine = [place for place in range(count) if (first + place) % rows == 0 and wanted[place]]
-        groups = [(first + place) // rows for place in mine]
-        lengths = [len(self.pairs.ids[int(share["demonstration"][place])]) for place in mine]
-        begun = [0] * steps
-        if self.method.prefix == "own" and self.method.prefix_credit:
-            trained = share["demonstrated"].sum(dim=1) * (share["credit"] != 0)
-            for place, tokens in enumerate(trained.tolist()):
-                begun[(first + place) % steps] += tokens
-        held = self.ranks.gathered((list(zip(groups, lengths, strict=True)), begun))
-        self._demonstrated_tokens = [sum(of[step] for _, of in held) for step in range(steps)]
-        for group, tokens in (pair for of, _ in held for pair in of):
-            self._demonstrated_tokens[group % steps] += tokens
-        # Rows that come out even on the processes: where demonstrations don't, some are there once more, for nothing
-        spare: list[int] = []
-        every = [group for of, _ in held for group, _ in of]
-        leaders = {min(some) for step in range(steps) if (some := [of for of in every if of % steps == step])}
-        for place, group in zip(mine, groups, strict=True):
-            spare += [place] * ((self.ranks.count - 1) if group in leaders else 0)
-        numbers = [total + group for group in groups]
-        groups_of_spare = [(first + place) // rows for place in spare]
-        most = total + total // rows
-        numbers += [most + group * self.ranks.count + copy for copy, group in enumerate(groups_of_spare)]
-        needed = [True] * len(mine) + [False] * len(spare)
-        return More(self._rows_of(share, mine + spare, needed), numbers, groups + groups_of_spare, needed)
-
-    def _rows_of(self, share: Rollouts, places: list[int], needed: list[bool]) -> Rollouts:
-        """Rows like the share's at these places, with their groups' demonstrations as completions."""
-        made = window.pick(share, places)
-        if not places:
-            return made
-        device = share["completion_ids"].device
-        ids = [torch.tensor(self.pairs.ids[int(share["demonstration"][place])]) for place in places]
-        made["completion_ids"] = pad(ids, self._tokenizer.pad_token_id).to(device)
-        made["completion_mask"] = pad([torch.ones_like(of) for of in ids], 0).to(device)
-        made["demonstrated"] = made["completion_mask"].clone()
-        made["tool_mask"] = torch.zeros_like(made["completion_mask"])
-        made["advantages"] = torch.zeros_like(made["advantages"])
-        counts = torch.tensor(needed, device=device)
-        made["credit"], made["nll"] = made["whole"] * counts, made["nll"] * counts
-        shape = made["completion_ids"].shape
-        for name, fill in ((OLD, 0.0), (REFERENCE, 0.0), (SAMPLING, 0.0), (RATIO, 1.0), (kl.NAME, float("nan"))):
-            if isinstance(made.get(name), torch.Tensor) and made[name].dim() == 2 and made[name].size(1) > 1:
-                made[name] = torch.full(shape, fill, dtype=made[name].dtype, device=device)
-        return made
-
-    # ---- the loss ----
-
-    def _before_loss(self, inputs: Rollouts, logps: torch.Tensor, entropies: torch.Tensor | None) -> None:
-        if self.method is None:
-            return
-        given, now = inputs["demonstrated"].bool(), logps.detach()
-        masked = given if self.method.prefix == "own" else given & (inputs["tool_mask"] == 0)
-        for name in (OLD, REFERENCE):  # what TRL makes of these is masked out, and must be finite for that
-            if inputs.get(name) is not None:
-                inputs[name] = torch.where(masked, now, inputs[name])
-        if self.method.prefix == "grpo" and entropies is not None:
-            advantages = inputs["advantages"].reshape(len(given), -1)[:, :1]
-            inputs["advantages"] = self.method.advantages_by_token(advantages, entropies.detach(), given)
-        if self.method.needs_entropies and entropies is not None:
-            weigh_rollouts(self.method, inputs, entropies.detach(), self._ledger)
-        if self._teacher is not None:
-            old = now if inputs.get(OLD) is None else inputs[OLD]
-            self._teacher.weigh(inputs, old, self.clock, self._ledger)
-
-    def _teacher_logps(self, ids: torch.Tensor, mask: torch.Tensor, width: int, rows: int) -> torch.Tensor:
-        logps, *_ = self._get_per_token_logps_and_entropies(self.model, ids, mask, width, batch_size=rows)
-        return logps
-
-    def _around_pass(self, inputs: Rollouts) -> AbstractContextManager[None]:
-        if self._teacher is None:
-            return super()._around_pass(inputs)
-        return self._teacher.beside(inputs, self.model, self._teacher_logps)
-
-    def _loss_beside(
-        self, inputs: Rollouts, logps: torch.Tensor, entropies: torch.Tensor | None
-    ) -> torch.Tensor | None:
-        if self.method is None:
-            return None
-        if self._teacher is not None:
-            return self._teacher.loss(
-                inputs,
-                self._ledger,
-                loss_type=self.loss_type,
-                longest=self.max_completion_length,
-                ranks=self.ranks.count,
-            )
-        mask = inputs["demonstrated"] * inputs["completion_mask"] * (inputs["credit"] != 0)[:, None]
-        args, weight = self.args, self.args.sft_weight if self.method.likelihood else "nll"
-        weighed = logps if weight == "nll" else weighted(weight, logps)
-        losses = self.method.token_loss(weighed, inputs["credit"][:, None])
-        if self.method.divisor == "rollouts":
-            loss = per_rollout(
-                losses,
-                mask,
-                loss_type=self.loss_type,
-                rows=args.per_device_train_batch_size,
-                longest=self.max_completion_length,
-                tokens=inputs["num_items_in_batch"] / self.ranks.count / args.steps_per_generation,
-            )
-            loss = loss / args.gradient_accumulation_steps
-        else:
-            loss = self._by_own_tokens(losses * mask)
-        if self.method.needs_entropies and entropies is not None:
-            loss = loss + self._by_own_tokens(weighed_nll(self.method, inputs, logps, entropies, self._ledger))
-            mask = inputs["demonstrated"] * inputs["completion_mask"] * window.needed(inputs)[:, None]
-        self._ledger.add("demonstration_loss", loss, 1.0 / args.gradient_accumulation_steps)
-        self._ledger.add("demonstration_nll", -(logps * mask).sum(), mask.sum())
-        return loss
-
-    def _by_own_tokens(self, losses: torch.Tensor) -> torch.Tensor:
-        """A micro-batch's losses of demonstrated tokens, divided by their number over the optimizer step."""
-        micro_batches = self.args.steps_per_generation // cut_of(self.args).steps
-        step = self._step % self.args.steps_per_generation // micro_batches
-        return losses.sum() / max(self._demonstrated_tokens[step], 1) * self.ranks.count
+        completions, prompts = self._as_trl_decodes(inputs, prompt_ids, ids), [row["prompt"] for row in inputs]
+        logged = self._pending_extra_logs, self._pending_metrics  # of rollouts, or to be: not of demonstrations
+        self._pending_extra_logs, self._pending_metrics = defaultdict(list), defaultdict(list)
+        try:
+            # TRL's own: what has been noted of the rollouts' rewards stays
+            return GRPOTrainer._calculate_rewards(self, inputs, prompts, completions, ids)
+        finally:
+            self._pending_extra_logs, self._pending_metrics = logged

@@ -155,6 +155,20 @@ def test_srfts_members():
     assert SRFT().arrange(group(1, of=2, demonstration=None)).nll == 0.0
 
 
+def test_a_sum_of_rewards_that_rounds_down_is_solved():
+    total = sum(torch.tensor([0.45, 0.35, 0.2])).item()
+    assert total < 1.0
+    assert HPT().arrange(Group((total,) * 4, (0.0,) * 4, 1.0)).credit == 0.0
+    assert SRFT().arrange(Group((total, 0.0), (0.0,) * 2, None)).advantages == (SRFT().right, -1.0)
+
+
+@pytest.mark.parametrize(("normalise", "high"), [(False, 0.5), (True, 0.5 / (math.sqrt(0.5) + 1e-4))])
+def test_luffys_groups_without_a_demonstration_are_scaled_as_the_others(normalise, high):
+    arranged = LUFFY(normalise=normalise).arrange(Group((0.0, 1.0), (-9.0, 9.0), None))
+    assert arranged.advantages == pytest.approx((-high, high))
+    assert LUFFY().arrange(Group((math.nan,) * 2, (0.0,) * 2, None)).advantages == (0.0, 0.0)
+
+
 def test_trapos_token_loss_is_the_likelihoods_from_alpha_on():
     assert slope(Escalate(), 0.05) == (pytest.approx(-0.5), pytest.approx(-0.5))
     assert [slope(Escalate(), p)[1] for p in (0.1, 0.5, 1.0)] == pytest.approx([-1.0] * 3)

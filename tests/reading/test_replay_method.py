@@ -34,6 +34,10 @@ def line(rewards, lengths, *, worth=None, step=1, total=1, window=0):
     }  # fmt: skip
 
 
+def taken_by(method, record, own=None):
+    return take(method, record, own=own or method, clock=record["step"] - 1)
+
+
 @pytest.mark.parametrize("name", conftest.METHODS)
 def test_its_own_settings_take_all_decisions_again(run_of, name, capsys):
     result = replay_method(run_of(name))
@@ -57,7 +61,7 @@ def test_every_method_of_a_recipe_is_covered_here():
 
 def test_another_gate_by_hand():
     record = line([[0, 0, 0, 1], [0, 1, 1, 1], [1, 1, 1, 1], [0, 0, 1, None], [0, 0, 0, 0]], [5, 7, 9, 11, 0])
-    own, wide, strict = (take(method, record) for method in (HPT(), HPT(gate=1), HPT(gate=1, passing=1.5)))
+    own, wide, strict = (taken_by(method, record) for method in (HPT(), HPT(gate=1), HPT(gate=1, passing=1.5)))
     assert own.counts["demonstrations"] == 0
     assert wide.counts["demonstrations"] == 2  # the first, and the fourth, whose unscored rollout solved nothing
     assert wide.counts["demonstration_tokens"] == 16
@@ -77,25 +81,41 @@ def test_escalation_by_hand():
     method = Escalate(blocks=(2, 2), below=(1,), shares=(0.5,))
     record = line([[0, 1, 0, 0], [0, 0, 1, 1], [0, 0, 0, 0]], [10, 10, 0])
     record["method"]["levels"] = [0, 1, 0]
-    taken = take(method, record)
+    taken = taken_by(method, record)
     assert taken.begun == ((0, 0, 0, 0), (0, 0, 5, 5), (0, 0, 0, 0))
     assert taken.gates == [False, True]
-    assert take(Escalate(blocks=(2, 2), below=(2,), shares=(0.2,)), record).begun[0] == (0, 0, 2, 2)
+    assert taken_by(Escalate(blocks=(2, 2), below=(2,), shares=(0.2,)), record).begun[0] == (0, 0, 2, 2)
 
 
 def test_groups_that_were_sampled_again_whole_go_on_from_what_their_level_says():
     method = Escalate(form="ghpo", below=(1, 2), shares=(0.3, 0.6))
     record = line([[1, 0], [1, 0], [1, 0]], [10, 10, 10])
     record["method"]["levels"] = [0, 1, 2]
-    taken = take(method, record)
+    taken = taken_by(method, record)
     # One solved is enough at first, too few behind 30 %, where the run's record ends; and all that there is behind 60 %
     assert taken.begun == ((0, 0), (6, 6), (6, 6))
     record["method"]["rewards"][1] = [1, 1]
-    assert take(method, record).begun[1] == (3, 3)
+    assert taken_by(method, record).begun[1] == (3, 3)
+
+
+def test_a_level_of_blocks_says_nothing_of_groups_sampled_again():
+    """What TRAPO came to is no reason why GHPO would have thrown these rollouts away: 5 of 8 are solved."""
+    record = line([[1, 0, 0, 0, 1, 1, 1, 1]], [10])
+    record["method"]["levels"] = [3]
+    assert taken_by(Escalate(form="ghpo"), record, own=Escalate()).begun == ((0,) * 8,)
+    dead = line([[0] * 8], [10])
+    dead["method"]["levels"] = [3]
+    assert taken_by(Escalate(form="ghpo"), dead, own=Escalate()).begun == ((7,) * 8,)
+
+
+def test_the_clock_of_a_budget_is_where_schedules_stand():
+    record = line([[0, 0]], [100], step=3, total=11)
+    early, late = (take(UFT(hinted=1.0), record, own=UFT(hinted=1.0), clock=clock) for clock in (0.0, 10.0))
+    assert sum(early.begun[0]) > sum(late.begun[0])
 
 
 def test_advantages_with_the_demonstration_in_the_group_by_hand():
-    taken = take(LUFFY(), line([[0, 1]], [3], worth=[1]))
+    taken = taken_by(LUFFY(), line([[0, 1]], [3], worth=[1]))
     assert taken.arranged[0].credit == pytest.approx(1 - 2 / 3)
     assert taken.arranged[0].advantages == pytest.approx((-2 / 3, 1 / 3))
 

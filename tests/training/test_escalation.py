@@ -18,7 +18,7 @@ from posttrain.training.escalation import in_blocks
 from posttrain.training.kept_rewards import KeptRewards
 from posttrain.training.trainer import HybridTrainer
 from tests.training.conftest import ROWS, hybrid_args
-from tests.training.test_methods import moved, off, picky, trained
+from tests.training.test_methods import LARGE, moved, off, picky, trained
 
 TRAPO = Escalate(blocks=(2, 1, 1), below=(1, 3), shares=(0.5, 1.0))
 
@@ -87,6 +87,17 @@ def test_ghpo_samples_dead_groups_again_until_one_is_solved():
     assert window.again == 20
 
 
+@pytest.mark.parametrize("neighbour", [0.0, 1.0])
+def test_a_group_that_is_over_is_not_sampled_again_for_its_neighbour(neighbour):
+    """One of 4 solved is enough at first; that it would not be behind the next share is nobody's question."""
+    method = Escalate(form="ghpo", below=(1, 2, 4))
+    successes = [[1.0], [0.0], [0.0], [0.0], *([[neighbour]] * 4)]
+    successes = [given * 4 for given in successes]
+    (window,), _ = run(method, successes, rows=4, demonstrations=((1, 2, 3, 4), (5, 6, 7, 8)))
+    assert window.levels == [0, 0 if neighbour else 3]
+    assert window.begun[:4] == [0] * 4
+
+
 def test_without_a_demonstration_a_group_is_sampled_at_once():
     (window,), asked = run(Escalate(), [[0.0]] * 16, rows=8, demonstrations=[[], [1, 2, 3, 4]])
     assert asked[0][0].places == [*range(8), 8, 9, 10, 11]
@@ -111,7 +122,7 @@ def test_what_is_never_escalated_is_grpo_alone(model, tokenizer, prompts, demons
     alone = HybridTrainer(
         copy.deepcopy(model),
         picky,
-        hybrid_args(tmp_path, max_steps=1, optim="sgd", learning_rate=1.0, max_grad_norm=0.0),
+        hybrid_args(tmp_path, max_steps=1, optim="sgd", learning_rate=LARGE, max_grad_norm=0.0),
         prompts,
         processing_class=tokenizer,
         controller="grpo_only",

@@ -112,6 +112,20 @@ def test_completions_hold_what_the_step_trained_on(name, model, tokenizer, promp
         assert {row[reward] for row in whole} == {1.0}
 
 
+def test_what_is_told_of_demonstrations_does_not_depend_on_the_cut(model, tokenizer, prompts, demonstrations, tmp_path):
+    """All groups on their demonstrations: some micro-batches have no row, and no rollout is trained on in any."""
+    told = []
+    for rows, micro_batches in ((16, 1), (4, 4), (2, 8)):
+        cut = {"per_device_train_batch_size": rows, "gradient_accumulation_steps": micro_batches}
+        settings = {**cut, "steps_per_generation": micro_batches, "kl_sample": 0.0}
+        folder = tmp_path / str(rows)
+        trainer, _ = trained(model, tokenizer, prompts, demonstrations, folder, HPT(passing=9.0), **settings)
+        told.append(trainer.last_record)
+    assert {record["entropy"] for record in told} == {None}
+    losses = [record["method"]["demonstration_loss"] for record in told]
+    assert losses == pytest.approx([told[0]["method"]["demonstration_nll"]] * 3, rel=1e-5)
+
+
 def test_a_run_without_a_method_has_no_more_columns(model, tokenizer, prompts, demonstrations, tmp_path):
     settings = hybrid_args(tmp_path, completions_every=1, max_steps=1)
     parts = {"processing_class": tokenizer, "demonstrations": demonstrations, "controller": GRPOOnly()}

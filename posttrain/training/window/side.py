@@ -262,6 +262,7 @@ class WindowSide(GRPOTrainer):
         part = 1.0 / args.gradient_accumulation_steps
         if not rows:
             self._ledger.add("grpo_loss", 0.0, part)
+            self._note_empty(part)
             self._note(inputs)
             return torch.zeros((), device=args.device, requires_grad=True)
         self._inputs = inputs
@@ -303,6 +304,9 @@ class WindowSide(GRPOTrainer):
     ) -> torch.Tensor | None:
         """What is added to TRL's loss of a micro-batch; `logps` (B, C) have a gradient, `entropies` none."""
         return None
+
+    def _note_empty(self, part: float) -> None:
+        """Put down a micro-batch without rows, which is `part` of the step."""
 
     def _note(self, inputs: Rollouts) -> None:
         """Put down what a micro-batch showed, as sums over the rows that are needed."""

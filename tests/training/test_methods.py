@@ -271,6 +271,25 @@ def test_what_a_method_does_not_go_with_is_refused(changes, seen, model, tokeniz
         )  # fmt: skip
 
 
+@pytest.mark.parametrize("method", ["luffy", "srft"])
+def test_a_scale_of_advantages_that_a_method_makes_itself_is_refused(
+    method, model, tokenizer, prompts, demonstrations, tmp_path
+):
+    with pytest.raises(ConfigError, match="scale_rewards: none, which has no effect"):
+        HybridTrainer(
+            model, solved, hybrid_args(tmp_path, scale_rewards="none"), prompts, processing_class=tokenizer,
+            demonstrations=demonstrations, method=method,
+        )  # fmt: skip
+
+
+def test_a_controller_without_grpo_steps_is_refused(model, tokenizer, prompts, demonstrations, tmp_path):
+    with pytest.raises(ConfigError, match="'sft_only' takes no GRPO step, of which the method hpt is"):
+        HybridTrainer(
+            model, solved, hybrid_args(tmp_path), prompts, processing_class=tokenizer,
+            demonstrations=demonstrations, method="hpt", controller="sft_only",
+        )  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("method", "weight", "seen"),
     [

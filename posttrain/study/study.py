@@ -86,6 +86,7 @@ class Study:
         self.file, self._layer = read_study(self.path)
         self.name = self.path.stem
         self._recipes: dict[str, Recipe] = {}
+        self._changes: dict[tuple[str, str, int], list[str]] = {}
         self.folder = Path(folder) if folder else Path("runs") / f"study-{self.name}"
         named = recipe_path(self.file.recipe, self.path.parent)
         if isinstance(named, Path) and not named.is_file():
@@ -286,6 +287,16 @@ class Study:
         """Where a job's run is."""
         return Layout(self.folder / job.name)
 
+    def changes(self, job: Job) -> list[str]:
+        """`key: was -> is` for all by which the run in a job's directory is of another recipe; none where none is."""
+        file = self.layout(job).recipe_file
+        if not file.exists():
+            return []
+        key = (job.name, json.dumps(job.point, sort_keys=True), file.stat().st_mtime_ns)
+        if key not in self._changes:
+            self._changes[key] = differences(self.layout(job), job.recipe)
+        return self._changes[key]
+
     def check_unchanged(self, jobs: Iterable[Job]) -> None:
         """Refuse jobs whose directories hold runs of other recipes.
 
@@ -294,8 +305,7 @@ class Study:
         """
         for job in jobs:
             layout = self.layout(job)
-            lines = differences(layout, job.recipe) if layout.recipe_file.exists() else []
-            if lines:
+            if lines := self.changes(job):
                 raise ResumeError(
                     f"the arm {job.arm} has changed since its run in {job.name} began (was -> is):"
                     + "".join(f"\n    {line}" for line in lines),

@@ -49,8 +49,8 @@ class BlockDifference:
         df: Degrees of freedom; infinite where one seed leaves the problems alone.
         p: Two-sided, by itself.
         p_holm: Adjusted for all comparisons that were made with it.
-        lo, hi: Simultaneous (Bonferroni): all of them hold their true differences at once with `confidence`. One without
-            0 has `p_holm` below 1 - confidence; the converse does not hold, for Holm's test is the sharper one.
+        lo, hi: Simultaneous (Bonferroni): all of them hold their true differences at once with `confidence`. One
+            without 0 has `p_holm` below 1 - confidence; the converse does not hold, Holm's test being the sharper.
     """
 
     arm: str

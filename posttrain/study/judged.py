@@ -37,8 +37,8 @@ def judge(study: Study, failed: Mapping[str, str] | None = None) -> dict[str, An
         name, recipe, budget ({kind: amount}), seeds, reference;
         arms: a dict an arm: name, settings (its keys), state (`done`, `changed`, `failed`, `tuning`, `running`), tuned
         (point, tried, edges), seeds (a dict a finished run: seed, pass@1, n, spent), pass@1 (mean), spread (standard
-        deviation over seeds), spent (means), by ({column: {value: pass@1}}), curve (a list a seed of points: seconds, tokens,
-        steps, pass@1), why (of a failed one), changed ({run: [`key: was -> is`]}, runs of another recipe, not counted);
+        deviation over seeds), spent (means), by ({column: {value: pass@1}}), curve (a list a seed of points: seconds,
+        tokens, steps, pass@1), why (of a failed one), changed ({run: [`key: was -> is`]}, not counted);
         differences: each judged arm from the reference (`BlockDifference` as a dict, with told_apart);
         best_two: the same for the two highest, of all their pairs; settings: {key: [value an arm]}; notes: sentences.
     """

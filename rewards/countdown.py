@@ -58,8 +58,8 @@ def score(
             `kwargs`.
         operators: Those of + - * / that may be used; the minus sign of a number is `-`. None: all. A column of the row,
             or under the reward's `kwargs`.
-        partial: What a statement earns that uses numbers and operators as it may and misses the target, below 1. 0: only
-            the target pays, and the mean reward is the share of puzzles that are solved.
+        partial: What a statement earns that uses numbers and operators as it may and misses the target, below 1. 0:
+            only the target pays, and the mean reward is the share of puzzles that are solved.
         row: Ignored.
 
     Returns:

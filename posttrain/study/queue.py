@@ -92,7 +92,8 @@ class Queue:
         for job in finals:
             if self.study.is_done(job) and not self.study.changes(job):
                 warmup = self.study.warmup_of(job)
-                yield from map(self.study.forgetting, [*([warmup] if warmup else []), job])
+                before = [warmup] if warmup and not self.study.changes(warmup) else []
+                yield from map(self.study.forgetting, [*before, job])
 
     def left(self) -> int:
         """Runs that are still to be made, warm-ups among them; those at work count."""
@@ -207,9 +208,10 @@ class Queue:
         place = min(set(range(self.jobs)) - {each.place for each in self._running})
         command = [sys.executable, "-m", "posttrain", *self._command(), str(file)]
         if job.kind == "forgetting":
-            out = folder / f"{job.name}.json"
-            out.parent.mkdir(exist_ok=True)
-            command = [*command[:3], "eval", str(file), "--model", str(folder / job.of / "model"), "--out", str(out)]
+            second = self.study.evaluation(job)
+            second.begin()
+            model, out = str(second.run.model), str(second.file)
+            command = [*command[:3], "eval", str(file), "--model", model, "--out", out]
         if job.begins_from:
             command += ["--warmup-from", str(folder / job.begins_from)]
         with log.open("ab") as said:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from statistics import fmean
@@ -130,16 +129,12 @@ def kept(study: Study, arm: str, point: Point) -> dict[int, dict[str, float | No
         job = study.final(arm, seed, point)
         if study.changes(job):
             continue
-        warmup = study.warmup_of(job)
-        after = _second(study, study.forgetting(job))
+        begun = study.warmup_of(job)
+        warmup = begun if begun and not study.changes(begun) else None
+        after, before = (study.evaluation(study.forgetting(each)).score() if each else None for each in (job, warmup))
         if after is not None:
-            found[seed] = {"after": after, "before": _second(study, study.forgetting(warmup)) if warmup else None}
+            found[seed] = {"after": after, "before": before}
     return found
-
-
-def _second(study: Study, job: Job) -> float | None:
-    file = study.folder / f"{job.name}.json"
-    return float(json.loads(file.read_text())["pass@1"]) if file.exists() else None
 
 
 def result(arm: str, seed: int, layout: Layout) -> Result:

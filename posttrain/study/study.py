@@ -34,6 +34,7 @@ from posttrain.rundir.looking import differences
 from posttrain.rundir.reading import done_stages
 from posttrain.rundir.warmed import warmup_facts
 from posttrain.study.file import REFERENCE, read_study, recipe_path
+from posttrain.study.second import SecondEvaluation
 
 Point = dict[str, Any]
 """One combination of a grid: dotted keys and values."""
@@ -275,9 +276,13 @@ class Study:
     def is_done(self, job: Job) -> bool:
         """Whether a job has come to its end."""
         if job.kind == "forgetting":
-            return (self.folder / f"{job.name}.json").exists()
+            return self.evaluation(job).is_done()
         layout = self.layout(job)
         return layout.report_file.exists() and "final" in done_stages(layout)
+
+    def evaluation(self, job: Job) -> SecondEvaluation:
+        """That on the second held-out set of a job of `forgetting`."""
+        return SecondEvaluation(self.folder / f"{job.name}.json", Layout(self.folder / job.of), job.recipe)
 
     def warmup_of(self, job: Job) -> Job | None:
         """The warm-up that a job begins from."""

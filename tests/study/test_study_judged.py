@@ -13,7 +13,7 @@ from posttrain.study import tables
 from posttrain.study.judged import judge
 from posttrain.study.page import mean_curve, study_page
 from posttrain.study.queue import Queue
-from posttrain.study.results import chosen
+from posttrain.study.results import chosen, kept
 from posttrain.study.study import Study
 from posttrain.study.writing import write
 from tests.study.test_study_file import RECIPE
@@ -204,6 +204,37 @@ def test_a_run_of_another_setting_is_not_the_arms(study):
     assert set(queue.failed) == {f"runs/static-seed{seed}" for seed in (0, 1, 2)}
     assert "hybrid.learning_rate: 0.0003 -> 0.001" in said[0]
     assert Queue(study, only=["switch"])._ready() == []
+
+
+def test_what_was_forgotten_is_evaluated_again_when_its_model_or_its_recipe_changes(tmp_path):
+    for name in ("recipe.yaml", "second.yaml"):
+        (tmp_path / name).write_text(RECIPE)
+    (tmp_path / "study.yaml").write_text(STUDY + "forgetting: {recipe: second.yaml}\n")
+    study = Study(tmp_path / "study.yaml", tmp_path / "dir")
+    tune(study, "switch", [0.4, 0.5, 0.3], [0.4, 0.5, 0.3])
+    point = {"hybrid.learning_rate": 3e-4}
+    final = study.final("switch", 0, point)
+    job = study.forgetting(final)
+    second = study.evaluation(job)
+    second.begin()
+    second.file.write_text('{"pass@1": 0.25}')
+    assert not study.is_done(job)  # no run
+    make_run(study, final, [True] * N)
+    assert not study.is_done(job)  # of another one
+    second.begin()
+    assert not second.file.exists()
+    second.file.write_text('{"pass@1": 0.25}')
+    assert study.is_done(job)
+    assert kept(study, "switch", point) == {0: {"after": 0.25, "before": None}}
+    text = (tmp_path / "second.yaml").read_text()
+    (tmp_path / "second.yaml").write_text(text + "evaluate: {threshold: 0.75}\n")
+    changed = Study(tmp_path / "study.yaml", tmp_path / "dir")
+    assert not changed.is_done(changed.forgetting(changed.final("switch", 0, point)))
+    assert kept(changed, "switch", point) == {}
+    state = json.loads(study.layout(final).state_file.read_text())
+    state["done"]["final"]["finished"] = "later"
+    study.layout(final).state_file.write_text(json.dumps(state))
+    assert not study.is_done(job)
 
 
 def test_a_changed_budget_leaves_nothing_that_counts(study, tmp_path):

@@ -39,10 +39,12 @@ class Worked:
     Args:
         values: The value of each side of its equalities; of an expression alone, one.
         numbers: The numbers of the first side that has an operator, in their order.
+        operators: Its operators, each of + - * /; the minus sign of a number or a bracket is `-`.
     """
 
     values: tuple[Fraction, ...]
     numbers: tuple[Fraction, ...]
+    operators: frozenset[str]
 
 
 def work_out(text: str) -> Worked:
@@ -56,18 +58,20 @@ def work_out(text: str) -> Worked:
     reader = _Reader(_tokens(text))
     values: list[Fraction] = []
     numbers: tuple[Fraction, ...] = ()
+    operators: frozenset[str] = frozenset()
     while True:
-        reader.numbers, reader.operators = [], 0
+        reader.numbers, reader.operators, reader.signs = [], [], []
         values.append(reader.sum())
         if reader.operators and not numbers:
             numbers = tuple(reader.numbers)
+            operators = frozenset(reader.operators + reader.signs)
         if not reader.takes("="):
             break
     if reader.next is not None:
         raise NotArithmetic(f"{reader.next!r} where an operator should be")
     if not numbers:
         raise NotArithmetic("a number alone is no expression")
-    return Worked(tuple(values), numbers)
+    return Worked(tuple(values), numbers, operators)
 
 
 def _tokens(text: str) -> list[str]:
@@ -91,7 +95,8 @@ class _Reader:
     def __init__(self, tokens: list[str]):
         self.tokens, self.place, self.depth = tokens, 0, 0
         self.numbers: list[Fraction] = []
-        self.operators = 0
+        self.operators: list[str] = []
+        self.signs: list[str] = []
 
     @property
     def next(self) -> str | None:
@@ -112,7 +117,7 @@ class _Reader:
     def _joined(self, part: Callable[[], Fraction], *operators: str) -> Fraction:
         value = part()
         while operator := self.takes(*operators):
-            self.operators += 1
+            self.operators.append(operator)
             other = part()
             if operator == "/" and other == 0:
                 raise NotArithmetic("a division by 0")
@@ -125,7 +130,10 @@ class _Reader:
     def signed(self) -> Fraction:
         sign = self.takes("-", "+")
         value = self._bracketed() if self.next in _CLOSING else self._number()
-        return -value if sign == "-" else value
+        if sign != "-":
+            return value
+        self.signs.append(sign)
+        return -value
 
     def _number(self) -> Fraction:
         token = self.next

@@ -17,6 +17,8 @@ from posttrain.rewards.thinking import answer_section
 from posttrain.scoring.score import Score
 
 _DECORATION = "*_`$ \t"
+_BLANKS = re.compile(r"[^\S\n]")  # no-break and thin spaces, too
+_OPERATORS = ("+", "-", "*", "/")
 _LATEX = (
     (re.compile(r"\\(?:left|right|displaystyle)(?![A-Za-z])|\\[()\[\],;!]"), " "),
     (re.compile(r"\\boxed\s?\{([^{}]*)\}"), r"\1"),
@@ -37,6 +39,7 @@ def score(
     numbers: Sequence[int] | None,
     target: int | None,
     use_all: bool = False,
+    operators: Sequence[str] | None = None,
     partial: float = 0.0,
     **row: Any,
 ) -> Score | None:
@@ -53,23 +56,27 @@ def score(
         target: What is to be reached, a whole number.
         use_all: Each number has to be used, as often as it is there. A column of the row, or under the reward's
             `kwargs`.
-        partial: What a statement earns that uses the numbers as it may and misses the target, below 1. 0: only the
-            target pays, and the mean reward is the share of puzzles that are solved.
+        operators: Those of + - * / that may be used; the minus sign of a number is `-`. None: all. A column of the row,
+            or under the reward's `kwargs`.
+        partial: What a statement earns that uses numbers and operators as it may and misses the target, below 1. 0:
+            only the target pays, and the mean reward is the share of puzzles that are solved.
         row: Ignored.
 
     Returns:
-        Score with the parts `reads` (there is an expression), `numbers` (it uses them as it may) and `target` (it
-        equals it), each 0 or 1; as `parsed` the statement; as `note` what is wrong. None without numbers.
+        Score with the parts `reads` (there is an expression), `numbers` (it uses them as it may), `operators` (these,
+        too) and `target` (it equals it), each 0 or 1; as `parsed` the statement; as `note` what is wrong. None without
+        numbers.
 
     Raises:
-        RewardError: The row's numbers or its target are none, or `partial` is not from 0 to below 1.
+        RewardError: The row's numbers, operators or its target are none, or `partial` is not from 0 to below 1.
     """
     if numbers is None or target is None:
         return None
     given = _whole([*numbers, target])
     if not 0 <= partial < 1:
         raise RewardError(f"partial {partial!r}", expected="a number from 0 to below 1", where="partial")
-    parts = {"reads": 0.0, "numbers": 0.0, "target": 0.0}
+    allowed = _signs(operators)
+    parts = {"reads": 0.0, "numbers": 0.0, "operators": 0.0, "target": 0.0}
     statement = _statement(completion)
     if not statement:
         return Score(0.0, parts=parts, note="no answer")
@@ -80,10 +87,13 @@ def score(
     parts["reads"] = 1.0
     wrong = _misused(worked, given[:-1], use_all=use_all)
     parts["numbers"] = float(not wrong)
+    strange = next((sign for sign in _OPERATORS if sign in worked.operators and sign not in allowed), None)
+    parts["operators"] = float(strange is None)
     missed = next((side for side in worked.values if side != given[-1]), None)
     parts["target"] = float(missed is None)
-    notes = [wrong, "" if missed is None else f"{_short(missed)}, not {given[-1]}"]
-    value = 0.0 if wrong else 1.0 if missed is None else partial
+    forbidden = "" if strange is None else f"{strange} is not among the operators"
+    notes = [wrong, forbidden, "" if missed is None else f"{_short(missed)}, not {given[-1]}"]
+    value = 0.0 if wrong or forbidden else 1.0 if missed is None else partial
     return Score(value, parts=parts, parsed=statement, note="; ".join(filter(None, notes)))
 
 
@@ -96,18 +106,28 @@ def _whole(values: Sequence[Any]) -> list[int]:
     return [int(value) for value in values]
 
 
+def _signs(operators: Sequence[str] | None) -> Sequence[str]:
+    if operators is None:
+        return _OPERATORS
+    found = list(operators)
+    if not found or any(sign not in _OPERATORS for sign in found):
+        raise RewardError(f"operators {found!r} in the row", expected="some of + - * /, or null", where="operators")
+    return found
+
+
 def _statement(completion: str) -> str:
     """The last line of the answer that is not empty, without what decorates it and words that lead to it."""
     section, _ = answer_section(completion)
     line = section.rstrip().rpartition("\n")[2]
     if len(line) > 4 * LONGEST:
         return line  # too long, whatever it says
+    line = _BLANKS.sub(" ", line)
     for pattern, put in _LATEX:
         line = pattern.sub(put, line)
     line = line.strip(_DECORATION)
     lead = _LEAD.match(line)
     line = line[lead.end() :] if lead else line
-    return line.strip(_DECORATION).rstrip(".!" + _DECORATION)
+    return line.strip(_DECORATION).rstrip("." + _DECORATION)  # no "!": behind a number it is the factorial
 
 
 def _misused(worked: Worked, numbers: Sequence[int], *, use_all: bool) -> str:

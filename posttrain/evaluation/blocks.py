@@ -49,7 +49,8 @@ class BlockDifference:
         df: Degrees of freedom; infinite where one seed leaves the problems alone.
         p: Two-sided, by itself.
         p_holm: Adjusted for all comparisons that were made with it.
-        lo, hi: Simultaneous: without 0 exactly where `p_holm` is below 1 - confidence.
+        lo, hi: Simultaneous (Bonferroni): all of them hold their true differences at once with `confidence`. One
+            without 0 has `p_holm` below 1 - confidence; the converse does not hold, Holm's test being the sharper.
     """
 
     arm: str
@@ -86,29 +87,14 @@ def against(
         difference = means[0] - means[1]
         found.append((arm, difference, error, t_tail(abs(difference) / error, df) if error else float(difference == 0)))
     adjusted = holm([p for *_, p in found])
-    factors = _factors([p for *_, p in found])
+    # Intervals at Holm's own levels agree with its test, and do not hold all at once
+    reach = t_quantile(round((1 - confidence) / max(len(found), 1), 12), df)
     return [
         BlockDifference(
             arm, reference, difference, error, df, p, p_holm, difference - reach * error, difference + reach * error
         )
-        for (arm, difference, error, p), p_holm, factor in zip(found, adjusted, factors, strict=True)
-        for reach in [t_quantile(round((1 - confidence) / factor, 12), df)]
+        for (arm, difference, error, p), p_holm in zip(found, adjusted, strict=True)
     ]
-
-
-def _factors(p_values: Sequence[float]) -> list[float]:
-    """By what Holm multiplies each p, so that an interval at that level agrees with it.
-
-    A later p takes over an earlier one's product where that is higher: its factor is what makes up for that, at most
-    the number of comparisons.
-    """
-    order = sorted(range(len(p_values)), key=lambda place: p_values[place])
-    count, highest, factors = len(p_values), 0.0, [1.0] * len(p_values)
-    for rank, place in enumerate(order):
-        p = p_values[place]
-        highest = max(highest, (count - rank) * p)
-        factors[place] = min(highest / p, float(count)) if p > 0 else float(count - rank)
-    return factors
 
 
 def _errors(scores: Scores) -> tuple[Callable[[str, str], float], float]:

@@ -8,16 +8,18 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from transformers import TrainerCallback
 
 from posttrain.errors import Interrupted
 from posttrain.processes.launched import COMMAND, resuming
 from posttrain.processes.ranks import Ranks
+from posttrain.rundir.layout import Layout
 from posttrain.scoring.scorer import Scorer
 from posttrain.storage.files import append_line, keep_lines, read_lines
 from posttrain.training.trainer import HybridTrainer
@@ -251,6 +253,7 @@ class AroundHybrid(TrainerCallback):
         time_limit_s: Seconds of training (evaluations and saving apart) after which the stage ends.
         spent_s: Seconds of training in earlier sessions of the run.
         ranks: The processes of the run; the main one's clock counts.
+        run: Where the run's steps and evaluations are, by which one of `times` is missed that a stop left out.
     """
 
     def __init__(
@@ -264,8 +267,10 @@ class AroundHybrid(TrainerCallback):
         time_limit_s: float | None = None,
         spent_s: float = 0.0,
         ranks: Ranks | None = None,
+        run: Layout | None = None,
     ):
         self._trainer, self._progress, self._evaluate, self._ranks = trainer, progress, evaluate, ranks or Ranks()
+        self._run = run
         self._every, self._times, self._limit, self.spent_s = every, times, time_limit_s, spent_s
         self._passed = 0
         self._rollouts = 0
@@ -273,7 +278,8 @@ class AroundHybrid(TrainerCallback):
     def on_train_begin(self, args, state, control, **kwargs):
         """Make up for an evaluation that a stop left out."""
         self._passed = self._share()
-        if self._due(state.global_step) and state.global_step < state.max_steps:
+        missed = self._ranks.decided(self._missed)
+        if (self._due(state.global_step) or missed) and state.global_step < state.max_steps:
             self._evaluate(state.global_step)
 
     def on_step_end(self, args, state, control, **kwargs):
@@ -307,6 +313,21 @@ class AroundHybrid(TrainerCallback):
     def _share(self) -> int:
         """How many of the evaluations that are spread over the stage lie behind."""
         return int(self._times * self._trainer.clock / self._trainer.horizon)
+
+    def _missed(self) -> bool:
+        """Whether no evaluation followed the step that the last of those spread over the stage was due at."""
+        if self._run is None or not 0 < self._passed < self._times:
+            return False
+        steps = (line for line in read_lines(self._run.steps_file) if line["stage"] == "hybrid")
+        due = next((line["step"] for line in steps if self._share_at(line) >= self._passed), None)
+        made = [line["step"] for line in read_lines(self._run.eval_file) if line["stage"] == "hybrid"]
+        return due is not None and max(made, default=0) < due
+
+    def _share_at(self, line: Mapping[str, Any]) -> int:
+        """As `_share`, when a step of steps.jsonl was done."""
+        budget, horizon = self._trainer.budget, self._trainer.horizon
+        clock = line["step"] if budget is None else budget.clock(line["spent"], line["step"], horizon)
+        return int(self._times * clock / horizon)
 
     def _due(self, step: int) -> bool:
         return bool(step and self._every and step % self._every == 0)

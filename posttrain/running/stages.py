@@ -294,6 +294,7 @@ class Stages:
                 time_limit_s=section.time_limit_s,
                 spent_s=spent_s,
                 ranks=self.ranks,
+                run=self.dir,
             )
         )
         return trainer, failures

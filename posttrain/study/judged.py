@@ -17,7 +17,7 @@ from posttrain.evaluation.blocks import against
 from posttrain.reading.compare import problems
 from posttrain.rundir import reading
 from posttrain.study.file import Overrides
-from posttrain.study.results import Chosen, Result, chosen, kept, results
+from posttrain.study.results import Chosen, Result, changed_runs, chosen, kept, results
 from posttrain.study.study import Study
 
 CLEAR = 0.05
@@ -35,10 +35,10 @@ def judge(study: Study, failed: Mapping[str, str] | None = None) -> dict[str, An
 
     Returns:
         name, recipe, budget ({kind: amount}), seeds, reference;
-        arms: a dict an arm: name, settings (its keys), state (`done`, `failed`, `tuning`, `running`), tuned (point,
-        tried, edges), seeds (a dict a finished run: seed, pass@1, n, spent), pass@1 (mean), spread (standard deviation
-        over seeds), spent (means), by ({column: {value: pass@1}}), curve (a list a seed of points: seconds, tokens,
-        steps, pass@1), why (of a failed one);
+        arms: a dict an arm: name, settings (its keys), state (`done`, `changed`, `failed`, `tuning`, `running`), tuned
+        (point, tried, edges), seeds (a dict a finished run: seed, pass@1, n, spent), pass@1 (mean), spread (standard
+        deviation over seeds), spent (means), by ({column: {value: pass@1}}), curve (a list a seed of points: seconds,
+        tokens, steps, pass@1), why (of a failed one), changed ({run: [`key: was -> is`]}, not counted);
         differences: each judged arm from the reference (`BlockDifference` as a dict, with told_apart);
         best_two: the same for the two highest, of all their pairs; settings: {key: [value an arm]}; notes: sentences.
     """
@@ -111,12 +111,17 @@ def _arm(
     settings: Overrides = study.arms[arm]
     why = [said for name, said in failed.items() if _is_of(study, arm, picked, name)]
     missing = len(study.file.seeds) - len(found)
-    state = "done" if not missing else "failed" if why else "tuning" if picked.point is None else "running"
+    changed = dict(picked.changed)
+    if picked.point is not None:
+        changed |= changed_runs(study, [study.final(arm, seed, picked.point) for seed in study.file.seeds])
+    state = "failed" if why else "tuning" if picked.point is None else "running"
+    state = "changed" if changed else state if missing else "done"
     return {
         "name": arm,
         "settings": settings,
         "state": state,
-        "why": why[0] if why and missing else "",
+        "why": why[0] if why and missing and not changed else "",
+        "changed": changed,
         "tuned": {"point": picked.point, "tried": [asdict(each) for each in picked.tried], "edges": picked.edges},
         "seeds": [
             {"seed": seed, "pass@1": _pass(each), "n": len(each.rows), "spent": each.spent}
@@ -180,6 +185,8 @@ def _notes(study: Study, arms: Sequence[Mapping[str, Any]], scores: Mapping[str,
     if len(study.file.seeds) == 1:
         said.append("one seed: the intervals are over problems alone, and another seed may move the arms by more")
     for arm in arms:
+        for name, lines in arm["changed"].items():
+            said.append(f"{name} is of another recipe (was -> is), and not counted: {'; '.join(lines)}")
         for key in arm["tuned"]["edges"]:
             said.append(f"{arm['name']}: the best {key}, {arm['tuned']['point'][key]:g}, is at the edge of its grid")
         lost = sum(each["score"] is None for each in arm["tuned"]["tried"])

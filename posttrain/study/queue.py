@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 
-from posttrain.errors import Interrupted
+from posttrain.errors import Interrupted, ResumeError
 from posttrain.processes.launched import LAUNCHER
 from posttrain.rundir.facts import write_recipe
 from posttrain.storage.lock import Lock, at_work
@@ -90,9 +90,10 @@ class Queue:
         if not self.study.file.forgetting:
             return
         for job in finals:
-            if self.study.is_done(job):
+            if self.study.is_done(job) and not self.study.changes(job):
                 warmup = self.study.warmup_of(job)
-                yield from map(self.study.forgetting, [*([warmup] if warmup else []), job])
+                before = [warmup] if warmup and not self.study.changes(warmup) else []
+                yield from map(self.study.forgetting, [*before, job])
 
     def left(self) -> int:
         """Runs that are still to be made, warm-ups among them; those at work count."""
@@ -155,18 +156,30 @@ class Queue:
         for job in self.wanted():
             if len(at_work_here) + len(found) >= self.jobs:
                 break
+            warmup = self.study.warmup_of(job)
+            self._refuse_changed(job, warmup)
             if self._is_over(job):
                 continue
-            warmup = self.study.warmup_of(job)
+            if warmup and warmup.name in self.failed:
+                self.failed[job.name] = f"its warm-up failed: {self.failed[warmup.name]}"
+                continue
             if warmup and not self.study.is_done(warmup):
-                if warmup.name in self.failed:
-                    self.failed[job.name] = f"its warm-up failed: {self.failed[warmup.name]}"
-                    continue
                 job = warmup
             if job.name in at_work_here or job.name in found or self._held(job):
                 continue
             found[job.name] = job
         return list(found.values())
+
+    def _refuse_changed(self, *jobs: Job | None) -> None:
+        """Count runs as failed that are done, of another recipe: which setting is wanted is known only after tuning."""
+        for job in jobs:
+            if job is None or job.kind == "forgetting" or job.name in self.failed or not self.study.is_done(job):
+                continue
+            try:
+                self.study.check_unchanged([job])
+            except ResumeError as error:
+                self.failed[job.name] = " / ".join(line.strip() for line in str(error).splitlines())
+                self.say(f"REFUSED {job.name}: {self.failed[job.name]}")
 
     def _is_over(self, job: Job) -> bool:
         return job.name in self.failed or self.study.is_done(job)
@@ -195,9 +208,10 @@ class Queue:
         place = min(set(range(self.jobs)) - {each.place for each in self._running})
         command = [sys.executable, "-m", "posttrain", *self._command(), str(file)]
         if job.kind == "forgetting":
-            out = folder / f"{job.name}.json"
-            out.parent.mkdir(exist_ok=True)
-            command = [*command[:3], "eval", str(file), "--model", str(folder / job.of / "model"), "--out", str(out)]
+            second = self.study.evaluation(job)
+            second.begin()
+            model, out = str(second.run.model), str(second.file)
+            command = [*command[:3], "eval", str(file), "--model", model, "--out", out]
         if job.begins_from:
             command += ["--warmup-from", str(folder / job.begins_from)]
         with log.open("ab") as said:

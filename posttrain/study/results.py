@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from statistics import fmean
@@ -37,11 +36,13 @@ class Chosen:
         point: The best that was tried; empty of an arm that is not tuned; `None` while that is open.
         tried: All points.
         edges: Keys whose best value is the least or the greatest that was tried.
+        changed: Of tuning runs that are done with another recipe, and so not counted: name, and what differs.
     """
 
     point: Point | None
     tried: list[Tried] = field(default_factory=list)
     edges: list[str] = field(default_factory=list)
+    changed: dict[str, list[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -82,19 +83,26 @@ def chosen(study: Study, arm: str, failed: Iterable[str] = ()) -> Chosen:
     jobs = [job for job in study.tuning if job.arm == arm]
     if not jobs:
         return Chosen({})
+    changed = changed_runs(study, jobs)
     tried, open_, failed = [], False, set(failed)
     for job in jobs:
-        layout = study.layout(job)
-        if study.is_done(job):
-            tried.append(Tried(job.point, *score_of(layout)))
+        if study.is_done(job) and job.name not in changed:
+            tried.append(Tried(job.point, *score_of(study.layout(job))))
         else:
             open_ = open_ or job.name not in failed
             tried.append(Tried(job.point, None, None))
     known = [each for each in tried if each.score is not None]
     if open_ or not known:
-        return Chosen(None, tried)
+        return Chosen(None, tried, changed=changed)
     best = max(known, key=lambda each: (each.score, each.reward)).point
-    return Chosen(best, tried, [key for key in best if _at_edge(key, best, [job.point for job in jobs])])
+    edges = [key for key in best if _at_edge(key, best, [job.point for job in jobs])]
+    return Chosen(best, tried, edges, changed)
+
+
+def changed_runs(study: Study, jobs: Iterable[Job]) -> dict[str, list[str]]:
+    """Of runs that are done with another recipe than the study has now: name, and `key: was -> is`."""
+    found = {job.name: study.changes(job) for job in jobs if study.is_done(job)}
+    return {name: lines for name, lines in found.items() if lines}
 
 
 def _at_edge(key: str, best: Point, points: list[Point]) -> bool:
@@ -105,11 +113,11 @@ def _at_edge(key: str, best: Point, points: list[Point]) -> bool:
 
 
 def results(study: Study, arm: str, point: Point) -> dict[int, Result]:
-    """The finished runs of an arm that are judged, by seed."""
+    """The finished runs of an arm that are judged, by seed; those of another recipe are none of them."""
     found = {}
     for seed in study.file.seeds:
         job = study.final(arm, seed, point)
-        if study.is_done(job):
+        if study.is_done(job) and not study.changes(job):
             found[seed] = result(arm, seed, study.layout(job))
     return found
 
@@ -119,16 +127,14 @@ def kept(study: Study, arm: str, point: Point) -> dict[int, dict[str, float | No
     found: dict[int, dict[str, float | None]] = {}
     for seed in study.file.seeds if study.file.forgetting else ():
         job = study.final(arm, seed, point)
-        warmup = study.warmup_of(job)
-        after = _second(study, study.forgetting(job))
+        if study.changes(job):
+            continue
+        begun = study.warmup_of(job)
+        warmup = begun if begun and not study.changes(begun) else None
+        after, before = (study.evaluation(study.forgetting(each)).score() if each else None for each in (job, warmup))
         if after is not None:
-            found[seed] = {"after": after, "before": _second(study, study.forgetting(warmup)) if warmup else None}
+            found[seed] = {"after": after, "before": before}
     return found
-
-
-def _second(study: Study, job: Job) -> float | None:
-    file = study.folder / f"{job.name}.json"
-    return float(json.loads(file.read_text())["pass@1"]) if file.exists() else None
 
 
 def result(arm: str, seed: int, layout: Layout) -> Result:

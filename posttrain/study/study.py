@@ -34,6 +34,7 @@ from posttrain.rundir.looking import differences
 from posttrain.rundir.reading import done_stages
 from posttrain.rundir.warmed import warmup_facts
 from posttrain.study.file import REFERENCE, read_study, recipe_path
+from posttrain.study.second import SecondEvaluation
 
 Point = dict[str, Any]
 """One combination of a grid: dotted keys and values."""
@@ -86,6 +87,7 @@ class Study:
         self.file, self._layer = read_study(self.path)
         self.name = self.path.stem
         self._recipes: dict[str, Recipe] = {}
+        self._changes: dict[tuple[str, str, int], list[str]] = {}
         self.folder = Path(folder) if folder else Path("runs") / f"study-{self.name}"
         named = recipe_path(self.file.recipe, self.path.parent)
         if isinstance(named, Path) and not named.is_file():
@@ -274,9 +276,13 @@ class Study:
     def is_done(self, job: Job) -> bool:
         """Whether a job has come to its end."""
         if job.kind == "forgetting":
-            return (self.folder / f"{job.name}.json").exists()
+            return self.evaluation(job).is_done()
         layout = self.layout(job)
         return layout.report_file.exists() and "final" in done_stages(layout)
+
+    def evaluation(self, job: Job) -> SecondEvaluation:
+        """That on the second held-out set of a job of `forgetting`."""
+        return SecondEvaluation(self.folder / f"{job.name}.json", Layout(self.folder / job.of), job.recipe)
 
     def warmup_of(self, job: Job) -> Job | None:
         """The warm-up that a job begins from."""
@@ -286,6 +292,16 @@ class Study:
         """Where a job's run is."""
         return Layout(self.folder / job.name)
 
+    def changes(self, job: Job) -> list[str]:
+        """`key: was -> is` for all by which the run in a job's directory is of another recipe; none where none is."""
+        file = self.layout(job).recipe_file
+        if not file.exists():
+            return []
+        key = (job.name, json.dumps(job.point, sort_keys=True), file.stat().st_mtime_ns)
+        if key not in self._changes:
+            self._changes[key] = differences(self.layout(job), job.recipe)
+        return self._changes[key]
+
     def check_unchanged(self, jobs: Iterable[Job]) -> None:
         """Refuse jobs whose directories hold runs of other recipes.
 
@@ -294,8 +310,7 @@ class Study:
         """
         for job in jobs:
             layout = self.layout(job)
-            lines = differences(layout, job.recipe) if layout.recipe_file.exists() else []
-            if lines:
+            if lines := self.changes(job):
                 raise ResumeError(
                     f"the arm {job.arm} has changed since its run in {job.name} began (was -> is):"
                     + "".join(f"\n    {line}" for line in lines),

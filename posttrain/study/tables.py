@@ -130,7 +130,8 @@ def legend(judged: Mapping[str, Any]) -> str:
     return (
         f"Greedy pass@1 on held-out problems after {amount:g} {kind} of the hybrid stage each, mean of "
         f"{len(seeds)} seed{'s' * (len(seeds) > 1)}; differences from {judged['reference']} with seeds as blocks, "
-        "paired over problems, intervals simultaneous (Holm). `*`: at the edge of its grid."
+        "paired over problems; told apart by p (Holm), intervals wider, to hold all at once (Bonferroni). "
+        "`*`: at the edge of its grid."
     )
 
 

@@ -44,6 +44,18 @@ def test_a_stop_in_an_evaluation(folder, reference, stage):
     assert_same_run(reference(), folder / "run")
 
 
+@pytest.mark.parametrize("budget", ["null", "{steps: 8}"])
+def test_a_stop_where_one_of_the_spread_evaluations_is_due(folder, reference, budget):
+    overrides = ("evaluate.every=0", "evaluate.times=4", f"hybrid.budget={budget}", "hybrid.steps=8")
+    assert train(folder, *overrides, fault=at_step("hybrid", 4, interrupt)).code == 130
+    made = [line["step"] for line in lines(folder / "run", "eval.jsonl") if line["stage"] == "hybrid"]
+    assert made == [2]
+    assert train(folder, *overrides).code == 0
+    made = [line["step"] for line in lines(folder / "run", "eval.jsonl") if line["stage"] in ("hybrid", "final")]
+    assert made == [2, 4, 6, 8]
+    assert_same_run(reference(*overrides), folder / "run")
+
+
 def test_a_stop_without_checkpoints(folder, reference):
     """A recipe that saves only at a stage's end still saves when it is stopped."""
     overrides = ("warmup.save_steps=null", "hybrid.save_steps=null")

@@ -158,6 +158,42 @@ def test_notes_and_what_was_read():
     assert judged("<answer>8 * 3</answer>", use_all=True).note == "8 is not used"
 
 
+@pytest.mark.parametrize(
+    ("completion", "operators", "note"),
+    [
+        ("3 * 8", ["+", "-"], "* is not among the operators"),
+        ("3 \u00d7 8", ["+", "-"], "* is not among the operators"),
+        ("8 / 3 - 5", ["*"], "- is not among the operators; -7/3, not 24"),
+        ("8 + 8 + 8", ["*"], "8 is used 3 times, is there 2 times; + is not among the operators"),
+        ("-3 + 8 + 8 + 5", ["+"], "- is not among the operators; 18, not 24"),
+        ("3 * 8", ["*"], ""),
+        ("3 * 8", "*/", ""),
+        ("3 * 8 = 24", np.array(["*", "+"]), ""),
+        ("3 * 8", None, ""),
+    ],
+)
+def test_operators(completion, operators, note):
+    result = judged(completion, operators=operators, partial=0.5)
+    assert (result.value, result.note) == (float(not note), note)
+    assert result.parts["operators"] == float("operators" not in note)
+
+
+@pytest.mark.parametrize("operators", [[], ["^"], ["+", None]])
+def test_operators_that_make_no_sense_are_the_rows_fault(operators):
+    outcome = score_completion(
+        Reward.from_callable(score), "3 * 8", {"numbers": [3, 8], "target": 24, "operators": operators}
+    )
+    assert outcome.value is None
+    assert outcome.error.startswith("operators: ")
+
+
+@pytest.mark.parametrize("completion", ["2 * 3!", "2 * (3)!", "2 * 3 !", "**2 * 3**!", "2 * 3!.", "6 = 2 * 3!"])
+def test_a_factorial_is_no_product(completion):
+    result = judged(f"<answer>{completion}</answer>", numbers=[2, 3], target=6)
+    assert (result.value, result.parts["reads"]) == (0, 0)
+    assert "is no number or operator" in result.note or "** is not among" in result.note
+
+
 def test_all_numbers_where_they_are_asked_for():
     assert judged("8 * 3", use_all=False).value == 1
     assert judged("8 * 3", use_all=True).value == 0
@@ -218,6 +254,8 @@ def test_rows_of_other_tasks_and_numbers_of_other_kinds():
         "<answer>1</answer><answer>8 * 3</answer>",
         "<answer>8 * 3",
         "8 * 3\n  \n",
+        "8\u00a0*\u202f3\u00a0=\u200924.",
+        "The\u00a0answer is\u3000\u00a08 * 3",
     ],
 )
 def test_forms_that_are_right(completion):

@@ -12,7 +12,8 @@ from posttrain.rundir.rundir import RunDir
 from posttrain.study import tables
 from posttrain.study.judged import judge
 from posttrain.study.page import mean_curve, study_page
-from posttrain.study.results import chosen
+from posttrain.study.queue import Queue
+from posttrain.study.results import chosen, kept
 from posttrain.study.study import Study
 from posttrain.study.writing import write
 from tests.study.test_study_file import RECIPE
@@ -169,7 +170,7 @@ def test_tuning_on_problems_that_are_judged_is_said(study):
     assert not any("chosen by" in note for note in judge(study)["notes"])
     for job in study.tuning:
         object.__setattr__(job, "seed", 0)  # whose problems these are
-        make_run(study, job, [True] * N)
+        make_run(study, job, [job.point["hybrid.learning_rate"] == 3e-4] * N)
     assert any("200 of the 200 problems" in note for note in judge(study)["notes"])
 
 
@@ -182,3 +183,65 @@ def test_a_curve_is_the_mean_over_what_all_seeds_have_spent():
     assert line.points[-1] == (10.0, pytest.approx((1.0 + 0.4) / 2))
     assert line.band[-1] == (pytest.approx(0.4), pytest.approx(1.0))
     assert mean_curve("arm", [[{"seconds": 0.0, "pass@1": 0.3}]], "seconds") is None
+
+
+def test_a_run_of_another_setting_is_not_the_arms(study):
+    finish(study)
+    make_run(study, study.tuning[-1], [True] * N)  # static's last point, made again, wins
+    assert chosen(study, "static").point == {"hybrid.learning_rate": 1e-3}
+    judged = judge(study)
+    arms = {arm["name"]: arm for arm in judged["arms"]}
+    assert arms["static"]["state"] == "changed"
+    assert arms["static"]["seeds"] == []
+    assert arms["static"]["changed"]["runs/static-seed0"] == ["hybrid.learning_rate: 0.0003 -> 0.001"]
+    assert [each["arm"] for each in judged["differences"]] == ["sft_only"]
+    assert any("runs/static-seed2" in note and "hybrid.learning_rate" in note for note in judged["notes"])
+    assert tables.rows(judged)[-1][1] == "changed, 0 of 3"
+
+    said = []
+    queue = Queue(study, only=["static"], say=said.append)
+    assert queue._ready() == []
+    assert set(queue.failed) == {f"runs/static-seed{seed}" for seed in (0, 1, 2)}
+    assert "hybrid.learning_rate: 0.0003 -> 0.001" in said[0]
+    assert Queue(study, only=["switch"])._ready() == []
+
+
+def test_what_was_forgotten_is_evaluated_again_when_its_model_or_its_recipe_changes(tmp_path):
+    for name in ("recipe.yaml", "second.yaml"):
+        (tmp_path / name).write_text(RECIPE)
+    (tmp_path / "study.yaml").write_text(STUDY + "forgetting: {recipe: second.yaml}\n")
+    study = Study(tmp_path / "study.yaml", tmp_path / "dir")
+    tune(study, "switch", [0.4, 0.5, 0.3], [0.4, 0.5, 0.3])
+    point = {"hybrid.learning_rate": 3e-4}
+    final = study.final("switch", 0, point)
+    job = study.forgetting(final)
+    second = study.evaluation(job)
+    second.begin()
+    second.file.write_text('{"pass@1": 0.25}')
+    assert not study.is_done(job)  # no run
+    make_run(study, final, [True] * N)
+    assert not study.is_done(job)  # of another one
+    second.begin()
+    assert not second.file.exists()
+    second.file.write_text('{"pass@1": 0.25}')
+    assert study.is_done(job)
+    assert kept(study, "switch", point) == {0: {"after": 0.25, "before": None}}
+    text = (tmp_path / "second.yaml").read_text()
+    (tmp_path / "second.yaml").write_text(text + "evaluate: {threshold: 0.75}\n")
+    changed = Study(tmp_path / "study.yaml", tmp_path / "dir")
+    assert not changed.is_done(changed.forgetting(changed.final("switch", 0, point)))
+    assert kept(changed, "switch", point) == {}
+    state = json.loads(study.layout(final).state_file.read_text())
+    state["done"]["final"]["finished"] = "later"
+    study.layout(final).state_file.write_text(json.dumps(state))
+    assert not study.is_done(job)
+
+
+def test_a_changed_budget_leaves_nothing_that_counts(study, tmp_path):
+    finish(study)
+    (tmp_path / "study.yaml").write_text(STUDY.replace("seconds: 60", "seconds: 90"))
+    judged = judge(Study(tmp_path / "study.yaml", study.folder))
+    assert [arm["state"] for arm in judged["arms"]] == ["changed"] * 3
+    assert judged["differences"] == []
+    changed = judged["arms"][1]["changed"]
+    assert changed["tuning/switch-1"] == ["hybrid.budget.seconds: 60.0 -> 90.0"]

@@ -28,7 +28,7 @@ from posttrain.tasks.knights_knaves import KnightsKnaves
 from posttrain.tasks.mixture import Mixture
 from posttrain.tasks.rows import Rows
 
-COLUMNS = {"prompt", "numbers", "target", "use_all", "expression", "difficulty"}
+COLUMNS = {"prompt", "numbers", "target", "use_all", "operators", "expression", "difficulty"}
 ALL = ("+", "-", "*", "/")
 
 
@@ -231,6 +231,13 @@ def test_prompts():
     assert row["use_all"] is True
 
 
+def test_operators_that_the_prompt_leaves_out_are_not_paid():
+    row = small(operators=["-", "+"]).load(0).train[0]
+    assert row["operators"] == ["+", "-"]
+    assert score(row["expression"], **row).value == 1
+    assert score("3 * 8", **{**row, "numbers": [3, 8], "target": 24}).value == 0
+
+
 @pytest.mark.parametrize(
     ("given", "expected"), [(3, [3]), ([4, 3], [4, 3]), ("2-4", [2, 3, 4]), ("2,4-5", [2, 4, 5]), ((3, 3), [3])]
 )
@@ -275,7 +282,7 @@ def test_its_rows_stand_beside_those_of_the_other_generators():
     data = Mixture(tasks=parts).load(0)
     for rows in (data.train, data.demonstrations, data.eval):
         features = Dataset.from_list(rows).features  # no column of one has another kind of values in another
-        assert {"numbers", "target", "use_all", "difficulty", "expression"} <= set(features)
+        assert {"numbers", "target", "use_all", "operators", "difficulty", "expression"} <= set(features)
     assert score("8 * 3", **{**data.train[0], "prompt": ""}) is None
 
 

@@ -49,7 +49,7 @@ class Countdown:
         train: How many prompts for the rollouts.
         eval: How many held-out puzzles.
         demonstrations: How many worked examples.
-        operators: Which of + - * / the puzzles are made with.
+        operators: Which of + - * / the puzzles are made with, and an answer may use.
         largest: The largest number; the smallest is 1.
         target: The least and the largest target.
         use_all: Whether the prompt asks for each number exactly once, and only that is right.

@@ -18,6 +18,7 @@ def puzzle_row(puzzle: Puzzle, operators: tuple[str, ...], prompt: Prompt, *, us
         "numbers": list(puzzle.numbers),
         "target": puzzle.target,
         "use_all": use_all,
+        "operators": list(operators),
         "expression": text(puzzle.solution),
         "difficulty": len(puzzle.numbers),
     }

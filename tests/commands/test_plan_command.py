@@ -166,7 +166,14 @@ def test_numbers_of_a_small_recipe(planned, recipe) -> None:
     status, plan = planned(recipe)
     assert status == 0
     notes = ["100 rows: 20 held out, 40 prompts, 20 demonstrations, 20 not asked for"]
-    assert plan["data"] == {"train": 40, "demonstrations": 20, "eval": 20, "counted": True, "notes": notes}
+    assert plan["data"] == {
+        "train": 40,
+        "demonstrations": 20,
+        "eval": 20,
+        "counted": True,
+        "notes": notes,
+        "paired": None,
+    }
     assert plan["step"]["completions_per_step"] == 8
     much = plan["amounts"]
     assert (much["warmup_demonstrations"], much["warmup_passes"]) == (20, 1.0)

@@ -52,7 +52,6 @@ CASES = {
 ALONE = CASES["windows"][0]._replace(changes={**ONE, **WINDOWS, "steps_per_generation": 16})
 
 SHARDED = ("windows", "sasr", "lora", "relift", "hpt")
-RESUMED = [("ddp", name) for name in CASES] + [("fsdp", name) for name in SHARDED]
 ON_ANOTHER_NUMBER = ("windows", *METHODS)
 
 
@@ -86,24 +85,33 @@ def stopped_alone(tiny, folder):
     return ranks(1, train_all, tiny, folder, cases, folder=folder)[0]
 
 
-@pytest.fixture(scope="module", params=["ddp", "fsdp"])
-def two(request, tiny, folder, stopped_alone):
-    fsdp = request.param == "fsdp"
-    cases = both(SHARDED if fsdp else CASES)
-    if not fsdp:
-        for name in ON_ANOTHER_NUMBER:
-            shutil.copytree(folder / f"{name} of one", folder / f"{name} one to two")
-            case, stop = CASES[name]
-            cases[f"{name}, cut for one"] = case._replace(stop=stop, folder=f"{name} two to one")
-            cases[f"{name}, from one"] = case._replace(resume=True, folder=f"{name} one to two")
-    return request.param, ranks(
-        2, train_all, tiny, folder / request.param if fsdp else folder, cases, folder=folder, fsdp=fsdp
-    )[0]
+@pytest.fixture(scope="module")
+def ddp(tiny, folder, stopped_alone):
+    cases = both(CASES)
+    for name in ON_ANOTHER_NUMBER:
+        shutil.copytree(folder / f"{name} of one", folder / f"{name} one to two")
+        case, stop = CASES[name]
+        cases[f"{name}, cut for one"] = case._replace(stop=stop, folder=f"{name} two to one")
+        cases[f"{name}, from one"] = case._replace(resume=True, folder=f"{name} one to two")
+    return ranks(2, train_all, tiny, folder, cases, folder=folder)[0]
 
 
-@pytest.mark.parametrize(("two", "name"), RESUMED, indirect=["two"])
-def test_resuming_equals_never_stopping(two, name):
-    _, results = two
+@pytest.fixture(scope="module")
+def fsdp(tiny, folder):
+    return ranks(2, train_all, tiny, folder / "fsdp", both(SHARDED), folder=folder, fsdp=True)[0]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_resuming_equals_never_stopping(ddp, name):
+    is_the_same(ddp, name)
+
+
+@pytest.mark.parametrize("name", SHARDED)
+def test_resuming_sharded_equals_never_stopping(fsdp, name):
+    is_the_same(fsdp, name)
+
+
+def is_the_same(results, name):
     whole, cut, resumed = (results[f"{name}, {part}"] for part in ("whole", "cut", "resumed"))
     assert {**cut.records, **resumed.records} == whole.records
     assert len(resumed.records) == len(whole.records) - CASES[name][1] > 0
@@ -128,10 +136,9 @@ def close(resumed, whole):
         torch.testing.assert_close(resumed.weights[key], value, rtol=1e-4, atol=2e-5, msg=key)
 
 
-@pytest.mark.parametrize("two", ["ddp"], indirect=True)  # a sharded checkpoint is read by shards
-@pytest.mark.parametrize("name", ON_ANOTHER_NUMBER)
-def test_two_go_on_with_what_one_left_and_one_with_what_two_left(name, two, tiny, folder, stopped_alone):
-    (_, results), stop = two, CASES[name][1]
+@pytest.mark.parametrize("name", ON_ANOTHER_NUMBER)  # not sharded: such a checkpoint is read by shards
+def test_two_go_on_with_what_one_left_and_one_with_what_two_left(name, ddp, tiny, folder, stopped_alone):
+    results, stop = ddp, CASES[name][1]
     state = json.loads((folder / f"{name} two to one" / f"checkpoint-{stop}" / "posttrain.json").read_text())
     assert state["window"], "the stop must lie inside a window for this to prove much"
     close(results[f"{name}, from one"], stopped_alone[f"{name}, whole"])

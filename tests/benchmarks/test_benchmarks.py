@@ -118,7 +118,7 @@ def test_scoring_and_overhead_are_parts_of_a_step():
 
     class Clocked:
         def inner(self):
-            return statistics.mean(range(20_000))
+            return statistics.mean(range(400_000))
 
         def outer(self):
             return self.inner()

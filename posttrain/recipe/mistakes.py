@@ -135,7 +135,9 @@ ELSEWHERE = {
 def _meant(key: Key, legal: list[str], model: type) -> str | None:
     """What an unknown key was most likely meant as: the same key elsewhere, one that is near, a library's field."""
     name, everywhere = str(key[-1]), _all_keys(model)
-    if same := [dotted(path) for path in everywhere if path[-1] == name]:
+    # What one of many methods or controllers calls so is not what a key of another section was meant as
+    near_by = (path for path in everywhere if path[0] == key[0] or path[1:2] not in (("method",), ("controller",)))
+    if same := [dotted(path) for path in near_by if path[-1] == name]:
         return "it belongs at " + " or ".join(same)
     if any(name in library_fields(config) for config in PASSED_ON.get(str(key[0]), ())):
         return f"pass it on as {dotted((key[0], 'args', name))}"

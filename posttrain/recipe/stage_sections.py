@@ -12,10 +12,6 @@ from posttrain.methods import METHODS, Method
 from posttrain.recipe.library_fields import DECIDED_ELSEWHERE, check_args
 from posttrain.recipe.schedules import KWARGS, check_schedule
 from posttrain.recipe.section import Count, NotNegative, Positive, Section, SFTWeight, Share, Size
-from posttrain.tasks.json_structure import JsonStructure
-from posttrain.tasks.knights_knaves import KnightsKnaves
-from posttrain.tasks.math import Math
-from posttrain.tasks.mixture import Mixture
 
 if TYPE_CHECKING:
     AnyController = Controller
@@ -25,10 +21,6 @@ if TYPE_CHECKING:
     AnyMethod = Method
 else:
     AnyMethod = Annotated[Union[tuple(METHODS.values())], Field(discriminator="name")]  # noqa: UP007
-if TYPE_CHECKING:
-    AnyTask = Any
-else:
-    AnyTask = Annotated[KnightsKnaves | Math | JsonStructure | Mixture, Field(discriminator="name")]
 from posttrain.recipe.sections import Scheduler
 
 

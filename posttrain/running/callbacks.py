@@ -6,7 +6,6 @@ import math
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from posttrain.errors import Interrupted
+from posttrain.processes.interrupting import answering
 from posttrain.processes.launched import COMMAND, resuming
 from posttrain.processes.ranks import Ranks
 from posttrain.rundir.layout import Layout
@@ -77,11 +77,7 @@ class StopRequest:
 
     @contextmanager
     def listening(self, say: Callable[[str], None]) -> Iterator[None]:
-        """Take over SIGINT and SIGTERM during the block; Python allows that in the main thread only."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
+        """Take over SIGINT and SIGTERM during the block, where Python allows that (see `answering`)."""
         asked_at = 0.0
 
         def ask(number: int, frame: FrameType | None) -> None:
@@ -94,12 +90,8 @@ class StopRequest:
             self.signal, asked_at = number, time.monotonic()
             say("stopping after this step, then saving; press Ctrl-C again to stop at once")
 
-        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
+        with answering(ask):
             yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 def how_to_go_on(argv: Sequence[str] | None = None) -> str:

@@ -20,6 +20,7 @@ from pathlib import Path
 from statistics import fmean
 
 from posttrain.errors import Interrupted, ResumeError
+from posttrain.processes.interrupting import answering
 from posttrain.processes.launched import LAUNCHER
 from posttrain.rundir.facts import write_recipe
 from posttrain.storage.lock import Lock, at_work
@@ -279,12 +280,8 @@ class Queue:
                 with suppress(ProcessLookupError):
                     each.process.send_signal(signal.SIGKILL if again and number == signal.SIGINT else signal.SIGTERM)
 
-        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
+        with answering(ask):
             yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     def _stop_all(self) -> None:
         """Leave no run behind, whatever ended the queue."""

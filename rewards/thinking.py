@@ -35,13 +35,15 @@ class Tag(NamedTuple):
 
 def tags(text: str) -> list[Tag]:
     """The tags of a text in their order, in any case; what stands in a string of JSON is none."""
-    matches = list(_TAG.finditer(text))
-    if matches and '"' in text:
-        matches = [match for match in _TAG_OR_STRING.finditer(text) if match[2]]
-    return [
-        Tag(name := match[2].lower(), name != "answer", match[1] == "/", match.start(), match.end())
-        for match in matches
-    ]
+    found = [_tag(match) for match in _TAG.finditer(text)]
+    if found and '"' in text:
+        return [_tag(match) for match in _TAG_OR_STRING.finditer(text) if match[2]]
+    return found
+
+
+def _tag(match: re.Match[str]) -> Tag:
+    name = match[2].lower()
+    return Tag(name, name != "answer", match[1] == "/", match.start(), match.end())
 
 
 def after_thinking(completion: str, *, in_prompt: bool = False) -> str | None:

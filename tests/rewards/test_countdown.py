@@ -333,7 +333,7 @@ LONG = 1_000_000
 def test_hostile_text_ends(completion):
     started = time.process_time()
     result = judged(completion)
-    assert time.process_time() - started < 1
+    assert time.process_time() - started < 10
     assert result.value == 0
     assert len(str(result.parsed)) < 2000
     assert len(result.note) < 200

@@ -120,7 +120,7 @@ def test_patterns_have_a_time_limit_wherever_the_draft_is_named(draft):
     started = time.process_time()
     for value in ({"a": "a" * 5000}, {"b": {"a": "a" * 5000}}):
         assert judged(json.dumps(value), schema=schema, gold=None, time_limit_s=0.2).value == 0.0
-    assert time.process_time() - started < 3
+    assert time.process_time() - started < 10
 
 
 @pytest.mark.parametrize(

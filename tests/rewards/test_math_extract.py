@@ -151,4 +151,4 @@ def test_boxes_with_names_keep_them() -> None:
 def test_hostile_completions_end(text: str) -> None:
     start = time.process_time()
     assert value(text, "72") == 0
-    assert time.process_time() - start < 2
+    assert time.process_time() - start < 10

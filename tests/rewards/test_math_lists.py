@@ -8,7 +8,7 @@ import pytest
 
 from posttrain.rewards.math_answer import score, why_unreadable
 
-HOSTILE_CPU_S = 3.0  # of computing; the reward's own limit is 2
+HOSTILE_CPU_S = 10.0  # of computing; the reward's own limit is 2, and a busy machine's seconds are long
 
 #: kind: gold, said
 RIGHT = {

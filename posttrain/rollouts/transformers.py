@@ -21,6 +21,8 @@ from posttrain.models.generation import plain_generation
 from posttrain.models.inference import inference
 from posttrain.rollouts.choice import Choice, sampler
 from posttrain.rollouts.decode import NotPlain, OnRow, decode, why_not
+from posttrain.rollouts.drafted import decode_drafted
+from posttrain.rollouts.drafts import Drafts, Texts
 from posttrain.rollouts.sampling import Sampling
 from posttrain.rundir.completions import Completion
 
@@ -107,6 +109,7 @@ def sample_tokens(
     synced: bool | None = None,
     limits: Sequence[int] | None = None,
     on_row: OnRow | None = None,
+    texts: Texts | None = None,
 ) -> list[list[int]]:
     """One completion of each prompt, all in one batch, as token ids with the end-of-sequence token.
 
@@ -121,10 +124,13 @@ def sample_tokens(
         limits: Most tokens of each completion, where that is less than the sampling's own limit.
         on_row: Called with (the row's place in `prompt_ids`, its token ids) as soon as the row has ended, and once for
             each; where transformers' generate() samples, that is when all have.
+        texts: Like those that the model writes; they change how long it takes, not what comes out.
     """
     config = _generation_config(tokenizer, eos_ids, sampling)
     processors = sampler(seeds, sampling, model.device)
-    return _sample_batch(model, prompt_ids, config, processors, synced=synced, limits=limits, on_row=on_row)
+    return _sample_batch(
+        model, prompt_ids, config, processors, synced=synced, limits=limits, on_row=on_row, texts=texts
+    )
 
 
 def end_of_sequence_ids(model: Any, tokenizer: Any) -> list[int]:
@@ -159,16 +165,19 @@ def _sample_batch(
     synced: bool | None = False,
     limits: Sequence[int] | None = None,
     on_row: OnRow | None = None,
+    texts: Texts | None = None,
 ) -> list[list[int]]:
-    """A completion of each prompt, with its end-of-sequence token: by `decode`, or by model.generate() where that
-    doesn't know the model or the settings.
+    """A completion of each prompt, with its end-of-sequence token: on a CPU by `decode_drafted`; else, and where its
+    attention is not for that, by `decode`; and by model.generate() where neither knows the model or the settings.
     """
     if not synced and config.repetition_penalty == 1 and why_not(model) is None:
+        choice, ends = Choice(processors), config.eos_token_id or ()
+        asked: dict[str, Any] = {"max_new_tokens": config.max_new_tokens, "eos_ids": ends, "limits": limits}
+        if model.device.type == "cpu":
+            with contextlib.suppress(NotPlain):
+                return decode_drafted(model, prompt_ids, choice, Drafts(texts), **asked, on_row=on_row)
         with contextlib.suppress(NotPlain):
-            return decode(
-                model, prompt_ids, Choice(processors), max_new_tokens=config.max_new_tokens,
-                eos_ids=config.eos_token_id or (), pad_id=config.pad_token_id, limits=limits, on_row=on_row,
-            )  # fmt: skip
+            return decode(model, prompt_ids, choice, pad_id=config.pad_token_id, **asked, on_row=on_row)
     rows = _generate(model, prompt_ids, config, processors, synced=synced)
     rows = [_up_to_the_end(row, set(config.eos_token_id or ()))[0] for row in rows]
     if limits is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import wraps
 from types import MethodType
 from typing import Any
@@ -76,6 +76,12 @@ class SFTSide:
         if any(ends_by(self._tokenizer, ids, ends) for ids in rows):
             return ""
         return shown(self._tokenizer, rows[0][-2:])
+
+    def texts(self) -> Iterator[tuple[list[int], int]]:
+        """Token ids of each demonstration, and where its completion begins."""
+        for row in self._rows:
+            labels = row["labels"]
+            yield row["input_ids"], next((place for place, label in enumerate(labels) if label != IGNORED), len(labels))
 
     def draw(self, *, advance: bool = True) -> None:
         """Take this process's micro-batches of a step, and count the step's label tokens over all processes."""

@@ -212,7 +212,7 @@ class HybridTrainer(HybridCheckpoints):
             )
         if uses_vllm:
             self.vllm_generation = self._engine_rollouts(engine)
-        self._seeded = seeded_rollouts(self)
+        self._seeded = seeded_rollouts(self, () if self.sft is None else self.sft.texts())
         begins = method is not None and method.begins_rollouts  # what is scored is not what is sampled alone
         self._ahead = ScoringAhead(self.reward_funcs, self.processing_class, enabled=args.score_ahead and not begins)
         # First in line, so that every other callback sees the finished step

@@ -203,7 +203,7 @@ def test_sample_tokens_reports_rows_however_they_are_sampled(monkeypatch, penalt
             on_row=lambda row, ids: reported.update({row: list(ids)}),
         )  # fmt: skip
     assert [reported[row] for row in range(len(rows))] == found == theirs(model, rows, sampling, [1, 5])
-    assert calls == (["decode"] if penalty == 1.0 else ["generate"])
+    assert calls == (["drafted"] if penalty == 1.0 else ["generate"])
 
 
 def test_adapters_apply():
@@ -228,13 +228,13 @@ def test_under_autocast_tokens_are_those_of_generate():
 
 
 def spy(monkeypatch) -> list[str]:
-    """Which of the two was called."""
+    """Which of the three was called."""
     calls = []
 
     def watched(name, function):
         return lambda *args, **more: (calls.append(name), function(*args, **more))[1]
 
-    for name, attribute in (("decode", "decode"), ("generate", "_generate")):
+    for name, attribute in (("drafted", "decode_drafted"), ("decode", "decode"), ("generate", "_generate")):
         monkeypatch.setattr(sampling_module, attribute, watched(name, getattr(sampling_module, attribute)))
     return calls
 
@@ -277,7 +277,7 @@ def test_processes_in_step_go_to_generate(monkeypatch):
             sample_tokens(
                 model, rows, seeds(rows), Sampling(max_tokens=2), tokenizer=Tokenizer, eos_ids=[], synced=synced
             )
-    assert calls == ["decode", "decode", "generate"]
+    assert calls == ["drafted", "drafted", "generate"]
 
 
 def test_a_model_that_keeps_something_else_is_found_out_before_anything_is_sampled(monkeypatch):
@@ -292,7 +292,7 @@ def test_a_model_that_keeps_something_else_is_found_out_before_anything_is_sampl
     calls = spy(monkeypatch)
     with inference(model):
         found = sample_tokens(model, rows[:1], seeds(rows[:1]), Sampling(max_tokens=1), tokenizer=Tokenizer, eos_ids=[])
-    assert calls == ["decode", "generate"]
+    assert calls == ["drafted", "decode", "generate"]
     assert found == expected
 
 

@@ -147,12 +147,12 @@ def test_gradient_checkpointing_leaves_the_cache_on_and_training_possible(model,
     plain = generate(model, tokenizer, prompts, max_new_tokens=6, temperature=0.0)
     model.gradient_checkpointing_enable()
     model.train()
-    widths = []
-    hook = model.model.embed_tokens.register_forward_hook(lambda _m, inputs, _o: widths.append(inputs[0].shape[1]))
+    read = []
+    hook = model.model.embed_tokens.register_forward_hook(lambda _m, inputs, _o: read.append(inputs[0].numel()))
     try:
         assert generate(model, tokenizer, prompts, max_new_tokens=6, temperature=0.0) == plain
-        assert widths[1:]
-        assert set(widths[1:]) == {1}, "with a cache each step reads one token a row"
+        assert read[1:]
+        assert max(read[1:]) < read[0], "with a cache no pass reads the prompts again"
         ids = torch.tensor([[3, 4, 5]])
         model(input_ids=ids, labels=ids).loss.backward()
     finally:

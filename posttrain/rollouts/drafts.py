@@ -1,0 +1,91 @@
+"""Guesses at what a policy says next, from texts like those that it says: what followed the same words before.
+
+A guess costs no pass of a model. What becomes of it is `drafted`'s business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+__all__ = ["CONTEXTS", "Drafts", "Texts"]
+
+CONTEXTS = (6, 3, 1)
+"""Tokens that a guess is made after; what followed the longest of them that is known counts."""
+
+MOST_TOKENS = 1 << 17
+"""Tokens of texts that are read: their contexts take some 100 MB of memory at most."""
+
+Followed = dict[tuple[int, ...], dict[int, int]]
+
+
+class Texts:
+    """What followed in texts, and how often: for each run of 6, 3 and 1 tokens, the token after it.
+
+    Args:
+        texts: Token ids of each text and where in it reading begins: what stands before is only context. They are read
+            in their order, `MOST_TOKENS` in all.
+    """
+
+    def __init__(self, texts: Iterable[tuple[Sequence[int], int]] = ()):
+        self.followed: Followed = {}
+        left = MOST_TOKENS
+        for ids, start in texts:
+            if left <= 0:
+                break
+            self.read(ids, start)
+            left -= len(ids) - start
+
+    def read(self, ids: Sequence[int], start: int) -> None:
+        """Count the tokens from place `start` on."""
+        for place in range(start, len(ids)):
+            for size in CONTEXTS:
+                if size <= place:
+                    counts = self.followed.setdefault(tuple(ids[place - size : place]), {})
+                    counts[ids[place]] = counts.get(ids[place], 0) + 1
+
+
+class Drafts:
+    """Guesses for the completions of one call, which are read themselves as they come.
+
+    A guess is a function of the texts and of what the call has sampled so far, so that a resumed run makes the same.
+
+    Args:
+        texts: Known beforehand, such as the demonstrations; not changed.
+    """
+
+    def __init__(self, texts: Texts | None = None):
+        self._known = {} if texts is None else texts.followed
+        self._said = Texts()
+
+    def read(self, ids: Sequence[int], start: int) -> None:
+        """Learn from the tokens of a row from place `start` on."""
+        self._said.read(ids, start)
+
+    def after(self, ids: Sequence[int], most: int, least: float) -> list[int]:
+        """The likely next tokens.
+
+        Args:
+            ids: The prompt and what has come of the completion.
+            most: Tokens at most.
+            least: Stop where the guess as a whole is less likely to be right than this, by how often its tokens came.
+        """
+        tail, guess, likely = list(ids[-max(CONTEXTS) :]), list[int](), 1.0
+        while len(guess) < most:
+            counts = self._counts(tail)
+            if counts is None:
+                break
+            token = max(counts, key=counts.__getitem__)
+            likely *= counts[token] / (sum(counts.values()) + 1)
+            if likely < least:
+                break
+            guess.append(token)
+            tail.append(token)
+        return guess
+
+    def _counts(self, tail: list[int]) -> dict[int, int] | None:
+        for size in CONTEXTS:
+            context = tuple(tail[-size:])
+            counts = self._said.followed.get(context) or self._known.get(context)
+            if counts:
+                return counts
+        return None

@@ -1,0 +1,217 @@
+"""Keys and values of rows of different lengths, a prompt's once for all of its rows, and attention to them.
+
+A pass reads some next tokens of each row, of one row more than of another, as one packed sequence: what a model
+computes by token has no padding. Only attention lays tokens side by side: by row for what the row has said, by prompt
+for the prompt. Each part comes with its log-sum-exp, by which the two are merged.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from transformers import AttentionInterface
+from transformers.cache_utils import CacheLayerMixin
+
+from posttrain.models.attention_names import SDPA
+from posttrain.rollouts.kv_buffers import NotPlain
+
+NAME = "posttrain_rows"
+"""Of the attention function, as `config._attn_implementation` has it while decoding."""
+
+KERNEL: Any = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
+"""What SDPA calls on a CPU, and keeps the log-sum-exp of to itself. The operator is torch's own business."""
+
+
+class Part(NamedTuple):
+    """N packed tokens side by side in B blocks of at most K, each block with keys of its own.
+
+    Attributes:
+        blocks, most: B and K.
+        place_N: Where each token stands in B * K; None: at its own number, for every block is full.
+        mask: What is added to scores [B, 1, heads of a key * K, T].
+    """
+
+    blocks: int
+    most: int
+    place_N: torch.Tensor | None
+    mask: torch.Tensor
+
+    @classmethod
+    def of(cls, counts: Sequence[int], seen: Sequence[int], longest: int, shared: int, dtype: torch.dtype) -> Part:
+        """The part of blocks with `counts` tokens, of which each sees the first `seen` of `longest` keys.
+
+        Args:
+            counts: Tokens of each block; 0: of it only the place is still there.
+            seen: Keys that each token sees, at least 1, block after block.
+            longest: T.
+            shared: Query heads of a key.
+            dtype: Of the mask; the kernel takes none but the queries'.
+        """
+        blocks, most = len(counts), max(counts)
+        places = [block * most + number for block, count in enumerate(counts) for number in range(count)]
+        # A place without a token sees one key, for a softmax over nothing is not a number
+        visible = [1] * (blocks * most)
+        for place, keys in zip(places, seen, strict=True):
+            visible[place] = keys
+        hidden = torch.arange(longest) >= torch.tensor(visible).view(blocks, 1, most, 1)
+        mask = torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, -torch.inf).repeat(1, 1, shared, 1)
+        full = len(places) == blocks * most
+        return cls(blocks, most, None if full else torch.tensor(places), mask)
+
+    def attend(
+        self, query_N: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale: float | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Attention of packed queries [N, H, D] to keys [B, H / n, T, D]; the result and its log-sum-exp [N, H]."""
+        _, heads, size = query_N.shape
+        if self.place_N is not None:
+            empty = query_N.new_zeros(self.blocks * self.most, heads, size)
+            query_N = empty.index_copy_(0, self.place_N, query_N)
+        # The query heads that share a key are read as more queries of it
+        side_by_side = query_N.view(self.blocks, self.most, keys.shape[1], -1, size).permute(0, 2, 3, 1, 4)
+        shape = side_by_side.shape
+        out, sums = KERNEL(side_by_side.flatten(2, 3), keys, values, 0.0, False, attn_mask=self.mask, scale=scale)
+        out = out.view(*shape[:4], -1).permute(0, 3, 1, 2, 4).reshape(self.blocks * self.most, heads, -1)
+        sums = sums.view(*shape[:4]).permute(0, 3, 1, 2).reshape(self.blocks * self.most, heads)
+        if self.place_N is not None:
+            out, sums = out.index_select(0, self.place_N), sums.index_select(0, self.place_N)
+        return out, sums
+
+
+class Layout(NamedTuple):
+    """One pass.
+
+    Attributes:
+        positions_N: Of each token in its row, the prompt included.
+        slot_N: Where its keys go: row * capacity + place among the row's own. None while prompts are read.
+        said: What rows have said, themselves included; while prompts are read, the prompts.
+        longest: Keys of a row at most, T.
+        prompt: The prompts, by group; None while they are read.
+    """
+
+    positions_N: torch.Tensor
+    slot_N: torch.Tensor
+    said: Part
+    longest: int
+    prompt: Part | None
+
+
+class RowBuffers(CacheLayerMixin):
+    """Keys and values of one layer: `prompt`'s [U, heads, P, D], and what rows have said [B, capacity, heads, D].
+
+    Of a row as many count as it has tokens. `layout` is set before each pass.
+    """
+
+    is_sliding = False
+    layout: Layout
+    keys: Any
+    values: Any
+
+    def __init__(self, rows: int, capacity: int):
+        super().__init__()
+        self._rows, self.capacity, self.passes = rows, capacity, 0
+        self.prompt: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        """Make the buffers, which the first pass fills. They are zero: what is hidden must still be a number."""
+        self.keys, self.values = (
+            states.new_zeros(self._rows, self.capacity, states.shape[1], states.shape[3])
+            for states in (key_states, value_states)
+        )
+        self.is_initialized = True
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Write packed keys and values [1, heads, N, D]; returns them, for attention reads the buffers themselves."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        if key_states.shape[0] != 1 or key_states.shape[2] != len(self.layout.positions_N):
+            raise NotPlain
+        self.passes += 1
+        self.write(key_states[0].transpose(0, 1), value_states[0].transpose(0, 1))
+        return key_states, value_states
+
+    def write(self, keys_N: torch.Tensor, values_N: torch.Tensor) -> None:
+        """Put the keys and values [N, heads, D] of a pass into their places."""
+        for buffer, states in ((self.keys, keys_N), (self.values, values_N)):
+            buffer.view(-1, *buffer.shape[2:]).index_copy_(0, self.layout.slot_N, states)
+
+    def attend(self, query_N: torch.Tensor, scale: float | None = None) -> torch.Tensor:
+        """What the queries [N, H, D] of a pass, whose keys are written, read from their rows and prompts."""
+        layout = self.layout
+        keys, values = (each[:, : layout.longest].transpose(1, 2) for each in (self.keys, self.values))
+        out, sums = layout.said.attend(query_N, keys, values, scale)
+        if layout.prompt is None or self.prompt is None:
+            return out
+        keys, values = self.prompt
+        read, its_sums = layout.prompt.attend(query_N, keys, values, scale)
+        return out.lerp(read, torch.sigmoid(its_sums - sums)[..., None].to(out.dtype))
+
+    def prompts_are_read(self, rows: int, capacity: int) -> None:
+        """What is held so far is the prompts'; from now on `rows` speak."""
+        self.prompt = (self.keys.transpose(1, 2).contiguous(), self.values.transpose(1, 2).contiguous())
+        self._rows, self.capacity, self.is_initialized = rows, capacity, False
+
+    def take(self, places: torch.Tensor, prompts: torch.Tensor, held: int, capacity: int) -> None:
+        """Go on with the rows and the prompts at these places, and the first `held` tokens of rows."""
+        for name in ("keys", "values") if self.is_initialized else ():
+            old = getattr(self, name)
+            new = old.new_zeros(len(places), capacity, *old.shape[2:])
+            new[:, :held] = old[:, :held].index_select(0, places)
+            setattr(self, name, new)
+        keys, values = self.prompt  # type: ignore[misc]
+        if len(prompts) < len(keys):
+            self.prompt = (keys.index_select(0, prompts), values.index_select(0, prompts))
+        self._rows, self.capacity = len(places), capacity
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Positions that the next pass sees, and where they begin; nobody makes a mask of them."""
+        return self.layout.longest, 0
+
+    def get_seq_length(self) -> int:
+        """Positions held of the longest row."""
+        return self.layout.longest
+
+    def get_max_length(self) -> int:
+        """No limit, as transformers says it."""
+        return -1
+
+
+@contextlib.contextmanager
+def attention_to_rows(config: Any, layers: Sequence[RowBuffers]) -> Iterator[None]:
+    """Inside, a model with this config attends to these buffers, of which each layer has one.
+
+    Raises:
+        NotPlain: Its attention is not SDPA, torch lacks the operator, or autocast is on, of which that knows nothing.
+    """
+    before = config._attn_implementation
+    if before not in SDPA or KERNEL is None or torch.is_autocast_enabled("cpu"):
+        raise NotPlain
+
+    def attend(
+        module: Any,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        scaling: float | None = None,
+        **more: Any,
+    ) -> tuple[torch.Tensor, None]:
+        """An attention function as transformers' models call it: queries (1, H, N, D)."""
+        if attention_mask is not None or more.get("position_bias") is not None or query.shape[0] != 1:
+            raise NotPlain
+        layer = layers[module.layer_idx]
+        if not layer.is_initialized:
+            raise NotPlain
+        read = layer.attend(query[0].transpose(0, 1).contiguous(), scaling)
+        return read[None], None
+
+    AttentionInterface.register(NAME, attend)
+    config._attn_implementation = NAME
+    try:
+        yield
+    finally:
+        config._attn_implementation = before

@@ -1,0 +1,81 @@
+"""The fused pass gives a Llama's logits, and is made of nothing else."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig
+
+from posttrain.models.inference import inference
+from posttrain.rollouts import fused as module
+from posttrain.rollouts.fused import fused
+from posttrain.rollouts.sampling import Sampling
+from tests.rollouts.test_decode import COMMON, CONFIGS, SHAPE, build, ours, prompts
+from tests.rollouts.test_drafted import Prophet, drafted, passes_of
+
+
+def attend_causally(_number, query_N, keys_N, values_N):
+    times = query_N.shape[1] // keys_N.shape[1]
+    query, keys, values = (
+        each.transpose(0, 1) for each in (query_N, *(x.repeat_interleave(times, 1) for x in (keys_N, values_N)))
+    )
+    return torch.nn.functional.scaled_dot_product_attention(query, keys, values, is_causal=True).transpose(0, 1)
+
+
+@pytest.mark.parametrize(
+    "more", [{}, {"num_key_value_heads": 2}, {"num_key_value_heads": 1, "head_dim": 16}, {"tie_word_embeddings": True}]
+)
+def test_logits_are_those_of_transformers(more):
+    torch.manual_seed(1)
+    model = AutoModelForCausalLM.from_config(LlamaConfig(**{**SHAPE, **COMMON, **more})).eval()
+    for layer in model.model.layers:
+        torch.nn.init.uniform_(layer.input_layernorm.weight, 0.5, 1.5)
+        torch.nn.init.uniform_(layer.post_attention_layernorm.weight, 0.5, 1.5)
+    ids = torch.randint(2, 60, (17,))
+    with torch.no_grad():
+        expected = model(ids[None]).logits[0]
+        found = fused(model).logits(ids, torch.arange(17), attend_causally)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_sampling_uses_it_and_gives_the_same_tokens():
+    model, rows, sampling = build(CONFIGS["llama-gqa"]).float(), prompts(), Sampling(max_tokens=40)
+    plain = ours(model, rows, sampling, (1, 5, 9))
+    with inference(model):
+        found = drafted(model, rows, sampling, (1, 5, 9), Prophet(rows, plain))
+    assert sum(a == b for a, b in zip(found, plain, strict=True)) >= len(rows) - 1, "the last bits can tip a token"
+    _, shapes = passes_of(model, lambda: drafted(model, rows, sampling, (1, 5, 9)))
+    assert len(shapes) > 1, "a model with hooks runs as it is"
+
+
+@pytest.mark.parametrize(
+    ("make", "takes"),
+    [
+        (lambda: build(CONFIGS["llama"]).float(), True),
+        (lambda: build(CONFIGS["llama"]), False),
+        (lambda: build(CONFIGS["llama"]).bfloat16(), False),
+        (lambda: build(CONFIGS["qwen2"]).float(), False),
+        (lambda: build(LlamaConfig(attention_bias=True, **SHAPE, **COMMON)).float(), False),
+        (lambda: build(LlamaConfig(hidden_act="gelu", **SHAPE, **COMMON)).float(), False),
+        (
+            lambda: build(
+                LlamaConfig(
+                    rope_parameters={"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}, **SHAPE, **COMMON
+                )
+            ).float(),
+            False,
+        ),
+    ],
+)
+def test_what_it_takes(make, takes):
+    assert (fused(make()) is not None) == takes
+
+
+def test_it_is_for_small_models_without_hooks(monkeypatch):
+    model = build(CONFIGS["llama"]).float()
+    hook = model.model.layers[0].register_forward_hook(lambda *_: None)
+    assert fused(model) is None
+    hook.remove()
+    assert fused(model) is not None
+    monkeypatch.setattr(module, "LARGEST", 100)
+    assert fused(model) is None

@@ -7,7 +7,6 @@ from process to process (the hashes of strings, say) can hide behind the fork.
 
 from __future__ import annotations
 
-import gc
 import json
 import math
 import multiprocessing
@@ -23,6 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+
+from tests.sparing import spare
 
 REWARD = '''
 def score(completion, *, people, **row):
@@ -126,7 +127,7 @@ def train(folder: Path, *overrides: str, **how: Any) -> Ended:
 
 
 def _child(folder: Path, arguments: Sequence[str], log: Path, fault: Callable[[], Any] | None) -> None:
-    gc.freeze()  # what the server imported is garbage to nobody; the trainers collect often
+    spare()
     os.chdir(folder)
     os.environ.update(ONE_THREAD)
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)

@@ -109,16 +109,24 @@ def forked(
 
     `fault` is called there first, and what it returns, if anything, at the end; `meanwhile` is called here.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["posttrain.cli", "posttrain.running.pipeline", "tests.pipeline.runs"])
     log = folder / log_name
-    process = context.Process(target=_child, args=(folder, arguments, log, fault))
-    log.unlink(missing_ok=True)
-    process.start()
+    process = begin(folder, arguments, log, fault)
     if meanwhile:
         meanwhile(process)
     process.join()
     return Ended(process.exitcode or 0, log.read_text() if log.exists() else "")
+
+
+def begin(
+    folder: Path, arguments: Sequence[str], log: Path, fault: Callable[[], Any] | None
+) -> multiprocessing.process.BaseProcess:
+    """The process of `forked`, begun."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["posttrain.cli", "posttrain.running.pipeline", "tests.pipeline.runs"])
+    process = context.Process(target=_child, args=(folder, arguments, log, fault))
+    log.unlink(missing_ok=True)
+    process.start()
+    return process
 
 
 def train(folder: Path, *overrides: str, **how: Any) -> Ended:

@@ -6,11 +6,18 @@ import signal
 
 import pytest
 
+from tests.sparing import spare
+
 TEXTS = [f"{a} plus {b} is {a + b}." for a in range(10) for b in range(10)]
 
 # Of a test run in the background the shell has Ctrl-C ignored, and so would all that the tests start
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_finish() -> None:
+    """All tests are imported now, and with them all that they need."""
+    spare()
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import inspect
 import math
@@ -70,6 +69,8 @@ def score_batch(
         batch = {"prompts": list(prompts), **(extras or {}), **columns}
         values = reward.function(completions=list(completions), **reward.arguments(batch))
         if isinstance(values, Awaitable):
+            import asyncio  # not above: every worker would load it, for none of its rewards
+
             values = asyncio.run(_wait_for(values))
         values = list(values)
         if len(values) != size:

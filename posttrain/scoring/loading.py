@@ -6,15 +6,17 @@ import hashlib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Mapping
-from importlib.metadata import EntryPoint, entry_points
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from posttrain.errors import RewardError
 from posttrain.nearest import hint
 from posttrain.scoring.score import Reward
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 __all__ = ["ENTRY_POINT_GROUP", "FILE_MODULE", "known_rewards", "load_reward", "module_from_file"]
 
@@ -80,11 +82,17 @@ def load_reward(source: RewardSource | Callable[..., Any], base_dir: str | Path 
 
 def known_rewards() -> dict[str, EntryPoint]:
     """The built-in and installed rewards by name."""
-    return {point.name: point for point in sorted(entry_points(group=ENTRY_POINT_GROUP))}
+    return {point.name: point for point in sorted(_entry_points())}
+
+
+def _entry_points(**of: str) -> Iterable[EntryPoint]:
+    from importlib.metadata import entry_points  # which workers, who load this file as well, do not ask
+
+    return entry_points(group=ENTRY_POINT_GROUP, **of)
 
 
 def _from_entry_point(name: str) -> Callable[..., Any]:
-    points = {point.value: point for point in entry_points(group=ENTRY_POINT_GROUP, name=name)}
+    points = {point.value: point for point in _entry_points(name=name)}
     if not points:
         known = sorted(known_rewards())
         raise RewardError(

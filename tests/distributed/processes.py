@@ -6,7 +6,6 @@ interpreters and is used where the launcher is what is tested.
 
 from __future__ import annotations
 
-import gc
 import multiprocessing
 import os
 import pickle
@@ -18,6 +17,8 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from tests.sparing import spare
 
 PRELOADED = ["posttrain.cli", "posttrain.running.pipeline", "posttrain.training.trainer", "tests.distributed.processes"]
 
@@ -91,7 +92,7 @@ def _child(
     function: Callable[..., Any],
     arguments: tuple[Any, ...],
 ) -> None:
-    gc.freeze()
+    spare()
     descriptor = os.open(folder / f"rank{rank}.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):
         os.dup2(descriptor, stream)

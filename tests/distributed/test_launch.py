@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.pipeline.forking import Started, forking
 from tests.pipeline.runs import ONE_THREAD, write_recipe
 
 SHORT = ("evaluate.every=0", "evaluate.at_start=false", "task.eval=2", "hybrid.kl.sample=0", "hybrid.controller=static")
@@ -49,7 +50,12 @@ def stopped(folder: Path, processes: int, *overrides: str) -> tuple[int, str]:
         process.kill()
 
 
-def in_the_hybrid_stage(folder: Path, process: subprocess.Popen) -> None:
+def start_forked(folder: Path, *arguments: str) -> Started:
+    """The launcher forked, and by it the processes that it starts."""
+    return Started(folder, *arguments, fault=forking, log_name="said.txt")
+
+
+def in_the_hybrid_stage(folder: Path, process: subprocess.Popen | Started) -> None:
     """Wait until a run has done a step of it."""
     deadline, steps = time.monotonic() + 200, folder / "run" / "steps.jsonl"
     while not (steps.exists() and '"stage":"hybrid"' in steps.read_text().replace(" ", "")):
@@ -58,7 +64,7 @@ def in_the_hybrid_stage(folder: Path, process: subprocess.Popen) -> None:
         time.sleep(0.1)
 
 
-def children(process: subprocess.Popen) -> list[int]:
+def children(process: Started) -> list[int]:
     """The workers of a launcher."""
     found = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     return [int(pid) for pid in found if b"posttrain" in Path(f"/proc/{pid}/cmdline").read_bytes()]
@@ -96,8 +102,8 @@ def test_a_scheduler_stops_two_processes_and_the_printed_command_goes_on(folder)
 def test_killed_ranks_and_launchers(folder):
     """A killed rank: the launcher says what that often is, and what to go on from. A killed launcher: the ranks, which
     nobody looks after any more, save and end."""
-    given = (*LAUNCH, "2", *SHORT, "hybrid.steps=2000")
-    process = start(folder, *given)
+    given = (*LAUNCH[4:], "2", *SHORT, "hybrid.steps=2000")
+    process = start_forked(folder, *given)
     try:
         in_the_hybrid_stage(folder, process)
         while not list((folder / "run" / "checkpoints" / "hybrid").glob("checkpoint-*")):
@@ -114,7 +120,7 @@ def test_killed_ranks_and_launchers(folder):
     assert "failed (exitcode" not in said
 
     before = hybrid_steps(folder)[-1]
-    process, workers = start(folder, *given), []
+    process, workers = start_forked(folder, *given), []
     try:
         while hybrid_steps(folder)[-1] < before + 2:
             assert process.poll() is None, (folder / "said.txt").read_text()

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tests.docs.pages import REPOSITORY
 from tests.pipeline.runs import ONE_THREAD, Ended, forked
+from tests.sparing import spare
 
 SMALL = {
     "quickstart": """
@@ -67,6 +68,7 @@ def python(folder: Path, code: str, name: str) -> Ended:
 def _script(folder: Path, code: str, name: str, log: Path) -> None:
     import sys
 
+    spare()
     os.chdir(folder)
     os.environ.update(ONE_THREAD)
     sys.path.insert(0, str(folder))

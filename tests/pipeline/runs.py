@@ -7,7 +7,6 @@ from process to process (the hashes of strings, say) can hide behind the fork.
 
 from __future__ import annotations
 
-import gc
 import json
 import math
 import multiprocessing
@@ -23,6 +22,8 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+
+from tests.sparing import spare
 
 REWARD = '''
 def score(completion, *, people, **row):
@@ -108,16 +109,24 @@ def forked(
 
     `fault` is called there first, and what it returns, if anything, at the end; `meanwhile` is called here.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["posttrain.cli", "posttrain.running.pipeline", "tests.pipeline.runs"])
     log = folder / log_name
-    process = context.Process(target=_child, args=(folder, arguments, log, fault))
-    log.unlink(missing_ok=True)
-    process.start()
+    process = begin(folder, arguments, log, fault)
     if meanwhile:
         meanwhile(process)
     process.join()
     return Ended(process.exitcode or 0, log.read_text() if log.exists() else "")
+
+
+def begin(
+    folder: Path, arguments: Sequence[str], log: Path, fault: Callable[[], Any] | None
+) -> multiprocessing.process.BaseProcess:
+    """The process of `forked`, begun."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["posttrain.cli", "posttrain.running.pipeline", "tests.pipeline.runs"])
+    process = context.Process(target=_child, args=(folder, arguments, log, fault))
+    log.unlink(missing_ok=True)
+    process.start()
+    return process
 
 
 def train(folder: Path, *overrides: str, **how: Any) -> Ended:
@@ -126,7 +135,7 @@ def train(folder: Path, *overrides: str, **how: Any) -> Ended:
 
 
 def _child(folder: Path, arguments: Sequence[str], log: Path, fault: Callable[[], Any] | None) -> None:
-    gc.freeze()  # what the server imported is garbage to nobody; the trainers collect often
+    spare()
     os.chdir(folder)
     os.environ.update(ONE_THREAD)
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)

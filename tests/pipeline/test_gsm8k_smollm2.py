@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file
 
-from tests.pipeline.runs import command
+from tests.pipeline.runs import forked
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "gsm8k-smollm2-135m.yaml"
 NAMES, THINGS = ("Ann", "Ben", "Cleo", "Dan"), ("apples", "coins", "pens", "cups")
@@ -45,7 +45,7 @@ def problems() -> list[dict[str, str]]:
 def test_a_few_steps_of_the_recipe(tmp_path):
     (tmp_path / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in problems()))
     overrides = [f"{part}.{key}={json.dumps(value)}" for part, keys in OVERRIDES.items() for key, value in keys.items()]
-    ended = command(tmp_path, "run", str(RECIPE), *overrides)
+    ended = forked(tmp_path, "run", str(RECIPE), *overrides)
     assert ended.code == 0, ended.text
     run = tmp_path / "run"
 

@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from tests.pipeline.runs import assert_same_run, at_step, command, lines, train
+from tests.pipeline.runs import assert_same_run, at_step, forked, lines, train
 
 
 @pytest.mark.parametrize("method", ["{name: hpt, gate: 2}", "{name: uft, weight: 0.1}"])
@@ -38,7 +38,7 @@ def test_a_run_that_escalates_tells_how_far(form, folder):
     assert sum(each["begun_rows"] for each in seen) > 0
     again = sum(each["sampled_again"] for each in seen)
     assert (again > 0) == (form == "ghpo")
-    shown = " ".join(command(folder, "explain", "run", "--step", "1").text.split())
+    shown = " ".join(forked(folder, "explain", "run", "--step", "1").text.split())
     assert "The method escalate treated its groups so: " in shown
     assert ("too few solved: up to 50% of the demonstration" in shown) == (form == "trapo")
     assert ("rollouts were sampled in place of others that were thrown away" in shown) == (form == "ghpo")
@@ -46,7 +46,7 @@ def test_a_run_that_escalates_tells_how_far(form, folder):
 
 
 def test_blocks_that_make_no_group_are_refused_with_some_that_do(folder):
-    shown = command(folder, "plan", "recipe.yaml", "hybrid.method=escalate", "hybrid.controller=grpo_only")
+    shown = forked(folder, "plan", "recipe.yaml", "hybrid.method=escalate", "hybrid.controller=grpo_only")
     assert shown.code != 0
     text = " ".join(shown.text.split())
     assert "blocks of 4 + 2 + 1 + 1 = 8 rollouts, of 2 in a group" in text
@@ -61,7 +61,7 @@ def test_demonstrations_that_are_all_too_long_are_refused_before_the_warm_up(fol
 
 
 def test_a_method_alone_has_grpo_steps_only_and_refuses_what_its_loss_does_not_go_with(folder):
-    shown = command(folder, "plan", "recipe.yaml", "hybrid.method=luffy", "hybrid.grpo.loss_type=bnpo")
+    shown = forked(folder, "plan", "recipe.yaml", "hybrid.method=luffy", "hybrid.grpo.loss_type=bnpo")
     assert shown.code != 0
     assert "hybrid.grpo.loss_type" in shown.text
     assert "luffy does not go with" in shown.text
@@ -71,7 +71,7 @@ def test_explain_speaks_of_what_a_method_did(folder):
     longer = ("hybrid.grpo.max_completion_length=60", "task.think_share=0", "hybrid.steps=2")
     ended = train(folder, "hybrid.method={name: hpt, gate: 2}", "hybrid.controller=grpo_only", *longer)
     assert ended.code == 0, ended.text
-    shown = command(folder, "explain", "run", "--step", "1")
+    shown = forked(folder, "explain", "run", "--step", "1")
     assert "The method hpt treated its groups so: " in shown.text
     assert "at most 2 of 2 solved: demonstration" in shown.text
     assert "were trained on beside the rollouts" in " ".join(shown.text.split())
@@ -79,9 +79,9 @@ def test_explain_speaks_of_what_a_method_did(folder):
 
 @pytest.mark.parametrize("method", ["hpt", "escalate"])
 def test_a_smoke_test_tries_the_method(method, folder):
-    shown = command(folder, "run", "recipe.yaml", "--smoke", f"hybrid.method={method}", "hybrid.controller=grpo_only",
-                    "hybrid.grpo.max_completion_length=60", "hybrid.grpo.num_generations=8",
-                    "hybrid.per_device_train_batch_size=8")  # fmt: skip
+    shown = forked(folder, "run", "recipe.yaml", "--smoke", f"hybrid.method={method}", "hybrid.controller=grpo_only",
+                   "hybrid.grpo.max_completion_length=60", "hybrid.grpo.num_generations=8",
+                   "hybrid.per_device_train_batch_size=8")  # fmt: skip
     assert shown.code == 0, shown.text
 
 
@@ -116,27 +116,27 @@ def test_killed_inside_a_window_and_resumed_it_is_the_run_that_was_not(method, s
 def test_explain_tells_of_what_waits(folder):
     ended = train(folder, *RELIFT, "hybrid.steps=3")
     assert ended.code == 0, ended.text
-    first, third = (" ".join(command(folder, "explain", "run", "--step", step).text.split()) for step in ("1", "3"))
+    first, third = (" ".join(forked(folder, "explain", "run", "--step", step).text.split()) for step in ("1", "3"))
     assert "prompts that no rollout solved began to wait for an SFT step; " in first
     assert "Step 3 was an SFT step." in third
     assert "The method relift took it" in third
     assert "the demonstrations of the 3 oldest. " in third
     assert "does not add up" not in first + third
-    shown = command(folder, "replay", "run")
+    shown = forked(folder, "replay", "run")
     assert shown.code == 0, shown.text
     assert "not as the run" not in shown.text
 
 
 def test_a_smoke_test_takes_an_sft_step_of_what_waits(folder):
-    shown = command(folder, "run", "recipe.yaml", "--smoke", *RELIFT[:4])
+    shown = forked(folder, "run", "recipe.yaml", "--smoke", *RELIFT[:4])
     assert shown.code == 0, shown.text
     steps = [json.loads(line) for line in (folder / "run-smoke" / "run" / "steps.jsonl").read_text().splitlines()]
     assert [line["method"]["used"] for line in steps if line["stage"] == "hybrid"] == [0, 1]
 
 
 def test_a_teacher_that_the_model_has_no_positions_for_is_refused_before_the_warm_up(folder):
-    shown = command(folder, "run", "recipe.yaml", "hybrid.method=rlsd", "hybrid.controller=grpo_only",
-                    "hybrid.grpo.max_completion_length=140", "task.think_share=0")  # fmt: skip
+    shown = forked(folder, "run", "recipe.yaml", "hybrid.method=rlsd", "hybrid.controller=grpo_only",
+                   "hybrid.grpo.max_completion_length=140", "task.think_share=0")  # fmt: skip
     assert shown.code != 0
     assert "12 leave a teacher no positions for a completion" in shown.text
     assert "warmup 1/5" not in shown.text
@@ -161,5 +161,5 @@ def test_a_teacher_and_entropies_are_in_the_records_and_in_words(method, measure
     if "rlsd" in method:
         assert [each["teacher_share"] for each in seen] == pytest.approx([0.5, 0.375, 0.25, 0.125] + [0.0] * 6)
         assert {each["teacher_weight"] for each in seen[4:]} == {None}
-    shown = " ".join(" ".join(command(folder, "explain", "run", "--step", str(n)).text for n in (1, 2)).split())
+    shown = " ".join(" ".join(forked(folder, "explain", "run", "--step", str(n)).text for n in (1, 2)).split())
     assert all(text in shown for text in said)

@@ -15,7 +15,7 @@ from posttrain.cli import main
 from posttrain.inputs.inputs import load_data
 from posttrain.recipe.recipe import load_recipe
 from posttrain.running.pipeline import run
-from tests.pipeline.runs import at_step, command, interrupt, lines, train
+from tests.pipeline.runs import at_step, forked, interrupt, lines, train
 
 
 def ended_well(folder, *overrides):
@@ -143,7 +143,7 @@ def test_lora_trains_the_adapter_alone(folder, reference):
 def test_eval_of_the_saved_model_repeats_the_final_line(folder, reference, overrides):
     """From another working directory; the untrained model's greedy texts tell models apart where pass@1 is 0."""
     run = reference(*overrides)
-    ended = command(folder, "eval", str(run), "--out", "eval.json")
+    ended = forked(folder, "eval", str(run), "--out", "eval.json")
     assert ended.code == 0, ended.text
     assert "every digit as the run recorded it" in ended.text
     assert "changed:" not in ended.text

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from posttrain.running.callbacks import how_to_go_on
-from tests.pipeline.runs import assert_same_run, at_step, command, in_evaluation, interrupt, lines, train
+from tests.pipeline.runs import assert_same_run, at_step, in_evaluation, interrupt, lines, train
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_resuming_nothing_is_refused(folder):
 def test_a_finished_run_is_left_alone(folder, reference):
     run = reference()
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
-    ended = command(run.parent, "run", "recipe.yaml")
+    ended = train(run.parent)
     assert ended.code == 0
     assert "run is finished, nothing to do: see run/report.html" in ended.text
     changed = {path.name for path, time in before.items() if path.stat().st_mtime_ns != time}

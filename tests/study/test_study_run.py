@@ -16,7 +16,8 @@ from posttrain.rundir.layout import Layout
 from posttrain.storage.lock import at_work
 from posttrain.study.judged import judge
 from posttrain.study.study import Study
-from tests.pipeline.runs import ONE_THREAD, assert_same_run, command, lines, write_recipe
+from tests.pipeline.forking import Started, forking
+from tests.pipeline.runs import ONE_THREAD, assert_same_run, forked, lines, write_recipe
 
 STUDY = """
 recipe: recipe.yaml
@@ -32,10 +33,19 @@ arms:
 """
 
 
-def start(folder: Path, *more: str) -> subprocess.Popen[str]:
+STUDY_COMMAND = ("study", "study.yaml", "--dir", "st")
+
+
+def start(folder: Path, *more: str) -> Started:
+    """The study and its runs, forked."""
+    return Started(folder, *STUDY_COMMAND, *more, fault=forking)
+
+
+def start_afresh(folder: Path) -> subprocess.Popen:
+    """The study and its runs, each in an interpreter of its own."""
     return subprocess.Popen(
-        [sys.executable, "-m", "posttrain", "study", "study.yaml", "--dir", "st", *more],
-        cwd=folder, env={**os.environ, **ONE_THREAD}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        [sys.executable, "-m", "posttrain", *STUDY_COMMAND],
+        cwd=folder, env={**os.environ, **ONE_THREAD}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
 
 
@@ -44,7 +54,7 @@ def studied(tmp_path_factory) -> tuple[Path, str]:
     """A study that was killed in the middle of an arm, and then went on to its end."""
     folder = write_recipe(tmp_path_factory.mktemp("study"))
     (folder / "study.yaml").write_text(STUDY)
-    first = start(folder)
+    first = start_afresh(folder)
     arm = Layout(folder / "st" / "runs" / "sft_only-seed0")
     while not arm.last_checkpoint() and first.poll() is None:
         time.sleep(0.05)
@@ -86,7 +96,7 @@ def test_an_arm_is_the_recipe_run_alone_bit_for_bit(studied):
     (result,) = [arm for arm in judge(study)["arms"] if arm["name"] == "switch"]
     point = result["tuned"]["point"]
     overrides = [f"{key}={json.dumps(value)}" for key, value in point.items()]
-    ended = command(
+    ended = forked(
         folder, "run", "recipe.yaml", "hybrid.controller={name: switch, at: 0.5}", "hybrid.budget={steps: 8}",
         "evaluate.times=2", "evaluate.every=0", "run.dir=alone", *overrides,
     )  # fmt: skip
@@ -119,7 +129,7 @@ def test_a_changed_arm_is_refused_by_its_key(studied):
     folder, _ = studied
     changed = STUDY.replace("at: 0.5", "at: 0.25")
     (folder / "changed.yaml").write_text(changed)
-    ended = command(folder, "study", "changed.yaml", "--dir", "st")
+    ended = forked(folder, "study", "changed.yaml", "--dir", "st")
     assert ended.code == 1
     assert "hybrid.controller.at: 0.5 -> 0.25" in ended.text
     assert "the arm switch has changed" in ended.text
@@ -128,7 +138,7 @@ def test_a_changed_arm_is_refused_by_its_key(studied):
 @pytest.mark.slow
 def test_a_warm_up_of_another_recipe_is_refused(studied):
     folder, _ = studied
-    ended = command(
+    ended = forked(
         folder, "run", "recipe.yaml", "warmup.learning_rate=1e-3", "run.dir=other", "--warmup-from", "st/warmups/seed0"
     )
     assert ended.code == 1
@@ -141,7 +151,7 @@ def test_a_failing_arm_does_not_stop_the_others_and_ctrl_c_saves(tmp_path):
     text = STUDY.replace("tune:\n  seed: 100\n  arms: {switch: {hybrid.learning_rate: [1.0e-4, 1.0e-3]}}\n", "")
     text = text.replace("at: 0.5}", "at: 0.5}, rewards: [{path: rewards.py:never}], warmup.steps: 2")
     (folder / "study.yaml").write_text(text.replace("seeds: [0]", "seeds: [0, 1]"))
-    ended = command(folder, "study", "study.yaml", "--dir", "st", "--only", "switch")
+    ended = forked(folder, *STUDY_COMMAND, "--only", "switch", fault=forking)
     assert ended.code == 1
     assert "FAILED runs/switch-seed0" in ended.text or "FAILED warmups" in ended.text
     process = start(folder, "--only", "sft_only")

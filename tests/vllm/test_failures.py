@@ -6,35 +6,39 @@ import subprocess
 import sys
 import time
 
-SCRIPT = """
-import time
-import torch.distributed as dist
-from posttrain.errors import TrainingError
-from posttrain.rollouts.vllm import InProcessEngine, Sampling
-from tests.vllm.conftest import ENDS, PROMPTS, tiny
+from tests.distributed.processes import output, ranks
 
-dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-with InProcessEngine(tiny(tied=True), eos_token_ids=ENDS, max_num_seqs=8):
-    pass
-print("the trainer's group is there:", dist.is_initialized())
 
-engine = InProcessEngine(tiny(tied=True), eos_token_ids=ENDS, max_num_seqs=8)
-engine.load(tiny(tied=True))
-runner = engine._llm.llm_engine.model_executor.driver_worker.worker.model_runner
-execute = runner.execute_model
-engine.time_limit_s = 1.0
+def slow_and_then_stuck() -> None:
+    """Two engines: after the first the process group is still there, the second is too slow and then hangs."""
+    import torch.distributed as dist
 
-runner.execute_model = lambda *args, **kwargs: (time.sleep(0.3), execute(*args, **kwargs))[1]
-try:
+    from posttrain.errors import TrainingError
+    from posttrain.rollouts.vllm import InProcessEngine, Sampling
+    from tests.vllm.conftest import ENDS, PROMPTS, tiny
+
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    with InProcessEngine(tiny(tied=True), eos_token_ids=ENDS, max_num_seqs=8):
+        pass
+    print("the trainer's group is there:", dist.is_initialized())
+
+    engine = InProcessEngine(tiny(tied=True), eos_token_ids=ENDS, max_num_seqs=8)
+    engine.load(tiny(tied=True))
+    runner = engine._llm.llm_engine.model_executor.driver_worker.worker.model_runner
+    execute = runner.execute_model
+    engine.time_limit_s = 1.0
+
+    runner.execute_model = lambda *args, **kwargs: (time.sleep(0.3), execute(*args, **kwargs))[1]
+    try:
+        engine.sample(PROMPTS, range(len(PROMPTS)), Sampling(max_tokens=100))
+    except TrainingError as error:
+        print("raised:", str(error).splitlines()[0], flush=True)
+
+    runner.execute_model = lambda *args, **kwargs: time.sleep(300)
+    engine._failed = False  # a second engine would show the same and take longer
+    print("stuck", flush=True)
     engine.sample(PROMPTS, range(len(PROMPTS)), Sampling(max_tokens=100))
-except TrainingError as error:
-    print("raised:", str(error).splitlines()[0], flush=True)
 
-runner.execute_model = lambda *args, **kwargs: time.sleep(300)
-engine._failed = False  # a second engine would show the same and take longer
-print("stuck", flush=True)
-engine.sample(PROMPTS, range(len(PROMPTS)), Sampling(max_tokens=100))
-"""
 
 STUCK = """
 import ctypes
@@ -45,17 +49,16 @@ with time_limit(0.5, "computing", grace=0.5):
 """
 
 
-def test_an_engine_that_is_slow_or_hangs_is_an_error_with_a_time_limit():
-    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=180)
-    out = done.stdout.splitlines()
-    assert [line for line in out if line.startswith(("the trainer", "raised", "stuck"))] == [
+def test_an_engine_that_is_slow_or_hangs_is_an_error_with_a_time_limit(tmp_path):
+    ranks(1, slow_and_then_stuck, folder=tmp_path, expected=[1], time_limit_s=180)
+    said = output(tmp_path, 0)
+    assert [line for line in said.splitlines() if line.startswith(("the trainer", "raised", "stuck"))] == [
         "the trainer's group is there: True",
         "raised: rollout.time_limit_s: sampling 6 x 1 completions did not end within 1 s",
         "stuck",
     ]
-    assert done.returncode == 1
-    assert "posttrain: error: rollout.time_limit_s: sampling 6 x 1 completions did not end within 1 s" in done.stderr
-    assert "in <lambda>" in done.stderr, "the stacks say where it hangs"
+    assert "posttrain: error: rollout.time_limit_s: sampling 6 x 1 completions did not end within 1 s" in said
+    assert "in <lambda>" in said, "the stacks say where it hangs"
 
 
 def test_code_that_never_lets_go_of_python_ends_too():

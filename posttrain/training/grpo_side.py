@@ -152,9 +152,9 @@ class GRPOSide(WindowSide):
         own = rows[start : start + share]
         if self._is_vlm:
             return [dict(self.train_dataset[row]) for row in own]
-        return self._rows_of(own)
+        return self._data_rows(own)
 
-    def _rows_of(self, numbers: list[int]) -> list[dict[str, Any]]:
+    def _data_rows(self, numbers: list[int]) -> list[dict[str, Any]]:
         """Rows of the data set by number; what one completion's reward does to its row is its own."""
         read = {number: dict(self.train_dataset[number]) for number in dict.fromkeys(numbers)}
         return [copy.deepcopy(read[number]) for number in numbers]

@@ -174,7 +174,7 @@ class RefilledSide(BegunSide):
         filled.drawn += len(drawn)
         first = len(filled.rows) * self.ranks.number
         at = {place: drawn[of] for place in range(len(filled.rows)) if (of := (first + place) // group) in drawn}
-        new = dict(zip(at, self._rows_of(list(at.values())), strict=True))
+        new = dict(zip(at, self._data_rows(list(at.values())), strict=True))
         filled.rows = [new.get(place, row) for place, row in enumerate(filled.rows)]
 
     # ---- what TRL and the step's line get ----

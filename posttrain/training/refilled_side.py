@@ -68,12 +68,13 @@ class RefilledSide(BegunSide):
             self._keep_rewards()
 
     def _check_refill(self) -> None:
+        models = any(isinstance(function, torch.nn.Module) for function in self.reward_funcs)
         wrong = {
             "tools, environments or a rollout_func, by which a prompt is more than its row": bool(self.tools)
             or self.environment_factories is not None
             or self.rollout_func is not None,
             "images": self._is_vlm,
-            "a reward model, which scores whole batches": any(isinstance(f, torch.nn.Module) for f in self.reward_funcs),
+            "a reward model, which scores whole batches": models,
         }
         for seen, there in wrong.items():
             if there:
@@ -146,12 +147,12 @@ class RefilledSide(BegunSide):
     def _sample_round(self, rows: list[dict[str, Any]], asked: Asked | None) -> tuple[list[list[int]], Any, Any]:
         """Prompts and completions of rows as token ids, and log-probabilities or `None`."""
         with self._ledger.clock("generate"):
-            prompt_ids, *more = self._tokenize_prompts([row["prompt"] for row in rows])
+            prompt_ids, images, fields = self._tokenize_prompts([row["prompt"] for row in rows])
             self._asked = asked
             if self.use_vllm:
                 self.vllm_generation.on_row = self._ahead.on_row
             try:
-                completions, logps = super()._generate_single_turn(prompt_ids, *more, self.num_generations)
+                completions, logps = super()._generate_single_turn(prompt_ids, images, fields, self.num_generations)
             finally:
                 self._asked = None
         self._note_engine()

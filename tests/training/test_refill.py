@@ -26,6 +26,10 @@ GROUPS, G = 4, 4
 FOUR_GROUPS = {"per_device_train_batch_size": 16, "num_generations": G, "completions_every": 1}
 
 
+def flat(model):
+    return torch.cat([each.detach().flatten() for each in model.parameters()])
+
+
 def never(completions, **columns):
     return [0.5] * len(completions)
 
@@ -141,11 +145,8 @@ def test_each_place_has_the_prompt_and_the_completions_of_its_number(build, toke
     # Those thrown away are not in completions/, and count in the mean reward and in what was spent
     kept = read_completions(next((trainer._recorder.folder / "completions").iterdir()))
     assert [row["completion"] for row in kept] == [row["completion"] for row in rows]
-    scored = [
-        score
-        for row, ids in zip(drawn, sampled, strict=True)
-        for score in sparse_reward([tokenizer.decode(one, skip_special_tokens=True) for one in ids], [row["answer"]] * G)
-    ]
+    texts = [tokenizer.decode(ids, skip_special_tokens=True) for some in sampled for ids in some]
+    scored = sparse_reward(texts, [row["answer"] for row in drawn for _ in range(G)])
     (line,) = recorded(trainer)
     assert line["reward"] == pytest.approx(sum(scored) / len(scored), abs=1e-6)
     assert line["rewards"]["sparse_reward"] == line["reward"]
@@ -160,7 +161,7 @@ def test_each_place_has_the_prompt_and_the_completions_of_its_number(build, toke
 def test_the_gradient_is_that_of_a_window_drawn_so(build, loss_type):
     """Its normaliser counts the groups that stay."""
     changes = {"max_steps": 1, "max_grad_norm": 0.0, "optim": "sgd", "learning_rate": 1.0, "loss_type": loss_type}
-    start = build(**changes).model
+    start = build(**changes)
     filled = build(**changes)
     filled.train()
     rows = filled.last_rollouts()
@@ -179,10 +180,8 @@ def test_the_gradient_is_that_of_a_window_drawn_so(build, loss_type):
         folder="plain", rows=as_drawn, refill=None, shuffle_dataset=False, more={"rollout_func": said}, **changes
     )
     plain.train()
-    moved = [
-        torch.cat([(a - b).detach().flatten() for a, b in zip(each.model.parameters(), start.parameters(), strict=True)])
-        for each in (filled, plain)
-    ]
+    begun, *ended = (flat(each.model).clone() for each in (start, filled, plain))
+    moved = [of - begun for of in ended]
     assert float(moved[1].norm()) > 1e-4
     assert float((moved[0] - moved[1]).norm() / moved[1].norm()) < 1e-5
     assert recorded(filled)[0]["grpo_norm"] == pytest.approx(recorded(plain)[0]["grpo_norm"], rel=1e-5)
@@ -262,11 +261,11 @@ def test_what_workers_score_ahead_is_the_same_and_each_completion_is_scored_once
             trainer.train()
             lines = recorded(trainer)
             assert all(("scored_ahead" in line["seconds"]) is ahead for line in lines)
-            seen.append(([each.tolist() for each in trainer.model.parameters()], [line["refill"] for line in lines],
-                         [line["reward"] for line in lines], [row["completion"] for row in trainer.last_rollouts()]))  # fmt: skip
+            facts = [(line["refill"], line["reward"]) for line in lines]
+            seen.append((facts, flat(trainer.model).tolist(), trainer.last_rollouts()))
             assert pool.begun() == []
     assert seen[0] == seen[1]
-    assert sum(refill["replaced"] for refill in seen[0][1]) > 0
+    assert sum(refill["replaced"] for refill, _ in seen[0][0]) > 0
 
 
 def test_a_reward_is_asked_for_each_row_once(build):

@@ -181,9 +181,12 @@ class RefillSection(Section):
     Args:
         max_batches: Prompts that are sampled for a window at the most, the first ones included, as a multiple of those
             that it has. Groups that are dead then stay.
+        ahead: Sample as many further prompts with the first ones as are likely to be needed, by the share of dead
+            groups lately; false samples none that is not needed, in more rounds.
     """
 
     max_batches: Annotated[int, Field(ge=2)]
+    ahead: bool = True
 
 
 class HybridSection(StageSection):

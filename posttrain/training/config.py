@@ -50,7 +50,8 @@ class HybridConfig(GRPOConfig):
             are those with them. With `packed` false too, micro-batches are of TRL's number of rows.
         refill: Replaces groups without a spread in their rewards by groups of further prompts, such as
             `{"max_batches": 3}`: until all have one, or three times a window's prompts were sampled for it. What is
-            without one then stays (see `training.refill`).
+            without one then stays. `{"max_batches": 3, "ahead": False}` samples no prompt that is not needed, in more
+            rounds (see `training.refill`).
         sft_weight: What a demonstration's token counts in the SFT loss, by the probability p that the policy gives it:
             `nll` 1, `dft` p, `phi` p(1 - p), `trust` min(1, p / 0.1), `clipped` p / p_old up to 1.28 and nothing above
             (see `token_weights`). The weights carry no gradient.

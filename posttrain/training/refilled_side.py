@@ -1,16 +1,17 @@
 """Windows whose dead groups are replaced by those of further prompts before TRL sees any of them (see `refill`).
 
-A window is sampled and scored in rounds: first its own prompts, then as many further ones as groups are dead. Every
-process takes the same decisions, from the gathered rewards, and samples the rows at its own places. A completion is a
-function of the seed, the window, its prompt's number among those drawn for it and its own number in the group. TRL then
-gets the window as if it had been drawn so: its normaliser counts the tokens of the groups that stayed.
+Prompts are sampled and scored in rounds, whose rows the processes share evenly. Every process takes the same decisions,
+from the gathered rewards, and gets the rows of its own places from those that sampled them. A completion is a function
+of the seed, the window, its prompt's number among those drawn for it and its own number in the group. TRL then gets the
+window as if it had been drawn so: its normaliser counts the tokens of the groups that stayed.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -18,7 +19,8 @@ from posttrain.errors import ConfigError
 from posttrain.methods.base import Method
 from posttrain.training.begun_side import BegunSide
 from posttrain.training.grpo_side import Asked
-from posttrain.training.refill import Refill, replacements
+from posttrain.training.kept_rewards import Known
+from posttrain.training.refill import Refill, expected, needed, settled
 
 PRIVATE_NAMES: dict[str, tuple[str, ...]] = {
     "_generate_single_turn": ("self", "prompt_ids", "images", "multimodal_fields", "num_generations"),
@@ -31,28 +33,50 @@ PRIVATE_ATTRIBUTES = ("_metrics",)
 """Private attributes of a constructed GRPOTrainer that are set here."""
 
 
+class Row(NamedTuple):
+    """A row that was sampled: token ids, log-probabilities where what sampled has them, what rewards said of it."""
+
+    prompt_ids: list[int]
+    completion: list[int]
+    logps: Any
+    known: list[Known]
+
+
 @dataclass
-class Filled:
-    """What a window has come to. The first four are of this process's rows, in their order.
+class Sampled:
+    """What was sampled for a window so far.
 
     Attributes:
-        rows: Of the data set.
-        prompt_ids, completions: Token ids.
-        logps: Of the sampled tokens, where what sampled has them.
-        drawn: Prompts taken from the stream, for all processes.
-        scored: Rewards (N, F) of all that was sampled, by all processes, round by round.
-        dead: Groups, of all processes, that are dead at the end.
-        dropped_tokens: Of this process's prompts and completions that others took the places of.
+        base: Where its prompts begin in the stream.
+        own: Rows that this process sampled, by the prompt's number and the row's in the group.
+        dead: Of each prompt by number, whether its group is.
+        rewards: (G, F) of each prompt by number.
     """
 
-    rows: list[dict[str, Any]]
-    prompt_ids: list[list[int]]
-    completions: list[list[int]]
-    logps: list[Any] | None
-    drawn: int
-    scored: list[torch.Tensor] = field(default_factory=list)
-    dead: int = 0
-    dropped_tokens: int = 0
+    base: int
+    own: dict[tuple[int, int], Row] = field(default_factory=dict)
+    dead: list[bool] = field(default_factory=list)
+    rewards: list[torch.Tensor] = field(default_factory=list)
+
+
+class Filled(NamedTuple):
+    """What a window has come to.
+
+    Attributes:
+        data: This process's rows of the data set.
+        rows: What was sampled of each.
+        taken: Prompts that were taken from the stream.
+        dead: Groups that are dead.
+        unused: Prompts that were sampled and not needed.
+        rewards: (N, F) of all rows of the prompts that were taken, of all processes.
+    """
+
+    data: list[dict[str, Any]]
+    rows: list[Row]
+    taken: int
+    dead: int
+    unused: int
+    rewards: torch.Tensor
 
 
 class RefilledSide(BegunSide):
@@ -62,6 +86,8 @@ class RefilledSide(BegunSide):
         """Have reward functions score round by round."""
         self._refill = Refill.of(self.args.refill)
         self._filled: Filled | None = None
+        self._begun_aside = False
+        self.dead_lately: float | None = None  # the share of dead groups to expect
         super().begin_begun(method)
         if self._refill is not None:
             self._check_refill()
@@ -86,63 +112,98 @@ class RefilledSide(BegunSide):
                     fix="leave refill out",
                 )
 
+    def _begin_rollouts(self, model: Any) -> None:
+        super()._begin_rollouts(model)
+        self._begun_aside = self._drawn_ahead is not None
+
     # ---- the rounds ----
 
     def _generate_and_score_completions(self, inputs):
         if self._refill is None or not self.model.training:
             return super()._generate_and_score_completions(inputs)
         filled = self._filled = self._fill(inputs, self._refill)
-        self.state.num_input_tokens_seen += sum(self.ranks.gathered(filled.dropped_tokens))
         try:
-            output = super()._generate_and_score_completions(filled.rows)
+            output = super()._generate_and_score_completions(filled.data)
         finally:
             self._filled = None
         self._note_refill(filled)
         return output
 
     def _fill(self, inputs: list[dict[str, Any]], refill: Refill) -> Filled:
-        """Sample and score a window until no group is dead, or the limit is reached; all processes at once."""
-        assert self._kept is not None
-        count, group = len(inputs), self.num_generations
-        groups = count * self.ranks.count // group
-        filled = Filled(inputs, [[]] * count, [[]] * count, None, drawn=groups)
-        self._kept.begin(count)
-        numbers = {place: place for place in range(groups)}
-        while numbers:
-            rewards = self._round(filled, numbers)
-            dead = self._dead(rewards).tolist()
-            filled.scored.append(rewards.view(groups, group, -1)[list(numbers)].flatten(0, 1))
-            filled.dead = sum(dead)
-            numbers = replacements(dead, filled.drawn, refill.max_batches * groups)
-            self._draw_into(filled, numbers)
-        self._kept.due, self._kept.ended = [], True  # what TRL asks for now has been scored
+        """Sample and score until no group is dead, or the limit is reached; all processes at once."""
+        places = len(inputs) * self.ranks.count // self.num_generations
+        sampled = Sampled(self.prompts.cursor - places)
+        upto, most = places, refill.most(places)
+        if not self._begun_aside:  # else a server has begun with the window's own
+            upto = refill.at_first(places, self.dead_lately or 0.0)
+        self._begun_aside = False
+        while len(sampled.dead) < upto:
+            plain = not sampled.dead and upto == places
+            self._round(sampled, range(len(sampled.dead), upto), inputs if plain else None)
+            upto = needed(sampled.dead, places, most)
+        self.dead_lately = expected(self.dead_lately, sampled.dead)
+        self.prompts.cursor = sampled.base + upto
+        there = settled(sampled.dead[:upto], places)
+        names = [(number, row) for number in there for row in range(self.num_generations)]
+        found = [{name: row for name, row in sampled.own.items() if name[0] in there}]
+        found = self.ranks.gathered(found[0]) if self.ranks.count > 1 else found
+        stays = {name: row for of in found for name, row in of.items()}
+        first = len(inputs) * self.ranks.number
+        mine = names[first : first + len(inputs)]
+        filled = Filled(
+            self._data_of(sampled, [number for number, _ in mine]),
+            [stays[name] for name in mine],
+            taken=upto,
+            dead=sum(sampled.dead[number] for number in there),
+            unused=len(sampled.dead) - upto,
+            rewards=torch.cat(sampled.rewards[:upto]),
+        )
+        self._know(sampled, filled)
         return filled
 
-    def _round(self, filled: Filled, numbers: dict[int, int]) -> torch.Tensor:
-        """Sample and score the groups at these places, whose prompts have these numbers.
+    def _know(self, sampled: Sampled, filled: Filled) -> None:
+        """Have reward functions answer for the window, and count the tokens that TRL does not see."""
+        assert self._kept is not None
+        self._kept.begin_known([row.known for row in filled.rows])
+        kinds: tuple[Iterable[Row], ...] = (sampled.own.values(), filled.rows)
+        tokens = [sum(len(row.prompt_ids) + len(row.completion) for row in rows) for rows in kinds]
+        self.state.num_input_tokens_seen += sum(self.ranks.gathered(tokens[0] - tokens[1]))
 
-        Returns:
-            Rewards (B, F) of the whole window.
+    def _data_of(self, sampled: Sampled, numbers: list[int]) -> list[dict[str, Any]]:
+        return self._data_rows([self.prompts.row(sampled.base + number) for number in numbers])
+
+    def _round(self, sampled: Sampled, numbers: range, inputs: list[dict[str, Any]] | None) -> None:
+        """Sample and score the groups of the prompts with these numbers.
+
+        Args:
+            sampled: Gets what comes of it.
+            numbers: Those that follow what was sampled before.
+            inputs: This process's rows of the data set, where they are what a window without refilling samples.
         """
         assert self._kept is not None
-        count, group = len(filled.rows), self.num_generations
-        first = count * self.ranks.number
-        own = [(place, *divmod(first + place, group)) for place in range(count)]
-        places = [place for place, at, _ in own if at in numbers]
-        places_or_one = places or [0]  # sharded models need this process's forward passes, too
-        rows = filled.rows if len(places) == count else [filled.rows[place] for place in places_or_one]
-        asked = None  # the first round is what a window without refilling samples, which a server may have begun
-        if filled.scored:
-            anew = tuple(numbers[at] * group + row for _, at, row in own if at in numbers)
-            asked = Asked(None, anew or (first,), idle=not places)
-        with self._ahead.batch(rows) if places else nullcontext():
-            sampled = self._sample_round(rows, asked)
-            if places:
-                self._put(filled, places, *sampled)
-            self._kept.due = places
+        group, total = self.num_generations, len(numbers) * self.num_generations
+        share = -(-total // self.ranks.count)  # of which the last processes may lack some
+        mine = range(total)[share * self.ranks.number : share * (self.ranks.number + 1)]
+        names = [(numbers[row // group], row % group) for row in mine]
+        rows = inputs or self._data_of(sampled, [number for number, _ in names])
+        spare = self._data_of(sampled, [numbers[0]]) * (share - len(rows))
+        asked = None
+        if inputs is None:
+            places = tuple(number * group + row for number, row in names) or (numbers[0] * group,)
+            asked = Asked(None, places, idle=not names)
+        with self._ahead.batch(rows) if rows else nullcontext():
+            prompt_ids, completions, logps = self._sample_round(rows or spare[:1], asked)
+            self._kept.begin(share)
+            self._kept.due = list(range(len(names)))
             with self._ledger.clock("score"):
                 self._finish_ahead()
-                return self.scored(filled.rows, filled.prompt_ids, filled.completions)
+                every = [(*prompt_ids, *[[]] * share)[:share], (*completions[: len(names)], *[[]] * share)[:share]]
+                rewards = self.scored(rows + spare, list(every[0]), list(every[1]))[:total]
+        for place, (name, known) in enumerate(zip(names, self._kept.known(), strict=False)):
+            logp = None if logps is None else logps[place]
+            sampled.own[name] = Row(prompt_ids[place], completions[place], logp, known)
+        sampled.dead += self._dead(rewards).tolist()
+        sampled.rewards += rewards.split(group)
 
     def _sample_round(self, rows: list[dict[str, Any]], asked: Asked | None) -> tuple[list[list[int]], Any, Any]:
         """Prompts and completions of rows as token ids, and log-probabilities or `None`."""
@@ -158,31 +219,12 @@ class RefilledSide(BegunSide):
         self._note_engine()
         return prompt_ids, completions, logps
 
-    def _put(self, filled: Filled, places: list[int], prompt_ids: Any, completions: Any, logps: Any) -> None:
-        """What was sampled of rows, in their places."""
-        if logps is not None and filled.logps is None:
-            filled.logps = [[]] * len(filled.rows)
-        for at, place in enumerate(places):
-            filled.dropped_tokens += len(filled.prompt_ids[place]) + len(filled.completions[place])
-            filled.prompt_ids[place], filled.completions[place] = prompt_ids[at], completions[at]
-            if logps is not None and filled.logps is not None:
-                filled.logps[place] = logps[at]
-
-    def _draw_into(self, filled: Filled, numbers: dict[int, int]) -> None:
-        """Take further prompts from the stream, one for each of these places; all processes take the same."""
-        group = self.num_generations
-        drawn = dict(zip(numbers, self.prompts.take(len(numbers)), strict=True))
-        filled.drawn += len(drawn)
-        first = len(filled.rows) * self.ranks.number
-        at = {place: drawn[of] for place in range(len(filled.rows)) if (of := (first + place) // group) in drawn}
-        new = dict(zip(at, self._data_rows(list(at.values())), strict=True))
-        filled.rows = [new.get(place, row) for place, row in enumerate(filled.rows)]
-
     # ---- what TRL and the step's line get ----
 
     def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, has_tool_images=False):
         if self._filled is not None:
-            return self._filled.completions, self._filled.logps
+            logps = [row.logps for row in self._filled.rows]
+            return [row.completion for row in self._filled.rows], None if None in logps else logps
         return super()._generate_single_turn(prompt_ids, images, multimodal_fields, num_generations, has_tool_images)
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
@@ -192,15 +234,19 @@ class RefilledSide(BegunSide):
         return rewards
 
     def _note_refill(self, filled: Filled) -> None:
-        """Put down what was replaced; the mean rewards are those of all that was sampled, which is what the policy can
-        do: among the groups that stay those in which everything is right are missing.
+        """Put down what was replaced. The mean rewards are of all prompts that were taken: the groups that stay lack
+        those that are all right, and would say less than the policy can do.
         """
-        metrics, scored = self._metrics["train"], torch.cat(filled.scored)
-        metrics["reward"][-1] = self.summed(scored).nanmean().item()
-        for name, of_one in zip(self.reward_func_names, scored.unbind(dim=1), strict=True):
+        metrics = self._metrics["train"]
+        metrics["reward"][-1] = self.summed(filled.rewards).nanmean().item()
+        for name, of_one in zip(self.reward_func_names, filled.rewards.unbind(dim=1), strict=True):
             metrics[f"rewards/{name}/mean"][-1] = of_one.nanmean().item()
-        groups = len(scored) // self.num_generations
-        window = self.args.generation_batch_size // self.num_generations
-        seen = self._ledger.facts.setdefault("refill", {"prompts": 0, "replaced": 0, "still_dead": 0})
-        for name, more in (("prompts", groups), ("replaced", groups - window), ("still_dead", filled.dead)):
-            seen[name] += more
+        places = self.args.generation_batch_size // self.num_generations
+        facts = {
+            "prompts": filled.taken,
+            "replaced": filled.taken - places,
+            "still_dead": filled.dead,
+            "unused": filled.unused,
+        }
+        before = self._ledger.facts.get("refill") or {}  # of other windows of the step
+        self._ledger.facts["refill"] = {name: before.get(name, 0) + more for name, more in facts.items()}

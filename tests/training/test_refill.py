@@ -18,7 +18,7 @@ from posttrain.scoring.pool import RewardPool
 from posttrain.scoring.score import Reward
 from posttrain.scoring.scorer import Scorer, trl_reward_functions
 from posttrain.storage.files import read_lines
-from posttrain.training.refill import Refill, replacements
+from posttrain.training.refill import Refill, expected, needed, settled
 from posttrain.training.trainer import HybridTrainer
 from tests.training.conftest import StopAt, hybrid_args, reward, sparse_reward
 
@@ -37,34 +37,41 @@ def never(completions, **columns):
 # ---- which prompts ----
 
 
-def in_rounds(dead, groups, most):
-    """The numbers in each place at the end, where `dead` says of each number whether its group is."""
-    there, drawn = list(range(groups)), groups
-    while numbers := replacements([dead[number] for number in there], drawn, most):
-        there = [numbers.get(place, number) for place, number in enumerate(there)]
-        drawn += len(numbers)
-    return there, drawn
-
-
 def test_dead_groups_give_way_in_the_order_of_their_places():
-    assert replacements([False, True, False, True], 4, 12) == {1: 4, 3: 5}
-    assert replacements([True, True, True, True], 10, 12) == {0: 10, 1: 11}
-    assert replacements([True] * 4, 12, 12) == {}
-    assert replacements([False] * 4, 4, 12) == {}
+    o, x = False, True
+    assert settled([o, o, o], 3) == [0, 1, 2]
+    assert settled([o, x, o, x, o, o], 4) == [0, 4, 2, 5]
+    assert settled([x, x, o, x, o], 3) == [3, 4, 2], "0 and 1 give way at once; then the limit is reached"
+    assert settled([x, o, x, x, o, o], 3) == [5, 1, 4], "0 and 2 give way to 3 and 4, and 3 to 5"
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_the_prompts_are_the_first_of_the_stream_with_enough_alive_among_them(seed):
+@pytest.mark.parametrize("ahead", [0, 1, 7, 40])
+def test_the_prompts_are_the_first_of_the_stream_with_enough_alive_among_them(seed, ahead):
     """However they are cut into rounds: one by one would end at the same prompt."""
     rng = random.Random(seed)
     dead = [rng.random() < 0.6 for _ in range(100)]
-    groups, most = rng.randint(1, 12), rng.randint(13, 30)
-    one_by_one = next((n for n in range(groups, most) if n - sum(dead[:n]) == groups), most)
-    there, drawn = in_rounds(dead, groups, most)
-    assert drawn == one_by_one
-    alive = {number for number in range(drawn) if not dead[number]}
+    places, most = rng.randint(1, 12), rng.randint(13, 30)
+    upto = min(places + ahead, most)
+    sampled = 0
+    while sampled < upto:
+        sampled = upto
+        upto = needed(dead[:sampled], places, most)
+    one_by_one = next((n for n in range(places, most) if n - sum(dead[:n]) == places), most)
+    assert upto == one_by_one <= sampled
+    there = settled(dead[:upto], places)
+    alive = {number for number in range(upto) if not dead[number]}
     assert alive <= set(there), "none that teaches something is thrown away"
-    assert len(set(there)) == groups
+    assert len(set(there)) == places
+    assert sampled == upto or ahead
+
+
+def test_the_first_round_has_what_is_likely_to_be_needed():
+    refill = Refill(3)
+    assert [refill.at_first(8, share) for share in (0.0, 0.4, 0.9, 1.0)] == [8, 8 + round(5.33 + 2.98), 24, 24]
+    assert Refill(3, ahead=False).at_first(8, 0.4) == 8
+    assert expected(None, [True, False]) == 0.5
+    assert expected(0.5, [True, True]) == pytest.approx(0.65)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +81,8 @@ def test_the_prompts_are_the_first_of_the_stream_with_enough_alive_among_them(se
         ({"max_batches": 2.5}, "max_batches: 2.5"),
         ({"max_batches": True}, "max_batches: True"),
         ({"max_batch": 3}, "refill with max_batch"),
-        ({}, "refill with nothing in it"),
+        ({"ahead": False}, "refill without a limit"),
+        ({"max_batches": 2, "ahead": 1}, "refill.ahead: 1"),
     ],
 )
 def test_a_limit_that_is_none_is_refused(given, says):
@@ -115,7 +123,7 @@ def test_no_group_of_a_window_is_dead_while_the_limit_allows_more(build):
     cursor = 0
     for line in recorded(trainer):
         seen = line["refill"]
-        assert seen == {"prompts": GROUPS + seen["replaced"], "replaced": seen["replaced"], "still_dead": 0}
+        assert (seen["prompts"], seen["still_dead"]) == (GROUPS + seen["replaced"], 0)
         assert line["zero_std_share"] == 0.0
         cursor += seen["prompts"]
         assert line["prompt_cursor"] == cursor
@@ -129,7 +137,7 @@ def test_each_place_has_the_prompt_and_the_completions_of_its_number(build, toke
     order = trainer.prompts
     drawn = [prompts[order.row(number)] for number in range(order.cursor)]
     dead = [row["answer"] % 5 in (0, 2, 3) for row in drawn]  # and any other by chance, which is none here
-    there, _ = in_rounds(dead, GROUPS, 4 * GROUPS)
+    there = settled(dead, GROUPS)
     sampled = []
     for number in range(len(drawn)):  # each group by itself
         ids = tokenizer(drawn[number]["prompt"])["input_ids"]
@@ -188,6 +196,28 @@ def test_the_gradient_is_that_of_a_window_drawn_so(build, loss_type):
     assert recorded(plain)[0]["refill"] is None
 
 
+def test_what_is_sampled_ahead_changes_no_window(build):
+    seen, rounds, unused = [], [], []
+    for ahead in (True, False):
+        trainer = build(folder=str(ahead), refill={"max_batches": 4, "ahead": ahead}, max_steps=6)
+        sample, calls = trainer._seeded.sample, []
+        trainer._seeded.sample = lambda *a, sample=sample, calls=calls, **k: (calls.append(len(a[1])), sample(*a, **k))[
+            1
+        ]
+        trainer.train()
+        lines = recorded(trainer)
+        rounds.append(len(calls))
+        unused.append(sum(line["refill"].pop("unused") for line in lines))
+        more = ("seconds", "spent")
+        seen.append([{key: value for key, value in line.items() if key not in more} for line in lines])
+        seen[-1].append(flat(trainer.model).tolist())
+        assert lines[-1]["spent"]["sampled_tokens"] > 0
+        assert sum(calls) == (lines[-1]["prompt_cursor"] + unused[-1]) * G
+    assert seen[0] == seen[1]
+    assert rounds[0] < rounds[1]
+    assert unused[0] > unused[1] == 0
+
+
 def test_where_no_group_is_dead_nothing_is_changed(build):
     seen = []
     for name, refill in (("with", {"max_batches": 2}), ("without", None)):
@@ -203,7 +233,7 @@ def test_what_is_dead_at_the_limit_stays(build):
     trainer = build(never, refill={"max_batches": 3}, max_steps=2)
     trainer.train()
     for line in recorded(trainer):
-        assert line["refill"] == {"prompts": 12, "replaced": 8, "still_dead": 4}
+        assert line["refill"] == {"prompts": 12, "replaced": 8, "still_dead": 4, "unused": 0}
         assert (line["zero_std_share"], line["grpo_norm"], line["reward"]) == (1.0, 0.0, 0.5)
     assert trainer.prompts.cursor == 24
 
@@ -222,7 +252,7 @@ def test_several_windows_in_a_step_are_counted_together(build):
     trainer = build(never, per_device_train_batch_size=8, gradient_accumulation_steps=2, steps_per_generation=1,
                     refill={"max_batches": 2}, max_steps=1)  # fmt: skip
     trainer.train()
-    assert recorded(trainer)[0]["refill"] == {"prompts": 8, "replaced": 4, "still_dead": 4}
+    assert recorded(trainer)[0]["refill"] == {"prompts": 8, "replaced": 4, "still_dead": 4, "unused": 0}
 
 
 @pytest.mark.parametrize(("stop", "changes"), [(2, {}), (3, {"per_device_train_batch_size": 8,
@@ -275,9 +305,10 @@ def test_a_reward_is_asked_for_each_row_once(build):
         asked.append(len(completions))
         return sparse_reward(completions, answer)
 
-    trainer = build(counting, max_steps=2)
+    trainer = build(counting, max_steps=3)
     trainer.train()
-    assert sum(asked) == sum(line["refill"]["prompts"] for line in recorded(trainer)) * G
+    seen = [line["refill"] for line in recorded(trainer)]
+    assert sum(asked) == sum(each["prompts"] + each["unused"] for each in seen) * G
 
 
 # ---- what it does not go with ----

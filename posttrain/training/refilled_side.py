@@ -144,12 +144,10 @@ class RefilledSide(BegunSide):
         self.dead_lately = expected(self.dead_lately, sampled.dead)
         self.prompts.cursor = sampled.base + upto
         there = settled(sampled.dead[:upto], places)
+        own = {name: row for name, row in sampled.own.items() if name[0] in set(there)}
+        stays = {name: row for of in self.ranks.gathered(own) for name, row in of.items()}
         names = [(number, row) for number in there for row in range(self.num_generations)]
-        found = [{name: row for name, row in sampled.own.items() if name[0] in there}]
-        found = self.ranks.gathered(found[0]) if self.ranks.count > 1 else found
-        stays = {name: row for of in found for name, row in of.items()}
-        first = len(inputs) * self.ranks.number
-        mine = names[first : first + len(inputs)]
+        mine = names[len(inputs) * self.ranks.number :][: len(inputs)]
         filled = Filled(
             self._data_of(sampled, [number for number, _ in mine]),
             [stays[name] for name in mine],
@@ -197,8 +195,8 @@ class RefilledSide(BegunSide):
             self._kept.due = list(range(len(names)))
             with self._ledger.clock("score"):
                 self._finish_ahead()
-                every = [(*prompt_ids, *[[]] * share)[:share], (*completions[: len(names)], *[[]] * share)[:share]]
-                rewards = self.scored(rows + spare, list(every[0]), list(every[1]))[:total]
+                ids = [[*some[: len(names)], *([] for _ in spare)] for some in (prompt_ids, completions)]
+                rewards = self.scored(rows + spare, *ids)[:total]
         for place, (name, known) in enumerate(zip(names, self._kept.known(), strict=False)):
             logp = None if logps is None else logps[place]
             sampled.own[name] = Row(prompt_ids[place], completions[place], logp, known)

@@ -53,11 +53,11 @@ class Amounts:
         grpo_steps: Hybrid steps with a GRPO half.
         demonstrations_per_step: Of an SFT half.
         demonstration_passes: Over all demonstrations, at the least, the most and as the mix begins; None: not known.
-        prompts_per_step: New prompts of a GRPO half, on average.
+        prompts_per_step: New prompts of a GRPO half, on average; without those that replace others.
         completions_per_step: That a GRPO half trains on.
-        sampled_per_step: Completions sampled for a GRPO half, on average.
-        prompt_passes: Over all prompts, as `demonstration_passes`.
-        sampled_tokens: Upper bound over the run.
+        sampled_per_step: Completions sampled for a GRPO half, on average; without those that were replaced.
+        prompt_passes: Over all prompts, as `demonstration_passes`; without those that replace others.
+        sampled_tokens: Upper bound over the run; with all that may be replaced.
         evaluations: Of the held-out rows.
         evaluation_completions: Of one evaluation.
         curriculum_completions: Sampled to order the prompts, before stage 2.
@@ -99,6 +99,7 @@ def amounts(
     adaptive, p, sft, grpo = mix_of(recipe)
     warmup_rows = warmup.steps * plan.warmup_rows_per_step
     sampled = plan.completions_per_step / hybrid.grpo.num_iterations
+    batches = hybrid.refill.max_batches if hybrid.refill else 1
     sampling = recipe.evaluate.samples if max(recipe.evaluate.k) > 1 else 0
     curriculum = hybrid.curriculum.samples if hybrid.curriculum and hybrid.steps else 0
     return Amounts(
@@ -116,7 +117,7 @@ def amounts(
         completions_per_step=plan.completions_per_step,
         sampled_per_step=sampled,
         prompt_passes=_passes(grpo, plan.prompts_per_step, prompts),
-        sampled_tokens=round(grpo.most * sampled) * hybrid.grpo.max_completion_length,
+        sampled_tokens=round(grpo.most * sampled) * batches * hybrid.grpo.max_completion_length,
         evaluations=evaluations(recipe),
         evaluation_completions=(held_out or 0) * (1 + sampling),
         curriculum_completions=curriculum * (prompts or 0),

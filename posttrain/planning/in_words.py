@@ -97,8 +97,15 @@ def _hybrid(plan: Plan, processes: str) -> Iterator[str]:
                 f"  groups of {grpo.num_generations}: more than half have something to learn from where the policy "
                 f"solves {least:.1%} to {1 - least:.1%} of a prompt's tries"
             )
+        batches = recipe.hybrid.refill.max_batches if recipe.hybrid.refill else 1
+        if batches > 1:
+            yield (
+                "  refill: groups without a difference give way to further prompts, in all up to "
+                f"{batches} times those of a window; these count in the tokens below, not in passes and time"
+            )
+        completions = round(much.grpo_steps.most * much.sampled_per_step) * batches
         yield (
-            f"  sampled: at most {round(much.grpo_steps.most * much.sampled_per_step):,} completions of at most "
+            f"  sampled: at most {completions:,} completions of at most "
             f"{grpo.max_completion_length} tokens: {much.sampled_tokens:,} tokens"
         )
 

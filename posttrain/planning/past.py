@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median
@@ -89,11 +89,19 @@ def past_of(folder: Path) -> Past | None:
         evaluation_seconds=tuple(_numbers(evals, "seconds")),
         solve_rate=early[0] if early else None,
         rates=tuple(_numbers(rates, "pass_rate")),
-        dead_share=_mean(hybrid, "zero_std_share"),
+        dead_share=_dead(hybrid),
         kl=tuple(_numbers(hybrid, "kl")),
         completion=_mean(hybrid, "completion_length"),
         truncated=_mean(hybrid, "truncated_share"),
     )
+
+
+def _dead(lines: Sequence[Mapping[str, Any]]) -> float | None:
+    """Mean share of dead groups among those sampled, replaced ones included."""
+    refilled = [line["refill"] for line in lines if line.get("refill")]
+    if refilled:
+        return fmean((each["replaced"] + each["still_dead"]) / each["prompts"] for each in refilled)
+    return _mean(lines, "zero_std_share")
 
 
 def _seconds(lines: Iterable[Mapping[str, Any]]) -> tuple[float, ...]:

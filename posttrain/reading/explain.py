@@ -146,6 +146,7 @@ def _showed(record: Mapping[str, Any], recipe: Mapping[str, Any]) -> list[str]:
         sentences.append(f"SFT: {', '.join(words)}.")
     grpo = _grpo_showed(record)
     sentences += [f"GRPO: {', '.join(grpo)}."] if grpo else []
+    sentences += refilled([record["refill"]] if record.get("refill") else [])
     if no_spread(record):
         sentences.append(
             "In every group all completions scored the same, so every advantage is 0 and the GRPO loss with it: the "
@@ -177,6 +178,18 @@ def _grpo_showed(record: Mapping[str, Any]) -> list[str]:
         if record.get(key) is not None and (record[key] or key != "unscored_share"):
             words.append(f"{record[key]:.0%} {name}")
     return words
+
+
+def refilled(seen: Sequence[Mapping[str, Any]]) -> list[str]:
+    """How many groups of steps that sampled were replaced, from their `refill`; nothing where none was refilled."""
+    prompts, replaced, dead = (sum(each[key] for each in seen) for key in ("prompts", "replaced", "still_dead"))
+    if not seen:
+        return []
+    left = f"{dead:,} of the {prompts - replaced:,} that stayed had none, at the limit" if dead else "none is left"
+    return [
+        f"Refilled: {prompts:,} prompts were sampled, of which {replaced:,} ({replaced / prompts:.0%}) had a group "
+        f"without a spread and gave way to a further one; {left}."
+    ]
 
 
 def no_spread(record: Mapping[str, Any]) -> bool:

@@ -16,7 +16,15 @@ from rich.text import Text
 from posttrain.controllers import SASR
 from posttrain.drawing.page import visible
 from posttrain.reading.decisions import Decision
-from posttrain.reading.explain import CONTROLLER, GRPO_PHASES, SFT_PHASES, Recorded, no_spread, taught_nothing
+from posttrain.reading.explain import (
+    CONTROLLER,
+    GRPO_PHASES,
+    SFT_PHASES,
+    Recorded,
+    no_spread,
+    refilled,
+    taught_nothing,
+)
 from posttrain.reading.explain_decision import number
 from posttrain.reading.explain_method import of_run
 from posttrain.rundir import reading as run_reading
@@ -175,6 +183,7 @@ def _nothing(run: Recorded, lines: Lines) -> list[str]:
     other = [line["step"] for line in grpo if no_spread(line) and not taught_nothing(line, run.recipe)]
     if shares:
         found.append(f"On average {_mean(shares):.0%} of a GRPO step's groups had no spread in their rewards.")
+    found += refilled([line["refill"] for line in grpo if line.get("refill")])
     if lost := _mean([line["unscored_share"] for line in grpo if line.get("unscored_share") is not None]):
         found.append(f"On average {lost:.1%} of a GRPO step's completions were scored by no reward.")
     if dead:

@@ -37,6 +37,7 @@ def contradictions(recipe: Recipe, num_processes: int = 1) -> list[ConfigError]:
         one_loss,
         _stage_of_controller,
         _method,
+        _refill,
         _kl,
         _data,
         _rewards,
@@ -244,6 +245,20 @@ def _method(recipe: Recipe, num_processes: int) -> list[ConfigError]:
         for key, there in wrong.items()
         if there
     ]
+
+
+def _refill(recipe: Recipe, num_processes: int) -> list[ConfigError]:
+    """Where groups without a spread are not dead, or there are none."""
+    hybrid = recipe.hybrid
+    if hybrid.refill is None or not hybrid.steps:
+        return []
+    if hybrid.method is not None:
+        seen = f"refill, but the method {hybrid.method.name} makes something of groups without a spread, too"
+    elif not hybrid.controller.shares()[1]:
+        seen = f"refill, but the controller {hybrid.controller.name} takes no GRPO step"
+    else:
+        return []
+    return [_problem(recipe, "hybrid.refill", seen, expected="GRPO steps by themselves", fix="leave it out")]
 
 
 def _kl(recipe: Recipe, num_processes: int) -> list[ConfigError]:

@@ -175,6 +175,20 @@ class BudgetSection(Section):
         return self.model_dump(exclude_none=True)
 
 
+class RefillSection(Section):
+    """Groups whose rewards are all equal give way to groups of further prompts, before anything is trained on.
+
+    Args:
+        max_batches: Prompts that are sampled for a window at the most, the first ones included, as a multiple of those
+            that it has. Groups that are dead then stay.
+        ahead: Sample as many further prompts with the first ones as are likely to be needed, by the share of dead
+            groups lately; false samples none that is not needed, in more rounds.
+    """
+
+    max_batches: Annotated[int, Field(ge=2)]
+    ahead: bool = True
+
+
 class HybridSection(StageSection):
     """Stage 2, the mix of SFT and GRPO steps under a controller. `steps: 0` leaves it out.
 
@@ -193,6 +207,7 @@ class HybridSection(StageSection):
             gradients are those of TRL's padded rows, which false goes back to.
         drop_zero_advantage: Leave out completions whose advantage is 0 where they add nothing to the loss; the
             gradients are those with them.
+        refill: Replace groups without a spread in their rewards by groups of further prompts; null keeps them.
         sft_weight: What a demonstration's token counts, by its probability p: `nll` 1, `dft` p, `phi` p(1 - p), `trust`
             min(1, p / 0.1), `clipped` p / p_old up to 1.28 and nothing above.
         sft_window: Of `clipped`: the steps with SFT that one p_old serves; null is 8.
@@ -212,6 +227,7 @@ class HybridSection(StageSection):
     curriculum: CurriculumSection | None = None
     packed: bool = True
     drop_zero_advantage: bool = True
+    refill: RefillSection | None = None
     sft_weight: SFTWeight = "nll"
     sft_window: Size | None = None
 

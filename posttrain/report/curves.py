@@ -34,6 +34,8 @@ _CHARTS: list[tuple[str, dict[str, str], dict[str, Any], tuple[str, ...]]] = [
     ("Truncated completions", {"share": "truncated_share"}, {**_SHARE, "unit": "of completions"}, ("truncation",)),
     ("Completions without a score", {"share": "unscored_share"}, {**_SHARE, "unit": "of completions"}, ("unscored",)),
     ("Groups without a spread", {"share": "zero_std_share"}, {**_SHARE, "unit": "of groups"}, ("dead_groups",)),
+    ("Groups replaced by refilling", {"share": "refill.replaced_share"}, {**_SHARE, "unit": "of those sampled"},
+     ("dead_groups",)),
     ("Demonstrations beside rollouts", {"trained on whole": "method.trained_share", "gate open": "method.gate_open"},
      {**_SHARE, "unit": "of groups with one"}, ("method_gate",)),
     ("Loss of demonstrations", {"NLL": "method.demonstration_nll"}, {"log": True, "unit": "nats a token"}, ()),
@@ -64,7 +66,7 @@ def curves(steps: Lines, evals: Lines, alarms: Lines, offset: int) -> list[Drawn
     drawn = [draw("pass@1, held out", [_passes(evals, offset)], **common, **options)]
     for title, keys, options, kinds in _CHARTS:
         series = [Series(name, _points(steps, offset, key)) for name, key in keys.items()]
-        if all(key.startswith("method.") for key in keys.values()):
+        if all("." in key for key in keys.values()):
             series = [each for each in series if each.points]  # few methods have both
             if title == WITH_AND_WITHOUT and len(series) < 2:  # which say something beside each other only
                 continue
@@ -87,13 +89,15 @@ def _points(lines: Lines, offset: int, key: str) -> list[tuple[float, float]]:
 
 
 def _value(line: dict[str, Any], key: str) -> Any:
-    """A number of a line, or of its `method` of which nothing stands there where a step sampled nothing anew."""
+    """A number of a line, or of its `method` or `refill`: nothing where a step sampled nothing anew."""
     section, _, name = key.rpartition(".")
     if not section:
         return line.get(key)
     seen = line.get(section) or {}
     if name == "trained_share":
         return seen["demonstrations"] / seen["paired"] if seen.get("paired") else None
+    if name == "replaced_share":
+        return seen["replaced"] / seen["prompts"] if seen else None
     return seen.get(name)
 
 

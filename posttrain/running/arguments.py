@@ -32,6 +32,7 @@ def hybrid_arguments(recipe: Recipe, folder: Path, reward_weights: Sequence[floa
         max_skipped_steps=section.max_skipped_steps,
         packed=section.packed,
         drop_zero_advantage=section.drop_zero_advantage,
+        refill=section.refill.model_dump() if section.refill else None,
         sft_weight=section.sft_weight,
         sft_window=section.sft_window,
         kl_offload=section.kl.offload,

@@ -41,8 +41,12 @@ class BegunSide(GRPOSide):
         self._escalated: Escalated | None = None
         self._kept = None
         if method is not None and method.escalates:
-            self._kept = KeptRewards(self.reward_funcs)
-            self.reward_funcs = self._kept.functions
+            self._keep_rewards()
+
+    def _keep_rewards(self) -> None:
+        """Have reward functions score rows when they are due."""
+        self._kept = KeptRewards(self.reward_funcs)
+        self.reward_funcs = self._kept.functions
 
     def sample_behind(
         self, prompt_ids: list[list[int]], begun: list[list[int]], more: tuple[Any, ...], asked: Asked | None = None
@@ -104,14 +108,19 @@ class BegunSide(GRPOSide):
     def _score_rows(self, places: list[int], prompt_ids: list[list[int]], completions: list[list[int]]) -> list[float]:
         """Rewards of the window's rows of which these of this process are new."""
         assert self._kept is not None
-        inputs, before = self._inputs_drawn, time.perf_counter()
+        before = time.perf_counter()
         self._kept.due = places
-        texts = self._as_trl_decodes(inputs, prompt_ids, completions)
         with self._ledger.clock("score"):
-            prompts = [row["prompt"] for row in inputs]
-            rewards = GRPOTrainer._calculate_rewards(self, inputs, prompts, texts, completions)
+            rewards = self.scored(self._inputs_drawn, prompt_ids, completions)
         self._ledger.seconds["generate"] -= time.perf_counter() - before  # whose clock is running
         return self.summed(rewards).tolist()
+
+    def scored(
+        self, inputs: list[dict[str, Any]], prompt_ids: list[list[int]], completions: list[list[int]]
+    ) -> torch.Tensor:
+        """(N, F) rewards of all processes' rows, given this one's; of those that are not due, what is known."""
+        texts, prompts = self._as_trl_decodes(inputs, prompt_ids, completions), [row["prompt"] for row in inputs]
+        return GRPOTrainer._calculate_rewards(self, inputs, prompts, texts, completions)
 
     def _as_trl_decodes(
         self, inputs: list[dict[str, Any]], prompt_ids: list[list[int]], completions: list[list[int]]

@@ -21,6 +21,7 @@ from posttrain.recipe.contradictions import TRUNCATED, TRUNCATED_FIX, truncates
 from posttrain.recipe.optimizers import check_optim
 from posttrain.recipe.section import SFTWeight
 from posttrain.training.budget import Budget
+from posttrain.training.refill import Refill
 
 
 @dataclass
@@ -47,6 +48,10 @@ class HybridConfig(GRPOConfig):
         drop_zero_advantage: Leave out completions whose advantage is 0 where they add nothing to the loss: `beta` 0, no
             entropy bonus, `top_entropy_quantile` 1, no router loss, a `loss_type` other than bnpo, text. The gradients
             are those with them. With `packed` false too, micro-batches are of TRL's number of rows.
+        refill: Replaces groups without a spread in their rewards by groups of further prompts, such as
+            `{"max_batches": 3}`: until all have one, or three times a window's prompts were sampled for it. What is
+            without one then stays. `{"max_batches": 3, "ahead": False}` samples no prompt that is not needed, in more
+            rounds (see `training.refill`).
         sft_weight: What a demonstration's token counts in the SFT loss, by the probability p that the policy gives it:
             `nll` 1, `dft` p, `phi` p(1 - p), `trust` min(1, p / 0.1), `clipped` p / p_old up to 1.28 and nothing above
             (see `token_weights`). The weights carry no gradient.
@@ -95,6 +100,9 @@ class HybridConfig(GRPOConfig):
     )
     drop_zero_advantage: bool = field(
         default=True, metadata={"help": "Leave out completions whose advantage is 0 where they add nothing."}
+    )
+    refill: dict | None = field(
+        default=None, metadata={"help": "Replace groups without a spread in their rewards: max_batches is the limit."}
     )
     sft_weight: str = field(
         default="nll", metadata={"help": "What a demonstration's token counts: nll, dft, phi, trust or clipped."}
@@ -150,6 +158,7 @@ class HybridConfig(GRPOConfig):
                 fix="leave it out",
             )
         Budget.of(self.budget)
+        Refill.of(self.refill)
         if not 0.0 <= self.kl_sample <= 1.0:
             raise ConfigError(f"{self.kl_sample}", expected="a share between 0 and 1", where="kl_sample")
 
@@ -209,6 +218,15 @@ def check_arguments(
             expected="one that decides on them",
             where="controller",
             fix="controller=GRPOOnly(), or another method",
+        )
+    if args.refill and (method is not None or not wants_grpo):
+        raise ConfigError(
+            f"refill with the method {method.name}, which makes something of groups without a spread, too"
+            if method is not None
+            else f"refill, but the controller {controller.name!r} takes no GRPO step",
+            expected="GRPO steps by themselves",
+            where="refill",
+            fix="leave it out",
         )
     if method is not None and args.sft_weight != "nll":
         if why := weight_refused(method, args.sft_weight, sft_steps=wants_sft):

@@ -14,9 +14,9 @@ from trl.trainer.utils import pad
 
 from posttrain.inputs.pairs import Pairs
 from posttrain.methods.base import Method
-from posttrain.training.begun_side import BegunSide
 from posttrain.training.by_entropy import weigh_rollouts, weighed_nll
 from posttrain.training.losses import per_rollout
+from posttrain.training.refilled_side import RefilledSide
 from posttrain.training.teacher import Teacher
 from posttrain.training.token_weights import weighted
 from posttrain.training.window import kl, window
@@ -31,7 +31,7 @@ PRIVATE_ATTRIBUTES = ("_step", "_tokenizer")
 REFERENCE = "ref_per_token_logps"
 
 
-class DemonstratedSide(BegunSide):
+class DemonstratedSide(RefilledSide):
     """A `GRPOTrainer` whose windows may have rows of demonstrations. What is declared here the subclass sets."""
 
     method: Method | None

@@ -67,13 +67,13 @@ class Asked(NamedTuple):
     """What of this process's rows is sampled now, where it is not each of them, once and without a beginning.
 
     Attributes:
-        limits: Most tokens of each.
+        limits: Most tokens of each, where they differ.
         rows: Their numbers in the window; `None` is each of the process's, one after the other.
         again: How often they were sampled before.
         idle: Whether they are sampled for nothing.
     """
 
-    limits: list[int]
+    limits: list[int] | None
     rows: tuple[int, ...] | None = None
     again: int = 0
     idle: bool = False
@@ -152,8 +152,12 @@ class GRPOSide(WindowSide):
         own = rows[start : start + share]
         if self._is_vlm:
             return [dict(self.train_dataset[row]) for row in own]
-        read = {row: dict(self.train_dataset[row]) for row in dict.fromkeys(own)}
-        return [copy.deepcopy(read[row]) for row in own]  # what one completion's reward does to it is its own
+        return self._data_rows(own)
+
+    def _data_rows(self, numbers: list[int]) -> list[dict[str, Any]]:
+        """Rows of the data set by number; what one completion's reward does to its row is its own."""
+        read = {number: dict(self.train_dataset[number]) for number in dict.fromkeys(numbers)}
+        return [copy.deepcopy(read[number]) for number in numbers]
 
     def _tokenize_prompts(self, prompts):
         ids, images, fields = self._tokenize_each_once(prompts)
@@ -207,11 +211,16 @@ class GRPOSide(WindowSide):
     def _generate(self, prompts):
         with self._ledger.clock("generate"):
             generated = super()._generate(prompts)
+        self._note_engine()
+        return generated
+
+    def _note_engine(self) -> None:
+        """Put down what an engine has to tell of the latest sampling, once."""
         if self.use_vllm and self.vllm_generation.overlapped:
             self._ledger.seconds["overlapped"] += self.vllm_generation.overlapped
+            self.vllm_generation.overlapped = 0.0
         if self.use_vllm and self.vllm_generation.probed:
             self._ledger.facts["probe"], self.vllm_generation.probed = self.vllm_generation.probed, None
-        return generated
 
     def _generate_single_turn(self, prompt_ids, images, multimodal_fields, num_generations, has_tool_images=False):
         more = (images, multimodal_fields, num_generations, has_tool_images)
@@ -245,9 +254,7 @@ class GRPOSide(WindowSide):
 
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
         with self._ledger.clock("score"):
-            seconds = self._ahead.finish()
-            if self._ahead.on_row is not None:  # then in every line, also where no worker was done in time
-                self._ledger.seconds["scored_ahead"] += seconds
+            self._finish_ahead()
             rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         ends = {*self.eos_token_ids, self._tokenizer.pad_token_id}
         self._columns = completion_columns(self.reward_funcs, completion_ids_list, ends)
@@ -255,21 +262,31 @@ class GRPOSide(WindowSide):
             self._look_at(rewards)
         return rewards
 
+    def _finish_ahead(self) -> None:
+        """Everything is sampled that is to be scored now."""
+        seconds = self._ahead.finish()
+        if self._ahead.on_row is not None:  # then in every line, also where no worker was done in time
+            self._ledger.seconds["scored_ahead"] += seconds
+
     def _look_at(self, rewards: torch.Tensor) -> None:
         """Note how many completions, of all processes, no reward scored, and how many groups have no spread."""
         share = float(unscored(rewards).float().mean())
         self._ledger.facts["unscored_share"] = share
-        self._without_spread = without_spread(
-            rewards,
-            self.reward_weights.to(rewards.device),
-            group=self.num_generations,
-            summed=self.multi_objective_aggregation == "sum_then_normalize",
-        )
+        self._without_spread = float(self._dead(rewards).float().mean())
         if share == 1.0 and not self._said_unscored:
             self._said_unscored = True
             # A run silences TRL, which tells of one such completion, and has alarms instead
             if self.ranks.is_main and logging.getLogger("trl").isEnabledFor(logging.WARNING):
                 warnings.warn(UNSCORED.format(count=len(rewards), step=self.state.global_step + 1), stacklevel=2)
+
+    def _dead(self, rewards: torch.Tensor) -> torch.Tensor:
+        """(B / G,) which groups, of all processes, have no spread in their rewards (B, F)."""
+        return without_spread(
+            rewards,
+            self.reward_weights.to(rewards.device),
+            group=self.num_generations,
+            summed=self.multi_objective_aggregation == "sum_then_normalize",
+        )
 
     def _generate_and_score_completions(self, inputs):
         if self.use_vllm:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from inspect import isawaitable
-from typing import Any
+from typing import Any, NamedTuple
 
 from trl.trainer.utils import is_async_callable
 
@@ -17,6 +17,14 @@ from posttrain.scoring.score import TRL_EXTRAS
 
 NOT_YET = 0.0
 """Reward of a row that has not been due: nothing that looks like an error, and nothing that anybody trains on."""
+
+
+class Known(NamedTuple):
+    """What a function has said of a row: its reward, its outcome where it has them, what it logged by column."""
+
+    value: float | None
+    outcome: Any
+    logged: dict[str, Any]
 
 
 class KeptRewards:
@@ -44,6 +52,17 @@ class KeptRewards:
         for function in self.functions:
             function.begin(rows)
 
+    def known(self) -> list[list[Known]]:
+        """What is known of each row of the batch, by function."""
+        return [list(of) for of in zip(*(function.known() for function in self.functions), strict=True)]
+
+    def begin_known(self, rows: Sequence[Sequence[Known]]) -> None:
+        """Expect a batch of rows of which all is known, from this process or another."""
+        self.begin(len(rows))
+        self.ended = True
+        for function, of_rows in zip(self.functions, zip(*rows, strict=True), strict=True):
+            function.know(of_rows)
+
     def end(self) -> None:
         """The batch is done with."""
         self.due, self.ended = None, False
@@ -65,6 +84,19 @@ class KeptReward:
         self.values: list[float | None] = [NOT_YET] * rows
         self._outcomes: list[Any] = [None] * rows
         self._logged: dict[str, list[Any]] = {}
+
+    def known(self) -> list[Known]:
+        """Of each row of the batch."""
+        return [
+            Known(value, outcome, {column: kept[row] for column, kept in self._logged.items()})
+            for row, (value, outcome) in enumerate(zip(self.values, self._outcomes, strict=True))
+        ]
+
+    def know(self, rows: Sequence[Known]) -> None:
+        """All of a batch that has begun."""
+        self.values, self._outcomes = [of.value for of in rows], [of.outcome for of in rows]
+        columns = dict.fromkeys(column for of in rows for column in of.logged)
+        self._logged = {column: [of.logged.get(column) for of in rows] for column in columns}
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__dict__.get("function"), name)

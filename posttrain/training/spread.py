@@ -1,4 +1,4 @@
-"""How many groups have a spread in their rewards, and how many completions a reward, once some have none at all."""
+"""Which groups have a spread in their rewards, and which completions a reward, once some have none at all."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ def unscored(rewards: torch.Tensor) -> torch.Tensor:
     return rewards.isnan().all(dim=1)
 
 
-def without_spread(rewards: torch.Tensor, weights: torch.Tensor, *, group: int, summed: bool = True) -> float:
-    """The share of groups that teach nothing: all that was scored in one scored the same, or nothing was scored.
+def without_spread(rewards: torch.Tensor, weights: torch.Tensor, *, group: int, summed: bool = True) -> torch.Tensor:
+    """(B / G,) the groups that teach nothing: all that was scored in one scored the same, or nothing was scored.
 
     TRL's `frac_reward_zero_std` takes a group with fewer than two scored completions for one with a spread, and with
     `scale_rewards="batch"` asks for the spread of the whole batch.
@@ -33,4 +33,4 @@ def without_spread(rewards: torch.Tensor, weights: torch.Tensor, *, group: int, 
     missing = values.isnan()
     high, low = (values.masked_fill(missing, sign * torch.inf) for sign in (-1, 1))
     spread = high.amax(dim=1) - low.amin(dim=1)  # -inf where nothing was scored
-    return float((spread <= _SAME).all(dim=1).float().mean())
+    return (spread <= _SAME).all(dim=1)

@@ -34,6 +34,12 @@ CASES = {
         sparse=True,
         placed=True,
     ),
+    # Some of a round's groups are one process's, and the other has none
+    "refill": Case(
+        GRPOOnly(),
+        {"max_steps": 4, "kl_sample": 1.0, "refill": {"max_batches": 3}, "optim": "sgd", "learning_rate": 0.1},
+        sparse=True,
+    ),
     "beta": Case(Static(sft_share=0.5, mode="blend"), {"max_steps": 3, "beta": 0.1}),
     "phi": Case(Static(sft_share=0.4, mode="blend"), {"max_steps": 3, "sft_weight": "phi"}),
     "clipped": Case(Alternate(sft_steps=2, grpo_steps=1), {"max_steps": 6, "sft_weight": "clipped", "sft_window": 3}),

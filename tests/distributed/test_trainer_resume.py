@@ -45,6 +45,10 @@ CASES = {
         Case(Alternate(sft_steps=1, grpo_steps=4), {**TWO, **WINDOWS, "steps_per_generation": 8}, sparse=True),
         OPEN,
     ),
+    "refill": (
+        Case(GRPOOnly(), {**TWO, **OF_METHODS, "refill": {"max_batches": 3}, "steps_per_generation": 4}, sparse=True),
+        OPEN,
+    ),
     "sasr": (Case(SASR(gamma=2.0, refresh_every=2), {**TWO, "max_steps": 4}), 2),
     **{name: (of_method(name, TWO), stop) for name, stop in METHODS_STOP.items()},
     "lora": (Case(SASR(mode="blend"), {**TWO, "max_steps": 4, "beta": 0.1, "learning_rate": 1e-2}, lora=True), 2),

@@ -65,6 +65,14 @@ def test_generations_that_serve_twice_sample_half() -> None:
     assert much.sampled_tokens == 6 * 4 * 10
 
 
+def test_what_is_refilled_is_in_the_bound_of_what_is_sampled() -> None:
+    hybrid = {"steps": 6, "controller": {"name": "grpo_only"}, "grpo": {"max_completion_length": 10}}
+    _, plain = numbers(recipe(hybrid=hybrid))
+    _, much = numbers(recipe(hybrid={**hybrid, "refill": {"max_batches": 3}}))
+    assert much.sampled_tokens == 3 * plain.sampled_tokens == 3 * 6 * 8 * 10
+    assert (much.prompts_per_step, much.prompt_passes) == (plain.prompts_per_step, plain.prompt_passes)
+
+
 @pytest.mark.parametrize("seed", [0, 3])
 def test_steps_of_a_fixed_share_are_those_that_will_be_drawn(seed) -> None:
     some = recipe(hybrid={"steps": 40, "controller": {"name": "static", "sft_share": 0.3}}, run={"seed": seed})

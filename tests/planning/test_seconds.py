@@ -102,6 +102,12 @@ def test_what_a_run_directory_shows(tmp_path) -> None:
         path=str(tmp_path), warmup_seconds=(2.0,), sft_seconds=(3.0,), grpo_seconds=(5.0,), both_seconds=(6.0,),
         dead_share=0.5, kl=(0.1, 0.3), completion=12.0, truncated=0.25,
     )  # fmt: skip
+    # Of a run that refills, dead groups are those of all that were taken
+    refilled = tmp_path / "refilled"
+    refilled.mkdir()
+    line = {**lines[1], "zero_std_share": 0.0, "refill": {"prompts": 10, "replaced": 6, "still_dead": 1, "unused": 2}}
+    (refilled / "steps.jsonl").write_text(json.dumps(line) + "\n")
+    assert past_of(refilled).dead_share == 0.7
     evals = [
         {"stage": "start", "step": 0, "pass@1": 0.1, "seconds": 1.0},
         {"stage": "warmup", "step": 1, "pass@1": 0.3},

@@ -163,6 +163,16 @@ def test_windows_and_steps_fit() -> None:
             "hybrid.controller.window",
             "no switch before step 20",
         ),
+        (
+            {"hybrid": {"refill": {"max_batches": 2}, "method": {"name": "hpt"}, "controller": {"name": "grpo_only"}}},
+            "hybrid.refill",
+            "the method hpt makes something of groups without a spread, too",
+        ),
+        (
+            {"hybrid": {"refill": {"max_batches": 2}, "controller": {"name": "sft_only"}}},
+            "hybrid.refill",
+            "sft_only takes no GRPO step",
+        ),
         ({"rewards": [{"name": "format", "weight": 0.0}]}, "rewards", "every reward has weight 0"),
         ({"evaluate": {"k": [1, 8], "samples": 4}}, "evaluate.k", "pass@8 from 4"),
         (
@@ -203,6 +213,8 @@ def test_contradictions(sections: dict[str, Any], key: str, said: str) -> None:
         {"hybrid": {"controller": {"name": "sft_only"}}, "rewards": [{"name": "format", "weight": 0.0}]},
         {"rewards": [{"name": "format", "weight": 0.0}, {"name": "knights_knaves"}]},
         {"hybrid": {"steps": 0, "per_device_train_batch_size": 3}},
+        {"hybrid": {"steps": 0, "refill": {"max_batches": 2}, "controller": {"name": "sft_only"}}},
+        {"hybrid": {"refill": {"max_batches": 2}, "grpo": {"beta": 0.1, "num_iterations": 2}}},
         {"warmup": {"steps": 3}},
         {"evaluate": {"k": [1]}},
         {"run": {"report_to": ["tensorboard", "wandb"], "tracking": {"project": "p", "name": "n", "tags": ["t"]}}},

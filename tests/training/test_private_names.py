@@ -9,7 +9,7 @@ import trl
 from transformers import Trainer
 from trl import GRPOTrainer
 
-from posttrain.training import begun_side, grpo_side, method_side, trainer
+from posttrain.training import begun_side, grpo_side, method_side, refilled_side, trainer
 from posttrain.training.checkpoints import hybrid as hybrid_checkpoints
 from posttrain.training.checkpoints import whole as whole_checkpoints
 from posttrain.training.window import side as window_side
@@ -19,6 +19,7 @@ OURS = {
     trainer: trainer.HybridTrainer,
     grpo_side: grpo_side.GRPOSide,
     begun_side: begun_side.BegunSide,
+    refilled_side: refilled_side.RefilledSide,
     method_side: method_side.MethodSide,
     window_side: window_side.WindowSide,
     hybrid_checkpoints: hybrid_checkpoints.HybridCheckpoints,
@@ -28,6 +29,7 @@ OF_TRL = {
     **trainer.PRIVATE_NAMES,
     **grpo_side.PRIVATE_NAMES,
     **begun_side.PRIVATE_NAMES,
+    **refilled_side.PRIVATE_NAMES,
     **method_side.PRIVATE_NAMES,
     **hybrid_checkpoints.PRIVATE_NAMES,
     **window_side.PRIVATE_NAMES,
@@ -68,6 +70,7 @@ def test_the_private_attributes_are_there_and_the_rollouts_have_their_keys(model
         *grpo_side.PRIVATE_ATTRIBUTES,
         *window_side.PRIVATE_ATTRIBUTES,
         *method_side.PRIVATE_ATTRIBUTES,
+        *refilled_side.PRIVATE_ATTRIBUTES,
     }:
         assert hasattr(plain, name), f"GRPOTrainer has no {name} any more"
     plain.train()

@@ -68,6 +68,7 @@ class HybridCheckpoints(WholeCheckpoints, MethodSide):
             "window": describe_window(cut_of(self.args), self.ranks.count) if self._window_open() else None,
             "rollouts": self._rollouts,
             "recorded_at": self._recorded_at,
+            "dead_lately": self.dead_lately,
             "spent": self.spending.so_far,
             "skipped": self._skips.total,
             "skipped_in_a_row": self._skips.in_a_row,
@@ -100,6 +101,7 @@ class HybridCheckpoints(WholeCheckpoints, MethodSide):
         if self.buffer is not None and (waiting := state.get("buffer")):
             self.buffer.load(waiting, self.pairs.of)
         self._rollouts, self._recorded_at = state["rollouts"], state["recorded_at"]
+        self.dead_lately = state.get("dead_lately")
         self.spending.go_on(state.get("spent"))
         self._skips.total, self._skips.in_a_row = state["skipped"], state["skipped_in_a_row"]
         self._step = 0  # in the window that is open, if one is

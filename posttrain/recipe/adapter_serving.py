@@ -23,6 +23,14 @@ PASSED_OVER = (
 )  # fmt: skip
 """Fields that make an adapter another one, and that vLLM does not read."""
 
+SCALED = ("rank_pattern", "alpha_pattern")
+"""Of these, what a run's own transfers keep: they send each layer's factors with its scaling multiplied in."""
+
+RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""What vLLM's `--max-lora-rank` can be."""
+
+LARGEST_RANK = RANKS[-1]
+
 UNMERGED = ("alora_invocation_tokens",)
 """Of these, what PEFT cannot merge either."""
 
@@ -57,6 +65,24 @@ def why_merged(config: Mapping[str, Any], *, four_bit: bool = False) -> str | No
     return f"{named[0]}: {ANOTHER}" if named else None
 
 
+def why_sent_whole(config: Mapping[str, Any]) -> str | None:
+    """Why a run cannot send vLLM an adapter alone, but adds it to the weights that it sends; `None` if it can.
+
+    What a run sends is not what lies in a folder: each layer's scaling is in its factors, and the base is the run's own.
+
+    Args:
+        config: Fields of a `peft.LoraConfig`.
+    """
+    if rank_in(config) > LARGEST_RANK:
+        return f"r: {rank_in(config)}: vLLM takes {LARGEST_RANK} at most"
+    return why_merged({name: value for name, value in config.items() if name not in (*SCALED, "init_lora_weights")})
+
+
+def rank_in(config: Mapping[str, Any]) -> int:
+    """The largest rank of any layer, by the fields of a `peft.LoraConfig`."""
+    return max(int(config.get("r") or 0), *(config.get("rank_pattern") or {0: 0}).values())
+
+
 def fix_for(config: Mapping[str, Any], merge: str) -> str:
     """What to do with an adapter that vLLM does not serve as it is.
 
@@ -72,9 +98,12 @@ def fix_for(config: Mapping[str, Any], merge: str) -> str:
 def flags_for(config: Mapping[str, Any]) -> str:
     """What vLLM must be told beside `--lora-modules`, which by itself takes adapters of rank 16 at most."""
     rank = int(config.get("r") or 0)
-    sizes = (32, 64, 128, 256, 320, 512)
-    more = next((size for size in sizes if rank <= size), rank)
-    return "--enable-lora" + (f" --max-lora-rank {more}" if rank > 16 else "")
+    return "--enable-lora" + (f" --max-lora-rank {vllm_rank(rank)}" if rank > 16 else "")
+
+
+def vllm_rank(rank: int) -> int:
+    """The smallest rank that vLLM can be started for and that has room for this one; the rank where there is none."""
+    return next((each for each in RANKS if rank <= each), rank)
 
 
 def adapter_config(folder: str | Path) -> dict[str, Any] | None:

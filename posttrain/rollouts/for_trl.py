@@ -238,7 +238,7 @@ def sampling_of(args: Any) -> Sampling:
 def engine_settings(args: Any) -> dict[str, Any]:
     """The arguments of `open_engine` in a `HybridConfig`."""
     of_servers = ("mode", "server_base_url", "weights_transfer", "weights_folder")
-    names = (*of_servers, "gpu_memory_utilization", "max_model_length", "enable_sleep_mode", "time_limit_s")
+    names = (*of_servers, "gpu_memory_utilization", "max_model_length", "enable_sleep_mode", "time_limit_s", "lora")
     settings = {name: getattr(args, f"vllm_{name}") for name in names}
     return {**settings, "dtype": str(training_dtype(args)).removeprefix("torch."), "seed": args.seed}
 

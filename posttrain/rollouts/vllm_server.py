@@ -22,6 +22,7 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -31,8 +32,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from posttrain.errors import ConfigError, TrainingError
+from posttrain.models.adapter_weights import adapter_weights, rank_of
 from posttrain.models.policy_weights import check_weights, is_sharded, named_weights, walked_to_the_end
 from posttrain.processes.ranks import Ranks
+from posttrain.rollouts.adapters import AdapterPart, Counted, adapter_folder, memory_folder, room_on_server
 from posttrain.rollouts.engine import ALONE, OnPrompt
 from posttrain.rollouts.sampling import Sampled, Sampling, check_lengths
 from posttrain.rollouts.vllm_command import SERVER_ENVIRONMENT, chosen_transfer, serve_command
@@ -66,6 +69,10 @@ class ServerEngine:
         time_limit_s: Most seconds for one call of `sample` or `load`.
         ranks: The processes that share the server; all of them make their engine at the same time and call `load`
             together.
+        lora: As for `InProcessEngine`; adapters go as files, to a server that was started with room for them.
+
+    Attributes:
+        adapters, sent_bytes: As of `InProcessEngine`.
 
     Raises:
         ConfigError: the server lacks something that `serve_command` gives it, or would not fit the policy. On all
@@ -86,6 +93,7 @@ class ServerEngine:
         weights_folder: str | Path | None = None,
         time_limit_s: float = 600.0,
         ranks: Ranks = ALONE,
+        lora: str = "auto",
     ):
         self.api, self._ranks = ServerAPI(base_url, time_limit_s=time_limit_s), ranks
         self._stop_token_ids = list(eos_token_ids)
@@ -93,10 +101,17 @@ class ServerEngine:
         self._threads = ThreadPoolExecutor(REQUESTS, thread_name_prefix="vllm-server")
         self._nccl: NcclSender | None = None
         self._metadata: Metadata | None = None
-        ranks.together(lambda: self._connect(transfer, weights_folder, max_model_length, model))
+        self._adapter: str | None = None
+        self.sent_bytes = 0
+        ranks.together(lambda: self._connect(transfer, weights_folder, max_model_length, model, lora))
 
     def _connect(
-        self, transfer: str, weights_folder: str | Path | None, max_model_length: int | None, model: nn.Module | None
+        self,
+        transfer: str,
+        weights_folder: str | Path | None,
+        max_model_length: int | None,
+        model: nn.Module | None,
+        lora: str,
     ) -> None:
         on_cuda = torch.cuda.is_available()
 
@@ -105,7 +120,8 @@ class ServerEngine:
 
         if chosen(True) == "files":  # whatever the server can do; said before it is asked
             self._folder = Path(weights_folder) if weights_folder else _memory_folder(self.api.base_url)
-        config = self.api.configuration()
+        info = self.api.configuration()
+        config = info["vllm_config"]
         settings = config["model_config"]
         self.dtype: torch.dtype = getattr(torch, str(settings["dtype"]).removeprefix("torch."))
         own_bound = int(settings["max_model_len"])
@@ -119,6 +135,13 @@ class ServerEngine:
         if model is not None:
             check_weights(model)
         self.transfer = chosen(takes_nccl(config))
+        self.adapters = AdapterPart(lora, *room_on_server(lora, info))
+        if self.transfer == "nccl" and self.adapters.room:
+            if transfer == "auto" and (weights_folder or _is_here(self.api.base_url)):
+                self.transfer = "files"
+            else:
+                self.adapters = AdapterPart(lora, 0, "over NCCL whole weights travel, and there is no folder for files")
+        self.adapters.apart(model)  # tells early what cannot be had
         if self.transfer == "files":
             self._folder = Path(weights_folder) if weights_folder else _memory_folder(self.api.base_url)
         elif self._ranks.is_main:
@@ -126,7 +149,9 @@ class ServerEngine:
             self._nccl = NcclSender(self.api.base_url, device=device, time_limit_s=self.api.time_limit_s)
 
     def load(self, model: nn.Module | Iterable[tuple[str, torch.Tensor]]) -> None:
-        """Send the policy's weights, all of them; as files in parts that are deleted when the server has read them.
+        """Send the policy's weights: all of them, or its adapter alone where the server has its base already.
+
+        Files are deleted when the server has read them, whole weights part by part.
 
         All processes call it together. The main one sends; the others help to gather what is sharded.
 
@@ -142,22 +167,49 @@ class ServerEngine:
         self._loaded = True
 
     def _load(self, model: nn.Module | Iterable[tuple[str, torch.Tensor]]) -> None:
+        self.sent_bytes = 0
         if not isinstance(model, nn.Module):
-            model = list(model)
-        sharded = isinstance(model, nn.Module) and is_sharded(model)
+            whole = list(model)
+            self._hand_over(lambda: whole, self._send, sharded=False)
+            return
+        sharded = is_sharded(model)
+        before, self._adapter = self._adapter, None
+        if not self.adapters.apart(model):
+            self._hand_over(lambda: named_weights(model), self._send, sharded=sharded)
+            return
+        mark = self.adapters.mark(model)
+        if not self._ranks.decided(lambda: self._has(mark)):
+            before = None  # a server that was started anew does not know it
+            base = partial(named_weights, model, with_adapters=False)
+            self._hand_over(base, partial(self._send, mark=mark), sharded=sharded)
+        name = self._ranks.decided(self.adapters.next_name)
+        send = partial(self._send_adapter, name=name, rank=rank_of(model), before=before)
+        self._hand_over(partial(adapter_weights, model), send, sharded=sharded)
+        self._adapter = name
 
-        def stream() -> Iterable[tuple[str, torch.Tensor]]:
-            return named_weights(model) if isinstance(model, nn.Module) else model
-
+    def _hand_over(
+        self,
+        stream: Callable[[], Iterable[tuple[str, torch.Tensor]]],
+        send: Callable[[Iterable[tuple[str, torch.Tensor]]], None],
+        *,
+        sharded: bool,
+    ) -> None:
+        """Have the main process send; the others walk along where gathering needs them."""
         if self.transfer == "nccl" and self._metadata is None and (sharded or self._ranks.is_main):
             self._metadata = metadata_of(stream())
         if self._ranks.is_main:
             with walked_to_the_end(stream()) as weights:
-                self._send(weights)
+                counted = Counted(weights)
+                send(counted)
+                self.sent_bytes += counted.bytes
         elif sharded:
             deque(stream(), maxlen=0)
 
-    def _send(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
+    def _has(self, mark: str) -> bool:
+        answers = self.api.call_workers("posttrain_has", [mark], self.api.deadline())
+        return bool(answers) and all(answers)
+
+    def _send(self, weights: Iterable[tuple[str, torch.Tensor]], mark: str = "") -> None:
         if self._nccl is not None:
             self._nccl.send(self._metadata or [], weights)
             return
@@ -170,7 +222,21 @@ class ServerEngine:
                 del part
                 self.api.call_workers("posttrain_load_file", [str(path)], deadline)
                 path.unlink()
-        self.api.call_workers("posttrain_finish", [], deadline)
+        self.api.call_workers("posttrain_finish", [mark], deadline)
+        self._reset_cache(deadline)
+
+    def _send_adapter(
+        self, weights: Iterable[tuple[str, torch.Tensor]], name: str, rank: int, before: str | None
+    ) -> None:
+        deadline = self.api.deadline()
+        with adapter_folder(weights, rank, self._folder) as folder:
+            self.api.load_adapter(name, str(folder), deadline)
+        self.api.call_workers("posttrain_check_adapter", [], deadline)
+        if before is not None:
+            self.api.drop_adapter(before, deadline)
+        self._reset_cache(deadline)
+
+    def _reset_cache(self, deadline: float) -> None:
         if self.api.ask("/reset_prefix_cache", {}, deadline).get("success") is False:
             raise self.api.failed("/reset_prefix_cache", "requests of somebody else are running")
 
@@ -214,8 +280,9 @@ class ServerEngine:
         if not self._loaded:
             raise TrainingError("the server has no weights of ours", expected="a call of load() before sample()")
         deadline = self.api.deadline()
+        named = {} if self._adapter is None else {"model": self._adapter}
         bodies = [
-            {"token_ids": list(ids), "sampling_params": self._parameters(sampling, seed, limit)}
+            {"token_ids": list(ids), "sampling_params": self._parameters(sampling, seed, limit), **named}
             for ids, seed, limit in zip(prompt_ids, seeds, most, strict=True)
         ]
         copies = sampling.n if sampling.temperature == 0.0 else 1
@@ -273,16 +340,18 @@ class ServerEngine:
         }
 
 
+def _is_here(base_url: str) -> bool:
+    return urlsplit(base_url).hostname in ("localhost", "127.0.0.1", "::1")
+
+
 def _memory_folder(base_url: str) -> Path:
-    host = urlsplit(base_url).hostname
-    if host not in ("localhost", "127.0.0.1", "::1"):
+    if not _is_here(base_url):
         raise ConfigError(
-            f"the server is on another machine ({host}), and there is no folder for weights",
+            f"the server is on another machine ({urlsplit(base_url).hostname}), and there is no folder for weights",
             where="rollout.weights_folder",
             fix="name a folder that this machine and the server's see under the same path",
         )
-    memory = Path("/dev/shm")
-    return memory if memory.is_dir() else Path(tempfile.gettempdir())
+    return memory_folder()
 
 
 def _parts(weights: Iterable[tuple[str, torch.Tensor]]) -> Iterator[dict[str, torch.Tensor]]:

@@ -14,6 +14,11 @@ from typing import Any
 from posttrain.recipe.adapter_kinds import EMBEDDINGS, names, rewrites_base
 
 ADAPTER_CONFIG = "adapter_config.json"
+SLOW_ON_A_CPU = (
+    "vLLM adds adapters slowly on a CPU, where it copies them for every token: that costs more than whole weights do"
+)
+"""Why `rollout.lora: auto` sends whole weights there."""
+
 REFUSES = "vLLM refuses it"
 ANOTHER = "vLLM passes over it without a word, and would serve another model"
 
@@ -76,6 +81,13 @@ def why_sent_whole(config: Mapping[str, Any]) -> str | None:
     if rank_in(config) > LARGEST_RANK:
         return f"r: {rank_in(config)}: vLLM takes {LARGEST_RANK} at most"
     return why_merged({name: value for name, value in config.items() if name not in (*SCALED, "init_lora_weights")})
+
+
+def adapter_of(recipe: Any) -> dict[str, Any] | None:
+    """Fields of the `peft.LoraConfig` of a recipe's adapter, new or in the folder of its model; `None` without one."""
+    if recipe.lora:
+        return dict(recipe.lora.peft_kwargs())
+    return adapter_config(Path(recipe.model.name).expanduser()) if recipe.model.name else None
 
 
 def rank_in(config: Mapping[str, Any]) -> int:

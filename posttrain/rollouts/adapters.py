@@ -22,14 +22,12 @@ from torch import nn
 
 from posttrain.errors import ConfigError
 from posttrain.models.adapter_weights import BaseMark, has_adapter, rank_of, why_together
-from posttrain.recipe.adapter_serving import LARGEST_RANK, vllm_rank
+from posttrain.recipe.adapter_serving import LARGEST_RANK, SLOW_ON_A_CPU, vllm_rank
 
 KEY = "rollout.lora"
 
 WAYS = ("auto", "adapter", "merged")
 """What can be asked for: see `AdapterPart`."""
-
-ON_A_CPU = "vLLM's kernels for adapters copy them for every token on a CPU, which costs more than sending whole weights"
 
 
 class AdapterPart:
@@ -65,7 +63,7 @@ class AdapterPart:
         self.said = None
         if not has_adapter(model):
             return False
-        reason = self.why_none if not self.room else why_together(model) or self._too_large(model)
+        reason = why_together(model) or (self._too_large(model) if self.room else self.why_none)
         if reason is None:
             return True
         if self.asked == "adapter":
@@ -76,6 +74,12 @@ class AdapterPart:
     def _too_large(self, model: nn.Module) -> str | None:
         rank = rank_of(model)
         return f"its rank is {rank}, and the engine takes {self.room} at most" if rank > self.room else None
+
+    def in_words(self, model: Any) -> str | None:
+        """How the policy's adapter gets to the engine; `None` without one, or where the user has said it."""
+        if self.apart(model):
+            return f"vLLM gets the adapter alone (rank {rank_of(model)}), and its base once"
+        return f"vLLM gets whole weights with the adapter added: {self.said}" if self.said else None
 
     def mark(self, model: nn.Module) -> str:
         """What the engine knows the policy's base by: the same for as long as the base is."""
@@ -112,7 +116,7 @@ def room_in_process(asked: str, model: Any, rank: int | None, *, on_cpu: bool) -
     if asked == "merged":
         return 0, "rollout.lora is merged"
     if asked == "auto" and on_cpu:
-        return 0, ON_A_CPU
+        return 0, SLOW_ON_A_CPU
     with_one = has_adapter(model)
     if with_one and rank is None and (reason := why_together(model)):
         return 0, reason
@@ -138,7 +142,7 @@ def room_on_server(asked: str, info: Mapping[str, Any]) -> tuple[int, str | None
     if str((info.get("vllm_env") or {}).get("VLLM_ALLOW_RUNTIME_LORA_UPDATING")) not in ("1", "True"):
         return 0, f"the server takes no adapter while it runs: {fix}"
     if asked == "auto" and "cpu" in str((info["vllm_config"].get("device_config") or {}).get("device_type", "")):
-        return 0, ON_A_CPU
+        return 0, SLOW_ON_A_CPU
     return int(lora["max_lora_rank"]), None
 
 

@@ -44,6 +44,7 @@ from posttrain.rollouts.vllm_build import (
     set_environment,
     start,
 )
+from posttrain.rollouts.vllm_requests import parameters, sampled_here
 
 __all__ = ["InProcessEngine", "Sampled", "Sampling", "is_installed", "request_seed"]
 
@@ -204,6 +205,11 @@ class InProcessEngine:
             self._llm.reset_prefix_cache()
         self.sent_bytes += counted.bytes
 
+    @property
+    def adds_adapters(self) -> bool:
+        """Whether the policy's adapter is not in the weights, but added while sampling."""
+        return self._adapter is not None
+
     def fits(self, model: nn.Module) -> bool:
         """Whether the model's weights can be loaded: an adapter on a tied embedding or LM head parts the two."""
         return is_tied(model) == self._tied
@@ -279,42 +285,27 @@ class InProcessEngine:
         on_prompt: OnPrompt | None = None,
         copies: int = 1,
     ) -> list[list[Sampled]]:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        own = {"flat_logprobs": True, "output_kind": RequestOutputKind.FINAL_ONLY}
         done: dict[str, list[Sampled]] = {}
         with self._guarded(f"sampling {len(prompt_ids)} x {sampling.n} completions") as check_time:
             engine = self._llm.llm_engine
             names = [f"{next(self._numbers)}" for _ in prompt_ids]
             places = {name: place for place, name in enumerate(names)}
             for name, ids, seed, limit in zip(names, prompt_ids, seeds, limits, strict=True):
-                parameters = self._parameters(sampling, seed, limit)
-                engine.add_request(name, {"prompt_token_ids": list(ids)}, parameters, lora_request=self._adapter)
+                asked = parameters(sampling, seed, limit, self._stop_token_ids) | own
+                prompt = {"prompt_token_ids": list(ids)}
+                engine.add_request(name, prompt, SamplingParams(**asked), lora_request=self._adapter)
             while engine.has_unfinished_requests():
                 for output in engine.step():
                     if output.finished:
-                        group = done[output.request_id] = [_sampled(one) for one in output.outputs]
+                        group = done[output.request_id] = [sampled_here(one) for one in output.outputs]
                         if on_prompt is not None:
                             on_prompt(places[output.request_id], group * copies)
                 check_time()
         return [done[name] for name in names]
-
-    def _parameters(self, sampling: Sampling, seed: int, limit: int) -> Any:
-        from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind
-
-        return SamplingParams(
-            n=sampling.n,
-            max_tokens=limit,
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            top_k=sampling.top_k,
-            min_p=sampling.min_p or 0.0,
-            repetition_penalty=sampling.repetition_penalty,
-            seed=seed if sampling.temperature > 0.0 else None,
-            stop_token_ids=self._stop_token_ids,
-            logprobs=0,
-            flat_logprobs=True,
-            detokenize=False,
-            output_kind=RequestOutputKind.FINAL_ONLY,
-        )
 
     # ---- sleep and end ----
 
@@ -413,12 +404,3 @@ class InProcessEngine:
     def _check_usable(self) -> None:
         if self._llm is None or self._failed:
             raise TrainingError(f"the sampling engine {'was closed' if self._llm is None else 'has failed before'}")
-
-
-def _sampled(output: Any) -> Sampled:
-    flat = output.logprobs
-    ids = list(output.token_ids)
-    logprobs = [flat.logprobs[start] for start in flat.start_indices]
-    if [flat.token_ids[start] for start in flat.start_indices] != ids:
-        raise RuntimeError("log-probabilities and tokens do not belong together")
-    return Sampled(ids, logprobs, output.finish_reason == "length")

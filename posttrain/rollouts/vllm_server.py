@@ -20,11 +20,10 @@ from __future__ import annotations
 
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import torch
@@ -41,14 +40,12 @@ from posttrain.rollouts.sampling import Sampled, Sampling, check_lengths
 from posttrain.rollouts.vllm_command import SERVER_ENVIRONMENT, chosen_transfer, serve_command
 from posttrain.rollouts.vllm_http import ServerAPI
 from posttrain.rollouts.vllm_nccl import Metadata, NcclSender, metadata_of, takes_nccl
+from posttrain.rollouts.vllm_requests import parameters, sampled_there
 
 __all__ = ["SERVER_ENVIRONMENT", "ServerEngine", "serve_command"]
 
 PART = 1 << 30
 """Bytes of weights in one file: what the shared folder has to have room for."""
-
-FINAL_ONLY = 2
-"""vLLM's `RequestOutputKind`: all completions in one answer. Before 0.29 it is the last alone by default."""
 
 REQUESTS = 64
 """Requests that wait for an answer at the same time."""
@@ -240,6 +237,11 @@ class ServerEngine:
         if self.api.ask("/reset_prefix_cache", {}, deadline).get("success") is False:
             raise self.api.failed("/reset_prefix_cache", "requests of somebody else are running")
 
+    @property
+    def adds_adapters(self) -> bool:
+        """Whether the policy's adapter is not in the weights, but added while sampling."""
+        return self._adapter is not None
+
     def fits(self, model: nn.Module) -> bool:
         """Always: what the server was started with is not ours to say, and `load` finds out."""
         return True
@@ -281,15 +283,16 @@ class ServerEngine:
             raise TrainingError("the server has no weights of ours", expected="a call of load() before sample()")
         deadline = self.api.deadline()
         named = {} if self._adapter is None else {"model": self._adapter}
+        ends = self._stop_token_ids
         bodies = [
-            {"token_ids": list(ids), "sampling_params": self._parameters(sampling, seed, limit), **named}
+            {"token_ids": list(ids), "sampling_params": parameters(sampling, seed, limit, ends), **named}
             for ids, seed, limit in zip(prompt_ids, seeds, most, strict=True)
         ]
         copies = sampling.n if sampling.temperature == 0.0 else 1
 
         def ask(place: int) -> list[Sampled]:
             answer = self.api.ask("/inference/v1/generate", bodies[place], deadline)
-            group = [_sampled(choice) for choice in _in_order(answer)] * copies
+            group = sampled_there(answer) * copies
             if on_prompt is not None:
                 on_prompt(place, group)
             return group
@@ -323,22 +326,6 @@ class ServerEngine:
     def __exit__(self, *error):
         self.close()
 
-    def _parameters(self, sampling: Sampling, seed: int, limit: int) -> dict[str, Any]:
-        return {
-            "n": sampling.n if sampling.temperature > 0.0 else 1,  # vLLM takes no more; the others are the same
-            "max_tokens": limit,
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-            "top_k": sampling.top_k,
-            "min_p": sampling.min_p or 0.0,
-            "repetition_penalty": sampling.repetition_penalty,
-            "seed": seed if sampling.temperature > 0.0 else None,
-            "stop_token_ids": self._stop_token_ids,
-            "logprobs": 0,
-            "detokenize": False,
-            "output_kind": FINAL_ONLY,
-        }
-
 
 def _is_here(base_url: str) -> bool:
     return urlsplit(base_url).hostname in ("localhost", "127.0.0.1", "::1")
@@ -366,15 +353,3 @@ def _parts(weights: Iterable[tuple[str, torch.Tensor]]) -> Iterator[dict[str, to
             part, size = {}, 0
     if part:
         yield part
-
-
-def _in_order(answer: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return sorted(answer["choices"], key=lambda choice: choice["index"])
-
-
-def _sampled(choice: Mapping[str, Any]) -> Sampled:
-    ids = list(choice["token_ids"])
-    logprobs = [float(token["logprob"]) for token in choice["logprobs"]["content"]]
-    if len(logprobs) != len(ids):
-        raise RuntimeError("log-probabilities and tokens do not belong together")
-    return Sampled(ids, logprobs, choice["finish_reason"] == "length")

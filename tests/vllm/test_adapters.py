@@ -20,6 +20,7 @@ from tests.vllm.conftest import ENDS, PROMPTS, change, tiny, with_lora
 from tests.vllm.test_engine import SEEDS, largest_gap
 
 SAMPLING = Sampling(n=3, max_tokens=12, temperature=0.7)
+LIMIT = int(__import__("os").environ.get("L", "120"))
 FLOAT32 = 1e-4
 """As in test_engine.py."""
 
@@ -52,7 +53,7 @@ def gap(engine, policy) -> float:
 def engines():
     opened = {
         tied: InProcessEngine(
-            tiny(tied=tied), eos_token_ids=ENDS, max_num_seqs=32, time_limit_s=120, lora="adapter", lora_rank=8
+            tiny(tied=tied), eos_token_ids=ENDS, max_num_seqs=32, time_limit_s=LIMIT, lora="adapter", lora_rank=8
         )
         for tied in (True, False)
     }
@@ -86,7 +87,7 @@ def test_samples_from_the_policy_after_every_change_of_the_adapter(name, tied, e
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
 def test_a_family_whose_embedding_is_wrapped(tied):
     policy = with_lora(llama(tied), target_modules="all-linear")
-    with InProcessEngine(policy, eos_token_ids=ENDS, max_num_seqs=32, time_limit_s=120, lora="adapter") as engine:
+    with InProcessEngine(policy, eos_token_ids=ENDS, max_num_seqs=32, time_limit_s=LIMIT, lora="adapter") as engine:
         assert engine.adapters.room == 8
         for update in range(2):
             change(policy, seed=update)
@@ -122,7 +123,10 @@ def test_another_base_is_sent_again(engines):
 
 WHOLE = {
     "whole head": ({"target_modules": ["v_proj"], "modules_to_save": ["lm_head"]}, "lm_head trains as a whole"),
-    "embedding": ({"target_modules": ["embed_tokens", "o_proj"]}, "embed_tokens has an adapter, and is no linear layer"),
+    "embedding": (
+        {"target_modules": ["embed_tokens", "o_proj"]},
+        "embed_tokens has an adapter, and is no linear layer",
+    ),
     "head": ({"target_modules": ["k_proj", "lm_head"]}, "is the LM head"),
     "biases": ({"target_modules": ["q_proj"], "bias": "all"}, "bias trains beside the adapter"),
 }
@@ -168,7 +172,7 @@ def test_a_layer_that_vllm_lacks_ends_the_engine(monkeypatch):
     def renamed(model):
         return ((name.replace("layers.1", "layers.7"), tensor) for name, tensor in adapter_weights(model))
 
-    with InProcessEngine(policy, eos_token_ids=ENDS, max_num_seqs=4, time_limit_s=120, lora="adapter") as engine:
+    with InProcessEngine(policy, eos_token_ids=ENDS, max_num_seqs=4, time_limit_s=LIMIT, lora="adapter") as engine:
         monkeypatch.setattr(vllm, "adapter_weights", renamed)
         with pytest.raises(TrainingError, match=r"no layer model.layers.7.self_attn.*\(1 such in all\)"):
             engine.load(policy)
@@ -181,7 +185,7 @@ def test_a_family_without_adapters_in_vllm_is_sent_whole():
     shape = {"vocab_size": 96, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2}
     config = GPTNeoXConfig(**shape, num_attention_heads=2, max_position_embeddings=128, initializer_range=0.1)
     policy = with_lora(AutoModelForCausalLM.from_config(config).eval(), target_modules=["query_key_value"])
-    options = {"eos_token_ids": ENDS, "max_num_seqs": 32, "time_limit_s": 120}
+    options = {"eos_token_ids": ENDS, "max_num_seqs": 32, "time_limit_s": LIMIT}
     with pytest.raises(ConfigError, match="LoRA"):
         InProcessEngine(policy, lora="adapter", **options)
 

@@ -73,7 +73,7 @@ def why_merged(config: Mapping[str, Any], *, four_bit: bool = False) -> str | No
 def why_sent_whole(config: Mapping[str, Any]) -> str | None:
     """Why a run cannot send vLLM an adapter alone, but adds it to the weights that it sends; `None` if it can.
 
-    What a run sends is not what lies in a folder: each layer's scaling is in its factors, and the base is the run's own.
+    What a run sends is not what lies in a folder: each layer's scaling is in its factors, and the base is the run's.
 
     Args:
         config: Fields of a `peft.LoraConfig`.

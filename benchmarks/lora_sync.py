@@ -1,4 +1,4 @@
-"""What a transfer of weights to vLLM takes when the adapter travels alone, against whole weights; and sampling with both.
+"""What a transfer to vLLM takes when the adapter travels alone, against whole weights; and sampling with both.
 
     OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE python benchmarks/lora_sync.py --repeats 9
     OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE python benchmarks/lora_sync.py --repeats 9 --server
@@ -39,9 +39,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--repeats", type=int, default=9, help="pairs of transfers (default: %(default)s)")
     parser.add_argument("--rank", type=int, default=16, help="of the adapter (default: %(default)s)")
     parser.add_argument("--tokens", type=int, default=32, help="of a completion (default: %(default)s)")
-    parser.add_argument(
-        "--prompts", type=int, default=4, help="of 32 tokens, 4 completions each (default: %(default)s)"
-    )
+    parser.add_argument("--prompts", type=int, default=4, help="4 completions each (default: %(default)s)")
     parser.add_argument("--dtype", default="float32", help="of the engines; the trainer's is float32")
     parser.add_argument("--threads", type=int, default=1, help="of this process (default: %(default)s)")
     parser.add_argument("--server", action="store_true", help="on servers, in place of this process")
@@ -179,9 +177,7 @@ def logprobs(policy: Any, rows: list[tuple[list[int], Any]]) -> list[list[float]
 
 def report(found: dict[str, dict[str, list[float]]]) -> None:
     """Medians as a table, with the range of the seconds."""
-    print(
-        "| way | bytes | seconds of a transfer | range | tokens sampled a second | nats from the trainer, mean / most |"
-    )
+    print("| way | bytes | seconds of a transfer | range | tokens sampled a second | nats apart, mean / most |")
     print("|---|---|---|---|---|---|")
     for way in WAYS:
         mine = found[way]

@@ -5,19 +5,26 @@ vLLM's kernels for adapters run on its CPU build, slowly: `auto` does without th
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, GPTNeoXConfig, LlamaConfig
 
+from posttrain.controllers import GRPOOnly
 from posttrain.errors import ConfigError, TrainingError
 from posttrain.models.adapter_weights import adapter_weights
 from posttrain.models.policy_weights import base_model, named_weights
 from posttrain.recipe.adapter_serving import SLOW_ON_A_CPU
 from posttrain.rollouts import vllm
+from posttrain.rollouts.for_trl import EngineRollouts
 from posttrain.rollouts.vllm import InProcessEngine, Sampling
+from tests.training.test_resume import StopAt
 from tests.vllm.conftest import ENDS, PROMPTS, change, tiny, with_lora
 from tests.vllm.test_engine import SEEDS, largest_gap
+from tests.vllm.training import train
 
 SAMPLING = Sampling(n=3, max_tokens=12, temperature=0.7)
 FLOAT32 = 1e-4
@@ -205,3 +212,39 @@ def test_auto_sends_whole_weights_on_a_cpu_and_says_why():
     with InProcessEngine(policy, eos_token_ids=ENDS, max_num_seqs=4, lora="merged") as engine:
         engine.load(policy)
         assert engine.adapters.said is None
+
+
+ALONE = {"lora": {"target_modules": "all-linear"}, "vllm_lora": "adapter"}
+
+
+def test_training_with_the_adapter_alone_and_resuming_it(model_folder, tmp_path):
+    """Every rollout is of the policy of its step, and a run that stopped goes on as if it had not."""
+    watched: list[Any] = []
+
+    def before(trainer):
+        watched.append(trainer.vllm_generation.engine.engine)
+
+    settings = {**ALONE, "save_strategy": "steps", "save_steps": 2, "max_steps": 5}
+    whole = train(tmp_path / "whole", model_folder, GRPOOnly(), before=before, **settings)
+    assert len(whole.gaps) == 5
+    assert max(whole.gaps) < FLOAT32
+    alone, everything = watched[0].sent_bytes, sum(tensor.nbytes for tensor in whole.weights.values())
+    assert 0 < alone < everything / 2  # of a model this small rank 4 is much
+    train(tmp_path / "parts", model_folder, GRPOOnly(), callbacks=[StopAt(3)], **settings)
+    resumed = train(tmp_path / "parts", model_folder, GRPOOnly(), resume=True, **settings)
+    assert resumed.rollouts == whole.rollouts[-len(resumed.rollouts) :]
+    assert resumed.rollouts
+    assert all(torch.equal(whole.weights[name], weight) for name, weight in resumed.weights.items())
+
+
+def test_an_adapter_that_grows_is_probed_more_often():
+    probed = []
+    rollouts = EngineRollouts.__new__(EngineRollouts)
+    rollouts.engine, rollouts.probe_every, rollouts._probed_at = SimpleNamespace(adds_adapters=True), 50, None
+    for rollouts.loads in range(1, 140):
+        if rollouts._probe_due():
+            probed.append(rollouts.loads)
+            rollouts._probed_at = rollouts.loads
+    assert probed == [1, 2, 4, 8, 16, 32, 64, 114, 128]
+    rollouts.engine.adds_adapters, rollouts.loads, rollouts._probed_at = False, 4, 1
+    assert not rollouts._probe_due()

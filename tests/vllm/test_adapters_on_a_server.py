@@ -1,4 +1,4 @@
-"""A real server with room for an adapter: the base travels once, then the adapter alone, over its own loading of them."""
+"""A real server with room for an adapter: the base travels once, then the adapter alone."""
 
 from __future__ import annotations
 

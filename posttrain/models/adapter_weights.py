@@ -76,33 +76,40 @@ class BaseMark:
 
     def __init__(self) -> None:
         self._of: weakref.ref[Any] | None = None
-        self._state: tuple[Any, ...] = ()
+        self._state: list[tuple[Any, ...]] = []
         self._number = 0
 
     def of(self, model: nn.Module) -> int:
         """The mark of a policy's base."""
-        base, state = base_model(model), _state(model)
-        if self._of is None or self._of() is not base or self._state != state:
-            self._of, self._state = weakref.ref(base), state
+        base, weights = base_model(model), _weights_of_base(model)
+        if self._of is None or self._of() is not base or not self._same(weights):
+            self._of = weakref.ref(base)
+            self._state = [(weakref.ref(each), each.data_ptr(), each._version) for each in weights]
             self._number += 1
         return self._number
+
+    def _same(self, weights: list[nn.Parameter]) -> bool:
+        return len(weights) == len(self._state) and all(
+            of() is each and memory == each.data_ptr() and version == each._version
+            for each, (of, memory, version) in zip(weights, self._state, strict=True)
+        )
 
     def forget(self) -> None:
         """The next mark is another one."""
         self._of = None
 
 
-def _state(model: nn.Module) -> tuple[Any, ...]:
+def _weights_of_base(model: nn.Module) -> list[nn.Parameter]:
     if is_sharded(model):  # which moves the parameters at each step; that none of them trains has been seen
-        return ()
-    own = (each for name, each in base_model(model).named_parameters() if ".lora_" not in name)
-    return tuple((id(each), each._version) for each in own)
+        return []
+    return [each for name, each in base_model(model).named_parameters() if ".lora_" not in name]
 
 
 def _active(layer: Any) -> list[str]:
     if layer.disable_adapters:
         return []
-    return [name for name in layer.active_adapters if name in layer.lora_A and name != REFERENCE]
+    present = {*layer.lora_A, *layer.lora_embedding_A} - {REFERENCE}
+    return [name for name in layer.active_adapters if name in present]
 
 
 def _why_not_plain(name: str, layer: Any, head: Any) -> str | None:

@@ -168,8 +168,9 @@ class InProcessEngine:
             with walked_to_the_end(self._stream(model)) as weights:
                 self._load(weights)
             return
-        mark = self.adapters.mark(model)
+        self._check_fits(model)
         self._check_usable()
+        mark = self.adapters.mark(model)
         if "" in self._llm.collective_rpc("posttrain_has", args=(mark,)):
             with walked_to_the_end(named_weights(model, with_adapters=False)) as weights:
                 self._load(weights, mark)
@@ -217,6 +218,10 @@ class InProcessEngine:
     def _stream(self, model: nn.Module | Iterable[tuple[str, torch.Tensor]]) -> Iterable[tuple[str, torch.Tensor]]:
         if not isinstance(model, nn.Module):
             return model
+        self._check_fits(model)
+        return named_weights(model)
+
+    def _check_fits(self, model: nn.Module) -> None:
         if not self.fits(model):
             raise ConfigError(
                 f"the embedding and the LM head {'are' if self._tied else 'were not'} one in the engine, and "
@@ -224,7 +229,6 @@ class InProcessEngine:
                 expected="the model that the engine was built for",
                 where="model",
             )
-        return named_weights(model)
 
     # ---- sampling ----
 

@@ -171,11 +171,11 @@ class InProcessEngine:
         self._check_fits(model)
         self._check_usable()
         mark = self.adapters.mark(model)
-        if "" in self._llm.collective_rpc("posttrain_has", args=(mark,)):
-            with walked_to_the_end(named_weights(model, with_adapters=False)) as weights:
-                self._load(weights, mark)
-        with walked_to_the_end(adapter_weights(model)) as weights:
-            self._load_adapter(weights, rank_of(model))
+        with walked_to_the_end(adapter_weights(model)) as adapter:  # to its end by all, if the base fails on one
+            if "" in self._llm.collective_rpc("posttrain_has", args=(mark,)):
+                with walked_to_the_end(named_weights(model, with_adapters=False)) as base:
+                    self._load(base, mark)
+            self._load_adapter(adapter, rank_of(model))
 
     def _load(self, weights: Iterable[tuple[str, torch.Tensor]], mark: str = "") -> None:
         self._check_usable()

@@ -22,6 +22,7 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -46,6 +47,10 @@ __all__ = ["SERVER_ENVIRONMENT", "ServerEngine", "serve_command"]
 
 PART = 1 << 30
 """Bytes of weights in one file: what the shared folder has to have room for."""
+
+Weights = Iterable[tuple[str, torch.Tensor]]
+Part = tuple[Weights, Callable[[Weights], None]]
+"""A stream of weights, and what sends it."""
 
 REQUESTS = 64
 """Requests that wait for an answer at the same time."""
@@ -137,7 +142,7 @@ class ServerEngine:
             if transfer == "auto" and (weights_folder or _is_here(self.api.base_url)):
                 self.transfer = "files"
             else:
-                self.adapters = AdapterPart(lora, 0, "over NCCL whole weights travel, and there is no folder for files")
+                self.adapters = AdapterPart(lora, 0, "over NCCL whole weights travel, an adapter alone through files")
         self.adapters.apart(model)  # tells early what cannot be had
         if self.transfer == "files":
             self._folder = Path(weights_folder) if weights_folder else _memory_folder(self.api.base_url)
@@ -164,43 +169,45 @@ class ServerEngine:
         self._loaded = True
 
     def _load(self, model: nn.Module | Iterable[tuple[str, torch.Tensor]]) -> None:
-        self.sent_bytes = 0
+        before, self._adapter, self.sent_bytes = self._adapter, None, 0
         if not isinstance(model, nn.Module):
             whole = list(model)
-            self._hand_over(lambda: whole, self._send, sharded=False)
+            self._send_whole(lambda: whole, sharded=False)
             return
         sharded = is_sharded(model)
-        before, self._adapter = self._adapter, None
         if not self.adapters.apart(model):
-            self._hand_over(lambda: named_weights(model), self._send, sharded=sharded)
+            self._send_whole(lambda: named_weights(model), sharded=sharded)
             return
         mark = self.adapters.mark(model)
-        if not self._ranks.decided(lambda: self._has(mark)):
-            before = None  # a server that was started anew does not know it
-            base = partial(named_weights, model, with_adapters=False)
-            self._hand_over(base, partial(self._send, mark=mark), sharded=sharded)
-        name = self._ranks.decided(self.adapters.next_name)
-        send = partial(self._send_adapter, name=name, rank=rank_of(model), before=before)
-        self._hand_over(partial(adapter_weights, model), send, sharded=sharded)
+        known, name = self._ranks.decided(lambda: (self._has(mark), self.adapters.next_name()))
+        # A server that was started anew does not know the adapter of before either
+        send = partial(self._send_adapter, name=name, rank=rank_of(model), before=before if known else None)
+        parts: list[Part] = [(adapter_weights(model), send)]
+        if not known:
+            parts.insert(0, (named_weights(model, with_adapters=False), partial(self._send, mark=mark)))
+        self._hand_over(parts, sharded=sharded)
         self._adapter = name
 
-    def _hand_over(
-        self,
-        stream: Callable[[], Iterable[tuple[str, torch.Tensor]]],
-        send: Callable[[Iterable[tuple[str, torch.Tensor]]], None],
-        *,
-        sharded: bool,
-    ) -> None:
-        """Have the main process send; the others walk along where gathering needs them."""
+    def _send_whole(self, stream: Callable[[], Weights], *, sharded: bool) -> None:
         if self.transfer == "nccl" and self._metadata is None and (sharded or self._ranks.is_main):
             self._metadata = metadata_of(stream())
-        if self._ranks.is_main:
-            with walked_to_the_end(stream()) as weights:
-                counted = Counted(weights)
+        self._hand_over([(stream(), self._send)], sharded=sharded)
+
+    def _hand_over(self, parts: list[Part], *, sharded: bool) -> None:
+        """Have the main process send each stream; the others walk along where gathering needs them.
+
+        Where one fails, it and those after it are walked to their ends, for the others do so, too.
+        """
+        if not self._ranks.is_main:
+            for stream, _ in parts if sharded else ():
+                deque(stream, maxlen=0)
+            return
+        with ExitStack() as walked:
+            streams = [walked.enter_context(walked_to_the_end(stream)) for stream, _ in reversed(parts)]
+            for stream, (_, send) in zip(reversed(streams), parts, strict=True):
+                counted = Counted(stream)
                 send(counted)
                 self.sent_bytes += counted.bytes
-        elif sharded:
-            deque(stream(), maxlen=0)
 
     def _has(self, mark: str) -> bool:
         answers = self.api.call_workers("posttrain_has", [mark], self.api.deadline())

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 from posttrain.errors import ConfigError
-from posttrain.recipe.adapter_serving import adapter_config, fix_for, why_merged
+from posttrain.recipe.adapter_serving import LARGEST_RANK, adapter_config, fix_for, why_merged
 
 
 def add(commands: Any) -> argparse.ArgumentParser:
@@ -36,6 +36,12 @@ def add(commands: Any) -> argparse.ArgumentParser:
         choices=("files", "nccl"),
         default="files",
         help="how the run's weights come: through files, or from its GPU over NCCL (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--lora-rank",
+        type=int,
+        metavar="N",
+        help="take a run's LoRA adapter of rank N or less alone, and its base once (rollout.lora)",
     )
     parser.set_defaults(command=_serve)
     return parser
@@ -83,11 +89,18 @@ def _named(more: Sequence[str]) -> Iterator[str]:
 
 
 def _serve(args: argparse.Namespace) -> None:
-    from posttrain.rollouts.vllm_server import SERVER_ENVIRONMENT, serve_command
+    from posttrain.rollouts.vllm_command import ADAPTER_ENVIRONMENT, SERVER_ENVIRONMENT, serve_command
 
     check_adapters(args.model, args.more)
+    if args.lora_rank is not None and not 1 <= args.lora_rank <= LARGEST_RANK:
+        raise ConfigError(str(args.lora_rank), expected=f"1 to {LARGEST_RANK}", where="--lora-rank")
     command = serve_command(
-        args.model, port=args.port, transfer=args.weights_transfer, more=["--host", args.host, *args.more]
+        args.model,
+        port=args.port,
+        transfer=args.weights_transfer,
+        lora_rank=args.lora_rank,
+        more=["--host", args.host, *args.more],
     )
-    print(" ".join(f"{name}={value}" for name, value in SERVER_ENVIRONMENT.items()), shlex.join(command), flush=True)
-    os.execvpe(command[0], command, {**os.environ, **SERVER_ENVIRONMENT})
+    environment = SERVER_ENVIRONMENT | (ADAPTER_ENVIRONMENT if args.lora_rank else {})
+    print(" ".join(f"{name}={value}" for name, value in environment.items()), shlex.join(command), flush=True)
+    os.execvpe(command[0], command, {**os.environ, **environment})

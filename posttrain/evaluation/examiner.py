@@ -17,6 +17,7 @@ from posttrain.inputs.inputs import load_judges
 from posttrain.inputs.rendering import tokenize_prompts
 from posttrain.processes.ranks import Ranks
 from posttrain.processes.zero import is_partitioned
+from posttrain.recipe.adapter_serving import adapter_of, rank_in, why_sent_whole
 from posttrain.recipe.recipe import Recipe
 from posttrain.rollouts.engine import Engine
 from posttrain.rollouts.engines import open_engine
@@ -103,6 +104,7 @@ class Examiner:
                 dtype=str(self._dtype).removeprefix("torch."),
                 seed=self._recipe.run.seed,
                 trust_remote_code=self._recipe.model.trust_remote_code,
+                lora_rank=self._adapter_rank(),
                 ranks=self._ranks,
                 **settings,
             )
@@ -113,6 +115,11 @@ class Examiner:
                     raise
                 self._recipe = self._instead(error)
         return self._engine
+
+    def _adapter_rank(self) -> int | None:
+        """For which the engine is built, although the first model that it samples from may have no adapter yet."""
+        config = adapter_of(self._recipe)
+        return rank_in(config) if config and why_sent_whole(config) is None else None
 
     @property
     def _dtype(self) -> torch.dtype:

@@ -41,7 +41,7 @@ def is_tied(model: nn.Module) -> bool:
     """
     base = base_model(model)
     embedding, head = (_in_effect(each) for each in (base.get_input_embeddings(), base.get_output_embeddings()))
-    if embedding is None or head is None or _is_wrapped(embedding) or _is_wrapped(head):
+    if embedding is None or head is None or is_wrapped(embedding) or is_wrapped(head):
         return False
     return embedding.weight is head.weight
 
@@ -51,12 +51,16 @@ def is_sharded(model: nn.Module) -> bool:
     return any(isinstance(module, FSDPModule) for module in model.modules())
 
 
-def named_weights(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+def named_weights(model: nn.Module, *, with_adapters: bool = True) -> Iterator[tuple[str, torch.Tensor]]:
     """Every weight of the policy with its active adapter added, layer by layer; a tied LM head only as embedding.
 
     A weight without an adapter is the parameter's own memory: use it before the next training step. One that was
     gathered is a copy, since its unit is sharded again while an engine may still wait for the rest of a layer. One that
     is held in 4 bits comes as what these stand for, one at a time.
+
+    Args:
+        model: The policy.
+        with_adapters: False leaves the adapter out: the weights are those of its base.
 
     Raises:
         ConfigError: an adapter that is no plain LoRA, or weights that are quantised otherwise than to 4 bits.
@@ -64,7 +68,7 @@ def named_weights(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
     base = base_model(model)
     tied_head = base.get_output_embeddings() if is_tied(model) else None
     with torch.no_grad(), _whole(*[model] if model is not base else []):  # what FSDP2 wraps is PEFT's model
-        yield from _walk(base, "", tied_head, gathered=isinstance(model, FSDPModule))
+        yield from _walk(base, "", tied_head, gathered=isinstance(model, FSDPModule), adapters=with_adapters)
 
 
 @contextmanager
@@ -87,18 +91,18 @@ def check_weights(model: nn.Module) -> None:
     for prefix, module in base_model(model).named_modules():
         for name, parameter in module.named_parameters(recurse=False):
             _check_parameter(f"{prefix}.{name}", parameter)
-        if _is_wrapped(module):
+        if is_wrapped(module):
             _check_adapter(module, prefix)
 
 
 def _walk(
-    module: nn.Module, prefix: str, tied_head: nn.Module | None, *, gathered: bool = False
+    module: nn.Module, prefix: str, tied_head: nn.Module | None, *, gathered: bool = False, adapters: bool = True
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """The weights of a module and what is in it; `gathered` where the module belongs to a unit that is whole now."""
     gathered = gathered or isinstance(module, FSDPModule)
     with _whole(module):
-        if _is_wrapped(module):
-            yield from _adapted(module, prefix, tied_head, gathered=gathered)
+        if is_wrapped(module):
+            yield from _adapted(module, prefix, tied_head, gathered=gathered, adapters=adapters)
             return
         for name, parameter in module.named_parameters(recurse=False):
             if module is tied_head and name == "weight":
@@ -110,7 +114,7 @@ def _walk(
             yield prefix + name, parameter.detach().clone() if gathered else parameter.detach()
         for name, child in module.named_children():
             inner = prefix if name in TRANSPARENT else f"{prefix}{name}."
-            yield from _walk(child, inner, tied_head, gathered=gathered)
+            yield from _walk(child, inner, tied_head, gathered=gathered, adapters=adapters)
 
 
 @contextmanager
@@ -126,7 +130,7 @@ def _whole(*modules: nn.Module) -> Iterator[None]:
             unit.reshard()
 
 
-def _is_wrapped(module: nn.Module) -> bool:
+def is_wrapped(module: nn.Module) -> bool:
     """Whether PEFT has put this module around one of the model's own."""
     return hasattr(module, "base_layer") or hasattr(module, "original_module")
 
@@ -140,7 +144,7 @@ def _in_effect(module: Any) -> Any:
 
 
 def _adapted(
-    layer: Any, prefix: str, tied_head: nn.Module | None, *, gathered: bool
+    layer: Any, prefix: str, tied_head: nn.Module | None, *, gathered: bool, adapters: bool
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """The weights of what PEFT has wrapped: a layer with LoRA, or a module that trains as a whole."""
     _check_adapter(layer, prefix)
@@ -148,9 +152,9 @@ def _adapted(
         trained = _in_effect(layer)
         yield from _walk(trained, prefix, trained if layer is tied_head else tied_head, gathered=gathered)
         return
-    adapters = _adapters_to_add(layer)
+    added = _adapters_to_add(layer) if adapters else []
     for name, weight in _walk(layer.base_layer, prefix, tied_head, gathered=gathered):
-        yield name, _plus_adapters(layer, weight, adapters) if name == f"{prefix}weight" else weight
+        yield name, _plus_adapters(layer, weight, added) if name == f"{prefix}weight" else weight
 
 
 def _adapters_to_add(layer: Any) -> list[str]:

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from posttrain.launch.launch import ACCELERATE, arguments, config_file, environment, kind_of, shown
 from posttrain.launch.nodes import Nodes
 from posttrain.planning.machine import Machine
+from posttrain.recipe.adapter_serving import adapter_of, rank_in, why_sent_whole
 from posttrain.recipe.recipe import Recipe
 
 
@@ -29,6 +30,14 @@ class Launch:
     server: str = ""
 
 
+def _room(recipe: Recipe, machine: Machine) -> list[str]:
+    """For the recipe's adapter on a server, where it is to travel alone."""
+    config, way = adapter_of(recipe), recipe.rollout.lora
+    if config is None or why_sent_whole(config) or way == "merged" or (way == "auto" and machine.device == "cpu"):
+        return []
+    return ["--lora-rank", str(rank_in(config))]
+
+
 def launch_of(recipe: Recipe, path: str, overrides: Sequence[str], machine: Machine) -> Launch:
     """The commands for a recipe on a machine.
 
@@ -42,9 +51,8 @@ def launch_of(recipe: Recipe, path: str, overrides: Sequence[str], machine: Mach
     server = ""
     if recipe.rollout.mode == "server":
         address = urlsplit(str(recipe.rollout.server_base_url))
-        server = shlex.join(
-            ["posttrain", "serve", recipe.model.name or "MODEL_FOLDER", "--port", str(address.port or 8000)]
-        )
+        named = [recipe.model.name or "MODEL_FOLDER", "--port", str(address.port or 8000)]
+        server = shlex.join(["posttrain", "serve", *named, *_room(recipe, machine)])
     if not machine.launched:
         return Launch(shlex.join(["posttrain", "run", *run]), server=server)
     cpu = machine.device == "cpu"

@@ -21,6 +21,7 @@ from posttrain.planning.amounts import Amounts
 from posttrain.planning.lengths import Texts, room_for_prompts
 from posttrain.planning.odds import MOST_DEAD, dead_share, group_for, kl_at_ceiling
 from posttrain.planning.past import Past
+from posttrain.recipe.adapter_serving import SLOW_ON_A_CPU, adapter_of, why_sent_whole
 from posttrain.recipe.arithmetic import BatchPlan
 from posttrain.recipe.recipe import Recipe
 
@@ -80,7 +81,7 @@ def likely_mistakes(seen: Seen) -> list[Finding]:
     """Everything that is to be said, warnings first."""
     looks: tuple[Callable[[Seen], Iterator[Finding]], ...] = (
         _cut_off, _kl_target, _groups, _learning_rate, _evaluations, _norms, _schedule_of_mu, _curriculum, _engine,
-        _four_bit, _trackers, _dropout, _precision,
+        _sent_whole, _four_bit, _trackers, _dropout, _precision,
     )  # fmt: skip
     found = [finding for look in looks for finding in look(seen)]
     return sorted(found, key=lambda finding: finding.level == "note")
@@ -291,6 +292,18 @@ def _engine(seen: Seen) -> Iterator[Finding]:
             seen.recipe, "vllm_missing", "rollout.engine", "vLLM is not installed here",
             f"{install('vllm')}, or rollout.engine=transformers, which samples more slowly",
         )  # fmt: skip
+
+
+def _sent_whole(seen: Seen) -> Iterator[Finding]:
+    recipe, config = seen.recipe, adapter_of(seen.recipe)
+    if config is None or recipe.rollout.lora != "auto" or not recipe.rollout.uses_vllm() or not recipe.hybrid.steps:
+        return
+    reason, advice = why_sent_whole(config), "right; an adapter that vLLM adds itself would travel alone"
+    if reason is None and not seen.on_gpu and recipe.rollout.mode == "colocate":
+        reason, advice = SLOW_ON_A_CPU, "right; rollout.lora=adapter sends it alone"
+    if reason:
+        evidence = f"vLLM gets whole weights with the adapter added, at each change: {reason}"
+        yield Finding("note", "adapter_sent_whole", recipe.where("rollout.lora"), evidence, advice)
 
 
 def _four_bit(seen: Seen) -> Iterator[Finding]:

@@ -14,6 +14,11 @@ from typing import Any
 from posttrain.recipe.adapter_kinds import EMBEDDINGS, names, rewrites_base
 
 ADAPTER_CONFIG = "adapter_config.json"
+SLOW_ON_A_CPU = (
+    "vLLM adds adapters slowly on a CPU, where it copies them for every token: that costs more than whole weights do"
+)
+"""Why `rollout.lora: auto` sends whole weights there."""
+
 REFUSES = "vLLM refuses it"
 ANOTHER = "vLLM passes over it without a word, and would serve another model"
 
@@ -22,6 +27,14 @@ PASSED_OVER = (
     "alora_invocation_tokens", "layer_replication", "kasa_config",
 )  # fmt: skip
 """Fields that make an adapter another one, and that vLLM does not read."""
+
+SCALED = ("rank_pattern", "alpha_pattern")
+"""Of these, what a run's own transfers keep: they send each layer's factors with its scaling multiplied in."""
+
+RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""What vLLM's `--max-lora-rank` can be."""
+
+LARGEST_RANK = RANKS[-1]
 
 UNMERGED = ("alora_invocation_tokens",)
 """Of these, what PEFT cannot merge either."""
@@ -57,6 +70,31 @@ def why_merged(config: Mapping[str, Any], *, four_bit: bool = False) -> str | No
     return f"{named[0]}: {ANOTHER}" if named else None
 
 
+def why_sent_whole(config: Mapping[str, Any]) -> str | None:
+    """Why a run cannot send vLLM an adapter alone, but adds it to the weights that it sends; `None` if it can.
+
+    What a run sends is not what lies in a folder: each layer's scaling is in its factors, and the base is the run's.
+
+    Args:
+        config: Fields of a `peft.LoraConfig`.
+    """
+    if rank_in(config) > LARGEST_RANK:
+        return f"r: {rank_in(config)}: vLLM takes {LARGEST_RANK} at most"
+    return why_merged({name: value for name, value in config.items() if name not in (*SCALED, "init_lora_weights")})
+
+
+def adapter_of(recipe: Any) -> dict[str, Any] | None:
+    """Fields of the `peft.LoraConfig` of a recipe's adapter, new or in the folder of its model; `None` without one."""
+    if recipe.lora:
+        return dict(recipe.lora.peft_kwargs())
+    return adapter_config(Path(recipe.model.name).expanduser()) if recipe.model.name else None
+
+
+def rank_in(config: Mapping[str, Any]) -> int:
+    """The largest rank of any layer, by the fields of a `peft.LoraConfig`."""
+    return max(int(config.get("r") or 0), *(config.get("rank_pattern") or {0: 0}).values())
+
+
 def fix_for(config: Mapping[str, Any], merge: str) -> str:
     """What to do with an adapter that vLLM does not serve as it is.
 
@@ -72,9 +110,12 @@ def fix_for(config: Mapping[str, Any], merge: str) -> str:
 def flags_for(config: Mapping[str, Any]) -> str:
     """What vLLM must be told beside `--lora-modules`, which by itself takes adapters of rank 16 at most."""
     rank = int(config.get("r") or 0)
-    sizes = (32, 64, 128, 256, 320, 512)
-    more = next((size for size in sizes if rank <= size), rank)
-    return "--enable-lora" + (f" --max-lora-rank {more}" if rank > 16 else "")
+    return "--enable-lora" + (f" --max-lora-rank {vllm_rank(rank)}" if rank > 16 else "")
+
+
+def vllm_rank(rank: int) -> int:
+    """The smallest rank that vLLM can be started for and that has room for this one; the rank where there is none."""
+    return next((each for each in RANKS if rank <= each), rank)
 
 
 def adapter_config(folder: str | Path) -> dict[str, Any] | None:

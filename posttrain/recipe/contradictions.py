@@ -9,6 +9,7 @@ from typing import Any
 from posttrain.errors import ConfigError
 from posttrain.methods.base import LOSSES
 from posttrain.recipe.adapter_kinds import one_bias
+from posttrain.recipe.adapter_serving import adapter_of, why_sent_whole
 from posttrain.recipe.arithmetic import generation_batch_size, nearest_divisors, nearest_multiples
 from posttrain.recipe.mistakes import raise_all
 from posttrain.recipe.recipe import Recipe
@@ -42,6 +43,7 @@ def contradictions(recipe: Recipe, num_processes: int = 1) -> list[ConfigError]:
         _data,
         _rewards,
         _rollout,
+        _adapter_alone,
         _evaluation,
         _lengths,
         _tracking,
@@ -72,6 +74,18 @@ def _rollout(recipe: Recipe, num_processes: int) -> list[ConfigError]:
         return []
     key = "hybrid.args.vllm_importance_sampling_correction"
     return [_problem(recipe, key, TRUNCATED[0], expected=TRUNCATED[1], fix=TRUNCATED_FIX)]
+
+
+def _adapter_alone(recipe: Recipe, num_processes: int) -> list[ConfigError]:
+    if recipe.rollout.lora != "adapter":
+        return []
+    config = adapter_of(recipe)
+    seen = "nothing has an adapter" if config is None else why_sent_whole(config)
+    seen = seen if recipe.rollout.uses_vllm() else "transformers samples, from the policy itself"
+    if seen is None:
+        return []
+    expected = "vLLM, and an adapter that it adds as it is trained"
+    return [_problem(recipe, "rollout.lora", f"adapter, but {seen}", expected=expected, fix="set auto")]
 
 
 def _problem(

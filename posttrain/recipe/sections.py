@@ -87,6 +87,8 @@ class RolloutSection(Section):
             `posttrain serve MODEL --weights-transfer nccl`; `auto` is nccl where that is so and the run has CUDA.
         weights_folder: For files: a folder that the run and the server see under the same path; null is memory where
             the server is on this machine.
+        lora: How an adapter gets to vLLM: `adapter` sends it alone, once its base is there; `merged` adds it to the
+            weights that are sent; `auto` is adapter on a GPU where vLLM adds it exactly, else merged.
         overlap: In a step of both losses a server samples while the SFT half is at work; the rollouts are the same.
         gpu_memory_utilization: Share of the GPU that a colocated vLLM may take, weights and cache.
         max_model_length: Longest prompt and completion together, in tokens; null takes what the task's longest prompt
@@ -102,6 +104,7 @@ class RolloutSection(Section):
     server_base_url: str | None = None
     weights_transfer: Literal["auto", "files", "nccl"] = "auto"
     weights_folder: str | None = None
+    lora: Literal["auto", "adapter", "merged"] = "auto"
     overlap: bool = True
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.3
     max_model_length: Size | None = None

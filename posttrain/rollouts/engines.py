@@ -24,6 +24,8 @@ def open_engine(
     dtype: str = "auto",
     seed: int = 0,
     trust_remote_code: bool = False,
+    lora: str = "auto",
+    lora_rank: int | None = None,
     ranks: Ranks = ALONE,
 ) -> Engine:
     """Start an engine in this process, or connect to a server.
@@ -36,6 +38,7 @@ def open_engine(
         weights_transfer, weights_folder: As for `ServerEngine`, by the names `transfer` and `weights_folder`.
         gpu_memory_utilization, max_model_length, enable_sleep_mode, time_limit_s, dtype, seed, trust_remote_code: As
             for `InProcessEngine`.
+        lora, lora_rank: As for `InProcessEngine`; a server has the rank that it was started for.
         ranks: The processes that sample. All of them open their engine at the same time: each has its own in its
             process, and all share one server.
 
@@ -55,6 +58,7 @@ def open_engine(
             weights_folder=weights_folder,
             time_limit_s=time_limit_s,
             ranks=ranks,
+            lora=lora,
         )
     from posttrain.rollouts.vllm import InProcessEngine
 
@@ -69,5 +73,7 @@ def open_engine(
             trust_remote_code=trust_remote_code,
             time_limit_s=time_limit_s,
             seed=seed,
+            lora=lora,
+            lora_rank=lora_rank,
         )
     )

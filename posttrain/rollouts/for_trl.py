@@ -76,7 +76,8 @@ class EngineRollouts:
         policy: The model whose weights the engine gets.
         place: Given how many rows are asked for, where they stand in the run.
         run_seed: Of all seeds.
-        probe_every: Loads of weights between probes; 0 probes after the first only.
+        probe_every: Loads of weights between probes; 0 probes after the first only. Where the engine adds the
+            adapter itself there is one more after 2, 4, 8, ... loads.
         trainer_logps: The trainer's own log-probabilities of completions, per token, for the probe.
         trainer_dtype: What the trainer computes them in.
         ranks: The processes that share the rows.
@@ -226,7 +227,13 @@ class EngineRollouts:
     def _probe_due(self) -> bool:
         if self._probed_at is None:
             return True
+        if self.probe_every and getattr(self.engine, "adds_adapters", False) and self._doubled():
+            return True  # a new adapter adds nothing: look again after 2, 4, 8, ... transfers while it grows
         return bool(self.probe_every) and self.loads - self._probed_at >= self.probe_every
+
+    def _doubled(self) -> bool:
+        """Whether this load is number 1, 2, 4, 8, ..., and was not looked at yet."""
+        return self.loads != self._probed_at and self.loads & (self.loads - 1) == 0
 
 
 def sampling_of(args: Any) -> Sampling:
@@ -238,7 +245,7 @@ def sampling_of(args: Any) -> Sampling:
 def engine_settings(args: Any) -> dict[str, Any]:
     """The arguments of `open_engine` in a `HybridConfig`."""
     of_servers = ("mode", "server_base_url", "weights_transfer", "weights_folder")
-    names = (*of_servers, "gpu_memory_utilization", "max_model_length", "enable_sleep_mode", "time_limit_s")
+    names = (*of_servers, "gpu_memory_utilization", "max_model_length", "enable_sleep_mode", "time_limit_s", "lora")
     settings = {name: getattr(args, f"vllm_{name}") for name in names}
     return {**settings, "dtype": str(training_dtype(args)).removeprefix("torch."), "seed": args.seed}
 

@@ -145,7 +145,7 @@ def compare(engine: Sequence[Sequence[float]], trainer: Sequence[Sequence[float]
             expected=f"at most {bounds.mean:g} on average and {bounds.largest:g} for a token",
             where="rollout.probe_every",
             fix="a large difference on every token: the weights were not taken over; on a few: another dtype, "
-            "temperature or a sampling option that the trainer does not know; rollout.engine: "
-            "transformers samples from the trainer's own model",
+            "temperature or a sampling option that the trainer does not know; rollout.lora: merged sends an adapter "
+            "within the weights; rollout.engine: transformers samples from the trainer's own model",
         )
     return result

@@ -2,7 +2,8 @@
 
 The engine is built from the policy's configuration alone, with placeholder weights; `load` streams the policy's
 weights into it, parameter by parameter and without a second copy of the model, as often as they have changed. So it
-serves a model from the hub, from a GGUF file or made from scratch alike, fully trained or with a LoRA adapter.
+serves a model from the hub, from a GGUF file or made from scratch alike, fully trained or with a LoRA adapter. An
+adapter is added to the weights on their way, or sent alone while the base stays (`posttrain.rollouts.adapters`).
 
 vLLM itself is imported when an engine is built. What it does to the process is put back (`process_state`), with one
 exception: vLLM needs `torch.distributed` and initialises it with this one process if nobody has. It stays so until
@@ -23,12 +24,15 @@ import torch
 from torch import nn
 
 from posttrain.errors import ConfigError, PosttrainError, TrainingError
+from posttrain.models.adapter_weights import adapter_weights, rank_of
 from posttrain.models.policy_weights import is_tied, named_weights, walked_to_the_end
+from posttrain.rollouts.adapters import AdapterPart, Counted, adapter_folder, memory_folder, room_in_process
 from posttrain.rollouts.engine import OnPrompt
 from posttrain.rollouts.process_state import untouched_generators, untouched_process
 from posttrain.rollouts.sampling import Sampled, Sampling, check_lengths, request_seed
 from posttrain.rollouts.time_limit import time_limit
 from posttrain.rollouts.vllm_build import (
+    Unserved,
     cannot_build,
     check_installed,
     check_machine,
@@ -40,6 +44,7 @@ from posttrain.rollouts.vllm_build import (
     set_environment,
     start,
 )
+from posttrain.rollouts.vllm_requests import parameters, sampled_here
 
 __all__ = ["InProcessEngine", "Sampled", "Sampling", "is_installed", "request_seed"]
 
@@ -65,6 +70,13 @@ class InProcessEngine:
         time_limit_s: Most seconds for one call of `sample` or `load`, and for building the engine.
         seed: Of the engine itself; requests have their own.
         enforce_eager: No CUDA graphs and no compilation; None is True on a CPU.
+        lora: `adapter` sends a policy's adapter alone, once its base is there; `merged` adds it to the weights that are
+            sent; `auto` is adapter on a GPU, where vLLM adds it exactly.
+        lora_rank: Of the adapters that are to come, where the first policy may have none yet.
+
+    Attributes:
+        adapters: What became of `lora`; `adapters.said` is why weights were sent whole in spite of an adapter.
+        sent_bytes: Of weights, in the latest `load`.
 
     Raises:
         ConfigError: vLLM is not installed or cannot run this model, or the arguments don't fit the machine.
@@ -87,6 +99,8 @@ class InProcessEngine:
         time_limit_s: float = 600.0,
         seed: int = 0,
         enforce_eager: bool | None = None,
+        lora: str = "auto",
+        lora_rank: int | None = None,
     ):
         check_installed()
         processes = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
@@ -103,6 +117,10 @@ class InProcessEngine:
         self._asleep = self._failed = self._loaded = False
         self._numbers = itertools.count()
         self._llm: Any = None
+        self._adapter: Any = None
+        self.sent_bytes = 0
+        self.adapters = AdapterPart(lora, *room_in_process(lora, model, lora_rank, on_cpu=on_cpu))
+        self.adapters.apart(model)  # an adapter that was asked for and cannot be had is told before the engine is built
         options = {
             "max_model_len": self.max_model_length,
             "max_num_seqs": max_num_seqs,
@@ -116,16 +134,26 @@ class InProcessEngine:
         }
         if on_cpu:
             options["kv_cache_memory_bytes"] = cpu_cache_bytes(config, self.dtype, self.max_model_length, max_num_seqs)
+        if self.adapters.room:
+            options |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": self.adapters.room}
         if processes > 1:
             options["distributed_executor_backend"] = "external_launcher"
-        self._build(config, options)
+        try:
+            self._build(config, options)
+        except Unserved as error:
+            if lora != "auto" or not self.adapters.room or "LoRA" not in error.seen:
+                raise
+            self.adapters = AdapterPart(lora, 0, error.seen)  # a family that vLLM has no adapters for
+            self._build(config, {name: each for name, each in options.items() if "lora" not in name})
         if on_cpu:
             self._try_one_token()
 
     # ---- weights ----
 
     def load(self, model: nn.Module | Iterable[tuple[str, torch.Tensor]]) -> None:
-        """Take over the policy's weights, all of them. Sharded ones are gathered: every process calls it then.
+        """Take over the policy's weights: all of them, or its adapter alone where the engine has its base already.
+
+        What is sharded is gathered: every process calls it then.
 
         Args:
             model: The policy as it was at construction, with other values; or its weights as (checkpoint name, whole
@@ -135,18 +163,53 @@ class InProcessEngine:
             ConfigError: an adapter that cannot be added to its layer's weight.
             TrainingError: the engine takes other weights than these, or could not take them.
         """
-        with walked_to_the_end(self._stream(model)) as weights:
-            self._load(weights)
+        self.sent_bytes, self._adapter = 0, None
+        if not isinstance(model, nn.Module) or not self.adapters.apart(model):
+            with walked_to_the_end(self._stream(model)) as weights:
+                self._load(weights)
+            return
+        self._check_fits(model)
+        self._check_usable()
+        mark = self.adapters.mark(model)
+        with walked_to_the_end(adapter_weights(model)) as adapter:  # to its end by all, if the base fails on one
+            if "" in self._llm.collective_rpc("posttrain_has", args=(mark,)):
+                with walked_to_the_end(named_weights(model, with_adapters=False)) as base:
+                    self._load(base, mark)
+            self._load_adapter(adapter, rank_of(model))
 
-    def _load(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
+    def _load(self, weights: Iterable[tuple[str, torch.Tensor]], mark: str = "") -> None:
         self._check_usable()
         self.wake()
+        counted = Counted(weights)
         with self._guarded("loading the policy's weights into the sampling engine"):
             self._llm.collective_rpc("posttrain_start")
-            self._llm.collective_rpc("posttrain_load", args=(weights,))
-            self._llm.collective_rpc("posttrain_finish")
+            self._llm.collective_rpc("posttrain_load", args=(counted,))
+            self._llm.collective_rpc("posttrain_finish", args=(mark,))
             self._llm.reset_prefix_cache()
+        self.sent_bytes += counted.bytes
         self._loaded = True
+
+    def _load_adapter(self, weights: Iterable[tuple[str, torch.Tensor]], rank: int) -> None:
+        from vllm.lora.request import LoRARequest
+
+        self._check_usable()
+        self.wake()
+        counted = Counted(weights)
+        with (
+            self._guarded("loading the policy's adapter into the sampling engine"),
+            adapter_folder(counted, rank, memory_folder()) as folder,
+        ):
+            name = self.adapters.next_name()
+            self._adapter = LoRARequest(name, int(name.rpartition("-")[2]), str(folder))
+            self._llm.llm_engine.add_lora(self._adapter)
+            self._llm.collective_rpc("posttrain_check_adapter")
+            self._llm.reset_prefix_cache()
+        self.sent_bytes += counted.bytes
+
+    @property
+    def adds_adapters(self) -> bool:
+        """Whether the policy's adapter is not in the weights, but added while sampling."""
+        return self._adapter is not None
 
     def fits(self, model: nn.Module) -> bool:
         """Whether the model's weights can be loaded: an adapter on a tied embedding or LM head parts the two."""
@@ -155,6 +218,10 @@ class InProcessEngine:
     def _stream(self, model: nn.Module | Iterable[tuple[str, torch.Tensor]]) -> Iterable[tuple[str, torch.Tensor]]:
         if not isinstance(model, nn.Module):
             return model
+        self._check_fits(model)
+        return named_weights(model)
+
+    def _check_fits(self, model: nn.Module) -> None:
         if not self.fits(model):
             raise ConfigError(
                 f"the embedding and the LM head {'are' if self._tied else 'were not'} one in the engine, and "
@@ -162,7 +229,6 @@ class InProcessEngine:
                 expected="the model that the engine was built for",
                 where="model",
             )
-        return named_weights(model)
 
     # ---- sampling ----
 
@@ -223,41 +289,27 @@ class InProcessEngine:
         on_prompt: OnPrompt | None = None,
         copies: int = 1,
     ) -> list[list[Sampled]]:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        own = {"flat_logprobs": True, "output_kind": RequestOutputKind.FINAL_ONLY}
         done: dict[str, list[Sampled]] = {}
         with self._guarded(f"sampling {len(prompt_ids)} x {sampling.n} completions") as check_time:
             engine = self._llm.llm_engine
             names = [f"{next(self._numbers)}" for _ in prompt_ids]
             places = {name: place for place, name in enumerate(names)}
             for name, ids, seed, limit in zip(names, prompt_ids, seeds, limits, strict=True):
-                engine.add_request(name, {"prompt_token_ids": list(ids)}, self._parameters(sampling, seed, limit))
+                asked = parameters(sampling, seed, limit, self._stop_token_ids) | own
+                prompt = {"prompt_token_ids": list(ids)}
+                engine.add_request(name, prompt, SamplingParams(**asked), lora_request=self._adapter)
             while engine.has_unfinished_requests():
                 for output in engine.step():
                     if output.finished:
-                        group = done[output.request_id] = [_sampled(one) for one in output.outputs]
+                        group = done[output.request_id] = [sampled_here(one) for one in output.outputs]
                         if on_prompt is not None:
                             on_prompt(places[output.request_id], group * copies)
                 check_time()
         return [done[name] for name in names]
-
-    def _parameters(self, sampling: Sampling, seed: int, limit: int) -> Any:
-        from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind
-
-        return SamplingParams(
-            n=sampling.n,
-            max_tokens=limit,
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            top_k=sampling.top_k,
-            min_p=sampling.min_p or 0.0,
-            repetition_penalty=sampling.repetition_penalty,
-            seed=seed if sampling.temperature > 0.0 else None,
-            stop_token_ids=self._stop_token_ids,
-            logprobs=0,
-            flat_logprobs=True,
-            detokenize=False,
-            output_kind=RequestOutputKind.FINAL_ONLY,
-        )
 
     # ---- sleep and end ----
 
@@ -273,6 +325,8 @@ class InProcessEngine:
         with self._guarded("putting the sampling engine to sleep"):
             self._llm.sleep(level=level)
         self._asleep, self._loaded = True, self._loaded and level == 1
+        if not self._loaded:
+            self.adapters.forget()
 
     def wake(self) -> None:
         """Take the memory back that `sleep` freed."""
@@ -354,12 +408,3 @@ class InProcessEngine:
     def _check_usable(self) -> None:
         if self._llm is None or self._failed:
             raise TrainingError(f"the sampling engine {'was closed' if self._llm is None else 'has failed before'}")
-
-
-def _sampled(output: Any) -> Sampled:
-    flat = output.logprobs
-    ids = list(output.token_ids)
-    logprobs = [flat.logprobs[start] for start in flat.start_indices]
-    if [flat.token_ids[start] for start in flat.start_indices] != ids:
-        raise RuntimeError("log-probabilities and tokens do not belong together")
-    return Sampled(ids, logprobs, output.finish_reason == "length")

@@ -7,11 +7,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from posttrain.errors import ConfigError
+from posttrain.recipe.adapter_serving import vllm_rank
 from posttrain.rollouts.vllm_build import WORKER_EXTENSION
 from posttrain.rollouts.vllm_nccl import SERVER_FLAGS
 
 SERVER_ENVIRONMENT = {"VLLM_SERVER_DEV_MODE": "1"}
 """What the server's environment needs: without it vLLM lets nobody reach its workers."""
+
+ADAPTER_ENVIRONMENT = {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}
+"""What the environment of a server needs beside that to take adapters while it runs."""
 
 FLAGS = {
     "--worker-extension-cls": WORKER_EXTENSION,
@@ -28,7 +32,12 @@ TRANSFERS = ("auto", "files", "nccl")
 
 
 def serve_command(
-    model: str | Path, *, port: int = 8000, transfer: str = "files", more: Sequence[str] = ()
+    model: str | Path,
+    *,
+    port: int = 8000,
+    transfer: str = "files",
+    lora_rank: int | None = None,
+    more: Sequence[str] = (),
 ) -> list[str]:
     """The command that starts a server for `ServerEngine`; its environment needs `SERVER_ENVIRONMENT` too.
 
@@ -36,13 +45,17 @@ def serve_command(
         model: A hub id, or a folder with the model's config.json; weights are not read, the trainer sends them.
         port: Where to listen.
         transfer: `nccl` makes the server take weights over NCCL too.
+        lora_rank: Room for an adapter of this rank, which then travels alone; the environment needs
+            `ADAPTER_ENVIRONMENT`, too.
         more: Arguments for vLLM, such as `--dtype bfloat16`, `--max-model-len 4096` and `--tensor-parallel-size 2`.
     """
     flags = [part for pair in FLAGS.items() for part in pair]
     # Not `vllm serve`: vLLM's CPU build is packaged under another name, which that command cannot bear
     module = ["-m", "vllm.entrypoints.openai.api_server"]
     over_nccl = SERVER_FLAGS if transfer == "nccl" else ()
-    return [sys.executable, *module, "--model", str(model), "--port", str(port), *flags, *SWITCHES, *over_nccl, *more]
+    adapters = ["--enable-lora", "--max-lora-rank", str(vllm_rank(lora_rank))] if lora_rank else []
+    own = [*flags, *SWITCHES, *over_nccl, *adapters]
+    return [sys.executable, *module, "--model", str(model), "--port", str(port), *own, *more]
 
 
 def chosen_transfer(asked: str, *, on_cuda: bool, server_takes_nccl: bool) -> str:

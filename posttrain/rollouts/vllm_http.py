@@ -8,7 +8,7 @@ import shlex
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from posttrain.errors import ConfigError, TrainingError
@@ -32,7 +32,7 @@ class ServerAPI:
         return time.monotonic() + self.time_limit_s
 
     def configuration(self) -> Mapping[str, Any]:
-        """The server's settings, once it is known that it was started as we need it.
+        """What `/server_info` says (`vllm_config`, `vllm_env`), once it is known that it was started as we need it.
 
         Raises:
             ConfigError: It was not.
@@ -45,9 +45,9 @@ class ServerAPI:
             check_version(version, where="rollout.server_base_url", fix="install another vLLM on the server")
             path = "/server_info?config_format=json"
             answer = self.ask(path, None, deadline)
-            info = answer["vllm_config"]
-            extension = info["parallel_config"]["worker_extension_cls"]
-            logprobs_mode = info["model_config"]["logprobs_mode"]
+            config = answer["vllm_config"]
+            extension = config["parallel_config"]["worker_extension_cls"]
+            logprobs_mode = config["model_config"]["logprobs_mode"]
         except (KeyError, TypeError, AttributeError):
             said = json.dumps(answer)
             said = said if len(said) <= 100 else f"{said[:100]}..."
@@ -59,7 +59,7 @@ class ServerAPI:
             wrong = f"its log-probabilities are {logprobs_mode}"
         if wrong:
             raise self._misconfigured(wrong)
-        return info
+        return answer
 
     def _misconfigured(self, seen: str) -> ConfigError:
         command = shlex.join(serve_command("MODEL")[1:])
@@ -70,12 +70,27 @@ class ServerAPI:
             fix=f"install posttrain beside it and start it with: {environment} python {command}",
         )
 
-    def call_workers(self, method: str, args: Sequence[str], deadline: float) -> None:
-        """Call a method of `weight_sync.WeightReceiver` in every worker."""
-        self.ask("/collective_rpc", {"method": method, "args": list(args)}, deadline)
+    def call_workers(self, method: str, args: Sequence[str], deadline: float) -> list[Any]:
+        """Call a method of `weight_sync.WeightReceiver` in every worker; what each of them returned."""
+        return self.ask("/collective_rpc", {"method": method, "args": list(args)}, deadline).get("results", [])
 
-    def ask(self, path: str, body: Mapping[str, Any] | None, deadline: float) -> Any:
-        """The answer to one request as JSON, an empty one as nothing in it. The server has until the deadline."""
+    def load_adapter(self, name: str, folder: str, deadline: float) -> None:
+        """Have the server take an adapter from a folder, which may be deleted afterwards."""
+        self.ask("/v1/load_lora_adapter", {"lora_name": name, "lora_path": folder}, deadline, read=bytes)
+
+    def drop_adapter(self, name: str, deadline: float) -> None:
+        """Have the server forget an adapter's name."""
+        self.ask("/v1/unload_lora_adapter", {"lora_name": name}, deadline, read=bytes)
+
+    def ask(
+        self,
+        path: str,
+        body: Mapping[str, Any] | None,
+        deadline: float,
+        *,
+        read: Callable[[bytes], Any] = json.loads,
+    ) -> Any:
+        """The answer to one request, read as JSON, an empty one as nothing in it. The server has until the deadline."""
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.base_url + path, data, {"Content-Type": "application/json"})
         left = deadline - time.monotonic()
@@ -83,7 +98,7 @@ class ServerAPI:
             if left <= 0:
                 raise TimeoutError
             with urllib.request.urlopen(request, timeout=left) as answer:
-                return json.loads(answer.read() or b"{}")
+                return read(answer.read() or b"{}")
         except urllib.error.HTTPError as error:
             said = error.read().decode(errors="replace")[:2000]
             if error.code == 404:

@@ -20,10 +20,11 @@ from __future__ import annotations
 
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import torch
@@ -31,21 +32,25 @@ from safetensors.torch import save_file
 from torch import nn
 
 from posttrain.errors import ConfigError, TrainingError
+from posttrain.models.adapter_weights import adapter_weights, rank_of
 from posttrain.models.policy_weights import check_weights, is_sharded, named_weights, walked_to_the_end
 from posttrain.processes.ranks import Ranks
+from posttrain.rollouts.adapters import AdapterPart, Counted, adapter_folder, memory_folder, room_on_server
 from posttrain.rollouts.engine import ALONE, OnPrompt
 from posttrain.rollouts.sampling import Sampled, Sampling, check_lengths
 from posttrain.rollouts.vllm_command import SERVER_ENVIRONMENT, chosen_transfer, serve_command
 from posttrain.rollouts.vllm_http import ServerAPI
 from posttrain.rollouts.vllm_nccl import Metadata, NcclSender, metadata_of, takes_nccl
+from posttrain.rollouts.vllm_requests import parameters, sampled_there
 
 __all__ = ["SERVER_ENVIRONMENT", "ServerEngine", "serve_command"]
 
 PART = 1 << 30
 """Bytes of weights in one file: what the shared folder has to have room for."""
 
-FINAL_ONLY = 2
-"""vLLM's `RequestOutputKind`: all completions in one answer. Before 0.29 it is the last alone by default."""
+Weights = Iterable[tuple[str, torch.Tensor]]
+Part = tuple[Weights, Callable[[Weights], None]]
+"""A stream of weights, and what sends it."""
 
 REQUESTS = 64
 """Requests that wait for an answer at the same time."""
@@ -66,6 +71,10 @@ class ServerEngine:
         time_limit_s: Most seconds for one call of `sample` or `load`.
         ranks: The processes that share the server; all of them make their engine at the same time and call `load`
             together.
+        lora: As for `InProcessEngine`; adapters go as files, to a server that was started with room for them.
+
+    Attributes:
+        adapters, sent_bytes: As of `InProcessEngine`.
 
     Raises:
         ConfigError: the server lacks something that `serve_command` gives it, or would not fit the policy. On all
@@ -86,6 +95,7 @@ class ServerEngine:
         weights_folder: str | Path | None = None,
         time_limit_s: float = 600.0,
         ranks: Ranks = ALONE,
+        lora: str = "auto",
     ):
         self.api, self._ranks = ServerAPI(base_url, time_limit_s=time_limit_s), ranks
         self._stop_token_ids = list(eos_token_ids)
@@ -93,10 +103,17 @@ class ServerEngine:
         self._threads = ThreadPoolExecutor(REQUESTS, thread_name_prefix="vllm-server")
         self._nccl: NcclSender | None = None
         self._metadata: Metadata | None = None
-        ranks.together(lambda: self._connect(transfer, weights_folder, max_model_length, model))
+        self._adapter: str | None = None
+        self.sent_bytes = 0
+        ranks.together(lambda: self._connect(transfer, weights_folder, max_model_length, model, lora))
 
     def _connect(
-        self, transfer: str, weights_folder: str | Path | None, max_model_length: int | None, model: nn.Module | None
+        self,
+        transfer: str,
+        weights_folder: str | Path | None,
+        max_model_length: int | None,
+        model: nn.Module | None,
+        lora: str,
     ) -> None:
         on_cuda = torch.cuda.is_available()
 
@@ -105,7 +122,8 @@ class ServerEngine:
 
         if chosen(True) == "files":  # whatever the server can do; said before it is asked
             self._folder = Path(weights_folder) if weights_folder else _memory_folder(self.api.base_url)
-        config = self.api.configuration()
+        info = self.api.configuration()
+        config = info["vllm_config"]
         settings = config["model_config"]
         self.dtype: torch.dtype = getattr(torch, str(settings["dtype"]).removeprefix("torch."))
         own_bound = int(settings["max_model_len"])
@@ -119,6 +137,13 @@ class ServerEngine:
         if model is not None:
             check_weights(model)
         self.transfer = chosen(takes_nccl(config))
+        self.adapters = AdapterPart(lora, *room_on_server(lora, info))
+        if self.transfer == "nccl" and self.adapters.room:
+            if transfer == "auto" and (weights_folder or _is_here(self.api.base_url)):
+                self.transfer = "files"
+            else:
+                self.adapters = AdapterPart(lora, 0, "over NCCL whole weights travel, an adapter alone through files")
+        self.adapters.apart(model)  # tells early what cannot be had
         if self.transfer == "files":
             self._folder = Path(weights_folder) if weights_folder else _memory_folder(self.api.base_url)
         elif self._ranks.is_main:
@@ -126,7 +151,9 @@ class ServerEngine:
             self._nccl = NcclSender(self.api.base_url, device=device, time_limit_s=self.api.time_limit_s)
 
     def load(self, model: nn.Module | Iterable[tuple[str, torch.Tensor]]) -> None:
-        """Send the policy's weights, all of them; as files in parts that are deleted when the server has read them.
+        """Send the policy's weights: all of them, or its adapter alone where the server has its base already.
+
+        Files are deleted when the server has read them, whole weights part by part.
 
         All processes call it together. The main one sends; the others help to gather what is sharded.
 
@@ -142,22 +169,51 @@ class ServerEngine:
         self._loaded = True
 
     def _load(self, model: nn.Module | Iterable[tuple[str, torch.Tensor]]) -> None:
+        before, self._adapter, self.sent_bytes = self._adapter, None, 0
         if not isinstance(model, nn.Module):
-            model = list(model)
-        sharded = isinstance(model, nn.Module) and is_sharded(model)
+            whole = list(model)
+            self._send_whole(lambda: whole, sharded=False)
+            return
+        sharded = is_sharded(model)
+        if not self.adapters.apart(model):
+            self._send_whole(lambda: named_weights(model), sharded=sharded)
+            return
+        mark = self.adapters.mark(model)
+        known, name = self._ranks.decided(lambda: (self._has(mark), self.adapters.next_name()))
+        # A server that was started anew does not know the adapter of before either
+        send = partial(self._send_adapter, name=name, rank=rank_of(model), before=before if known else None)
+        parts: list[Part] = [(adapter_weights(model), send)]
+        if not known:
+            parts.insert(0, (named_weights(model, with_adapters=False), partial(self._send, mark=mark)))
+        self._hand_over(parts, sharded=sharded)
+        self._adapter = name
 
-        def stream() -> Iterable[tuple[str, torch.Tensor]]:
-            return named_weights(model) if isinstance(model, nn.Module) else model
-
+    def _send_whole(self, stream: Callable[[], Weights], *, sharded: bool) -> None:
         if self.transfer == "nccl" and self._metadata is None and (sharded or self._ranks.is_main):
             self._metadata = metadata_of(stream())
-        if self._ranks.is_main:
-            with walked_to_the_end(stream()) as weights:
-                self._send(weights)
-        elif sharded:
-            deque(stream(), maxlen=0)
+        self._hand_over([(stream(), self._send)], sharded=sharded)
 
-    def _send(self, weights: Iterable[tuple[str, torch.Tensor]]) -> None:
+    def _hand_over(self, parts: list[Part], *, sharded: bool) -> None:
+        """Have the main process send each stream; the others walk along where gathering needs them.
+
+        Where one fails, it and those after it are walked to their ends, for the others do so, too.
+        """
+        if not self._ranks.is_main:
+            for stream, _ in parts if sharded else ():
+                deque(stream, maxlen=0)
+            return
+        with ExitStack() as walked:
+            streams = [walked.enter_context(walked_to_the_end(stream)) for stream, _ in reversed(parts)]
+            for stream, (_, send) in zip(reversed(streams), parts, strict=True):
+                counted = Counted(stream)
+                send(counted)
+                self.sent_bytes += counted.bytes
+
+    def _has(self, mark: str) -> bool:
+        answers = self.api.call_workers("posttrain_has", [mark], self.api.deadline())
+        return bool(answers) and all(answers)
+
+    def _send(self, weights: Iterable[tuple[str, torch.Tensor]], mark: str = "") -> None:
         if self._nccl is not None:
             self._nccl.send(self._metadata or [], weights)
             return
@@ -170,9 +226,28 @@ class ServerEngine:
                 del part
                 self.api.call_workers("posttrain_load_file", [str(path)], deadline)
                 path.unlink()
-        self.api.call_workers("posttrain_finish", [], deadline)
+        self.api.call_workers("posttrain_finish", [mark], deadline)
+        self._reset_cache(deadline)
+
+    def _send_adapter(
+        self, weights: Iterable[tuple[str, torch.Tensor]], name: str, rank: int, before: str | None
+    ) -> None:
+        deadline = self.api.deadline()
+        with adapter_folder(weights, rank, self._folder) as folder:
+            self.api.load_adapter(name, str(folder), deadline)
+        self.api.call_workers("posttrain_check_adapter", [], deadline)
+        if before is not None:
+            self.api.drop_adapter(before, deadline)
+        self._reset_cache(deadline)
+
+    def _reset_cache(self, deadline: float) -> None:
         if self.api.ask("/reset_prefix_cache", {}, deadline).get("success") is False:
             raise self.api.failed("/reset_prefix_cache", "requests of somebody else are running")
+
+    @property
+    def adds_adapters(self) -> bool:
+        """Whether the policy's adapter is not in the weights, but added while sampling."""
+        return self._adapter is not None
 
     def fits(self, model: nn.Module) -> bool:
         """Always: what the server was started with is not ours to say, and `load` finds out."""
@@ -214,15 +289,17 @@ class ServerEngine:
         if not self._loaded:
             raise TrainingError("the server has no weights of ours", expected="a call of load() before sample()")
         deadline = self.api.deadline()
+        named = {} if self._adapter is None else {"model": self._adapter}
+        ends = self._stop_token_ids
         bodies = [
-            {"token_ids": list(ids), "sampling_params": self._parameters(sampling, seed, limit)}
+            {"token_ids": list(ids), "sampling_params": parameters(sampling, seed, limit, ends), **named}
             for ids, seed, limit in zip(prompt_ids, seeds, most, strict=True)
         ]
         copies = sampling.n if sampling.temperature == 0.0 else 1
 
         def ask(place: int) -> list[Sampled]:
             answer = self.api.ask("/inference/v1/generate", bodies[place], deadline)
-            group = [_sampled(choice) for choice in _in_order(answer)] * copies
+            group = sampled_there(answer) * copies
             if on_prompt is not None:
                 on_prompt(place, group)
             return group
@@ -256,33 +333,19 @@ class ServerEngine:
     def __exit__(self, *error):
         self.close()
 
-    def _parameters(self, sampling: Sampling, seed: int, limit: int) -> dict[str, Any]:
-        return {
-            "n": sampling.n if sampling.temperature > 0.0 else 1,  # vLLM takes no more; the others are the same
-            "max_tokens": limit,
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-            "top_k": sampling.top_k,
-            "min_p": sampling.min_p or 0.0,
-            "repetition_penalty": sampling.repetition_penalty,
-            "seed": seed if sampling.temperature > 0.0 else None,
-            "stop_token_ids": self._stop_token_ids,
-            "logprobs": 0,
-            "detokenize": False,
-            "output_kind": FINAL_ONLY,
-        }
+
+def _is_here(base_url: str) -> bool:
+    return urlsplit(base_url).hostname in ("localhost", "127.0.0.1", "::1")
 
 
 def _memory_folder(base_url: str) -> Path:
-    host = urlsplit(base_url).hostname
-    if host not in ("localhost", "127.0.0.1", "::1"):
+    if not _is_here(base_url):
         raise ConfigError(
-            f"the server is on another machine ({host}), and there is no folder for weights",
+            f"the server is on another machine ({urlsplit(base_url).hostname}), and there is no folder for weights",
             where="rollout.weights_folder",
             fix="name a folder that this machine and the server's see under the same path",
         )
-    memory = Path("/dev/shm")
-    return memory if memory.is_dir() else Path(tempfile.gettempdir())
+    return memory_folder()
 
 
 def _parts(weights: Iterable[tuple[str, torch.Tensor]]) -> Iterator[dict[str, torch.Tensor]]:
@@ -297,15 +360,3 @@ def _parts(weights: Iterable[tuple[str, torch.Tensor]]) -> Iterator[dict[str, to
             part, size = {}, 0
     if part:
         yield part
-
-
-def _in_order(answer: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return sorted(answer["choices"], key=lambda choice: choice["index"])
-
-
-def _sampled(choice: Mapping[str, Any]) -> Sampled:
-    ids = list(choice["token_ids"])
-    logprobs = [float(token["logprob"]) for token in choice["logprobs"]["content"]]
-    if len(logprobs) != len(ids):
-        raise RuntimeError("log-probabilities and tokens do not belong together")
-    return Sampled(ids, logprobs, choice["finish_reason"] == "length")

@@ -257,6 +257,10 @@ class Stages:
             args.max_steps = last_step  # stopped or killed at its end: load the checkpoint, and no step more
         if checkpoint and budget_was_over(args.budget, checkpoint):
             args.max_steps, args.budget = last_step, None
+        engine = self.examiner.engine(model)
+        adapters = getattr(engine, "adapters", None)
+        if adapters is not None and (said := adapters.in_words(model)):
+            self.progress.message(said)
         trainer = HybridTrainer(
             model,
             trl_reward_functions(scorer),
@@ -268,7 +272,7 @@ class Stages:
             method=section.method,
             g_warmup=warmed.g_warmup if warmed else None,
             recorder=self.recorder,
-            engine=self.examiner.engine(model),
+            engine=engine,
             agreement=self.agreement,
             callbacks=self._callbacks(),
         )

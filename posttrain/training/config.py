@@ -71,6 +71,8 @@ class HybridConfig(GRPOConfig):
             CUDA and the server was started so, else `files`. NCCL follows TRL's client and was not run by our tests.
         vllm_weights_folder: With `vllm_mode="server"`: a folder that this process and the server see under the same
             path, for weights on their way; `None` is memory where the server is on this machine.
+        vllm_lora: With `use_vllm` and a LoRA adapter: `adapter` sends the adapter alone, once the base is there;
+            `merged` adds it to the weights that are sent; `auto` is `adapter` on a GPU where vLLM adds it exactly.
         vllm_time_limit_s: With `use_vllm`: seconds that one round of sampling or one transfer of weights may take.
         vllm_probe_every: With `use_vllm`: transfers of weights between comparisons of the sampler's
             log-probabilities with the trainer's. The first is always followed by one; 0 leaves it at that.
@@ -128,6 +130,9 @@ class HybridConfig(GRPOConfig):
     )
     vllm_weights_folder: str | None = field(
         default=None, metadata={"help": "A folder that trainer and server share, for weights on their way."}
+    )
+    vllm_lora: str = field(
+        default="auto", metadata={"help": "How a LoRA adapter gets to vLLM: auto, adapter (alone) or merged."}
     )
     vllm_time_limit_s: float = field(
         default=600.0, metadata={"help": "Seconds that one round of sampling or one transfer of weights may take."}

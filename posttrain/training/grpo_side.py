@@ -23,6 +23,7 @@ from posttrain.inputs.tokens import without_added_end
 from posttrain.models.generation import plain_generation
 from posttrain.models.inference import inference
 from posttrain.processes.zero import stage_of
+from posttrain.recipe.adapter_serving import SLOW_ON_A_CPU
 from posttrain.rollouts.engine import Engine
 from posttrain.rollouts.engines import open_engine
 from posttrain.rollouts.for_trl import (
@@ -176,8 +177,13 @@ class GRPOSide(WindowSide):
 
     def _engine_rollouts(self, engine: Engine | None) -> EngineRollouts:
         args = self.args
+        if engine is None:
+            engine = open_engine(self.model, self.eos_token_ids, ranks=self.ranks, **engine_settings(args))
+            adapters = getattr(engine, "adapters", None)
+            if adapters is not None and adapters.said not in (None, SLOW_ON_A_CPU):
+                warnings.warn(f"vLLM gets whole weights with the adapter added: {adapters.said}", stacklevel=2)
         return EngineRollouts(
-            engine or open_engine(self.model, self.eos_token_ids, ranks=self.ranks, **engine_settings(args)),
+            engine,
             sampling_of(args),
             policy=self.model,
             place=self._place,

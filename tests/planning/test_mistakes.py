@@ -160,3 +160,14 @@ def test_a_schedule_of_mu_that_the_stage_cuts_off() -> None:
     assert found(150) == ["schedule_beyond_stage"]
     assert found(200, mu_warmup_steps=10) == ["schedule_beyond_stage"]
     assert found(200) == found(150, tau=0.5) == found(150, mu_peak=0.05) == []
+
+
+def test_how_an_adapter_gets_to_vllm_is_told() -> None:
+    def told(on_gpu: bool, lora: dict[str, Any] | None, **rollout: Any) -> list[str]:
+        some = recipe(lora=lora, rollout={"engine": "vllm", **rollout})
+        return [each for each in kinds(some, "note", on_gpu=on_gpu) if each == "adapter_sent_whole"]
+
+    assert told(False, {"r": 4}) == ["adapter_sent_whole"]
+    assert told(True, {"r": 4}) == told(False, {"r": 4}, lora="adapter") == told(False, None) == []
+    assert told(True, {"r": 4, "modules_to_save": ["lm_head"]}) == ["adapter_sent_whole"]
+    assert told(True, {"r": 4, "modules_to_save": ["lm_head"]}, lora="merged") == []

@@ -84,3 +84,29 @@ def test_a_folder_whose_base_is_another_model():
     for config in ({"init_lora_weights": "pissa"}, {"kasa_config": {}}, {"layer_replication": [[0, 1]]}):
         with pytest.raises(ConfigError, match=f"folder: an adapter with {next(iter(config))}"):
             check_saved({"init_lora_weights": True} | config, "folder")
+
+
+@pytest.mark.parametrize(
+    ("lora", "more", "seen"),
+    [
+        ("r: 4", "rollout: {engine: transformers, lora: adapter}", "transformers samples, from the policy itself"),
+        ("modules_to_save: [lm_head]", "rollout: {engine: vllm, lora: adapter}", "modules_to_save: vLLM refuses it"),
+        ("r: 600", "rollout: {engine: vllm, lora: adapter}", "r: 600: vLLM takes 512 at most"),
+        ("args: {alpha_pattern: {q_proj: 3}}", "rollout: {engine: vllm, lora: adapter}", None),
+        ("modules_to_save: [lm_head]", "rollout: {engine: vllm}", None),
+    ],
+)
+def test_an_adapter_that_vllm_cannot_add_is_not_sent_alone(lora, more, seen, tmp_path):
+    asked = recipe(tmp_path, lora, more)
+    if seen is None:
+        check(asked)
+        return
+    with pytest.raises(ConfigError, match=f"adapter, but {seen}") as raised:
+        check(asked)
+    assert "rollout.lora" in str(raised.value)
+
+
+def test_an_adapter_alone_needs_one(tmp_path):
+    (tmp_path / "recipe.yaml").write_text(f"{SMALL}rollout: {{engine: vllm, lora: adapter}}\n")
+    with pytest.raises(ConfigError, match="adapter, but nothing has an adapter"):
+        check(load_recipe(tmp_path / "recipe.yaml"))

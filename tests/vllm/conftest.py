@@ -44,7 +44,8 @@ def tiny(*, tied: bool, seed: int = 0, **options: Any) -> Any:
 
 def with_lora(model: Any, **options: Any) -> Any:
     """An adapter with effect from the start."""
-    return get_peft_model(model, LoraConfig(r=4, lora_alpha=8, init_lora_weights=False, **options)).eval()
+    config = LoraConfig(**({"r": 4, "lora_alpha": 8, "init_lora_weights": False} | options))
+    return get_peft_model(model, config).eval()
 
 
 def change(model: nn.Module, seed: int) -> None:

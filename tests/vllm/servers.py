@@ -10,7 +10,7 @@ import time
 import urllib.request
 from pathlib import Path
 
-from posttrain.rollouts.vllm_server import SERVER_ENVIRONMENT, serve_command
+from posttrain.rollouts.vllm_command import ADAPTER_ENVIRONMENT, SERVER_ENVIRONMENT, serve_command
 
 ON_A_CPU = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "TORCH_COMPILE_DISABLE": "1"}
 
@@ -21,8 +21,8 @@ class Server:
     It is started for NCCL as well, which a CPU cannot do: so the tests see how far the protocol goes.
     """
 
-    def __init__(self, model: Path, log: Path):
-        self.model, self.log = model, log
+    def __init__(self, model: Path, log: Path, lora_rank: int | None = None):
+        self.model, self.log, self.lora_rank = model, log, lora_rank
         self.process: subprocess.Popen | None = None
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -37,11 +37,16 @@ class Server:
             self.model,
             port=self.port,
             transfer="nccl",
+            lora_rank=self.lora_rank,
             more=["--dtype", "float32", "--enforce-eager", "--host", "127.0.0.1"],
         )
         with self.log.open("a") as out:
             self.process = subprocess.Popen(
-                command, env=os.environ | SERVER_ENVIRONMENT | ON_A_CPU, stdout=out, stderr=out, start_new_session=True
+                command,
+                env=os.environ | SERVER_ENVIRONMENT | ON_A_CPU | (ADAPTER_ENVIRONMENT if self.lora_rank else {}),
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
             )
         deadline = time.monotonic() + 240
         while not self._answers():

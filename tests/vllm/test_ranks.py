@@ -33,10 +33,10 @@ POLICIES = {
 PLAIN = {"optim": "sgd", "learning_rate": 0.3, "max_steps": 3}
 
 
-def run(folder: Path, model_folder: Path, lora: dict | None, processes: int) -> Ran:
+def run(folder: Path, model_folder: Path, lora: dict | None, processes: int, way: str = "auto") -> Ran:
     """In each of the processes."""
     controller = Static(sft_share=0.3, mode="blend", match_norms=True)
-    return train(folder, model_folder, controller, processes=processes, lora=lora, **PLAIN)
+    return train(folder, model_folder, controller, processes=processes, lora=lora, **PLAIN, vllm_lora=way)
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -47,6 +47,16 @@ def test_two_processes_equal_one(policy, request, tmp_path):
     for way, fsdp in {"ddp": False, "fsdp2": True}.items():
         folder = tmp_path / way
         assert_equal(one, *ranks(2, run, folder / "run", model_folder, lora, 2, folder=folder, fsdp=fsdp))
+
+
+def test_two_processes_equal_one_with_the_adapter_alone(model_folder, tmp_path):
+    """Of shards, too, of which the adapter's alone are gathered after the first time."""
+    lora, alone = {"target_modules": "all-linear"}, "adapter"
+    one = ranks(1, run, tmp_path / "one", model_folder, lora, 1, alone, folder=tmp_path / "1")[0]
+    assert max(one.gaps) < FLOAT32
+    for way, fsdp in {"ddp": False, "fsdp2": True}.items():
+        folder = tmp_path / way
+        assert_equal(one, *ranks(2, run, folder / "run", model_folder, lora, 2, alone, folder=folder, fsdp=fsdp))
 
 
 def assert_equal(one: Ran, first: Ran, second: Ran) -> None:

@@ -52,6 +52,23 @@ def test_an_adapter_with_a_reference(tmp_path: Path, modules: str) -> None:
         "hybrid.learning_rate=1.0e-2", "hybrid.steps=6",
     )  # fmt: skip
     assert ended.code == 0, ended.text
+    assert "vLLM gets whole weights with the adapter added: " in ended.text
+
+
+@pytest.mark.slow
+def test_an_adapter_that_travels_alone(tmp_path: Path) -> None:
+    """With a reference adapter beside it, and an engine that was started for a base without any."""
+    folder = write_recipe(tmp_path)
+    ended = train(
+        folder, *VLLM, "lora.r=4", "rollout.lora=adapter", "hybrid.grpo.beta=0.1", "hybrid.learning_rate=1.0e-2",
+        "hybrid.steps=6",
+    )  # fmt: skip
+    assert ended.code == 0, ended.text
+    assert "vLLM gets the adapter alone (rank 4), and its base once" in ended.text
+    steps = [line for line in lines(folder / "run", "steps.jsonl") if line["stage"] == "hybrid"]
+    sampled = [line for line in steps if line["mix"]["grpo"]]
+    assert sampled
+    assert all(0.0 < line["sampling"]["logp_difference"] < 1e-3 for line in sampled)
 
 
 def test_a_base_in_four_bits_is_sampled_from_as_it_is_trained(tmp_path: Path) -> None:

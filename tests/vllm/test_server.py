@@ -12,6 +12,7 @@ from trl.generation.vllm_client import VLLMClient
 from posttrain.errors import ConfigError, TrainingError
 from posttrain.models.policy_weights import named_weights
 from posttrain.processes.ranks import Ranks
+from posttrain.rollouts.adapters import AdapterPart
 from posttrain.rollouts.vllm import InProcessEngine, Sampling, request_seed
 from posttrain.rollouts.vllm_command import chosen_transfer
 from posttrain.rollouts.vllm_nccl import SERVER_FLAGS, NcclSender, takes_nccl
@@ -121,6 +122,7 @@ def test_what_is_announced_over_nccl_is_what_is_sent(policy):
     sender._client, sender.device, sender.time_limit_s = Client(), torch.device("cpu"), 30.0
     engine = ServerEngine.__new__(ServerEngine)
     engine._ranks, engine._nccl, engine._metadata, engine.transfer = Ranks(), sender, None, "nccl"
+    engine.adapters, engine._adapter = AdapterPart("auto", 0, "it goes over NCCL"), None
     for _ in range(2):
         engine.load(policy)
     assert announced == [sent[0], "reset", sent[1], "reset"]

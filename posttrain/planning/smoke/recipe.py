@@ -270,7 +270,13 @@ def _rollout(recipe: Recipe, left_out: list[str]) -> Any:
         server = f", its server {section.server_base_url}" if section.mode == "server" else ""
         left_out.append(f"vLLM{server}, the transfer of weights to it and its memory: transformers samples")
     return section.model_copy(
-        update={"engine": "transformers", "mode": "colocate", "server_base_url": None, "max_model_length": None}
+        update={
+            "engine": "transformers",
+            "mode": "colocate",
+            "server_base_url": None,
+            "max_model_length": None,
+            "lora": "auto",
+        }
     )
 
 

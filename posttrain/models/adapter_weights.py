@@ -136,5 +136,5 @@ def _why_not_plain(name: str, layer: Any, head: Any) -> str | None:
 
 
 def _whole(weight: torch.Tensor) -> torch.Tensor:
-    whole = weight.full_tensor() if hasattr(weight, "full_tensor") else weight  # type: ignore[operator]
+    whole = weight.full_tensor() if hasattr(weight, "full_tensor") else weight
     return whole.detach().to("cpu", copy=True).contiguous()

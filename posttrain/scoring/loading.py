@@ -85,7 +85,7 @@ def known_rewards() -> dict[str, EntryPoint]:
     return {point.name: point for point in sorted(_entry_points())}
 
 
-def _entry_points(**of: str) -> Iterable[EntryPoint]:
+def _entry_points(**of: Any) -> Iterable[EntryPoint]:
     from importlib.metadata import entry_points  # which workers, who load this file as well, do not ask
 
     return entry_points(group=ENTRY_POINT_GROUP, **of)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 
@@ -13,6 +14,7 @@ def spare() -> None:
     takes longer than most of the runs here; vLLM would undo that at each engine's end. A test kills processes but does
     not pull the plug: what was written is there without `fsync`, too. Processes that are not forked do both.
     """
+    atexit.register(gc.unfreeze)  # or what nanobind holds would count as leaked at the end
     gc.freeze()
     gc.freeze = gc.unfreeze = lambda: None
     os.fsync = lambda descriptor: None

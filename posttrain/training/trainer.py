@@ -28,7 +28,6 @@ from torch.utils.data import DataLoader
 from transformers import TrainerCallback
 
 from posttrain.controllers import Controller, Mix, Signals, State, check_mix
-from posttrain.errors import ConfigError
 from posttrain.methods import Method
 from posttrain.models.four_bit import adapters_kept
 from posttrain.models.positions import count_by_mask
@@ -43,6 +42,7 @@ from posttrain.rollouts.seeded import seeded_rollouts
 from posttrain.scoring.ahead import ScoringAhead
 from posttrain.scoring.scorer import Scorer
 from posttrain.training.budget import Budget
+from posttrain.training.budgeted import Budgeted
 from posttrain.training.checkpoints.hybrid import HybridCheckpoints
 from posttrain.training.config import HybridConfig, check_arguments, check_engine_arguments, check_model
 from posttrain.training.failures import SFTOnFailures
@@ -56,7 +56,6 @@ from posttrain.training.given import (
     controller_of,
     method_of,
     rewards_of,
-    scorer_of,
 )
 from posttrain.training.gradnorm import add_gradients, total_norm, whole
 from posttrain.training.ledger import FolderRecorder, Ledger, NewValues, Recorder, step_record
@@ -66,7 +65,6 @@ from posttrain.training.padding_row import PaddingKept
 from posttrain.training.row_statistics import RowStatistics
 from posttrain.training.sft_side import SFTSide
 from posttrain.training.skipped import SaveLater, SkippedSteps
-from posttrain.training.spending import Spending
 from posttrain.training.streams import Stream
 from posttrain.training.window.kl import DistanceFromStart
 from posttrain.training.zero import check_zero
@@ -78,7 +76,7 @@ PRIVATE_ATTRIBUTES = ("_is_vlm", "_metrics", "_tokenizer")
 """Private attributes of a constructed GRPOTrainer that are read or set here."""
 
 
-class HybridTrainer(HybridCheckpoints):
+class HybridTrainer(Budgeted, HybridCheckpoints):
     """Mix SFT on demonstrations with GRPO on verifiable rewards, step by step.
 
     Args:
@@ -230,24 +228,6 @@ class HybridTrainer(HybridCheckpoints):
         warn_of_padding(in_halves(padded))
         return padded
 
-    def _new_spending(self) -> Spending:
-        pools = {id(pool): pool for each in self.reward_funcs if (pool := getattr(scorer_of(each), "pool", None))}
-        spending = Spending(
-            self.model.config,
-            self.ranks,
-            on_cpu=self.accelerator.device.type == "cpu",
-            workers=lambda: [pid for pool in pools.values() for pid in pool.pids()],
-            checkpointing=bool(self.args.gradient_checkpointing),
-        )
-        if self.budget is not None and self.budget.kind == "flops" and spending.shape is None:
-            raise ConfigError(
-                f"a budget of operations, which are not counted of a {self.model.config.model_type}",
-                expected="a dense decoder",
-                where="budget",
-                fix="give seconds, tokens or steps",
-            )
-        return spending
-
     def _template_kwargs(self) -> dict[str, Any]:
         """The arguments of the chat template by which GRPOTrainer renders prompts."""
         more = {"tools": self.tools or None, "chat_template": self.chat_template}
@@ -273,39 +253,6 @@ class HybridTrainer(HybridCheckpoints):
         ticks = range(self.args.max_steps * self.args.gradient_accumulation_steps)
         # A generator of its own: the dataloader must not draw from the random state that sampling uses
         return DataLoader(ticks, batch_size=1, collate_fn=_tick, generator=torch.Generator())  # type: ignore[arg-type]
-
-    def create_scheduler(self, num_training_steps, optimizer=None):
-        """The learning rate's schedule, over the steps that it is written for."""
-        if self.budget is None:
-            return super().create_scheduler(num_training_steps, optimizer)
-        schedule = super().create_scheduler(self.horizon, optimizer)
-        if not hasattr(schedule, "lr_lambdas"):
-            raise ConfigError(
-                f"a budget, and a {type(schedule).__name__} for the learning rate",
-                expected="a schedule that is a function of the step, which goes by the share of the budget",
-                where="budget",
-                fix="take one of transformers' by lr_scheduler_type, or leave the budget out",
-            )
-        return schedule
-
-    @property
-    def clock(self) -> float:
-        """Where schedules stand, in steps of `horizon`: the steps done, or the share of the budget that is spent."""
-        done = self.state.global_step
-        return done if self.budget is None else self.budget.clock(self.spending.so_far, done, self.horizon)
-
-    @property
-    def budget_is_over(self) -> bool:
-        """Whether there is a budget, and nothing left of it."""
-        return self.budget is not None and self.budget.is_over(self.spending.so_far, self.state.global_step)
-
-    def _set_learning_rate(self) -> None:
-        """That of the next step, by the share of the budget that is spent."""
-        schedule, clock = self.lr_scheduler, self.clock
-        rates = [base * at(clock) for base, at in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)]
-        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate
-        schedule._last_lr = rates
 
     def _steps_for_epochs(self, epochs: float) -> int:
         prompts_per_window = self.args.generation_batch_size // self.args.num_generations

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from posttrain.models.policy_weights import REFERENCE, TRANSPARENT, base_model, is_sharded, is_wrapped
 
@@ -136,5 +137,5 @@ def _why_not_plain(name: str, layer: Any, head: Any) -> str | None:
 
 
 def _whole(weight: torch.Tensor) -> torch.Tensor:
-    whole = weight.full_tensor() if hasattr(weight, "full_tensor") else weight
+    whole = weight.full_tensor() if isinstance(weight, DTensor) else weight
     return whole.detach().to("cpu", copy=True).contiguous()

@@ -163,8 +163,8 @@ def test_a_schedule_of_mu_that_the_stage_cuts_off() -> None:
 
 
 def test_how_an_adapter_gets_to_vllm_is_told() -> None:
-    def told(on_gpu: bool, lora: dict[str, Any] | None, **rollout: Any) -> list[str]:
-        some = recipe(lora=lora, rollout={"engine": "vllm", **rollout})
+    def told(on_gpu: bool, adapter: dict[str, Any] | None, **rollout: Any) -> list[str]:
+        some = recipe(lora=adapter, rollout={"engine": "vllm", **rollout})
         return [each for each in kinds(some, "note", on_gpu=on_gpu) if each == "adapter_sent_whole"]
 
     assert told(False, {"r": 4}) == ["adapter_sent_whole"]

@@ -13,6 +13,7 @@ everywhere, another shape of a pass changes the last bits of logits, which can t
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
@@ -132,6 +133,13 @@ def _extend(text: list[int], tokens: Sequence[int], ends: set[int], limit: int) 
     return False
 
 
+def _by_the_pass(module: Any) -> bool:
+    """Whether a module's rotary positions depend on the longest row of a pass, which guesses make another."""
+    kinds = getattr(module, "rope_type", None)
+    names = kinds.values() if isinstance(kinds, dict) else [kinds]
+    return any(isinstance(name, str) and ("dynamic" in name or name == "longrope") for name in names)
+
+
 class _Rows:
     """The rows being decoded and what the model keeps of them.
 
@@ -143,6 +151,8 @@ class _Rows:
     def __init__(self, model: Any, prompt_ids: Sequence[Sequence[int]], limits: Sequence[int]):
         self.model = model.get_base_model() if hasattr(model, "get_base_model") else model
         config = self.model.config
+        if any(_by_the_pass(module) for module in self.model.modules()):
+            raise NotPlain
         self._shared = config.num_attention_heads // (
             getattr(config, "num_key_value_heads", None) or config.num_attention_heads
         )
@@ -150,7 +160,9 @@ class _Rows:
         self._prompt_of = [place[tuple(ids)] for ids in prompt_ids]
         self._limits, self._lengths = limits, [len(ids) for ids in place]
         longest = max(self._lengths)
-        self._layers = [RowBuffers(len(place), longest) for _ in DynamicCache(config=config).layers]
+        self._layers = [
+            RowBuffers(len(place), longest, self._shared, self.model.dtype) for _ in DynamicCache(config=config).layers
+        ]
         self._cache = Cache(layers=list(self._layers))
         self._fused: Fused | None = None
         last_U = torch.tensor(self._lengths).cumsum(0) - 1
@@ -184,12 +196,15 @@ class _Rows:
         lengths = [self._lengths[prompt] for prompt in self._prompts]
         its_length = [length for length, count in zip(lengths, in_prompt, strict=True) for _ in range(count)]
         slots = [number * capacity for number, count in enumerate(counts) for _ in range(count)]
+        longest, dtype = max(within) + 1, self.model.dtype
         layout = Layout(
             torch.tensor(within) + torch.tensor(its_length),
             torch.tensor(within) + torch.tensor(slots),
-            Part.of(counts, [n + 1 for n in within], longest := max(within) + 1, self._shared, self.model.dtype),
             longest,
-            Part.of(in_prompt, its_length, max(self._lengths), self._shared, self.model.dtype),
+            (
+                Part.of(counts, [n + 1 for n in within], longest, self._shared, dtype),
+                Part.of(in_prompt, its_length, max(self._lengths), self._shared, dtype),
+            ),
         )
         return self._pass([token for _, some in of for token in some], layout)
 
@@ -197,10 +212,10 @@ class _Rows:
         longest = max(self._lengths)
         within = torch.tensor([n for length in self._lengths for n in range(length)])
         rows = torch.tensor([number for number, length in enumerate(self._lengths) for _ in range(length)])
-        part = Part.of(self._lengths, (within + 1).tolist(), longest, self._shared, self.model.dtype)
-        layout = Layout(within, rows * longest + within, part, longest, None)
+        ends = [0, *itertools.accumulate(self._lengths)]
+        layout = Layout(within, rows * longest + within, longest, None, list(itertools.pairwise(ends)))
         logits = self._pass([token for ids in prompts for token in ids], layout, **more)
-        if any(layer.passes != 1 for layer in self._layers):
+        if any(layer.passes != 1 or layer.given is not None for layer in self._layers):
             raise NotPlain
         return logits
 
@@ -228,7 +243,7 @@ class _Rows:
     def _pass(self, tokens: Sequence[int], layout: Layout, **more: Any) -> torch.Tensor:
         for layer in self._layers:
             layer.layout = layout
-        if self._fused is not None and layout.prompt is not None:
+        if self._fused is not None:
             return self._fused.logits(torch.tensor(tokens), layout.positions_N, self._attend)
         with attention_to_rows(self.model.config, self._layers):
             out = self.model(

@@ -15,7 +15,22 @@ CONTEXTS = (6, 3, 1)
 MOST_TOKENS = 1 << 17
 """Tokens of texts that are read: their contexts take some 100 MB of memory at most."""
 
-Followed = dict[tuple[int, ...], dict[int, int]]
+
+class Followers:
+    """What followed one context: how often each token did, how often any, and which did most often (first)."""
+
+    __slots__ = ("counts", "likeliest", "total")
+
+    def __init__(self):
+        self.counts: dict[int, int] = {}
+        self.total, self.likeliest = 0, -1
+
+    def add(self, token: int) -> None:
+        """Count one more."""
+        count = self.counts[token] = self.counts.get(token, 0) + 1
+        self.total += 1
+        if count > self.counts.get(self.likeliest, 0):
+            self.likeliest = token
 
 
 class Texts:
@@ -27,21 +42,26 @@ class Texts:
     """
 
     def __init__(self, texts: Iterable[tuple[Sequence[int], int]] = ()):
-        self.followed: Followed = {}
-        left = MOST_TOKENS
+        self.followed: dict[tuple[int, ...], Followers] = {}
+        self._left = MOST_TOKENS
         for ids, start in texts:
-            if left <= 0:
+            if self._left <= 0:
                 break
             self.read(ids, start)
-            left -= len(ids) - start
 
     def read(self, ids: Sequence[int], start: int) -> None:
-        """Count the tokens from place `start` on."""
+        """Count the tokens from place `start` on, until enough were."""
+        if self._left <= 0:
+            return
+        self._left -= len(ids) - start
         for place in range(start, len(ids)):
             for size in CONTEXTS:
                 if size <= place:
-                    counts = self.followed.setdefault(tuple(ids[place - size : place]), {})
-                    counts[ids[place]] = counts.get(ids[place], 0) + 1
+                    context = tuple(ids[place - size : place])
+                    followers = self.followed.get(context)
+                    if followers is None:
+                        followers = self.followed[context] = Followers()
+                    followers.add(ids[place])
 
 
 class Drafts:
@@ -54,7 +74,7 @@ class Drafts:
     """
 
     def __init__(self, texts: Texts | None = None):
-        self._known = {} if texts is None else texts.followed
+        self._known: dict[tuple[int, ...], Followers] = {} if texts is None else texts.followed
         self._said = Texts()
 
     def read(self, ids: Sequence[int], start: int) -> None:
@@ -71,21 +91,21 @@ class Drafts:
         """
         tail, guess, likely = list(ids[-max(CONTEXTS) :]), list[int](), 1.0
         while len(guess) < most:
-            counts = self._counts(tail)
-            if counts is None:
+            followers = self._followers(tail)
+            if followers is None:
                 break
-            token = max(counts, key=counts.__getitem__)
-            likely *= counts[token] / (sum(counts.values()) + 1)
+            token = followers.likeliest
+            likely *= followers.counts[token] / (followers.total + 1)
             if likely < least:
                 break
             guess.append(token)
             tail.append(token)
         return guess
 
-    def _counts(self, tail: list[int]) -> dict[int, int] | None:
+    def _followers(self, tail: list[int]) -> Followers | None:
         for size in CONTEXTS:
             context = tuple(tail[-size:])
-            counts = self._said.followed.get(context) or self._known.get(context)
-            if counts:
-                return counts
+            found = self._said.followed.get(context) or self._known.get(context)
+            if found is not None:
+                return found
         return None

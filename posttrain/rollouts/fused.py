@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch.nn.functional import linear, rms_norm, silu
 from transformers import LlamaForCausalLM
+from transformers.activations import SiLUActivation
+from transformers.models.llama import modeling_llama as llama
 
 __all__ = ["Attend", "Fused", "fused"]
 
@@ -23,27 +25,39 @@ LARGEST = 16_000_000
 """Parameters; the weights are copied once a call, and from about here on arithmetic is what a pass costs."""
 
 
+PLAIN = {
+    torch.nn.Embedding, torch.nn.Linear, torch.nn.ModuleList, torch.nn.SiLU, SiLUActivation, llama.LlamaModel,
+    llama.LlamaAttention, llama.LlamaDecoderLayer, llama.LlamaMLP, llama.LlamaRMSNorm, llama.LlamaRotaryEmbedding,
+}  # fmt: skip
+"""What the fused pass stands in for. An adapter's or a patched module would be passed over without a word."""
+
+
 def fused(model: Any) -> Fused | None:
-    """The fused pass of a model; None where it is not a plain Llama, is large, or is not in float32 on a CPU."""
+    """The fused pass of a model; None where it is no Llama all of whose parts are transformers' own, is large, or is
+    not in float32 on a CPU.
+    """
     if type(model) is not LlamaForCausalLM or model.device.type != "cpu" or model.dtype != torch.float32:
         return None
     config = model.config
-    linears = [
-        each
-        for layer in model.model.layers
-        for block, names in ((layer.self_attn, "qkvo"), (layer.mlp, ("gate", "up", "down")))
-        for each in (getattr(block, f"{name}_proj") for name in names)
-    ]
-    plain = all(type(each) is torch.nn.Linear and each.bias is None for each in [*linears, model.lm_head])
+    inner = model.model
     if (
-        not plain
-        or config.hidden_act != "silu"
-        or config.rope_parameters.get("rope_type", "default") != "default"
-        or sum(each.weight.numel() for each in linears) > LARGEST
-        or any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+        config.hidden_act != "silu"
+        or any(
+            type(module) not in PLAIN or "forward" in vars(module) or _is_hooked(module) for module in inner.modules()
+        )
+        or any(getattr(module, "bias", None) is not None for module in [*inner.modules(), model.lm_head])
+        or type(model.lm_head) is not torch.nn.Linear
+        or "forward" in vars(model.lm_head)
+        or any(map(_is_hooked, (model, model.lm_head)))
+        or inner.rotary_emb.rope_type != "default"
+        or sum(each.numel() for each in inner.layers.parameters()) > LARGEST
     ):
         return None
     return Fused(model)
+
+
+def _is_hooked(module: Any) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 class Fused:

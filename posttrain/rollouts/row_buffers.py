@@ -8,10 +8,12 @@ for the prompt. Each part comes with its log-sum-exp, by which the two are merge
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
+from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.cache_utils import CacheLayerMixin
 
@@ -85,23 +87,28 @@ class Layout(NamedTuple):
 
     Attributes:
         positions_N: Of each token in its row, the prompt included.
-        slot_N: Where its keys go: row * capacity + place among the row's own. None while prompts are read.
-        said: What rows have said, themselves included; while prompts are read, the prompts.
+        slot_N: Where its keys go: row * capacity + place among the row's own.
         longest: Keys of a row at most, T.
-        prompt: The prompts, by group; None while they are read.
+        parts: What rows have said, themselves included, and the prompts by group; None while prompts are read.
+        spans: While prompts are read, where each begins and ends among the tokens.
     """
 
     positions_N: torch.Tensor
     slot_N: torch.Tensor
-    said: Part
     longest: int
-    prompt: Part | None
+    parts: tuple[Part, Part] | None
+    spans: Sequence[tuple[int, int]] = ()
 
 
 class RowBuffers(CacheLayerMixin):
     """Keys and values of one layer: `prompt`'s [U, heads, P, D], and what rows have said [B, capacity, heads, D].
 
     Of a row as many count as it has tokens. `layout` is set before each pass.
+
+    Args:
+        rows, capacity: B, and tokens that there is room for.
+        shared: Query heads of a key.
+        dtype: The model's.
     """
 
     is_sliding = False
@@ -109,10 +116,12 @@ class RowBuffers(CacheLayerMixin):
     keys: Any
     values: Any
 
-    def __init__(self, rows: int, capacity: int):
+    def __init__(self, rows: int, capacity: int, shared: int, dtype: torch.dtype):
         super().__init__()
+        self.shared, self.dtype = shared, dtype
         self._rows, self.capacity, self.passes = rows, capacity, 0
         self.prompt: tuple[torch.Tensor, torch.Tensor] | None = None
+        self.given: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         """Make the buffers, which the first pass fills. They are zero: what is hidden must still be a number."""
@@ -126,13 +135,31 @@ class RowBuffers(CacheLayerMixin):
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Write packed keys and values [1, heads, N, D]; returns them, for attention reads the buffers themselves."""
+        if key_states.ndim != 4 or key_states.shape[0] != 1 or key_states.shape[2] != len(self.layout.positions_N):
+            raise NotPlain
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        if key_states.shape[0] != 1 or key_states.shape[2] != len(self.layout.positions_N):
-            raise NotPlain
-        self.passes += 1
+        self.given, self.passes = (key_states, value_states), self.passes + 1
         self.write(key_states[0].transpose(0, 1), value_states[0].transpose(0, 1))
         return key_states, value_states
+
+    def attend_plainly(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: Any) -> torch.Tensor:
+        """What the queries (1, H, N, D) of a pass read, given to attention as a model does: (1, N, H, D).
+
+        Raises:
+            NotPlain: Attention is given something else than what was written, as where heads are split, repeated or
+                expanded behind the cache, or what the kernel would misread.
+        """
+        written, self.given = self.given, None  # once a pass
+        if written is None or key is not written[0] or value is not written[1]:
+            raise NotPlain
+        alike = query.dtype == key.dtype == value.dtype and query.shape[3] == key.shape[3] == value.shape[3]
+        expected = query.shape[1] == self.shared * key.shape[1] and query.dtype == self.dtype
+        if query.shape[0] != 1 or not alike or not expected or torch.is_autocast_enabled("cpu"):
+            raise NotPlain
+        if self.layout.parts is None:
+            return _prompt_by_prompt(query, key, value, self.layout.spans, scale)
+        return self.attend(query[0].transpose(0, 1).contiguous(), scale)[None]
 
     def write(self, keys_N: torch.Tensor, values_N: torch.Tensor) -> None:
         """Put the keys and values [N, heads, D] of a pass into their places."""
@@ -141,13 +168,13 @@ class RowBuffers(CacheLayerMixin):
 
     def attend(self, query_N: torch.Tensor, scale: float | None = None) -> torch.Tensor:
         """What the queries [N, H, D] of a pass, whose keys are written, read from their rows and prompts."""
-        layout = self.layout
-        keys, values = (each[:, : layout.longest].transpose(1, 2) for each in (self.keys, self.values))
-        out, sums = layout.said.attend(query_N, keys, values, scale)
-        if layout.prompt is None or self.prompt is None:
-            return out
+        assert self.layout.parts is not None
+        assert self.prompt is not None
+        said, prompts = self.layout.parts
+        keys, values = (each[:, : self.layout.longest].transpose(1, 2) for each in (self.keys, self.values))
+        out, sums = said.attend(query_N, keys, values, scale)
         keys, values = self.prompt
-        read, its_sums = layout.prompt.attend(query_N, keys, values, scale)
+        read, its_sums = prompts.attend(query_N, keys, values, scale)
         return out.lerp(read, torch.sigmoid(its_sums - sums)[..., None].to(out.dtype))
 
     def prompts_are_read(self, rows: int, capacity: int) -> None:
@@ -180,38 +207,57 @@ class RowBuffers(CacheLayerMixin):
         return -1
 
 
+def _prompt_by_prompt(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, spans: Sequence[tuple[int, int]], scale: float | None
+) -> torch.Tensor:
+    """Causal attention within each span, which needs no mask; (1, H, N, D) in, (1, N, H, D) out."""
+    grouped = query.shape[1] != key.shape[1]
+    pieces = []
+    for start, stop in spans:
+        own = slice(start, stop)
+        pieces.append(
+            scaled_dot_product_attention(
+                query[:, :, own], key[:, :, own], value[:, :, own], is_causal=True, scale=scale, enable_gqa=grouped
+            )
+        )
+    return torch.cat(pieces, dim=2).transpose(1, 2)
+
+
+_current = threading.local()
+"""The layers of the call that samples in this thread, and only while it does."""
+
+
+def _attend(
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    **more: Any,
+) -> tuple[torch.Tensor, None]:
+    """An attention function as transformers' models call it: queries (1, H, N, D) in, (1, N, H, D) out."""
+    causal = more.get("is_causal") is not False and getattr(module, "is_causal", True) is not False
+    if attention_mask is not None or more.get("position_bias") is not None or not causal:
+        raise NotPlain
+    layer: RowBuffers = _current.layers[module.layer_idx]
+    return layer.attend_plainly(query, key, value, scaling), None
+
+
 @contextlib.contextmanager
 def attention_to_rows(config: Any, layers: Sequence[RowBuffers]) -> Iterator[None]:
     """Inside, a model with this config attends to these buffers, of which each layer has one.
 
     Raises:
-        NotPlain: Its attention is not SDPA, torch lacks the operator, or autocast is on, of which that knows nothing.
+        NotPlain: Its attention is not SDPA, or torch lacks the operator.
     """
     before = config._attn_implementation
-    if before not in SDPA or KERNEL is None or torch.is_autocast_enabled("cpu"):
+    if before not in SDPA or KERNEL is None:
         raise NotPlain
-
-    def attend(
-        module: Any,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        attention_mask: torch.Tensor | None,
-        scaling: float | None = None,
-        **more: Any,
-    ) -> tuple[torch.Tensor, None]:
-        """An attention function as transformers' models call it: queries (1, H, N, D)."""
-        if attention_mask is not None or more.get("position_bias") is not None or query.shape[0] != 1:
-            raise NotPlain
-        layer = layers[module.layer_idx]
-        if not layer.is_initialized:
-            raise NotPlain
-        read = layer.attend(query[0].transpose(0, 1).contiguous(), scaling)
-        return read[None], None
-
-    AttentionInterface.register(NAME, attend)
-    config._attn_implementation = NAME
+    AttentionInterface.register(NAME, _attend)
+    config._attn_implementation, _current.layers = NAME, layers
     try:
         yield
     finally:
         config._attn_implementation = before
+        del _current.layers

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import random
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, LlamaConfig
+from transformers import (
+    AutoModelForCausalLM,
+    BertConfig,
+    DiffLlamaConfig,
+    GPTBigCodeConfig,
+    JetMoeConfig,
+    LlamaConfig,
+)
 
 from posttrain.errors import TrainingError
 from posttrain.models.inference import inference
@@ -32,6 +41,10 @@ from tests.rollouts.test_decode import (
     prompts,
     seeds,
     spy,
+)
+
+BIGCODE = GPTBigCodeConfig(
+    vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=128, n_inner=48, initializer_range=0.3
 )
 
 
@@ -88,6 +101,12 @@ def test_tokens_are_those_of_the_plain_loop_whatever_is_guessed(name):
             assert drafted(model, rows, sampling, (1, 5, 9), drafts) == plain
 
 
+def test_one_key_for_all_heads():
+    model, rows, sampling = build(BIGCODE), prompts(), Sampling(max_tokens=40)
+    plain = ours(model, rows, sampling, (1, 5, 9))
+    assert drafted(model, rows, sampling, (1, 5, 9), Prophet(rows, plain)) == plain
+
+
 @pytest.mark.parametrize("how", [{"temperature": 0.7}, {"top_k": 5}, {"top_p": 0.8}, {"min_p": 0.1}])
 def test_warpers_apply_at_every_place(how):
     model, rows, sampling = build(CONFIGS["llama"]), prompts(), Sampling(max_tokens=30, **how)
@@ -136,7 +155,7 @@ def test_limits_of_rows_and_reports_as_they_end():
     assert sorted(reported) == list(enumerate(plain))
 
 
-def test_right_guesses_save_passes_and_wrong_ones_cost_none():
+def test_right_guesses_save_passes_and_wrong_ones_make_no_more():
     model, rows, sampling = build(CONFIGS["llama"]), prompts([(5, 6)]), Sampling(max_tokens=33, temperature=0.0)
     plain, one_by_one = passes_of(model, lambda: ours(model, rows, sampling, ()))
     assert len(one_by_one) == 33
@@ -238,6 +257,56 @@ def test_what_it_is_not_for_goes_to_the_plain_loop(monkeypatch, lacks):
     assert found == ours(model, rows, sampling, [1])
 
 
+TINY = {
+    "vocab_size": VOCABULARY, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "initializer_range": 0.3,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        DiffLlamaConfig(num_key_value_heads=2, max_position_embeddings=128, **TINY),
+        JetMoeConfig(
+            vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, num_key_value_heads=2, kv_channels=8,
+            intermediate_size=48, num_local_experts=2, num_experts_per_tok=1, initializer_range=0.3,
+        ),
+        LlamaConfig(
+            rope_parameters={"rope_type": "dynamic", "factor": 4.0, "rope_theta": 1e4}, **SHAPE,
+            **{**COMMON, "max_position_embeddings": 8},
+        ),
+        BertConfig(is_decoder=False, **TINY),
+    ],
+    ids=lambda config: config.model_type,
+)  # fmt: skip
+def test_attention_that_would_be_misread_is_found_out_before_anything_is_sampled(config):
+    model, rows = build(config), prompts()
+    choice = Choice(sampler(seeds(rows), Sampling(max_tokens=5), "cpu"))
+    with inference(model), pytest.raises(NotPlain):
+        decode_drafted(model, rows, choice, Drafts(), max_new_tokens=5)
+    assert choice._draw.position == 0
+
+
+def test_autocast_inside_a_models_forward_is_left_to_the_plain_loop():
+    model, rows = build(CONFIGS["llama"]).float(), prompts()
+    model.forward = torch.autocast("cpu", dtype=torch.bfloat16)(model.forward)  # as accelerate prepares it
+    with inference(model), pytest.raises(NotPlain):
+        decode_drafted(model, rows, Choice(sampler(seeds(rows), Sampling(max_tokens=5), "cpu")), Drafts(),
+                       max_new_tokens=5)  # fmt: skip
+
+
+def test_what_a_call_held_is_let_go_and_threads_do_not_meet():
+    models = [build(CONFIGS["llama"]), build(CONFIGS["llama-gqa"])]
+    rows, sampling = prompts(), Sampling(max_tokens=25)
+    plain = [ours(model, rows, sampling, (1, 5)) for model in models]
+    with ThreadPoolExecutor(2) as threads:
+        for _ in range(3):
+            found = list(threads.map(lambda model: drafted(model, rows, sampling, (1, 5)), models))
+            assert found == plain
+    held = [each for each in gc.get_objects() if type(each) is row_buffers.RowBuffers]
+    assert not held
+
+
 def test_logits_that_are_not_finite_are_said_so():
     model = build(CONFIGS["llama"])
     model.lm_head.weight.data.fill_(float("nan"))
@@ -262,3 +331,8 @@ def test_texts_are_read_up_to_a_limit(monkeypatch):
     monkeypatch.setattr("posttrain.rollouts.drafts.MOST_TOKENS", 4)
     texts = Texts(([number, number + 1, number + 2], 1) for number in itertools.count(0, 10))
     assert {key for key in texts.followed if len(key) == 1} == {(0,), (1,), (10,), (11,)}
+    drafts = Drafts()
+    for number in range(0, 50, 10):
+        drafts.read([number, number + 1, number + 2], 1)
+    assert drafts.after([10], 1, 0.0) == [11]
+    assert drafts.after([20], 1, 0.0) == [], "a long call's guesses do not fill the memory"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from peft import LNTuningConfig, LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from posttrain.models.inference import inference
@@ -79,3 +80,35 @@ def test_it_is_for_small_models_without_hooks(monkeypatch):
     assert fused(model) is not None
     monkeypatch.setattr(module, "LARGEST", 100)
     assert fused(model) is None
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        LoraConfig(target_modules=["embed_tokens"]),
+        LNTuningConfig(target_modules=["input_layernorm"], task_type="CAUSAL_LM"),
+        LoraConfig(target_modules=["q_proj"], trainable_token_indices=[3]),
+    ],
+    ids=["embedding", "norms", "tokens"],
+)
+def test_adapters_wherever_they_are_are_not_passed_over(config):
+    adapted = get_peft_model(build(CONFIGS["llama-gqa"]).float(), config)
+    for parameter in adapted.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.5)
+    adapted.eval()
+    assert fused(adapted.get_base_model()) is None
+    rows, sampling = prompts(), Sampling(max_tokens=12)
+    same = zip(drafted(adapted, rows, sampling, (1,)), ours(adapted, rows, sampling, (1,)), strict=True)
+    assert sum(a == b for a, b in same) >= len(rows) - 1
+
+
+def test_patched_modules_are_not_passed_over():
+    model = build(CONFIGS["llama"]).float()
+    norm = model.model.layers[1].input_layernorm
+    norm.forward = lambda hidden: 2 * hidden
+    assert fused(model) is None
+    del norm.forward
+    assert fused(model) is not None
+    model.forward = model.forward  # TRL's and accelerate's, around the whole
+    assert fused(model) is not None

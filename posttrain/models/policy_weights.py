@@ -51,6 +51,7 @@ def is_sharded(model: nn.Module) -> bool:
     return any(isinstance(module, FSDPModule) for module in model.modules())
 
 
+@torch.no_grad()  # not a block inside: left by another order than entered, two walks at a time would keep it on
 def named_weights(model: nn.Module, *, with_adapters: bool = True) -> Iterator[tuple[str, torch.Tensor]]:
     """Every weight of the policy with its active adapter added, layer by layer; a tied LM head only as embedding.
 
@@ -67,7 +68,7 @@ def named_weights(model: nn.Module, *, with_adapters: bool = True) -> Iterator[t
     """
     base = base_model(model)
     tied_head = base.get_output_embeddings() if is_tied(model) else None
-    with torch.no_grad(), _whole(*[model] if model is not base else []):  # what FSDP2 wraps is PEFT's model
+    with _whole(*[model] if model is not base else []):  # what FSDP2 wraps is PEFT's model
         yield from _walk(base, "", tied_head, gathered=isinstance(model, FSDPModule), adapters=with_adapters)
 
 

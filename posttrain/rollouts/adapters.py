@@ -141,7 +141,7 @@ def room_on_server(asked: str, info: Mapping[str, Any]) -> tuple[int, str | None
         return 0, f"the server was started without room for an adapter: {fix}"
     if str((info.get("vllm_env") or {}).get("VLLM_ALLOW_RUNTIME_LORA_UPDATING")) not in ("1", "True"):
         return 0, f"the server takes no adapter while it runs: {fix}"
-    if asked == "auto" and "cpu" in str((info["vllm_config"].get("device_config") or {}).get("device_type", "")):
+    if asked == "auto" and "cpu" in map(str, (info["vllm_config"].get("device_config") or {}).values()):
         return 0, SLOW_ON_A_CPU
     return int(lora["max_lora_rank"]), None
 

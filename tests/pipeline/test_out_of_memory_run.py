@@ -26,7 +26,7 @@ def in_backward(call: int) -> partial[None]:
 
 def in_decoding(call: int) -> partial[None]:
     """At the n-th batch that is sampled with transformers."""
-    return partial(_fail_at, "posttrain.rollouts.transformers", "", "decode", call)
+    return partial(_fail_at, "posttrain.rollouts.transformers", "", "decode_drafted", call)
 
 
 def in_swapped_forward() -> partial[None]:

@@ -16,7 +16,7 @@ def test_a_run_that_refills_tells_of_it(folder):
     assert ended.code == 0, ended.text
     lines = [json.loads(line) for line in (folder / "run" / "steps.jsonl").read_text().splitlines()]
     seen = [line["refill"] for line in lines if line["stage"] == "hybrid"]
-    assert all(each["replaced"] > 0 for each in seen), "this model solves nothing"
+    assert sum(each["replaced"] for each in seen) > 0, "this model solves next to nothing"
     assert [line["prompt_cursor"] for line in lines if line["stage"] == "hybrid"][-1] == sum(
         each["prompts"] for each in seen
     )

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, GPTNeoXConfig, LlamaConfig
+from transformers import AutoModelForCausalLM, LlamaConfig, StableLmConfig
 
 from posttrain.controllers import GRPOOnly
 from posttrain.errors import ConfigError, TrainingError
@@ -186,11 +186,13 @@ def test_a_layer_that_vllm_lacks_ends_the_engine(monkeypatch):
 
 
 def test_a_family_without_adapters_in_vllm_is_sent_whole(monkeypatch):
-    """GPT-NeoX, on a machine that is taken for one with a GPU, where auto would send the adapter alone."""
+    """StableLM, on a machine that is taken for one with a GPU, where auto would send the adapter alone."""
     torch.manual_seed(0)
     shape = {"vocab_size": 96, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2}
-    config = GPTNeoXConfig(**shape, num_attention_heads=2, max_position_embeddings=128, initializer_range=0.1)
-    policy = with_lora(AutoModelForCausalLM.from_config(config).eval(), target_modules=["query_key_value"])
+    config = StableLmConfig(
+        **shape, num_attention_heads=2, num_key_value_heads=2, max_position_embeddings=128, initializer_range=0.1
+    )
+    policy = with_lora(AutoModelForCausalLM.from_config(config).eval(), target_modules=["q_proj", "down_proj"])
     options = {"eos_token_ids": ENDS, "max_num_seqs": 32, "time_limit_s": 120}
     with pytest.raises(ConfigError, match="LoRA"):
         InProcessEngine(policy, lora="adapter", **options)

@@ -58,7 +58,7 @@ def test_the_adapter_alone_follows_the_base(roomy, model_folder):
 
 
 INFO = {
-    "vllm_config": {"lora_config": {"max_lora_rank": 16}, "device_config": {"device_type": "cuda"}},
+    "vllm_config": {"lora_config": {"max_lora_rank": 16}, "device_config": {"device": "cuda"}},
     "vllm_env": {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": True},
 }
 
@@ -66,7 +66,7 @@ INFO = {
 def test_what_a_server_has_room_for():
     assert room_on_server("auto", INFO) == (16, None)
     assert room_on_server("merged", INFO)[0] == 0
-    on_a_cpu = INFO | {"vllm_config": INFO["vllm_config"] | {"device_config": {"device_type": "cpu"}}}
+    on_a_cpu = INFO | {"vllm_config": INFO["vllm_config"] | {"device_config": {"device": "cpu"}}}
     assert room_on_server("auto", on_a_cpu) == (0, SLOW_ON_A_CPU)
     assert room_on_server("adapter", on_a_cpu) == (16, None)
     for lacking in ({"vllm_config": {}}, {"vllm_env": {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": False}}, {"vllm_env": None}):

@@ -18,6 +18,7 @@ from transformers import DynamicCache, GenerationMixin
 from transformers.cache_utils import Cache, DynamicLayer
 from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
+from posttrain.models.policy_weights import base_model
 from posttrain.rollouts.kv_buffers import SDPA, Buffers, NotPlain, heads_together
 
 __all__ = ["Choose", "NotPlain", "OnRow", "decode", "why_not"]
@@ -58,7 +59,7 @@ def why_not(model: Any) -> str | None:
     Args:
         model: A causal language model of transformers or PEFT.
     """
-    inner = _inner(model)
+    inner = base_model(model)
     adapters = model.peft_config.values() if inner is not model else ()
     if any(each.is_prompt_learning or getattr(each, "alora_invocation_tokens", None) for each in adapters):
         return "an adapter that goes by the prompt"
@@ -112,7 +113,7 @@ def decode(
     """
     limits = [max_new_tokens] * len(prompt_ids) if limits is None else limits
     max_new_tokens = min(max_new_tokens, max(limits, default=max_new_tokens))
-    batch = _Batch(_inner(model), prompt_ids, pad_id, left=max_new_tokens - 1)
+    batch = _Batch(base_model(model), prompt_ids, pad_id, left=max_new_tokens - 1)
     completions: list[list[int]] = [[] for _ in prompt_ids]
     alive, ends = set(batch.rows), set(eos_ids)
     look_every = LOOK_EVERY.get(batch.device.type, 8)
@@ -122,7 +123,7 @@ def decode(
             unseen.append(choose(batch.logits_B_V))
             if left % look_every == 0:
                 for row, tokens in zip(batch.rows, torch.stack(unseen, dim=1).tolist(), strict=True):
-                    if row in alive and _extend(completions[row], tokens, ends, limits[row]):
+                    if row in alive and extend(completions[row], tokens, ends, limits[row]):
                         alive.discard(row)
                         if on_row is not None:
                             on_row(row, completions[row])
@@ -140,18 +141,13 @@ def decode(
     return completions
 
 
-def _extend(completion: list[int], tokens: Sequence[int], ends: set[int], limit: int) -> bool:
+def extend(completion: list[int], tokens: Sequence[int], ends: set[int], limit: int) -> bool:
     """Add tokens up to the first that ends the completion; whether it has ended."""
     for token in tokens:
         completion.append(token)
         if token in ends or len(completion) == limit:
             return True
     return False
-
-
-def _inner(model: Any) -> Any:
-    """The transformers model inside a PEFT model, whose adapters are in its layers; another model itself."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 class _Batch:

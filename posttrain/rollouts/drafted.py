@@ -21,9 +21,12 @@ import torch
 from transformers import DynamicCache
 from transformers.cache_utils import Cache
 
+from posttrain.models.policy_weights import base_model
+from posttrain.models.positions import is_scaled
+from posttrain.rollouts.decode import extend
 from posttrain.rollouts.drafts import Drafts
 from posttrain.rollouts.fused import Fused, fused
-from posttrain.rollouts.kv_buffers import NotPlain
+from posttrain.rollouts.kv_buffers import NotPlain, key_heads
 from posttrain.rollouts.row_buffers import Layout, Part, RowBuffers, attention_to_rows
 
 __all__ = ["ChooseAt", "decode_drafted"]
@@ -99,7 +102,7 @@ def decode_drafted(
             before, guess = len(texts[row]), guesses[row]
             taken = [next(said) for _ in range(len(guess) + 1)]
             right = next((place for place, token in enumerate(guess) if token != taken[place]), len(guess))
-            if _extend(texts[row], taken[: right + 1], ends, firsts[row] + limits[row]):
+            if extend(texts[row], taken[: right + 1], ends, firsts[row] + limits[row]):
                 if on_row is not None:
                     on_row(row, texts[row][firsts[row] :])
             else:
@@ -124,22 +127,6 @@ def decode_drafted(
         )
 
 
-def _extend(text: list[int], tokens: Sequence[int], ends: set[int], limit: int) -> bool:
-    """Add tokens up to the first that ends the completion; whether it has ended."""
-    for token in tokens:
-        text.append(token)
-        if token in ends or len(text) == limit:
-            return True
-    return False
-
-
-def _by_the_pass(module: Any) -> bool:
-    """Whether a module's rotary positions depend on the longest row of a pass, which guesses make another."""
-    kinds = getattr(module, "rope_type", None)
-    names = kinds.values() if isinstance(kinds, dict) else [kinds]
-    return any(isinstance(name, str) and ("dynamic" in name or name == "longrope") for name in names)
-
-
 class _Rows:
     """The rows being decoded and what the model keeps of them.
 
@@ -149,13 +136,11 @@ class _Rows:
     """
 
     def __init__(self, model: Any, prompt_ids: Sequence[Sequence[int]], limits: Sequence[int]):
-        self.model = model.get_base_model() if hasattr(model, "get_base_model") else model
+        self.model = base_model(model)
         config = self.model.config
-        if any(_by_the_pass(module) for module in self.model.modules()):
+        if is_scaled(config):  # by the longest row of a pass, which guesses make another
             raise NotPlain
-        self._shared = config.num_attention_heads // (
-            getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-        )
+        self._shared = config.num_attention_heads // key_heads(config)
         place = {ids: number for number, ids in enumerate(dict.fromkeys(map(tuple, prompt_ids)))}
         self._prompt_of = [place[tuple(ids)] for ids in prompt_ids]
         self._limits, self._lengths = limits, [len(ids) for ids in place]

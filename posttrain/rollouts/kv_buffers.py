@@ -7,7 +7,7 @@ values for the query heads that share them, in each layer at each token.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -94,17 +94,28 @@ def heads_together(config: Any) -> Iterator[None]:
 
     Where nothing is shared, or the model has other attention, nothing changes.
     """
-    before = config._attn_implementation
-    shared = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    if before not in SDPA or shared == config.num_attention_heads:
+    if config._attn_implementation not in SDPA or key_heads(config) == config.num_attention_heads:
         yield
         return
-    AttentionInterface.register(NAME, _attend)
-    config._attn_implementation = NAME
+    with attention(config, NAME, _attend):
+        yield
+
+
+@contextlib.contextmanager
+def attention(config: Any, name: str, function: Callable[..., Any]) -> Iterator[None]:
+    """Inside, a model with this config attends by a function, which is registered under this name."""
+    before = config._attn_implementation
+    AttentionInterface.register(name, function)
+    config._attn_implementation = name
     try:
         yield
     finally:
         config._attn_implementation = before
+
+
+def key_heads(config: Any) -> int:
+    """Heads of keys and values."""
+    return getattr(config, "num_key_value_heads", None) or config.num_attention_heads
 
 
 def _attend(

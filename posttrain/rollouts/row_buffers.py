@@ -14,11 +14,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface
 from transformers.cache_utils import CacheLayerMixin
 
 from posttrain.models.attention_names import SDPA
-from posttrain.rollouts.kv_buffers import NotPlain
+from posttrain.rollouts.kv_buffers import NotPlain, attention
 
 NAME = "posttrain_rows"
 """Of the attention function, as `config._attn_implementation` has it while decoding."""
@@ -251,13 +250,11 @@ def attention_to_rows(config: Any, layers: Sequence[RowBuffers]) -> Iterator[Non
     Raises:
         NotPlain: Its attention is not SDPA, or torch lacks the operator.
     """
-    before = config._attn_implementation
-    if before not in SDPA or KERNEL is None:
+    if config._attn_implementation not in SDPA or KERNEL is None:
         raise NotPlain
-    AttentionInterface.register(NAME, _attend)
-    config._attn_implementation, _current.layers = NAME, layers
+    _current.layers = layers
     try:
-        yield
+        with attention(config, NAME, _attend):
+            yield
     finally:
-        config._attn_implementation = before
         del _current.layers

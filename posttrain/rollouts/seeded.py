@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 from typing import Any
 
 from posttrain.models.inference import inference
@@ -38,7 +39,11 @@ class SeededRollouts:
         examples: Iterable[tuple[Sequence[int], int]] = (),
     ):
         self.sampling, self.tokenizer, self.eos_token_ids = sampling, tokenizer, eos_token_ids
-        self.run_seed, self._texts = run_seed, Texts(examples)
+        self.run_seed, self._examples = run_seed, examples
+
+    @cached_property
+    def _texts(self) -> Texts:
+        return Texts(self._examples)
 
     def sample(
         self,
@@ -70,7 +75,7 @@ class SeededRollouts:
             return sample_tokens(
                 policy, prompt_ids, seeds, self.sampling,
                 tokenizer=self.tokenizer, eos_ids=self.eos_token_ids, synced=synced,
-                limits=limits, on_row=on_row, texts=self._texts,
+                limits=limits, on_row=on_row, texts=self._texts if policy.device.type == "cpu" else None,
             )  # fmt: skip
 
 

@@ -50,6 +50,17 @@ CONFIGS = {
 SLIDING = MistralConfig(num_key_value_heads=2, sliding_window=6, **SHAPE, **COMMON)
 GROUPS = [(3, 4), (9, 4), (1, 4), (6, 1), (9, 2)]
 """Tokens of each prompt and rows of it."""
+BATCHES = [
+    (GROUPS, 1, (1, 5)),
+    ([(7, 1)], 60, (1,)),
+    ([(1, 3)], 60, (1, 5)),
+    ([(1, 1)], 1, ()),
+    ([(5, 4), (5, 4)], 60, (1, 5)),
+    (GROUPS, 50, ()),
+    (GROUPS, 50, tuple(range(2, VOCABULARY, 3))),
+    ([(60, 2), (2, 2)], 50, (1,)),
+]
+"""Groups, the limit on a completion and the tokens that end one."""
 
 
 class Tokenizer:
@@ -125,19 +136,7 @@ def test_warpers_are_those_of_generate(how):
     check(build(CONFIGS["llama"]), sampling=Sampling(max_tokens=30, **how))
 
 
-@pytest.mark.parametrize(
-    ("groups", "limit", "eos_ids"),
-    [
-        (GROUPS, 1, (1, 5)),
-        ([(7, 1)], 60, (1,)),
-        ([(1, 3)], 60, (1, 5)),
-        ([(1, 1)], 1, ()),
-        ([(5, 4), (5, 4)], 60, (1, 5)),
-        (GROUPS, 50, ()),
-        (GROUPS, 50, tuple(range(2, VOCABULARY, 3))),
-        ([(60, 2), (2, 2)], 50, (1,)),
-    ],
-)
+@pytest.mark.parametrize(("groups", "limit", "eos_ids"), BATCHES)
 def test_batches_and_limits_of_all_kinds(groups, limit, eos_ids):
     check(build(CONFIGS["qwen3"]), prompts(groups), Sampling(max_tokens=limit), eos_ids)
 

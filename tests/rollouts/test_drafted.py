@@ -30,9 +30,9 @@ from posttrain.rollouts.kv_buffers import NotPlain
 from posttrain.rollouts.sampling import Sampling
 from posttrain.rollouts.transformers import sample_tokens
 from tests.rollouts.test_decode import (
+    BATCHES,
     COMMON,
     CONFIGS,
-    GROUPS,
     SHAPE,
     VOCABULARY,
     Tokenizer,
@@ -114,18 +114,7 @@ def test_warpers_apply_at_every_place(how):
     assert drafted(model, rows, sampling, (1, 5), Prophet(rows, plain)) == plain
 
 
-@pytest.mark.parametrize(
-    ("groups", "limit", "eos_ids"),
-    [
-        (GROUPS, 1, (1, 5)),
-        ([(7, 1)], 60, (1,)),
-        ([(1, 1)], 1, ()),
-        ([(5, 4), (5, 4)], 60, (1, 5)),
-        (GROUPS, 50, ()),
-        (GROUPS, 50, tuple(range(2, VOCABULARY, 3))),
-        ([(60, 2), (2, 2)], 50, (1,)),
-    ],
-)
+@pytest.mark.parametrize(("groups", "limit", "eos_ids"), BATCHES)
 def test_batches_and_limits_of_all_kinds(groups, limit, eos_ids):
     model, rows, sampling = build(CONFIGS["qwen3"]), prompts(groups), Sampling(max_tokens=limit)
     plain = ours(model, rows, sampling, eos_ids)

@@ -12,8 +12,8 @@ from posttrain.planning.machine import this_machine
 from posttrain.planning.plan import make_plan
 from posttrain.planning.seconds import Time
 from posttrain.study.queue import Queue
-from posttrain.study.results import chosen
 from posttrain.study.study import Job, Study
+from posttrain.study.tuning import chosen
 from posttrain.watching.progress import duration
 
 LOADING_S = 10.0

@@ -39,12 +39,15 @@ class TuneSection(Section):
         seed: Of the tuning runs, and so of their held-out problems where the task draws them.
         grid: Recipe keys and the values that each arm tries, all combinations.
         arms: More keys for single arms, or other values for a key of `grid`.
+        further: By key of a grid, how many values beyond it an arm may try, one after the other, for as long as its
+            best value is the last one on that side. Each is the last by the ratio of the last two.
         overrides: Recipe keys that tuning runs have otherwise, such as another file of held-out problems.
     """
 
     seed: Count
     grid: Grid = {}
     arms: dict[str, Grid] = {}
+    further: dict[str, Size] = {}
     overrides: Overrides = {}
 
 
@@ -136,9 +139,23 @@ def _problems(file: StudyFile, layer: Layer) -> list[ConfigError]:
         for name in file.tune.arms:
             if name not in file.arms:
                 wrong(("tune", "arms", name), f"{name!r} is no arm", f"one of {', '.join(file.arms)}")
+        for key in file.tune.further:
+            grids = [grid[key] for grid in (file.tune.grid, *file.tune.arms.values()) if key in grid]
+            if not grids:
+                wrong(("tune", "further", key), f"{key}, which no grid has", "a key of tune.grid or tune.arms")
+            elif not all(_goes_on(values) for values in grids):
+                seen = f"{key} has the values {next(values for values in grids if not _goes_on(values))}"
+                wrong(("tune", "further", key), seen, "two different numbers above 0 or more, to know the next by")
     if file.reference is not None and file.reference not in file.arms:
         wrong(("reference",), f"{file.reference!r} is no arm", f"one of {', '.join(file.arms)}")
     return found
+
+
+def _goes_on(values: list[Any]) -> bool:
+    numbers = [
+        value for value in values if isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+    ]
+    return len(numbers) == len(values) and len(set(numbers)) > 1
 
 
 def _tuned_keys(file: StudyFile, arm: str, place: str) -> Mapping[str, Any]:

@@ -6,6 +6,7 @@ seeds; what is not finished is shown and left out of the tests.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from statistics import fmean, stdev
@@ -17,8 +18,9 @@ from posttrain.evaluation.blocks import against
 from posttrain.reading.compare import problems
 from posttrain.rundir import reading
 from posttrain.study.file import Overrides
-from posttrain.study.results import Chosen, Result, changed_runs, chosen, kept, results
+from posttrain.study.results import Result, kept, results
 from posttrain.study.study import Study
+from posttrain.study.tuning import Chosen, changed_runs, chosen
 
 CLEAR = 0.05
 """Arms are told apart where the Holm-adjusted p is below."""
@@ -138,7 +140,7 @@ def _arm(
 
 def _is_of(study: Study, arm: str, picked: Chosen, name: str) -> bool:
     runs = {f"runs/{arm}-seed{seed}" for seed in study.file.seeds}
-    return name in runs or (picked.point is None and name in {job.name for job in study.tuning if job.arm == arm})
+    return name in runs or (picked.point is None and re.fullmatch(rf"tuning/{re.escape(arm)}-\d+", name) is not None)
 
 
 def _second(found: Mapping[int, Mapping[str, float | None]]) -> dict[str, float | None] | None:
@@ -201,7 +203,7 @@ def _notes(study: Study, arms: Sequence[Mapping[str, Any]], scores: Mapping[str,
 
 def _tuned_on_judged(study: Study, found: Mapping[str, Mapping[int, Result]]) -> list[str]:
     """Whether an arm was tuned on problems that it is judged by."""
-    tuning = next((job for job in study.tuning if study.is_done(job)), None)
+    tuning = next((job for arm in study.arms for job in study.grid_of(arm) if study.is_done(job)), None)
     judged = {prompt for of in found.values() for result in of.values() for prompt, _ in result.rows}
     if tuning is None or not judged:
         return []

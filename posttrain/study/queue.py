@@ -24,8 +24,8 @@ from posttrain.processes.interrupting import answering
 from posttrain.processes.launched import LAUNCHER
 from posttrain.rundir.facts import write_recipe
 from posttrain.storage.lock import Lock, at_work
-from posttrain.study.results import chosen
 from posttrain.study.study import Job, Study
+from posttrain.study.tuning import chosen, tuning_runs
 from posttrain.watching.progress import duration
 
 POLL_S = 0.2
@@ -79,7 +79,7 @@ class Queue:
         for arm in self.study.arms:
             if self.only and arm not in self.only:
                 continue
-            yield from (job for job in self.study.tuning if job.arm == arm)
+            yield from tuning_runs(self.study, arm, self.failed)
             point = chosen(self.study, arm, self.failed).point
             if point is not None:
                 finals = [self.study.final(arm, seed, point) for seed in self.study.file.seeds]
@@ -107,8 +107,7 @@ class Queue:
 
     def _is_open(self, arm: str) -> bool:
         """Whether an arm's setting is still to be chosen, so that its final runs are not known."""
-        tuning = [job for job in self.study.tuning if job.arm == arm]
-        return any(not self._is_over(job) for job in tuning)
+        return any(not self._is_over(job) for job in tuning_runs(self.study, arm, self.failed))
 
     def run(self) -> None:
         """Make all runs that can be made.

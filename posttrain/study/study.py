@@ -220,15 +220,24 @@ class Study:
 
     # ---- jobs ----
 
-    @cached_property
-    def tuning(self) -> list[Job]:
-        """The tuning runs, arm by arm."""
-        return [
-            self._begun(Job("tuning", f"tuning/{arm}-{number}", arm, self.tuning_seed, recipe, point))
-            for arm in self.arms
-            for number, point in enumerate(self.points(arm), 1)
-            for recipe in [self.recipe(arm, self.tuning_seed, point, tuning=True)]
-        ]
+    def grid_of(self, arm: str) -> list[Job]:
+        """The tuning runs of an arm's grid."""
+        return [self.tried(arm, number, point) for number, point in enumerate(self.points(arm), 1)]
+
+    def tried(self, arm: str, number: int, point: Point) -> Job:
+        """An arm's run on the tuning seed of a point: the grid's, or one beyond it (`tune.further`).
+
+        Raises:
+            ConfigError: No recipe takes it.
+        """
+        recipe = self.recipe(arm, self.tuning_seed, point, tuning=True)
+        return self._begun(Job("tuning", f"tuning/{arm}-{number}", arm, self.tuning_seed, recipe, point))
+
+    def further(self, arm: str) -> dict[str, int]:
+        """Keys of an arm's grid that go on beyond it where their best value is at an edge, and by how many at most."""
+        tune = self.file.tune
+        points = self.points(arm) if tune else []
+        return {key: count for key, count in tune.further.items() if key in points[0]} if tune and points else {}
 
     def final(self, arm: str, seed: int, point: Point) -> Job:
         """An arm's run that is judged."""

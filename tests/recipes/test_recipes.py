@@ -29,7 +29,7 @@ def test_the_arms_of_a_study_go_with_their_recipe(path: Path) -> None:
     assert study.reference == "switch"
     assert {"warmup", "sft_only", "grpo_only"} < set(study.arms)
     # Held-out problems follow the seed, so that what is tuned is not judged by the same ones
-    assert study.tuning
+    assert all(study.grid_of(arm) for arm in study.arms if study.points(arm))
     assert study.tuning_seed not in study.file.seeds
 
 

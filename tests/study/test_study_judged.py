@@ -13,8 +13,9 @@ from posttrain.study import tables
 from posttrain.study.judged import judge
 from posttrain.study.page import mean_curve, study_page
 from posttrain.study.queue import Queue
-from posttrain.study.results import chosen, kept
+from posttrain.study.results import kept
 from posttrain.study.study import Study
+from posttrain.study.tuning import chosen, next_value, tuning_runs
 from posttrain.study.writing import write
 from tests.study.test_study_file import RECIPE
 
@@ -60,7 +61,7 @@ def study(tmp_path) -> Study:
 
 
 def tune(study: Study, arm: str, shares: list[float], scores: list[float]) -> None:
-    jobs = [job for job in study.tuning if job.arm == arm]
+    jobs = study.grid_of(arm)
     for job, share, score in zip(jobs, shares, scores, strict=True):
         make_run(study, job, [row < share * N for row in range(N)], [score] * N)
 
@@ -76,12 +77,85 @@ def test_the_highest_pass_rate_is_chosen_and_the_mean_score_breaks_ties(study):
 
 
 def test_a_point_that_failed_is_not_waited_for(study):
-    jobs = [job for job in study.tuning if job.arm == "switch"]
+    jobs = study.grid_of("switch")
     make_run(study, jobs[0], [True] * 10 + [False] * (N - 10))
     make_run(study, jobs[1], [False] * N)
     assert chosen(study, "switch").point is None
     assert chosen(study, "switch", [jobs[2].name]).point == {"hybrid.learning_rate": 1e-4}
     assert chosen(study, "switch", [job.name for job in jobs]).point == {"hybrid.learning_rate": 1e-4}
+
+
+FURTHER = STUDY.replace("grid: {", "further: {hybrid.learning_rate: 3}, grid: {")
+
+
+@pytest.fixture
+def going_on(tmp_path) -> Study:
+    """A study whose grid goes on where its best value is at an edge."""
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    (tmp_path / "study.yaml").write_text(FURTHER)
+    return Study(tmp_path / "study.yaml", tmp_path / "dir")
+
+
+def tried(study: Study, arm: str, best: float, failed=()) -> list[float]:
+    """The learning rates that tuning comes to, one after the other, of an arm that is best at one of them."""
+    while True:
+        left = [job for job in tuning_runs(study, arm, failed) if not study.is_done(job) and job.name not in failed]
+        for job in left:
+            apart = abs(np.log(job.point["hybrid.learning_rate"] / best))
+            make_run(study, job, [row < N / (1 + apart) for row in range(N)])
+        if not left:
+            return [job.point["hybrid.learning_rate"] for job in tuning_runs(study, arm, failed)]
+
+
+@pytest.mark.parametrize(
+    ("best", "beyond", "picked", "edges"),
+    [
+        (3.0e-4, [], 3e-4, []),  # inside: the grid is enough
+        (1.5e-3, [3.33333e-3], 1e-3, []),
+        (1.0e-2, [3.33333e-3, 1.11111e-2, 3.70369e-2], 1.11111e-2, []),
+        (1.0, [3.33333e-3, 1.11111e-2, 3.70369e-2], 3.70369e-2, ["hybrid.learning_rate"]),  # no more than three
+        (3.0e-5, [3.33333e-5, 1.11111e-5], 3.33333e-5, []),
+    ],
+)
+def test_a_grid_goes_on_until_its_best_value_is_inside(going_on, best, beyond, picked, edges):
+    assert tried(going_on, "switch", best) == pytest.approx([1e-4, 3e-4, 1e-3, *beyond], rel=1e-5)
+    found = chosen(going_on, "switch")
+    assert found.point["hybrid.learning_rate"] == pytest.approx(picked, rel=1e-5)
+    assert found.edges == edges
+    assert [job.name for job in tuning_runs(going_on, "switch")][3:] == [
+        f"tuning/switch-{4 + number}" for number in range(len(beyond))
+    ]
+
+
+def test_a_value_beyond_that_failed_or_that_no_recipe_takes_ends_the_grid(going_on, tmp_path):
+    beyond = "tuning/switch-4"
+    assert len(tried(going_on, "switch", 1.0, [beyond])) == 4
+    found = chosen(going_on, "switch", [beyond])
+    assert (found.point, found.edges) == ({"hybrid.learning_rate": 1e-3}, [])
+
+    shares = "further: {hybrid.controller.sft_share: 2}, arms: {static: {hybrid.controller.sft_share: [0.4, 0.8]}}, "
+    (tmp_path / "shares.yaml").write_text(STUDY.replace("grid: {", f"{shares}grid: {{"))
+    study = Study(tmp_path / "shares.yaml", tmp_path / "shares")
+    jobs = study.grid_of("static")
+    for job in jobs:  # 0.8 is best, and 1.6 no share
+        make_run(study, job, [row < N * job.point["hybrid.controller.sft_share"] for row in range(N)])
+    assert tuning_runs(study, "static") == jobs
+    assert "hybrid.controller.sft_share" in chosen(study, "static").edges
+
+
+def test_the_next_value_keeps_the_ratio_and_whole_numbers():
+    assert next_value([1e-4, 2e-4, 6e-4], up=True) == pytest.approx(1.8e-3)
+    assert next_value([1e-4, 2e-4, 6e-4], up=False) == pytest.approx(5e-5)
+    assert next_value([3, 4], up=True) == 5
+    assert isinstance(next_value([2, 4], up=False), int)
+
+
+def test_a_queue_waits_for_what_tuning_comes_to(going_on):
+    queue = Queue(going_on)
+    assert [job.name for job in queue.wanted() if job.arm == "switch"] == [f"tuning/switch-{n}" for n in (1, 2, 3)]
+    for job, share in zip(going_on.grid_of("switch"), (0.1, 0.2, 0.3), strict=True):
+        make_run(going_on, job, [row < share * N for row in range(N)])
+    assert [job.name for job in queue.wanted() if job.arm == "switch"][3:] == ["tuning/switch-4"]
 
 
 def finish(study: Study, arms=RATES, seeds=(0, 1, 2)) -> None:
@@ -168,7 +242,7 @@ def test_nothing_yet_has_a_table_and_a_page_too(study):
 def test_tuning_on_problems_that_are_judged_is_said(study):
     finish(study)
     assert not any("chosen by" in note for note in judge(study)["notes"])
-    for job in study.tuning:
+    for job in (job for arm in study.arms for job in study.grid_of(arm)):
         object.__setattr__(job, "seed", 0)  # whose problems these are
         make_run(study, job, [job.point["hybrid.learning_rate"] == 3e-4] * N)
     assert any("200 of the 200 problems" in note for note in judge(study)["notes"])
@@ -187,7 +261,7 @@ def test_a_curve_is_the_mean_over_what_all_seeds_have_spent():
 
 def test_a_run_of_another_setting_is_not_the_arms(study):
     finish(study)
-    make_run(study, study.tuning[-1], [True] * N)  # static's last point, made again, wins
+    make_run(study, study.grid_of("static")[-1], [True] * N)  # static's last point, made again, wins
     assert chosen(study, "static").point == {"hybrid.learning_rate": 1e-3}
     judged = judge(study)
     arms = {arm["name"]: arm for arm in judged["arms"]}

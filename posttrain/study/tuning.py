@@ -1,0 +1,160 @@
+"""Each arm's best setting: what is tried on the tuning seed, in which order, and what comes of it.
+
+A grid comes first. Where its best value of a key of `tune.further` is the least or the greatest of those tried, the
+best point is tried with the next value beyond, at the same ratio, and so on until a value inside is best: a baseline
+whose best setting is at the edge of its grid has not been tuned. Like all of a study this is read off the directories
+of the runs, so that a study which was killed comes to the same runs again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Any
+
+from posttrain.errors import ConfigError
+from posttrain.reading.compare import problems
+from posttrain.rundir import reading
+from posttrain.rundir.layout import Layout
+from posttrain.study.study import Job, Point, Study
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A point of an arm's grid and what became of it.
+
+    Attributes:
+        point: Dotted keys and values.
+        score: pass@1 on the tuning seed's held-out problems; `None` while it is not done.
+        reward: Mean score there.
+    """
+
+    point: Point
+    score: float | None
+    reward: float | None
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What tuning chose for an arm.
+
+    Attributes:
+        point: The best that was tried; empty of an arm that is not tuned; `None` while that is open.
+        tried: All points.
+        edges: Keys whose best value is the least or the greatest that was tried.
+        changed: Of tuning runs that are done with another recipe, and so not counted: name, and what differs.
+    """
+
+    point: Point | None
+    tried: list[Tried] = field(default_factory=list)
+    edges: list[str] = field(default_factory=list)
+    changed: dict[str, list[str]] = field(default_factory=dict)
+
+
+def score_of(layout: Layout) -> tuple[float, float]:
+    """pass@1 and the mean score of a finished run's last evaluation."""
+    rows = problems(reading.eval_results(layout, "final"))
+    scores = [float(row.get("score") or 0.0) for row in rows.values()]
+    return fmean(bool(row.get("passed")) for row in rows.values()), fmean(scores)
+
+
+def tuning_runs(study: Study, arm: str, failed: Iterable[str] = ()) -> list[Job]:
+    """An arm's runs on the tuning seed that are known to be needed: its grid, and what follows from the finished ones.
+
+    Args:
+        study: The study.
+        arm: Whose.
+        failed: Names of runs that failed, which are not waited for.
+    """
+    jobs, lost = study.grid_of(arm), set(failed)
+    while jobs and not _open(study, jobs, lost):
+        further = list(_further(study, arm, jobs))
+        if not further:
+            break
+        jobs += [study.tried(arm, len(jobs) + number, point) for number, point in enumerate(further, 1)]
+    return jobs
+
+
+def chosen(study: Study, arm: str, failed: Iterable[str] = ()) -> Chosen:
+    """What tuning chose for an arm: the highest pass@1, by the mean score where several have it.
+
+    Args:
+        study: The study.
+        arm: Whose.
+        failed: Names of runs that failed, which are not waited for.
+    """
+    lost = set(failed)
+    jobs = tuning_runs(study, arm, lost)
+    if not jobs:
+        return Chosen({})
+    tried, changed = _outcomes(study, jobs), changed_runs(study, jobs)
+    best = _best(tried)
+    if best is None or _open(study, jobs, lost):
+        return Chosen(None, tried, changed=changed)
+    return Chosen(best, tried, [key for key in best if _edge(key, best, tried)], changed)
+
+
+def _outcomes(study: Study, jobs: Sequence[Job]) -> list[Tried]:
+    changed = changed_runs(study, jobs)
+    return [
+        Tried(job.point, *score_of(study.layout(job)))
+        if study.is_done(job) and job.name not in changed
+        else Tried(job.point, None, None)
+        for job in jobs
+    ]
+
+
+def _open(study: Study, jobs: Sequence[Job], failed: set[str]) -> bool:
+    """Whether a run is still to come, or is there with another recipe."""
+    changed = changed_runs(study, jobs)
+    return any((not study.is_done(job) or job.name in changed) and job.name not in failed for job in jobs)
+
+
+def _best(tried: Sequence[Tried]) -> Point | None:
+    known = [each for each in tried if each.score is not None]
+    return max(known, key=lambda each: (each.score, each.reward)).point if known else None
+
+
+def _further(study: Study, arm: str, jobs: Sequence[Job]) -> Iterator[Point]:
+    """The best point with the next value of each key that has its best one at an edge and may go on."""
+    tried = _outcomes(study, jobs)
+    best = _best(tried)
+    for key, allowed in study.further(arm).items():
+        values = {job.point[key] for job in jobs}
+        beyond = len(values) - len({job.point[key] for job in study.grid_of(arm)})
+        edge = _edge(key, best, tried) if best else None
+        if best is None or edge is None or beyond >= allowed:
+            continue
+        point = {**best, key: next_value(sorted(values), up=edge == "greatest")}
+        try:
+            study.tried(arm, len(jobs) + 1, point)
+        except ConfigError:  # no recipe takes the value: the edge is one of what there is
+            continue
+        yield point
+
+
+def next_value(values: Sequence[float], *, up: bool) -> float:
+    """The value beyond a rising row of at least two positive ones, at the ratio of the last two on that side.
+
+    Of whole numbers it is whole.
+    """
+    last, before = (values[-1], values[-2]) if up else (values[0], values[1])
+    value = float(f"{last * last / before:.6g}")
+    return max(1, round(value)) if all(isinstance(each, int) for each in values) else value
+
+
+def changed_runs(study: Study, jobs: Iterable[Job]) -> dict[str, list[str]]:
+    """Of runs that are done with another recipe than the study has now: name, and `key: was -> is`."""
+    found = {job.name: study.changes(job) for job in jobs if study.is_done(job)}
+    return {name: lines for name, lines in found.items() if lines}
+
+
+def _edge(key: str, best: Point, tried: Sequence[Tried]) -> str | None:
+    """Whether the best point's value of a key is the `least` or the `greatest` of those tried, which are numbers."""
+    values = [each.point[key] for each in tried]
+    if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
+        return None
+    if len(set(values)) < 2 or best[key] not in (min(values), max(values)):
+        return None
+    return "least" if best[key] == min(values) else "greatest"

@@ -38,8 +38,17 @@ def dry_run(study: Study, jobs: int, only: Sequence[str], console: Console) -> N
     console.print(_grid(f"Study {study.name}", heads, list(_arms(study))))
     told = estimate(study, Queue(study, jobs, only))
     console.print(Text(f"budget: {amount:g} {kind} of the hybrid stage, each; seeds {study.file.seeds}"))
-    for text in told.in_words(jobs):
+    for text in [*told.in_words(jobs), *_going_on(study)]:
         console.print(Text(text), soft_wrap=True)
+
+
+def _going_on(study: Study) -> list[str]:
+    """What tuning may add to the runs that are known."""
+    keys = {key: count for arm in study.arms for key, count in study.further(arm).items()}
+    if not keys:
+        return []
+    by = ", ".join(f"{key} by up to {count}" for key, count in keys.items())
+    return [f"more where an arm's best value is the last of its grid, which then goes on: {by}"]
 
 
 def _arms(study: Study) -> Iterator[tuple[str, str, str]]:

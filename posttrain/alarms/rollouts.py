@@ -216,7 +216,8 @@ def sampler_mismatch(history: History) -> Iterator[Finding]:
     s, name = history.settings, "sampling/logp_difference"
     gap, largest = _window(history, name), max(history.last(f"{name}_max", WINDOW), default=0.0)
     over = f"last {WINDOW} GRPO steps"
-    if gap is None:  # where nothing corrects for it, only probes measure it
+    stale = max(history.last("sampling/stale_steps", WINDOW), default=0.0)
+    if gap is None or stale:  # where nothing corrects for it, or updates have come in between, only probes measure it
         name, over = "sampling/probe_mean", "last probe"
         gap, largest = _mean(history.last(name, 1)), max(history.last("sampling/probe_max", 1), default=0.0)
     if gap is None:

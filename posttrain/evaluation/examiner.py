@@ -95,7 +95,7 @@ class Examiner:
         if self._engine is not None and not self._engine.fits(model):
             self._close_engine()
         if self._engine is None:
-            settings = section.model_dump(exclude={"engine", "overlap", "probe_every", "max_model_length"})
+            settings = section.model_dump(exclude={"engine", "overlap", "ahead", "probe_every", "max_model_length"})
             opened = partial(
                 open_engine,
                 model,

@@ -90,6 +90,8 @@ class RolloutSection(Section):
         lora: How an adapter gets to vLLM: `adapter` sends it alone, once its base is there; `merged` adds it to the
             weights that are sent; `auto` is adapter on a GPU where vLLM adds it exactly, else merged.
         overlap: In a step of both losses a server samples while the SFT half is at work; the rollouts are the same.
+        ahead: Windows that a server samples ahead of training. With 1 the next window's rollouts are of the policy
+            before this window's update, and TRL's correction says what they are worth.
         gpu_memory_utilization: Share of the GPU that a colocated vLLM may take, weights and cache.
         max_model_length: Longest prompt and completion together, in tokens; null takes what the task's longest prompt
             and a completion need.
@@ -106,6 +108,7 @@ class RolloutSection(Section):
     weights_folder: str | None = None
     lora: Literal["auto", "adapter", "merged"] = "auto"
     overlap: bool = True
+    ahead: Literal[0, 1] = 0
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.3
     max_model_length: Size | None = None
     enable_sleep_mode: bool = False
@@ -122,6 +125,12 @@ class RolloutSection(Section):
             )
         if self.engine == "transformers" and self.mode == "server":
             raise ConfigError("mode: server with engine: transformers", fix="set engine to vllm")
+        if self.ahead and self.mode != "server":
+            raise ConfigError(
+                f"ahead: {self.ahead} with mode: {self.mode}",
+                expected="mode: server, whose sampling goes on beside training",
+                fix="start a server with `posttrain serve`, or leave ahead out",
+            )
         return self
 
     def uses_vllm(self) -> bool:

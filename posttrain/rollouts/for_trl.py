@@ -113,6 +113,7 @@ class EngineRollouts:
         self.probed: ProbeResult | None = None
         self._probed_at: int | None = None
         self._begun: _Begun | None = None
+        self._next: _Begun | None = None
 
     def sync_weights(self) -> None:
         """Push the policy's weights to the engine. The trainer calls this when they changed and rollouts are due."""
@@ -133,6 +134,41 @@ class EngineRollouts:
         began = time.perf_counter()
         collect = self.ranks.together(lambda: self._ask(place, list(prompts), num_generations))
         self._begun = _Begun(place, [list(ids) for ids in prompts], num_generations, began, collect)
+
+    def begin_next(self, prompts: Sequence[TokenIds], num_generations: int) -> None:
+        """Start what a later `generate` of the same prompts in their place will take, whatever weights come in between.
+
+        The engine's weights are compared with the policy's now, if that is due, for they will not be the same then.
+
+        Args:
+            prompts, num_generations: As for `generate`.
+
+        Raises:
+            TrainingError: As `generate`.
+        """
+        if self._probe_due():
+            self._probe(prompts)
+        place, began, self.on_row = self.place(len(prompts)), time.perf_counter(), None
+        collect = self.ranks.together(lambda: self._ask(place, list(prompts), num_generations))
+        self._next = _Begun(place, [list(ids) for ids in prompts], num_generations, began, collect)
+
+    def wait_for_next(self) -> list[Sampled]:
+        """What `begin_next` began, once it is there; the later `generate` takes it as well.
+
+        Raises:
+            TrainingError: The engine failed; on this process alone.
+        """
+        assert self._next is not None
+        rows = self._next.collect()
+        self._next = replace(self._next, collect=lambda: rows)
+        return rows
+
+    def restore_next(
+        self, place: Place, prompts: Sequence[TokenIds], num_generations: int, sampled: Sequence[Sampled]
+    ) -> None:
+        """What `wait_for_next` gave, in another process: a later `generate` of these prompts in this place takes it."""
+        rows = list(sampled)
+        self._next = _Begun(place, [list(ids) for ids in prompts], num_generations, time.perf_counter(), lambda: rows)
 
     def generate(
         self,
@@ -157,28 +193,35 @@ class EngineRollouts:
         """
         if images is not None:
             raise ConfigError("images in the prompts", expected="text", where="rollout.engine", fix="set transformers")
+        place = self.place(len(prompts))
+        ahead = self._next is not None and self._next.place == place
+        if ahead:
+            self._begun, self._next = self._next, None
         with profiler or nullcontext():
-            sampled = self.ranks.together(lambda: self._sample(list(prompts), num_generations))
-        if self._probe_due():
-            places = {tuple(ids): place for place, ids in reversed(list(enumerate(prompts)))}  # of each the first
-            few = sorted(places.values())[:PROBED]
-            self.probed = probe(
-                self.engine,
-                self.trainer_logps,
-                [list(prompts[place]) for place in few],
-                temperature=self.sampling.temperature,
-                bounds=bounds_for(self.engine.dtype, self.trainer_dtype),
-                run_seed=self.run_seed,
-                tokens=min(TOKENS, len(few) * self.sampling.max_tokens),  # what a rollout's length leaves room for
-                limits=None if self.limits is None else [self.limits[place] for place in few],
-                ranks=self.ranks,
-            )
-            self._probed_at = self.loads
+            sampled = self.ranks.together(lambda: self._sample(place, list(prompts), num_generations))
+        if not ahead and self._probe_due():
+            self._probe(prompts)
         self.engine.sleep(level=1)  # with its weights: rollouts may be due again before they change
         return list(prompts), [row.token_ids for row in sampled], [[[p] for p in row.logprobs] for row in sampled], None
 
-    def _sample(self, prompts: list[TokenIds], group: int) -> list[Sampled]:
-        place = self.place(len(prompts))
+    def _probe(self, prompts: Sequence[TokenIds]) -> None:
+        """Compare the engine's log-probabilities with the trainer's behind a few of these prompts."""
+        places = {tuple(ids): place for place, ids in reversed(list(enumerate(prompts)))}  # of each the first
+        few = sorted(places.values())[:PROBED]
+        self.probed = probe(
+            self.engine,
+            self.trainer_logps,
+            [list(prompts[place]) for place in few],
+            temperature=self.sampling.temperature,
+            bounds=bounds_for(self.engine.dtype, self.trainer_dtype),
+            run_seed=self.run_seed,
+            tokens=min(TOKENS, len(few) * self.sampling.max_tokens),  # what a rollout's length leaves room for
+            limits=None if self.limits is None else [self.limits[place] for place in few],
+            ranks=self.ranks,
+        )
+        self._probed_at = self.loads
+
+    def _sample(self, place: Place, prompts: list[TokenIds], group: int) -> list[Sampled]:
         begun, self._begun, self.overlapped = self._begun, None, 0.0
         if begun is None:
             return self._ask(place, prompts, group)()

@@ -21,7 +21,7 @@ from __future__ import annotations
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -101,6 +101,7 @@ class ServerEngine:
         self._stop_token_ids = list(eos_token_ids)
         self._loaded = False
         self._threads = ThreadPoolExecutor(REQUESTS, thread_name_prefix="vllm-server")
+        self._asked: list[Future[list[Sampled]]] = []
         self._nccl: NcclSender | None = None
         self._metadata: Metadata | None = None
         self._adapter: str | None = None
@@ -164,6 +165,7 @@ class ServerEngine:
             ConfigError: an adapter that cannot be added to its layer's weight.
             TrainingError: the server takes other weights than these, failed, or took longer than the time limit.
         """
+        self._ranks.together(lambda: wait(self._asked))  # what was begun is sampled from the weights it was begun with
         self._loaded = False
         self._ranks.together(lambda: self._load(model))
         self._loaded = True
@@ -305,6 +307,7 @@ class ServerEngine:
             return group
 
         waiting = [self._threads.submit(ask, place) for place in range(len(bodies))]
+        self._asked = [each for each in self._asked if not each.done()] + waiting
 
         def collect() -> list[list[Sampled]]:
             try:

@@ -15,8 +15,9 @@ from trl import GRPOTrainer
 from trl.chat_template_utils import parse_response
 
 from posttrain.methods.base import Method
+from posttrain.training.ahead_side import AheadSide
 from posttrain.training.escalation import Ask, Escalated, in_blocks
-from posttrain.training.grpo_side import Asked, GRPOSide
+from posttrain.training.grpo_side import Asked
 from posttrain.training.kept_rewards import KeptRewards
 
 PRIVATE_NAMES: dict[str, tuple[str, ...]] = {
@@ -29,7 +30,7 @@ PRIVATE_ATTRIBUTES = ("_tokenizer",)
 """Private attributes of a constructed GRPOTrainer that are read here."""
 
 
-class BegunSide(GRPOSide):
+class BegunSide(AheadSide):
     """A `GRPOTrainer` whose rollouts may begin with given tokens. What is declared here the subclass sets."""
 
     reward_funcs: list[Any]

@@ -66,6 +66,8 @@ class HybridConfig(GRPOConfig):
         completions_every: Steps between recorded rollouts in `completions/`; 0 records none.
         vllm_overlap: With `vllm_mode="server"`: in a step of both losses the server samples while the SFT half is at
             work. The rollouts are the same; `False` is for measuring what that gains.
+        vllm_ahead: With `vllm_mode="server"`: 1 has the server sample the next window's rollouts while this one is
+            trained on, from the policy before its update, under TRL's correction.
         vllm_weights_transfer: With `vllm_mode="server"`: `files`, through a folder; `nccl`, from GPU to GPU, to a
             server started with `posttrain serve MODEL --weights-transfer nccl`; `auto` is `nccl` where the trainer has
             CUDA and the server was started so, else `files`. NCCL follows TRL's client and was not run by our tests.
@@ -124,6 +126,9 @@ class HybridConfig(GRPOConfig):
     completions_every: int = field(default=10, metadata={"help": "Steps between recorded rollouts; 0 for none."})
     vllm_overlap: bool = field(
         default=True, metadata={"help": "Let a vLLM server sample while the SFT half of the step is at work."}
+    )
+    vllm_ahead: int = field(
+        default=0, metadata={"help": "Windows that a vLLM server samples ahead of training: 0 or 1."}
     )
     vllm_weights_transfer: str = field(
         default="auto", metadata={"help": "How weights travel to a vLLM server: auto, files or nccl."}

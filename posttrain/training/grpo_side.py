@@ -145,9 +145,15 @@ class GRPOSide(WindowSide):
 
     def _draw_prompts(self) -> list[dict[str, Any]]:
         """This process's rows of the next generation batch, each prompt `num_generations` times in a row."""
-        args = self.args
-        groups = self.prompts.take(args.generation_batch_size // args.num_generations)
-        rows = [row for row in groups for _ in range(args.num_generations)]
+        return self._own_rows(self._draw_numbers())
+
+    def _draw_numbers(self) -> list[int]:
+        """Rows of the data set for the next generation batch, of all processes."""
+        return self.prompts.take(self.args.generation_batch_size // self.args.num_generations)
+
+    def _own_rows(self, groups: list[int]) -> list[dict[str, Any]]:
+        """This process's share of the rows of groups, each prompt `num_generations` times in a row."""
+        rows = [row for row in groups for _ in range(self.args.num_generations)]
         share = len(rows) // self.ranks.count
         start = self.ranks.number * share
         own = rows[start : start + share]
@@ -198,14 +204,18 @@ class GRPOSide(WindowSide):
         """Where this process's rows that are sampled now stand in the run."""
         first = rows * self.ranks.number
         if self.model.training:
-            window, asked = self._rollouts // self.args.generation_batch_size, self._asked
+            place, asked = self._place_in_window(rows), self._asked
             if asked is None or asked.rows is None:
-                return Place(window, first)
-            return Place(window, asked.rows[0], asked.rows, asked.again)
+                return place
+            return Place(place.window, asked.rows[0], asked.rows, asked.again)
         step, before = self._evaluated
         before = before if step == self.state.global_step else 0
         self._evaluated = (self.state.global_step, before + rows * self.ranks.count)
         return Place(EVALUATIONS + self.state.global_step, before + first)
+
+    def _place_in_window(self, rows: int) -> Place:
+        """Where as many rows of each process as it has in a window stand in the one that is due next."""
+        return Place(self._rollouts // self.args.generation_batch_size, rows * self.ranks.number)
 
     def _logps_of(self, prompt_ids: list[list[int]], completion_ids: list[list[int]]) -> list[list[float]]:
         """The policy's own log-probabilities of completions, per token, as training computes them."""

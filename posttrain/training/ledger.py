@@ -185,14 +185,16 @@ def step_record(step: int, mix: Mix, signals: Signals, ledger: Ledger, seen: Map
         "truncated_share": seen.get("completions/clipped_ratio"),
         "refill": ledger.facts.get("refill"),
         "sampled": ledger.facts.get("sampled"),
-        "sampling": sampling_gap(seen, ledger.facts.get("probe")),
+        "sampling": sampling_gap(seen, ledger.facts.get("probe"), ledger.facts.get("stale_steps")),
         "learning_rate": ledger.facts.get("learning_rate"),
         "tokens": {},
         "seconds": seconds,
     }
 
 
-def sampling_gap(seen: Mapping[str, float], probed: ProbeResult | None = None) -> dict[str, float] | None:
+def sampling_gap(
+    seen: Mapping[str, float], probed: ProbeResult | None = None, stale_steps: int | None = None
+) -> dict[str, float] | None:
     """How far the trainer's log-probabilities are from those of the engine that sampled; `None` without an engine."""
     names = {
         "logp_difference": "sampling_logp_difference/mean",
@@ -204,6 +206,8 @@ def sampling_gap(seen: Mapping[str, float], probed: ProbeResult | None = None) -
     gap = {ours: seen[name] for ours, theirs in names.items() if (name := f"sampling/{theirs}") in seen}
     if probed is not None:
         gap |= {"probe_mean": probed.mean_abs, "probe_max": probed.max_abs}
+    if stale_steps is not None:
+        gap["stale_steps"] = stale_steps
     return gap or None
 
 

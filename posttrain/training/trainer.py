@@ -41,6 +41,7 @@ from posttrain.rollouts.engine import Engine
 from posttrain.rollouts.seeded import seeded_rollouts
 from posttrain.scoring.ahead import ScoringAhead
 from posttrain.scoring.scorer import Scorer
+from posttrain.training.ahead_side import check_ahead
 from posttrain.training.budget import Budget
 from posttrain.training.budgeted import Budgeted
 from posttrain.training.checkpoints.hybrid import HybridCheckpoints
@@ -129,6 +130,7 @@ class HybridTrainer(Budgeted, HybridCheckpoints):
             demonstrations = list(demonstrations)  # which are looked at several times
         check_arguments(args, train_dataset, demonstrations, self.controller, kwargs.get("environment_factory"), method)
         check_engine_arguments(args, kwargs)
+        check_ahead(args, method)
         check_given((kwargs.get("optimizers") or (None,))[0], "optimizers")
         check_adapter(model, beta=args.beta)
         check_tokenizer(model, kwargs.get("processing_class") or more[1:2])

@@ -240,6 +240,13 @@ def test_each_trouble_raises_its_alarm_and_no_other(name):
     assert len(lines) <= 5, "once, and again only when it got markedly worse"
 
 
+def test_what_updates_have_made_of_the_policy_is_no_mismatch():
+    """Rollouts that are sampled ahead: the difference is the policy's own way, and only a probe tells of the engine."""
+    stale = {"logp_difference": 0.4, "logp_difference_max": 9.0, "ratio_mean": 0.8, "stale_steps": 1}
+    assert raised(lambda step: {"sampling": stale}, 40) == []
+    assert raised(lambda step: {"sampling": {**stale, "probe_mean": 0.12, "probe_max": 1.5}}, 40) != []
+
+
 def test_every_kind_is_tried():
     assert {name.partition("-")[0] for name in TROUBLES} == set(KINDS)
 

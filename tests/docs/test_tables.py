@@ -20,9 +20,11 @@ from posttrain.controllers import CONTROLLERS
 from posttrain.launch.launch import NAMES
 from posttrain.recipe.recipe import TASKS, Recipe
 from posttrain.recipe.sections import RewardConfig
+from posttrain.rollouts.probe import ProbeResult
 from posttrain.rundir.layout import Layout
 from posttrain.scoring.loading import known_rewards
 from posttrain.scoring.score import Score
+from posttrain.training.ledger import sampling_gap
 from tests.docs.pages import DOCS, REPOSITORY, code_in, tables
 
 RECIPES, RUNS = DOCS / "recipes.md", DOCS / "runs.md"
@@ -216,7 +218,15 @@ def test_the_limits_of_the_alarms_are_those_of_the_code():
 
 def test_what_the_alarms_look_at_is_documented(run):
     written = next(line["sampled"] for line in lines(run, "steps.jsonl") if line.get("sampled"))
-    assert set(rows_under(RUNS, "sampled and sampling")) == set(written)
+    assert set(rows_under(RUNS, "sampled")) == set(written)
+
+
+def test_what_is_known_of_an_engine_is_documented():
+    logged = ["sampling_logp_difference/mean", "sampling_logp_difference/max"]
+    logged += [f"importance_sampling_ratio/{name}" for name in ("min", "mean", "max")]
+    probed = ProbeResult(tokens=1, mean_abs=0.0, max_abs=0.0)
+    written = sampling_gap({f"sampling/{name}": 0.0 for name in logged}, probed, stale_steps=0)
+    assert set(rows_under(RUNS, "sampling")) == set(written)
 
 
 def test_what_a_method_records_is_documented_and_no_other():

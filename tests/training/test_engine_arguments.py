@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from posttrain.errors import ConfigError
+from posttrain.methods import PrefixRFT
+from posttrain.training.ahead_side import check_ahead
 from posttrain.training.config import check_engine_arguments
 from tests.training.conftest import hybrid_args
 
@@ -43,3 +45,27 @@ def test_refused_with_vllm_only(tmp_path: Path, changes: dict, more: dict, where
 )
 def test_accepted(tmp_path: Path, changes: dict) -> None:
     check_engine_arguments(hybrid_args(tmp_path, use_vllm=True, **changes), {})
+
+
+SERVER = {"use_vllm": True, "vllm_mode": "server", "vllm_ahead": 1}
+
+
+@pytest.mark.parametrize(
+    ("changes", "method", "said"),
+    [
+        ({"vllm_mode": "colocate"}, None, "without a server"),
+        ({"use_vllm": False}, None, "without a server"),
+        ({"vllm_ahead": 2}, None, "0 or 1"),
+        ({"vllm_importance_sampling_correction": False}, None, "without vllm_importance_sampling_correction"),
+        ({"refill": {"max_batches": 2}}, None, "with refill"),
+        ({}, PrefixRFT(), "prefix_rft"),
+    ],
+)
+def test_what_cannot_be_sampled_ahead_is_refused(tmp_path, changes, method, said):
+    with pytest.raises(ConfigError, match=said):
+        check_ahead(hybrid_args(tmp_path, **{**SERVER, **changes}), method)
+
+
+def test_what_can_be_sampled_ahead(tmp_path):
+    check_ahead(hybrid_args(tmp_path, **SERVER), None)
+    check_ahead(hybrid_args(tmp_path, vllm_ahead=0, refill={"max_batches": 2}), PrefixRFT())

@@ -9,7 +9,7 @@ import trl
 from transformers import Trainer
 from trl import GRPOTrainer
 
-from posttrain.training import begun_side, grpo_side, method_side, refilled_side, trainer
+from posttrain.training import ahead_side, begun_side, grpo_side, method_side, refilled_side, trainer
 from posttrain.training.checkpoints import hybrid as hybrid_checkpoints
 from posttrain.training.checkpoints import whole as whole_checkpoints
 from posttrain.training.window import side as window_side
@@ -18,6 +18,7 @@ from tests.training.conftest import hybrid_args, reward
 OURS = {
     trainer: trainer.HybridTrainer,
     grpo_side: grpo_side.GRPOSide,
+    ahead_side: ahead_side.AheadSide,
     begun_side: begun_side.BegunSide,
     refilled_side: refilled_side.RefilledSide,
     method_side: method_side.MethodSide,
@@ -28,6 +29,7 @@ OURS = {
 OF_TRL = {
     **trainer.PRIVATE_NAMES,
     **grpo_side.PRIVATE_NAMES,
+    **ahead_side.PRIVATE_NAMES,
     **begun_side.PRIVATE_NAMES,
     **refilled_side.PRIVATE_NAMES,
     **method_side.PRIVATE_NAMES,

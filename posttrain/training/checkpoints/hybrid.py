@@ -50,6 +50,7 @@ class HybridCheckpoints(WholeCheckpoints, MethodSide):
             save_state(checkpoint, self._resume_state())
         if self._window_open():
             save_window(checkpoint, self.ranks.number, self._whole_share())
+        self.save_next(checkpoint)
         if self.sft and self.sft.window:
             self.sft.window.save(checkpoint, self.ranks.number, self.sft.stream.cursor)
 
@@ -74,6 +75,7 @@ class HybridCheckpoints(WholeCheckpoints, MethodSide):
             "skipped_in_a_row": self._skips.in_a_row,
             "snapshot": self._start.fingerprint if self._start else None,
             "buffer": self.buffer.state() if self.buffer is not None else None,
+            "next_window": self.next_state(),
         }
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
@@ -102,6 +104,7 @@ class HybridCheckpoints(WholeCheckpoints, MethodSide):
             self.buffer.load(waiting, self.pairs.of)
         self._rollouts, self._recorded_at = state["rollouts"], state["recorded_at"]
         self.dead_lately = state.get("dead_lately")
+        self.load_next(checkpoint, state.get("next_window"))
         self.spending.go_on(state.get("spent"))
         self._skips.total, self._skips.in_a_row = state["skipped"], state["skipped_in_a_row"]
         self._step = 0  # in the window that is open, if one is

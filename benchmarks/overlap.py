@@ -1,9 +1,10 @@
-"""What it gains that a vLLM server samples while the SFT half of a blended step is at work.
+"""What it gains that a vLLM server samples while the SFT half of a blended step is at work, or a window ahead.
 
-    OMP_WAIT_POLICY=PASSIVE python benchmarks/overlap.py --steps 24
+    OMP_WAIT_POLICY=PASSIVE python benchmarks/overlap.py --blocks 6
 
-One run against one server, in which every other step overlaps; the order within each pair alternates. Both sides get
-one thread each, so that on two cores neither takes the other's. The text and the model are made here.
+One run against one server, in blocks of steps that go one of three ways each: one after the other, overlapped, ahead.
+A block's first two steps are of the way before in part, and left out. Both sides get one thread each, so that on two
+cores neither takes the other's. The text and the model are made here.
 """
 
 from __future__ import annotations
@@ -20,6 +21,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+WAYS: dict[str, dict[str, Any]] = {
+    "one after the other": {"vllm_overlap": False, "vllm_ahead": 0},
+    "overlapped": {"vllm_overlap": True, "vllm_ahead": 0},
+    "one window ahead": {"vllm_overlap": True, "vllm_ahead": 1},
+}
+LEFT_OUT = 2
+"""Steps at the beginning of a block: the first of them takes what the block before began."""
+
 WORDS = [
     "red", "green", "blue", "seven", "eleven", "apple", "pear", "plum",
     "north", "south", "east", "west", "walks", "sleeps", "sings", "falls",
@@ -29,7 +38,8 @@ WORDS = [
 def main() -> None:
     """Start a server, train against it, print medians."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=24, help="half of them overlap (default: %(default)s)")
+    parser.add_argument("--blocks", type=int, default=6, help="of steps that go one way (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=6, help="of a block (default: %(default)s)")
     parser.add_argument("--hidden-size", type=int, default=256)
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--completions", type=int, default=32, help="a step (default: %(default)s)")
@@ -44,7 +54,7 @@ def main() -> None:
         finally:
             os.killpg(server.pid, signal.SIGKILL)
             server.wait()
-    report(steps[2:])  # the first of each kind warms up
+    report(steps, args.steps)
 
 
 def rows() -> list[dict[str, str]]:
@@ -102,16 +112,14 @@ def train(folder: Path, model: Path, url: str, args: argparse.Namespace) -> list
 
     torch.set_num_threads(1)
 
-    def overlaps(step: int) -> bool:
-        return (step % 2 == 0) == (step // 2 % 2 == 0)  # on off, off on, ...
-
     class Alternate(TrainerCallback):
-        def on_step_begin(self, args, state, control, **kwargs):
-            args.vllm_overlap = overlaps(state.global_step)
+        def on_step_begin(self, config, state, control, **kwargs):
+            for name, value in WAYS[way_of(state.global_step, args.steps)].items():
+                setattr(config, name, value)
 
     config = HybridConfig(
         output_dir=str(folder),
-        max_steps=args.steps,
+        max_steps=args.blocks * args.steps,
         per_device_train_batch_size=args.completions,
         demonstration_batch_size=args.demonstrations,
         num_generations=8,
@@ -140,24 +148,31 @@ def train(folder: Path, model: Path, url: str, args: argparse.Namespace) -> list
         callbacks=[Alternate()],
     )
     trainer.train()
-    steps = read_lines(folder / "steps.jsonl")
-    for number, step in enumerate(steps):
-        assert overlaps(number) == ("overlapped" in step["seconds"]), step["seconds"]
-    return steps
+    return read_lines(folder / "steps.jsonl")
 
 
-def report(steps: list[dict[str, Any]]) -> None:
-    """Medians of the seconds with and without overlap."""
+def way_of(step: int, length: int) -> str:
+    """Which way a step goes, counted from 0: round and back, so that no way is always behind the same one."""
+    block = step // length
+    names = list(WAYS) if block // len(WAYS) % 2 == 0 else list(reversed(WAYS))
+    return names[block % len(WAYS)]
+
+
+def report(steps: list[dict[str, Any]], length: int) -> None:
+    """Medians of the seconds of each way."""
     names = ("sft", "generate", "grpo", "score", "total")
     print("| a step's seconds (median) | " + " | ".join(names) + " |")
     print("|---" * (1 + len(names)) + "|")
     totals = {}
-    for label, overlapped in (("one after the other", False), ("overlapped", True)):
-        seconds = [step["seconds"] for step in steps if ("overlapped" in step["seconds"]) == overlapped]
+    for way in WAYS:
+        places = [n for n in range(len(steps)) if way_of(n, length) == way and n % length >= LEFT_OUT]
+        seconds = [steps[place]["seconds"] for place in places]
         medians = {name: median(each.get(name, 0.0) for each in seconds) for name in names}
-        totals[overlapped] = medians["total"]
-        print(f"| {label} ({len(seconds)} steps) | " + " | ".join(f"{medians[name]:.2f}" for name in names) + " |")
-    print(f"saved: {1 - totals[True] / totals[False]:.0%} of a step")
+        totals[way] = medians["total"]
+        print(f"| {way} ({len(seconds)} steps) | " + " | ".join(f"{medians[name]:.2f}" for name in names) + " |")
+    first, *others = totals
+    for way in others:
+        print(f"{way}: {1 - totals[way] / totals[first]:.0%} of a step saved")
 
 
 if __name__ == "__main__":

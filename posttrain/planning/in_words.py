@@ -108,6 +108,9 @@ def _hybrid(plan: Plan, processes: str) -> Iterator[str]:
             f"  sampled: at most {completions:,} completions of at most "
             f"{grpo.max_completion_length} tokens: {much.sampled_tokens:,} tokens"
         )
+        if recipe.rollout.uses_vllm():
+            ahead = "; a window ahead of training" if recipe.rollout.ahead else ""
+            yield f"  by vLLM: a group's prompt is computed once (prefix caching), no token by speculation{ahead}"
 
 
 def memory_in_words(plan: Plan) -> Iterator[str]:

@@ -110,6 +110,13 @@ def test_a_completion_depends_on_its_prompt_seed_and_number_alone(tied_engine):
         assert len({tuple(one.token_ids) for one in alone}) == 4
 
 
+def test_a_prompt_is_computed_once_for_its_completions(tied_engine):
+    """As `plan` says; and nothing is sampled by speculation, which on a CPU is another distribution."""
+    config = tied_engine._llm.llm_engine.vllm_config
+    assert config.cache_config.enable_prefix_caching
+    assert config.speculative_config is None
+
+
 def test_temperature_0_takes_the_likeliest_token(tied_engine):
     policy = tiny(tied=True)
     tied_engine.load(policy)

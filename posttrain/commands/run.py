@@ -45,6 +45,7 @@ def _run(args: argparse.Namespace) -> None:
     from posttrain.processes.zero import offloads_in_launch, stage_of_launch
     from posttrain.recipe.recipe import load_recipe
     from posttrain.recipe.zero import check_recipe
+    from posttrain.running.loading import load_libraries
 
     def load() -> Recipe:
         recipe = load_recipe(args.recipe, args.overrides)
@@ -62,6 +63,7 @@ def _run(args: argparse.Namespace) -> None:
         inputs = _looked_at(recipe, args, say)
 
     say("loading torch, transformers and TRL")
+    load_libraries(vllm=recipe.rollout.uses_vllm())
     from posttrain.running.pipeline import run
 
     run(

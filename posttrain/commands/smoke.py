@@ -11,6 +11,7 @@ from posttrain.models.gguf_files import PACKAGED
 from posttrain.planning.doctor.facts import reachable
 from posttrain.recipe.contradictions import check
 from posttrain.recipe.recipe import Recipe, load_recipe
+from posttrain.running.loading import load_libraries
 
 
 def smoke_command(args: argparse.Namespace, *, processes: int) -> None:
@@ -44,7 +45,8 @@ def smoke_command(args: argparse.Namespace, *, processes: int) -> None:
     if _asks_hub(recipe) and not _hub_answers():
         # Read when the hub's client is imported: else it tries for minutes, file by file, before it looks in its cache
         os.environ["HF_HUB_OFFLINE"] = "1"
-    from posttrain.planning.smoke.smoke import smoke  # loads torch, which the checks above do without
+    load_libraries(vllm=False)  # not before now: the checks above do without torch
+    from posttrain.planning.smoke.smoke import smoke
 
     smoke(recipe)
 

@@ -228,14 +228,17 @@ def cosine(start: float, end: float, done: float) -> float:
     return end + (start - end) * 0.5 * (1.0 + math.cos(math.pi * done))
 
 
-def weight_refused(method: Method, sft_weight: str, *, sft_steps: bool) -> str | None:
+def weight_refused(method: Method, sft_weight: str, *, sft_steps: bool, by_row: bool = False) -> str | None:
     """Why a token weight of SFT would have no effect beside a method, or not the one it says; `None` where it has.
 
     Args:
         method: Whose demonstrations are to be weighed.
         sft_weight: Other than `nll`.
         sft_steps: Whether the controller takes SFT steps, whose demonstrations it weighs in any case.
+        by_row: Whether the weight is one of whole demonstrations.
     """
+    if by_row and method.likelihood and not method.buffer:
+        return f"the method {method.name} trains on a prompt's demonstration beside its rollouts, token by token"
     if sft_weight == "clipped" and method.likelihood:
         return (
             f"the method {method.name} trains on a demonstration once, where the policy is still the one that clipped "

@@ -11,6 +11,8 @@ from posttrain.planning.odds import least_rate
 from posttrain.planning.padded import stages_in_words
 from posttrain.planning.plan import Plan
 from posttrain.planning.seconds import ACCURACY, Phase
+from posttrain.recipe.section import TRIES
+from posttrain.recipe.stage_sections import HybridSection, WarmupSection
 from posttrain.storage.files import size_in_words
 
 NAMES = {
@@ -19,6 +21,8 @@ NAMES = {
 }  # fmt: skip
 WEIGHED = {"dft": "p", "phi": "p * (1 - p)", "trust": "min(1, p / 0.1)", "clipped": "p / p_old, above 1.28 nothing"}
 """Kinds of `sft_weight` other than the plain likelihood."""
+OF_GROWTH = {"pearson": "2 u", "hellinger": "1 / (2 sqrt(u))", "js": "1 / (1 + u)"}
+"""Those by how much a demonstration's mean token probability has grown since the stage began."""
 Passes = tuple[float, float, float]
 
 
@@ -46,7 +50,7 @@ def amounts_in_words(plan: Plan) -> Iterator[str]:
         yield (
             f"warm-up: {much.warmup_steps:,} SFT steps of {batch.warmup_rows_per_step} demonstrations{processes}: "
             f"{much.warmup_demonstrations:,} rows{passes}{_tokens(plan, much.warmup_demonstrations)}"
-            + _weighted(recipe.warmup.sft_weight)
+            + _weighted(recipe.warmup)
         )
     if much.hybrid_steps:
         yield from _hybrid(plan, processes)
@@ -83,7 +87,7 @@ def _hybrid(plan: Plan, processes: str) -> Iterator[str]:
         yield (
             f"  SFT steps: {_range(much.sft_steps, stays)}, of {much.demonstrations_per_step} demonstrations{processes}"
             + _passes(much.demonstration_passes, much.sft_steps, "the demonstrations")
-            + _weighted(recipe.hybrid.sft_weight)
+            + _weighted(recipe.hybrid)
         )
     if much.grpo_steps.most:
         grpo = recipe.hybrid.grpo
@@ -96,6 +100,11 @@ def _hybrid(plan: Plan, processes: str) -> Iterator[str]:
             yield (
                 f"  groups of {grpo.num_generations}: more than half have something to learn from where the policy "
                 f"solves {least:.1%} to {1 - least:.1%} of a prompt's tries"
+            )
+        if (chosen := recipe.hybrid.tokens) is not None:
+            yield (
+                f"  tokens: GRPO trains the {chosen.top_entropy:.0%} of each completion with the highest entropies"
+                + (", and a band keeps these together, on completions without an advantage, too" if chosen.band else "")
             )
         batches = recipe.hybrid.refill.max_batches if recipe.hybrid.refill else 1
         if batches > 1:
@@ -207,8 +216,23 @@ def _tokens(plan: Plan, rows: int) -> str:
     return f", about {round(rows * plan.texts.kept):,} tokens" if plan.texts and plan.texts.kept else ""
 
 
-def _weighted(sft_weight: str) -> str:
-    return "" if sft_weight == "nll" else f"; a token of probability p weighs {WEIGHED[sft_weight]} ({sft_weight})"
+def _weighted(stage: WarmupSection | HybridSection) -> str:
+    name = stage.sft_weight
+    if name == "nll":
+        return ""
+    if name == "dco":
+        tries = stage.sft_tries or TRIES
+        return (
+            f"; for pass@{tries}: a demonstration of probability p weighs {tries} p (1 - p)^{tries - 1} / "
+            f"(1 - (1 - p)^{tries}) ({name}), next to 1, as by nll, where p is far below 1 / {tries}: behind all but "
+            "short completions"
+        )
+    if name in OF_GROWTH:
+        return (
+            f"; a demonstration weighs {OF_GROWTH[name]}, u how much its tokens' mean probability has grown since the "
+            f"stage began ({name}): one forward pass more over each"
+        )
+    return f"; a token of probability p weighs {WEIGHED[name]} ({name})"
 
 
 def _range(steps: Range, stays: bool) -> str:

@@ -16,6 +16,7 @@ from posttrain.planning.cost import CostModel
 from posttrain.planning.machine import Machine
 from posttrain.planning.model_facts import ModelFacts
 from posttrain.recipe.recipe import Recipe
+from posttrain.recipe.section import AGAINST_START
 
 GIB = 2**30
 ADAM_STATES = 2
@@ -93,13 +94,15 @@ def held(recipe: Recipe, model: ModelFacts, machine: Machine) -> Parts:
     if machine.config == "ddp" and machine.processes > 1:
         parts["gradient buckets"] = trained  # DDP's own copy, from which gradients are averaged
     hybrid = recipe.hybrid
-    if not hybrid.steps or not hybrid.controller.shares()[1]:
+    samples = hybrid.controller.shares()[1]
+    if not hybrid.steps or not (samples or hybrid.sft_weight in AGAINST_START):
         return parts
     # A fresh adapter is turned off instead of copied (see `snapshot`)
     copied = trained if not model.has_adapter or recipe.warmup.steps else 0
-    if hybrid.kl.sample > 0 and copied and not (hybrid.kl.offload and machine.device == "cuda"):
+    looked_at = (samples and hybrid.kl.sample > 0) or hybrid.sft_weight in AGAINST_START
+    if looked_at and copied and not (hybrid.kl.offload and machine.device == "cuda"):
         parts[STARTING_POLICY[0]] = copied / shares["weights"]
-    if hybrid.grpo.beta > 0:
+    if samples and hybrid.grpo.beta > 0:
         reference = adapter * model.trained_bytes if model.has_adapter else model.base_bytes
         parts[STARTING_POLICY[1]] = reference / shares["weights"]
     return parts
@@ -126,7 +129,10 @@ def memory_of(
         if moment in ("warmup", "sft", "grpo"):
             part = "training" if moment == "grpo" else "sft"
             passing = _training_parts(part, model, _checkpointed(recipe, moment, work, on_gpu), costs, on_gpu=on_gpu)
-            moments[moment] = (basic if moment == "warmup" else stage_two) | passing
+            before = basic
+            if moment == "warmup" and recipe.warmup.sft_weight in AGAINST_START and not model.has_adapter:
+                before = basic | {STARTING_POLICY[0]: model.trained * model.trained_bytes}
+            moments[moment] = (before if moment == "warmup" else stage_two) | passing
         elif not _engine(recipe):
             # Gradients are dropped after each step; the rest stays where it is
             stays = {name: size for name, size in stage_two.items() if name != "gradients"}

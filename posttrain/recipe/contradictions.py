@@ -13,6 +13,7 @@ from posttrain.recipe.adapter_serving import adapter_of, why_sent_whole
 from posttrain.recipe.arithmetic import generation_batch_size, nearest_divisors, nearest_multiples
 from posttrain.recipe.mistakes import raise_all
 from posttrain.recipe.recipe import Recipe
+from posttrain.recipe.selected_tokens import tokens
 from posttrain.recipe.sft_losses import one_loss, token_weights
 from posttrain.recipe.tracking import HEEDED
 
@@ -39,6 +40,7 @@ def contradictions(recipe: Recipe, num_processes: int = 1) -> list[ConfigError]:
         _stage_of_controller,
         _method,
         _refill,
+        tokens,
         _kl,
         _data,
         _rewards,

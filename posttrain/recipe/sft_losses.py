@@ -7,6 +7,7 @@ from typing import Any
 from posttrain.errors import ConfigError
 from posttrain.methods.base import weight_refused
 from posttrain.recipe.recipe import Recipe
+from posttrain.recipe.section import AGAINST_START, BY_ROW
 
 CLIPPED_LATER = "warm up by another weight; the hybrid stage has clipped, also alone: hybrid.controller=sft_only"
 """What to do instead of `clipped` in the warm-up."""
@@ -27,13 +28,20 @@ def token_weights(recipe: Recipe, num_processes: int) -> list[ConfigError]:
         problems.append(_problem(recipe, "warmup.sft_weight", seen, expected="one loss", fix="leave one of them out"))
     method, sft = hybrid.method, hybrid.controller.shares()[0]
     if hybrid.steps and hybrid.sft_weight != "nll" and method is not None:
-        if why := weight_refused(method, hybrid.sft_weight, sft_steps=sft):
+        if why := weight_refused(method, hybrid.sft_weight, sft_steps=sft, by_row=hybrid.sft_weight in BY_ROW):
             seen = f"{hybrid.sft_weight}: {why}"
             problems.append(_problem(recipe, "hybrid.sft_weight", seen, fix="leave it out, or set it to nll"))
     elif hybrid.steps and hybrid.sft_weight != "nll" and not sft:
         seen = f"{hybrid.sft_weight}, but the controller {hybrid.controller.name} takes no SFT steps"
         problems.append(_problem(recipe, "hybrid.sft_weight", seen, fix="leave it out, or set it to nll"))
+    if hybrid.steps and hybrid.sft_weight in BY_ROW and getattr(hybrid.controller, "needs_statistics", False):
+        seen = f"{hybrid.sft_weight}, and the controller {hybrid.controller.name}: {BY_TOKEN}"
+        problems.append(_problem(recipe, "hybrid.sft_weight", seen, fix="take a weight by token, or chord"))
     return problems
+
+
+BY_TOKEN = "it reads the size of a gradient off each token's own probability"
+"""Why weights of whole demonstrations don't go with a controller that needs statistics."""
 
 
 def one_loss(recipe: Recipe, num_processes: int) -> list[ConfigError]:
@@ -55,16 +63,27 @@ def one_loss(recipe: Recipe, num_processes: int) -> list[ConfigError]:
         if warmup.args.get(name) not in (None, plain)
         and not (name == "loss_type" and warmup.args[name] == hybrid.sft_weight)
     ]
-    weight = "dft" if warmup.args.get("loss_type") == "dft" else warmup.sft_weight
-    if not problems and weight != hybrid.sft_weight:
+    weight, later = "dft" if warmup.args.get("loss_type") == "dft" else warmup.sft_weight, hybrid.sft_weight
+    if weight == later == "dco" and warmup.sft_tries != hybrid.sft_tries:
+        weight, later = (f"dco of {stage.sft_tries or 'the default number of'} tries" for stage in (warmup, hybrid))
+    if not problems and weight == later and weight in AGAINST_START:
+        problems.append(
+            _problem(
+                recipe,
+                "hybrid.sft_weight",
+                f"{weight}, which compares with the policy that a stage began with: another one in each",
+                expected=f"one loss in both stages: {compares}",
+                fix="take a controller that compares no norms, such as hybrid.controller=static, or set "
+                "hybrid.controller.g_warmup",
+            )
+        )
+    if not problems and weight != later:
         here = hybrid.sft_weight != "nll"
         problems.append(
             _problem(
                 recipe,
                 "hybrid.sft_weight" if here else "warmup.sft_weight",
-                f"{hybrid.sft_weight}, and {weight} in the warm-up"
-                if here
-                else f"{weight}, and {hybrid.sft_weight} in the hybrid stage",
+                f"{later}, and {weight} in the warm-up" if here else f"{weight}, and {later} in the hybrid stage",
                 expected=f"the same in both: {compares}, which must be of one loss",
                 fix="set both alike, or take a controller that compares no norms, such as hybrid.controller=static",
             )

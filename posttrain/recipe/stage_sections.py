@@ -69,18 +69,23 @@ class WarmupSection(StageSection):
         max_length: Tokens kept of a demonstration, prompt and completion together; in both stages.
         norm_window: Last steps whose SFT gradient norms are averaged into G_warmup; null takes 10, or all there are.
         packed: As `hybrid.packed`: demonstrations in one sequence without padding, where the model allows it.
-        sft_weight: As `hybrid.sft_weight`, other than `clipped`.
+        sft_weight, sft_tries: As those of `hybrid`, without `clipped`.
     """
 
     max_length: Size | None = 1024
     norm_window: Size | None = None
     packed: bool = True
     sft_weight: SFTWeight = "nll"
+    sft_tries: Size | None = None
 
     @field_validator("args")
     @classmethod
     def _known(cls, args: dict[str, Any]) -> dict[str, Any]:
         return check_args(args, "trl.SFTConfig", set(cls.model_fields), DECIDED_ELSEWHERE)
+
+    @model_validator(mode="after")
+    def _tries_of_dco(self) -> WarmupSection:
+        return _tries_of_dco(self)
 
     def window(self) -> int:
         """The number of last steps that are averaged into G_warmup."""
@@ -175,6 +180,41 @@ class BudgetSection(Section):
         return self.model_dump(exclude_none=True)
 
 
+class BandSection(Section):
+    """Entropies of the selected tokens are kept between two of their quantiles (SPINE, arXiv 2511.17938).
+
+    Args:
+        coef: Of the loss; the paper's is not known here.
+        low, high: The quantiles, of each completion's selected tokens.
+    """
+
+    coef: Positive
+    low: Share = 0.1
+    high: Share = 0.5
+
+    @model_validator(mode="after")
+    def _in_order(self) -> BandSection:
+        if self.low > self.high:
+            raise ConfigError(f"low: {self.low:g}, and high: {self.high:g}", expected="low no higher than high")
+        return self
+
+
+class TokensSection(Section):
+    """GRPO trains some tokens of each completion: those with the highest entropies.
+
+    Args:
+        top_entropy: Their share.
+        per: Of what it is the share: each response has its own.
+        kl_too: The penalty of `grpo.beta` acts on them only, too.
+        band: What keeps their entropies together; null is nothing.
+    """
+
+    top_entropy: Annotated[float, Field(gt=0, lt=1)]
+    per: Literal["response"] = "response"
+    kl_too: bool = True
+    band: BandSection | None = None
+
+
 class RefillSection(Section):
     """Groups whose rewards are all equal give way to groups of further prompts, before anything is trained on.
 
@@ -187,6 +227,16 @@ class RefillSection(Section):
 
     max_batches: Annotated[int, Field(ge=2)]
     ahead: bool = True
+
+
+def _tries_of_dco(section: Any) -> Any:
+    if section.sft_tries and section.sft_weight != "dco":
+        raise ConfigError(
+            f"sft_tries: {section.sft_tries}, and sft_weight: {section.sft_weight}",
+            expected="sft_weight: dco, which alone counts tries",
+            fix="leave sft_tries out",
+        )
+    return section
 
 
 class HybridSection(StageSection):
@@ -207,10 +257,13 @@ class HybridSection(StageSection):
             gradients are those of TRL's padded rows, which false goes back to.
         drop_zero_advantage: Leave out completions whose advantage is 0 where they add nothing to the loss; the
             gradients are those with them.
+        tokens: Which tokens of a completion GRPO trains; null is all of them.
         refill: Replace groups without a spread in their rewards by groups of further prompts; null keeps them.
         sft_weight: What a demonstration's token counts, by its probability p: `nll` 1, `dft` p, `phi` p(1 - p), `trust`
-            min(1, p / 0.1), `clipped` p / p_old up to 1.28 and nothing above.
+            min(1, p / 0.1), `clipped` p / p_old up to 1.28 and nothing above. Or by the whole demonstration's: `dco`
+            for pass@N, `pearson`, `hellinger` and `js` by how much it has grown since the stage began.
         sft_window: Of `clipped`: the steps with SFT that one p_old serves; null is 8.
+        sft_tries: Of `dco`: N of pass@N; null is 8.
     """
 
     steps: Count = 200
@@ -227,9 +280,11 @@ class HybridSection(StageSection):
     curriculum: CurriculumSection | None = None
     packed: bool = True
     drop_zero_advantage: bool = True
+    tokens: TokensSection | None = None
     refill: RefillSection | None = None
     sft_weight: SFTWeight = "nll"
     sft_window: Size | None = None
+    sft_tries: Size | None = None
 
     @field_validator("args")
     @classmethod
@@ -268,6 +323,10 @@ class HybridSection(StageSection):
                 fix="leave sft_window out",
             )
         return self
+
+    @model_validator(mode="after")
+    def _tries_of_dco(self) -> HybridSection:
+        return _tries_of_dco(self)
 
     @property
     def template_kwargs(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from posttrain.processes.deepspeed_releases import unsound
 from posttrain.processes.zero import INSTEAD
 from posttrain.recipe.mistakes import raise_all
 from posttrain.recipe.recipe import Recipe
+from posttrain.recipe.section import AGAINST_START
 
 
 def check_recipe(recipe: Recipe, stage: int, *, offloads: bool = False) -> None:
@@ -36,12 +37,18 @@ def check_recipe(recipe: Recipe, stage: int, *, offloads: bool = False) -> None:
 
 def _apart(recipe: Recipe, stage: int) -> list[ConfigError]:
     """What of the hybrid stage needs more than one gradient a step, or whole weights."""
+    early = recipe.warmup.steps and recipe.warmup.sft_weight in AGAINST_START
+    before = [no_start(recipe.where("warmup.sft_weight"))] if early else []
     if not recipe.hybrid.steps:
-        return []
+        return before
     needs = apart(recipe.hybrid.controller)
-    problems = [refused(seen, recipe.where(f"hybrid.controller.{key}"), fix) for key, (seen, fix) in needs.items()]
+    problems = before + [
+        refused(seen, recipe.where(f"hybrid.controller.{key}"), fix) for key, (seen, fix) in needs.items()
+    ]
     if stage == 3 and recipe.hybrid.kl.sample > 0 and recipe.hybrid.controller.shares()[1]:
         problems.append(no_kl(recipe.where("hybrid.kl.sample")))
+    if recipe.hybrid.sft_weight in AGAINST_START:
+        problems.append(no_start(recipe.where("hybrid.sft_weight")))
     if recipe.hybrid.method and recipe.hybrid.method.teacher_kl:
         problems.append(no_teacher_kl(recipe.where("hybrid.method")))
     return problems
@@ -77,6 +84,16 @@ def no_teacher_kl(where: str) -> ConfigError:
         expected="0: ZeRO gathers the head's weight for TRL's loss alone",
         where=where,
         fix=f"leave teacher_kl out, or {INSTEAD}",
+    )
+
+
+def no_start(where: str) -> ConfigError:
+    """The error of a weight for which the starting policy's values take the place of the present ones."""
+    return ConfigError(
+        f"one of {', '.join(AGAINST_START)}, which compare with the starting policy, under DeepSpeed",
+        expected="weights that change places in the model, which DeepSpeed keeps copies of",
+        where=where,
+        fix=f"take another weight, or {INSTEAD}",
     )
 
 

@@ -177,6 +177,7 @@ class Stages:
                 packed=section.packed,
                 on_start=lambda trainer: self._tell_padding("warm-up", trainer.padded),
                 sft_weight=section.sft_weight,
+                sft_tries=section.sft_tries,
             )
             self.dir.mark_done("warmup", vars(result))
         self.progress.finish("warmup")

@@ -19,9 +19,12 @@ from posttrain.models.four_bit import is_four_bit
 from posttrain.nearest import hint
 from posttrain.recipe.contradictions import TRUNCATED, TRUNCATED_FIX, truncates
 from posttrain.recipe.optimizers import check_optim
-from posttrain.recipe.section import SFTWeight
+from posttrain.recipe.section import BY_ROW, SFTWeight
+from posttrain.recipe.selected_tokens import EXPECTED, refused
+from posttrain.recipe.sft_losses import BY_TOKEN
 from posttrain.training.budget import Budget
 from posttrain.training.refill import Refill
+from posttrain.training.window.selection import Selection
 
 
 @dataclass
@@ -52,11 +55,16 @@ class HybridConfig(GRPOConfig):
             `{"max_batches": 3}`: until all have one, or three times a window's prompts were sampled for it. What is
             without one then stays. `{"max_batches": 3, "ahead": False}` samples no prompt that is not needed, in more
             rounds (see `training.refill`).
+        tokens: GRPO trains the tokens with the highest entropies of each completion only, such as
+            `{"top_entropy": 0.2}`; with `"kl_too": False` the penalty of `beta` stays on all, `"band": {"coef": 0.01}`
+            keeps their entropies together (see `training.window.selection`).
         sft_weight: What a demonstration's token counts in the SFT loss, by the probability p that the policy gives it:
             `nll` 1, `dft` p, `phi` p(1 - p), `trust` min(1, p / 0.1), `clipped` p / p_old up to 1.28 and nothing above
-            (see `token_weights`). The weights carry no gradient.
+            (see `token_weights`); or by the probability of the demonstration as a whole, `dco`, or by its growth since
+            training began, `pearson`, `hellinger` and `js` (see `row_weights`). The weights carry no gradient.
         sft_window: Of `clipped`: the steps with SFT that one p_old serves, each at the cost of one forward pass without
             gradient over its demonstrations; `None` is 8 (PSFT's 256 rows in updates of 32).
+        sft_tries: Of `dco`: N of the pass@N that is optimised; `None` is 8, and 1 is `nll`.
         compare_ranks_every: Steps between comparisons of what the processes hold in common: cursors, the controller's
             state, the gradient norm to the last bit. 0 never compares, as devices of different kinds need.
         budget: What training may spend in place of `max_steps`, such as `{"seconds": 240}`; or `tokens` (sampled and
@@ -108,12 +116,17 @@ class HybridConfig(GRPOConfig):
     refill: dict | None = field(
         default=None, metadata={"help": "Replace groups without a spread in their rewards: max_batches is the limit."}
     )
+    tokens: dict | None = field(
+        default=None, metadata={"help": "Which tokens of a completion GRPO trains: top_entropy is their share."}
+    )
     sft_weight: str = field(
-        default="nll", metadata={"help": "What a demonstration's token counts: nll, dft, phi, trust or clipped."}
+        default="nll",
+        metadata={"help": f"What a demonstration's token counts, one of {', '.join(get_args(SFTWeight))}."},
     )
     sft_window: int | None = field(
         default=None, metadata={"help": "Steps with SFT that one p_old of sft_weight=clipped serves (default: 8)."}
     )
+    sft_tries: int | None = field(default=None, metadata={"help": "Of sft_weight=dco: N of pass@N (default: 8)."})
     compare_ranks_every: int = field(
         default=10, metadata={"help": "Steps between comparisons of what the processes hold in common; 0 for none."}
     )
@@ -167,8 +180,16 @@ class HybridConfig(GRPOConfig):
                 where="sft_window",
                 fix="leave it out",
             )
+        if self.sft_tries is not None and (self.sft_weight != "dco" or self.sft_tries < 1):
+            raise ConfigError(
+                f"sft_tries {self.sft_tries} with sft_weight {self.sft_weight!r}",
+                expected="one try or more, with sft_weight='dco', which alone counts them",
+                where="sft_tries",
+                fix="leave it out",
+            )
         Budget.of(self.budget)
         Refill.of(self.refill)
+        Selection.of(self.tokens)
         if not 0.0 <= self.kl_sample <= 1.0:
             raise ConfigError(f"{self.kl_sample}", expected="a share between 0 and 1", where="kl_sample")
 
@@ -238,8 +259,12 @@ def check_arguments(
             where="refill",
             fix="leave it out",
         )
+    if selection := Selection.of(args.tokens):
+        name, band = method.name if method is not None else None, selection.band is not None
+        if problem := refused(args, samples=wants_grpo, method=name, band=band):
+            raise ConfigError(f"tokens, and {problem[0]}", expected=EXPECTED, where="tokens", fix=problem[1])
     if method is not None and args.sft_weight != "nll":
-        if why := weight_refused(method, args.sft_weight, sft_steps=wants_sft):
+        if why := weight_refused(method, args.sft_weight, sft_steps=wants_sft, by_row=args.sft_weight in BY_ROW):
             raise ConfigError(f"sft_weight {args.sft_weight!r}: {why}", where="sft_weight", fix="leave it out")
     elif args.sft_weight != "nll" and not wants_sft:
         raise ConfigError(
@@ -247,6 +272,13 @@ def check_arguments(
             expected="a controller that does",
             where="sft_weight",
             fix="leave it out",
+        )
+    if args.sft_weight in BY_ROW and getattr(controller, "needs_statistics", False):
+        raise ConfigError(
+            f"sft_weight {args.sft_weight!r} and the controller {controller.name!r}: {BY_TOKEN}",
+            expected="a weight by token",
+            where="sft_weight",
+            fix="sft_weight='phi', or another controller",
         )
     if getattr(controller, "kl_target", None) is not None and wants_grpo and args.kl_sample == 0:
         raise ConfigError(

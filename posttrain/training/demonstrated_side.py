@@ -139,7 +139,9 @@ class DemonstratedSide(RefilledSide):
                 ranks=self.ranks.count,
             )
         mask = inputs["demonstrated"] * inputs["completion_mask"] * (inputs["credit"] != 0)[:, None]
-        args, weight = self.args, self.args.sft_weight if self.method.likelihood else "nll"
+        # A method with a buffer trains on demonstrations in SFT steps alone, which weigh them
+        args, here = self.args, self.method.likelihood and not self.method.buffer
+        weight = args.sft_weight if here else "nll"
         weighed = logps if weight == "nll" else weighted(weight, logps)
         losses = self.method.token_loss(weighed, inputs["credit"][:, None])
         if self.method.divisor == "rollouts":

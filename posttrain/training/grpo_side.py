@@ -314,7 +314,7 @@ class GRPOSide(WindowSide):
                 self._metrics["train"]["frac_reward_zero_std"][-1] = self._without_spread
             self._rollouts += self.args.generation_batch_size
             self._record_completions()
-            if self._start is not None:
+            if self._start is not None and self.args.kl_sample > 0:
                 with self._ledger.clock("kl"):
                     policy = self.accelerator.unwrap_model(self.model)
                     output[kl.NAME] = self._start.score(policy, output, self._score)

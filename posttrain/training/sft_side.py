@@ -21,15 +21,18 @@ from posttrain.inputs.demonstrated import SAMPLE, ends_by, shown
 from posttrain.models.inference import inference
 from posttrain.models.policy_weights import base_model
 from posttrain.packing.scores import installed, label_scores
+from posttrain.recipe.section import AGAINST_START, BY_ROW
 from posttrain.training.config import HybridConfig
 from posttrain.training.gradnorm import reduced_now, take_gradients, total_norm
 from posttrain.training.ledger import Ledger
 from posttrain.training.losses import count_labels, nll
 from posttrain.training.old_scores import WINDOW, OldScores
 from posttrain.training.row_statistics import RowStatistics
+from posttrain.training.row_weights import row_weights
 from posttrain.training.spending import note_passes
 from posttrain.training.streams import Stream, micro_batches
 from posttrain.training.token_weights import weighted
+from posttrain.training.window.kl import DistanceFromStart
 
 WARMUP_NORM_BATCHES = 4
 """Batches over which G_warmup is measured when nobody recorded it; the norm of a single one is noise."""
@@ -46,6 +49,9 @@ class SFTSide:
         args: The trainer's settings.
         accelerator: The trainer's.
         template_kwargs: Arguments of the chat template by which prompts are rendered.
+
+    Attributes:
+        start: Holds the policy that training began with; needed by the weights that compare with it.
     """
 
     def __init__(
@@ -63,6 +69,9 @@ class SFTSide:
         self._collate = DataCollatorForLanguageModeling(tokenizer.pad_token_id)
         self.stream = Stream(len(self._rows), seed=args.seed, name="demonstrations")
         self.statistics: RowStatistics | None = None
+        self.start: DistanceFromStart | None = None
+        self._start_sums: list[torch.Tensor] = []
+        self._summed: list[dict[str, torch.Tensor]] | None = None
         self.tokens = 0
         self._batches: list[dict[str, torch.Tensor]] = []
         self._places = range(0)
@@ -118,12 +127,13 @@ class SFTSide:
         accelerator = self._accelerator
         with ledger.clock("sft"):
             old = self._old_log_probs(model, number, ledger)
+            start = self._sums_at_start(model, number, ledger)
             model.train()
             self._note_passes(ledger, "sft", self._batches[number])
             log_probs = self._log_probs(model, self._batches[number])
             loss = plain = nll(log_probs, self.tokens, accelerator.num_processes)
             if self._args.sft_weight != "nll":
-                counted = weighted(self._args.sft_weight, log_probs, old)
+                counted = self._counted(log_probs, self._batches[number]["labels"], old, start)
                 loss = nll(counted, self.tokens, accelerator.num_processes)
                 ledger.add("sft_trained_loss", loss.item(), 1.0 / len(self._batches))
             if self.statistics is not None:
@@ -132,6 +142,34 @@ class SFTSide:
             accelerator.backward(loss, **({"scale_wrt_gas": False} if deepspeed else {}))
             ledger.add("sft_loss", plain.item(), 1.0 / len(self._batches))
             return loss.detach()
+
+    def _counted(
+        self, log_probs: torch.Tensor, labels: torch.Tensor, old: torch.Tensor | None, start: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Log-probabilities (B, T - 1) times what each token counts."""
+        args = self._args
+        if args.sft_weight not in BY_ROW:
+            return weighted(args.sft_weight, log_probs, old)
+        has_label = labels[:, 1:] != IGNORED
+        weights = row_weights(args.sft_weight, log_probs, has_label, tries=args.sft_tries, start_sums_B=start)
+        return weights * log_probs
+
+    def _sums_at_start(self, model: nn.Module, number: int, ledger: Ledger) -> torch.Tensor | None:
+        """(B,) the micro-batch's log-probabilities, summed by row, under the starting policy; `None` without use.
+
+        All of a step's are computed at its first micro-batch: the weights change places twice a step.
+        """
+        if self._args.sft_weight not in AGAINST_START:
+            return None
+        if self._summed is not self._batches:
+            assert self.start is not None
+            policy = self._accelerator.unwrap_model(model)
+            with self.start.swapped_into(policy):
+                for batch in self._batches:
+                    self._note_passes(ledger, "scored", batch)
+                self._start_sums = [self._log_probs(policy, batch).sum(dim=1) for batch in self._batches]
+            self._summed = self._batches
+        return self._start_sums[number]
 
     def _log_probs(self, model: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         autocast = self._accelerator.autocast

@@ -37,6 +37,7 @@ from posttrain.processes.drift import facts_of
 from posttrain.processes.ranks import Ranks
 from posttrain.processes.zero import check_step
 from posttrain.recipe.optimizers import check_given
+from posttrain.recipe.section import AGAINST_START
 from posttrain.rollouts.engine import Engine
 from posttrain.rollouts.seeded import seeded_rollouts
 from posttrain.scoring.ahead import ScoringAhead
@@ -190,11 +191,12 @@ class HybridTrainer(Budgeted, HybridCheckpoints):
         self.spending = self._new_spending()
         measures_kl = args.kl_sample > 0 and self.controller.shares()[1]
         check_model(self, measures_kl=measures_kl)
-        check_zero(self, measures_kl=measures_kl, g_warmup=g_warmup)
+        against_start = args.sft_weight in AGAINST_START
+        check_zero(self, measures_kl=measures_kl, g_warmup=g_warmup, against_start=against_start)
         if self.ref_model is not None and not isinstance(model, str):
             copy_policy(self.accelerator, self.model, self.ref_model)
         self._start: DistanceFromStart | None = None
-        if measures_kl:
+        if measures_kl or against_start:
             self._start = DistanceFromStart(self.model, args, self.ranks, sharded=self.is_fsdp_enabled)
         self._mix = Mix(0.0, 1.0)
         self._ledger, self._new_values = Ledger(), NewValues()
@@ -210,6 +212,8 @@ class HybridTrainer(Budgeted, HybridCheckpoints):
             self.sft = SFTOnFailures(
                 self.pairs.ids, self.buffer, self._failed_rows, args=args, template_kwargs={}, **more_of_sft
             )
+        if self.sft is not None:
+            self.sft.start = self._start
         if uses_vllm:
             self.vllm_generation = self._engine_rollouts(engine)
         self._seeded = seeded_rollouts(self, () if self.sft is None else self.sft.texts())
@@ -389,6 +393,9 @@ class HybridTrainer(Budgeted, HybridCheckpoints):
             losses = {name: ledger.mean(name) for name in names}
             waiting = self.buffer.facts() if self.buffer is not None else {}
             record["method"] = {**ledger.facts.get("method", {"name": self.method.name}), **losses, **waiting}
+        if self.args.tokens:
+            shown = {"share": "selected_share", "entropy": "selected_entropy", "band_loss": "band_loss"}
+            record["selection"] = {key: ledger.mean(name) for key, name in shown.items()}
         record["tokens"]["sft"] = self.sft.tokens if self.sft and self._mix.sft > 0.0 else 0
         self.last_record = record | {
             "prompt_cursor": self.prompts.cursor,

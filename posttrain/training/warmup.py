@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import send_to_device
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainerCallback, TrainerState
 from trl import SFTConfig, SFTTrainer
@@ -17,15 +18,18 @@ from trl import SFTConfig, SFTTrainer
 from posttrain.errors import ConfigError, TrainingError
 from posttrain.models.four_bit import adapters_kept
 from posttrain.models.positions import count_by_mask
-from posttrain.packing.scores import label_inputs
+from posttrain.models.snapshot import PolicySnapshot
+from posttrain.packing.scores import label_inputs, label_scores
 from posttrain.processes.ranks import Ranks
 from posttrain.processes.zero import check_gives_norms
+from posttrain.recipe.section import AGAINST_START, BY_ROW
 from posttrain.recipe.sft_losses import CLIPPED_LATER
 from posttrain.training.checkpoints.whole import WholeCheckpoints
 from posttrain.training.gradnorm import total_norm
 from posttrain.training.ledger import Recorder
 from posttrain.training.packable import OWN_CHOICE, ROUTER_LOSS, pack, warn_of_padding
 from posttrain.training.padding_row import PaddingKept
+from posttrain.training.row_weights import row_weights
 from posttrain.training.skipped import SaveLater, SkippedSteps, too_many
 from posttrain.training.streams import Stream
 from posttrain.training.token_weights import WEIGHTS, weighted
@@ -41,7 +45,9 @@ class WarmupTrainer(WholeCheckpoints, SFTTrainer):
         packed: Hand batches to the model as one sequence without padding, with the head on labels only, where the model
             and the arguments allow it; TRL's loss and metrics are computed from what comes back.
         sft_weight: What a token counts (see `token_weights`). `dft` is TRL's own `loss_type`; under another one, TRL is
-            handed log-probabilities times their weights and computes its loss of them.
+            handed log-probabilities times their weights and computes its loss of them. Or what a whole demonstration
+            counts (see `row_weights`); the policy that some of these compare with is the one handed in.
+        sft_tries: Of `dco`: its N.
 
     Attributes:
         padded: Why batches have padding; `None` where they have none.
@@ -50,7 +56,16 @@ class WarmupTrainer(WholeCheckpoints, SFTTrainer):
         ConfigError: A weight that there is not here, or together with another loss.
     """
 
-    def __init__(self, model: Any, args: SFTConfig, *, packed: bool = True, sft_weight: str = "nll", **kwargs: Any):
+    def __init__(
+        self,
+        model: Any,
+        args: SFTConfig,
+        *,
+        packed: bool = True,
+        sft_weight: str = "nll",
+        sft_tries: int | None = None,
+        **kwargs: Any,
+    ):
         check_weight(args, sft_weight, kwargs.get("compute_loss_func"))
         if sft_weight == "dft":
             args.loss_type, sft_weight = "dft", "nll"
@@ -58,14 +73,16 @@ class WarmupTrainer(WholeCheckpoints, SFTTrainer):
         super().__init__(model, args, **kwargs)
         self.add_callback(padding.built(self.model))
         count_by_mask(self.model)
-        self._weight = sft_weight
+        self._weight, self._tries = sft_weight, sft_tries
+        self._start = self._snapshot() if sft_weight in AGAINST_START else None
+        self._start_sums: list[torch.Tensor] = []
         self.padded: str | None = self._pack() if packed else OWN_CHOICE
         warn_of_padding(self.padded)
         self._seen: Any = None
         self._nll: torch.Tensor | None = None
         other = args.loss_type != "nll" or sft_weight != "nll"
         if self.aux_loss_enabled or self.label_smoother is not None or other:
-            self.model.register_forward_hook(self._look)
+            self.model.register_forward_hook(self._look, with_kwargs=True)
 
     def _pack(self) -> str | None:
         if self.aux_loss_enabled:  # looks at padded logits, as does a loss of one's own
@@ -76,12 +93,52 @@ class WarmupTrainer(WholeCheckpoints, SFTTrainer):
             return "parallelism_config: sequence parallelism cuts rows up"
         return pack(self.model, self.args)
 
-    def _look(self, model: Any, args: Any, output: Any) -> None:
+    def _snapshot(self) -> PolicySnapshot:
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            raise ConfigError(
+                f"sft_weight {self._weight!r} compares with the policy as it was handed in, and this start cuts it up",
+                expected="one process, or several under DDP",
+                where="warmup.sft_weight",
+                fix="launch with DDP, or take another weight",
+            )
+        return PolicySnapshot(self.model)
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
+        """TRL's; where weights compare with the starting policy, the step's demonstrations are scored by it at once."""
+        batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if self._start is not None:
+            policy = self.accelerator.unwrap_model(self.model)
+            with self._start.swapped_into(policy):
+                self._start_sums = [self._score(policy, batch).sum(dim=1) for batch in batches]
+        return batches, items
+
+    def _score(self, policy: Any, batch: dict[str, Any]) -> torch.Tensor:
+        """(B, T - 1) log-probabilities of a batch's labels."""
+        inputs, autocast = send_to_device(batch, self.args.device), self.accelerator.autocast
+        if self.padded is None:
+            return label_scores(policy, inputs["input_ids"], inputs["labels"], autocast=autocast)
+        with autocast():
+            return policy(**inputs, use_cache=False, fused_lm_head=True).log_probs
+
+    def _counted(self, log_probs: torch.Tensor, mask: torch.Tensor, tree: Any) -> torch.Tensor:
+        """Log-probabilities times what they count: (B, T - 1), or (1, S) of a packed batch's scored positions."""
+        if self._weight not in BY_ROW:
+            return weighted(self._weight, log_probs)
+        rows, has_label = (log_probs, mask) if tree is None else (tree.spread(log_probs), tree.spread(mask.float()))
+        start = self._start_sums.pop(0) if self._start is not None else None
+        weights = row_weights(self._weight, rows, has_label, tries=self._tries, start_sums_B=start)
+        if tree is None:
+            return weights * log_probs
+        packed = torch.ones_like(log_probs)  # a batch without labels has one position, which none is
+        packed[0, : tree.cells.numel()] = weights.expand_as(rows).flatten()[tree.cells]
+        return packed * log_probs
+
+    def _look(self, model: Any, args: Any, kwargs: Any, output: Any) -> None:
         """Behind a forward pass, which has the labels' log-probabilities where it went through TRL's fused head."""
         if model.training and getattr(output, "log_probs", None) is not None:
             self._seen = output.log_probs.detach(), output.label_mask
             if self._weight != "nll":
-                output.log_probs = weighted(self._weight, output.log_probs)
+                output.log_probs = self._counted(output.log_probs, output.label_mask, kwargs.get("tree"))
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """TRL's, on a packed batch where that is possible."""
@@ -108,8 +165,9 @@ def check_weight(args: SFTConfig, sft_weight: str, own_loss: Any = None) -> None
     Raises:
         ConfigError: `clipped`; no such weight; or one beside another loss.
     """
-    if sft_weight not in WEIGHTS:
-        raise ConfigError(repr(sft_weight), expected=" or ".join(WEIGHTS), where="sft_weight", fix=CLIPPED_LATER)
+    names = (*WEIGHTS, *BY_ROW)
+    if sft_weight not in names:
+        raise ConfigError(repr(sft_weight), expected=" or ".join(names), where="sft_weight", fix=CLIPPED_LATER)
     others = {"loss_type": args.loss_type != "nll", "label_smoothing_factor": args.label_smoothing_factor > 0}
     found = [name for name, other in {**others, "compute_loss_func": own_loss is not None}.items() if other]
     if sft_weight != "nll" and found:
@@ -148,6 +206,7 @@ def warm_up(
     packed: bool = True,
     on_start: Callable[[WarmupTrainer], None] | None = None,
     sft_weight: str = "nll",
+    sft_tries: int | None = None,
 ) -> Warmup:
     """Train the model on the demonstrations.
 
@@ -169,7 +228,7 @@ def warm_up(
         max_skipped_steps: Steps in a row that may be skipped for a gradient that is not finite.
         packed: Batches without padding where the model allows it (see `WarmupTrainer`).
         on_start: Called with the trainer before its first step.
-        sft_weight: What a token counts (see `WarmupTrainer`).
+        sft_weight, sft_tries: What a token counts (see `WarmupTrainer`).
 
     Raises:
         TrainingError: Too many steps in a row were skipped, or more than one at the end: what makes gradients infinite
@@ -189,6 +248,7 @@ def warm_up(
             args,
             packed=packed,
             sft_weight=sft_weight,
+            sft_tries=sft_tries,
             train_dataset=demonstrations.select(order),
             processing_class=tokenizer,
             callbacks=[(watch := _Watch(recorder, per_step, skipped)), SaveLater(skipped), *callbacks],

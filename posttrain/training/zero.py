@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from posttrain.processes.zero import check_gives_norms, stage_of
-from posttrain.recipe.zero import apart, no_kl, refused
+from posttrain.recipe.zero import apart, no_kl, no_start, refused
 
 
-def check_zero(trainer: Any, *, measures_kl: bool, g_warmup: float | None) -> None:
+def check_zero(trainer: Any, *, measures_kl: bool, g_warmup: float | None, against_start: bool = False) -> None:
     """Refuse what a `HybridTrainer` would need and DeepSpeed lacks.
 
     Args:
         trainer: Constructed as far as its accelerator, its controller and its demonstrations.
         measures_kl: Whether the KL to the starting policy is measured.
+        against_start: Whether demonstrations are weighed against the starting policy.
         g_warmup: The norm at the end of the warm-up, if it is known.
 
     Raises:
@@ -31,3 +32,5 @@ def check_zero(trainer: Any, *, measures_kl: bool, g_warmup: float | None) -> No
         raise refused("no g_warmup, so that it would have to be measured", "controller.g_warmup", fix)
     if measures_kl and stage == 3:
         raise no_kl("kl_sample")
+    if against_start:
+        raise no_start("sft_weight")

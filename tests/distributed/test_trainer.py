@@ -42,6 +42,8 @@ CASES = {
     ),
     "beta": Case(Static(sft_share=0.5, mode="blend"), {"max_steps": 3, "beta": 0.1}),
     "phi": Case(Static(sft_share=0.4, mode="blend"), {"max_steps": 3, "sft_weight": "phi"}),
+    "dco": Case(Static(sft_share=0.4, mode="blend"), {"max_steps": 3, "sft_weight": "dco", "sft_tries": 100_000_000}),
+    "pearson": Case(Static(sft_share=0.4, mode="blend"), {"max_steps": 3, "sft_weight": "pearson"}),
     "clipped": Case(Alternate(sft_steps=2, grpo_steps=1), {"max_steps": 6, "sft_weight": "clipped", "sft_window": 3}),
     "gac": Case(GAC(update_every=1, ema=0.0), {"max_steps": 3, "sft_weight": "phi"}, sparse=True),
     # SGD, as for gpt2. Some groups have a demonstration beside them: rows that don't come out even on two processes

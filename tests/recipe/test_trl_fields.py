@@ -118,6 +118,16 @@ def test_the_same_noise_in_both_stages_and_the_plain_loss_by_name_are_one_loss(f
         (["hybrid.method=relift", "hybrid.controller=static"], "hybrid.method", "and so does the method relift"),
         (["hybrid.sft_window=4", "hybrid.sft_weight=nll"], "hybrid", "alone compares with an earlier policy"),
         (["hybrid.sft_weight=phii"], "hybrid.sft_weight", "phi"),
+        (["hybrid.sft_tries=4"], "hybrid", "alone counts tries"),
+        (["warmup.sft_tries=4", "warmup.sft_weight=js"], "warmup", "alone counts tries"),
+        (["warmup.sft_weight=js", "hybrid.sft_weight=js"], "hybrid.sft_weight", "another one in each"),
+        (
+            ["warmup.sft_weight=dco", "warmup.sft_tries=4", "hybrid.sft_weight=dco"],
+            "hybrid.sft_weight",
+            "dco of the default number of tries, and dco of 4 tries in the warm-up",
+        ),
+        (["hybrid.sft_weight=dco", "hybrid.method=hpt"], "hybrid.sft_weight", "beside its rollouts, token by token"),
+        (["hybrid.sft_weight=dco", "hybrid.controller=gac"], "hybrid.sft_weight", "each token's own probability"),
     ],
 )
 def test_token_weights_that_cannot_be_or_would_do_nothing_are_refused(folder, overrides, where, said):
@@ -132,6 +142,9 @@ def test_the_same_token_weight_in_both_stages_is_one_loss_also_by_trls_name_for_
     assert stages.hybrid.sft_weight == "phi"
     load("warmup.args.loss_type=dft", "hybrid.sft_weight=dft")
     load("hybrid.sft_weight=trust", "hybrid.controller=static")
+    load("warmup.sft_weight=dco", "hybrid.sft_weight=dco")
+    load("warmup.sft_weight=js", "hybrid.sft_weight=js", "hybrid.controller=static")
+    load("hybrid.sft_weight=pearson", "hybrid.method=relift", "hybrid.controller=grpo_only")
     for method in ("hpt", "uft", "relift"):
         load("hybrid.sft_weight=dft", f"hybrid.method={method}", "hybrid.controller=grpo_only")
     load("hybrid.sft_weight=clipped", "hybrid.sft_window=4", "hybrid.controller=sft_only")

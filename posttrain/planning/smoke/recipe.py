@@ -116,9 +116,9 @@ def only(recipe: Recipe, kind: str, folder: str | Path) -> Recipe:
         kind: "sft" or "grpo".
         folder: The run directory.
     """
-    alone: dict[str, Any] = {"controller": SFTOnly()}
+    alone: dict[str, Any] = {"controller": SFTOnly(), "tokens": None}
     if kind != "sft":  # which has no demonstrations to weigh
-        alone = {"controller": GRPOOnly(), "sft_weight": "nll", "sft_window": None}
+        alone = {"controller": GRPOOnly(), "sft_weight": "nll", "sft_window": None, "sft_tries": None}
     return recipe.model_copy(
         update={
             "warmup": recipe.warmup.model_copy(update={"steps": 0, "norm_window": None}),

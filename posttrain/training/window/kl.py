@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -49,6 +50,11 @@ class DistanceFromStart:
         if self._snapshot is None:
             self._snapshot = PolicySnapshot(model, offload=self._args.kl_offload, fresh_adapter=self._fresh)
 
+    def swapped_into(self, policy: nn.Module) -> AbstractContextManager[None]:
+        """The policy scores as it began, in eval mode without gradients; see `PolicySnapshot.swapped_into`."""
+        assert self._snapshot is not None
+        return self._snapshot.swapped_into(policy)
+
     def score(self, policy: nn.Module, rollouts: dict[str, Any], score: Score) -> torch.Tensor:
         """Log-probabilities (B, C) under the starting policy; NaN in rows outside the sample.
 
@@ -63,8 +69,7 @@ class DistanceFromStart:
         # Each process of a sharded policy must make the same number of passes: one that has fewer rows repeats some
         passed = [*rows, *[0] * (self._most_rows(len(ids)) - len(rows))] if self._sharded else rows
         if passed:
-            assert self._snapshot is not None
-            with self._snapshot.swapped_into(policy):
+            with self.swapped_into(policy):
                 scored = score(ids[passed], mask[passed], width)
             logps = logps.to(scored.dtype)
             logps[rows] = scored[: len(rows)]

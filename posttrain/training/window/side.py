@@ -32,6 +32,7 @@ from posttrain.training.window import kl, window
 from posttrain.training.window.bins import More, Planned, WindowBins
 from posttrain.training.window.cut import cut_of
 from posttrain.training.window.plan import passes
+from posttrain.training.window.selection import Band, Selection, band_loss, select
 from posttrain.training.window.window import Rollouts
 
 PRIVATE_NAMES: dict[str, tuple[str, ...]] = {
@@ -76,6 +77,8 @@ class WindowSide(GRPOTrainer):
         self._scored: tuple[torch.Tensor, torch.Tensor | None] | None = None
         self._live: torch.Tensor | None = None
         self._defers = False
+        self._selection = Selection.of(args.tokens)
+        self._selected: tuple[torch.Tensor, torch.Tensor] | None = None  # and their entropies, with a gradient
         self._unclipped = 0.0
         self._packs = args.packed and not self._is_vlm and not self.aux_loss_enabled and installed(self.model)
         config = self.model.config
@@ -83,8 +86,9 @@ class WindowSide(GRPOTrainer):
         by_column = config.model_type not in FAMILIES or is_scaled(config)
         # Processes pad prompts to widths of their own: a row that moves would get other columns
         stays = self._keeps_micro_batches() or (by_column and self.ranks.count > 1)
-        # Statistics are of all rows
-        self._drops = args.drop_zero_advantage and self.beta == 0.0 and not stays and self._statistics is None
+        # Statistics are of all rows, as is what keeps entropies together
+        of_all = self._statistics is not None or (self._selection is not None and self._selection.band is not None)
+        self._drops = args.drop_zero_advantage and self.beta == 0.0 and not stays and not of_all
         self._bins: WindowBins | None = None
         if (self._packs or self._drops) and not stays:
             self._bins = WindowBins(
@@ -223,6 +227,10 @@ class WindowSide(GRPOTrainer):
             note_passes(self._ledger, "scored", *lengths)
         if trains:
             self._before_loss(self._inputs, *results[:2])
+            if self._selection is not None:
+                needed = window.needed(self._inputs) if self._drops else None
+                chosen = select(self._selection, self._inputs, *results[:2], needed, self._ledger)
+                self._selected = chosen, results[1]
             self._live = results[0]
             logps = results[0].detach()
             self._scored = logps, None if results[1] is None else results[1].detach()
@@ -263,19 +271,42 @@ class WindowSide(GRPOTrainer):
         if not rows:
             self._ledger.add("grpo_loss", 0.0, part)
             self._note_empty(part)
+            if self._selection is not None and self._selection.band is not None:
+                self._ledger.add("band_loss", 0.0, part)
             self._note(inputs)
             return torch.zeros((), device=args.device, requires_grad=True)
-        self._inputs = inputs
+        # A selection is of this pass: the window's advantages stay as they are for the next one
+        self._inputs = inputs if self._selection is None else dict(inputs)
         self._live = None
         self._note_passes(inputs)
-        loss = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        loss = super().compute_loss(model, self._inputs, return_outputs, num_items_in_batch)
         if self._planned is not None and self.loss_type in MEANS_OVER_ROWS:
             loss = loss * (rows / args.per_device_train_batch_size)
         self._ledger.add("grpo_loss", loss, part)
         self._note(inputs)
         live, self._live = self._live, None
+        if self._selection is not None and self._selection.band is not None:
+            loss = loss + self._band_loss(self._selection.band, part)
         beside = None if live is None or self._scored is None else self._loss_beside(inputs, live, self._scored[1])
         return loss if beside is None else loss + beside
+
+    def _band_loss(self, band: Band, part: float) -> torch.Tensor:
+        args, chosen = self.args, self._selected
+        assert chosen is not None
+        loss = band_loss(
+            band,
+            chosen[1],
+            chosen[0],
+            self._inputs,
+            loss_type=self.loss_type,
+            rows=args.per_device_train_batch_size,
+            longest=self.max_completion_length,
+            tokens=self._inputs["num_items_in_batch"] / self.ranks.count / args.steps_per_generation,
+            accumulation=args.gradient_accumulation_steps,
+        )
+        self._selected = None
+        self._ledger.add("band_loss", loss, part)
+        return loss
 
     def _note_passes(self, inputs: Rollouts) -> None:
         """Put down what is about to pass with gradients."""

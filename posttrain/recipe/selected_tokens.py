@@ -1,0 +1,58 @@
+"""When a selection of the tokens that GRPO trains would not be what it says. Imports no torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from posttrain.errors import ConfigError
+from posttrain.methods.base import LOSSES
+from posttrain.recipe.recipe import Recipe
+
+
+def refused(grpo: Any, *, samples: bool, method: str | None, band: bool) -> tuple[str, str] | None:
+    """What is seen beside `tokens` that does not go with it, and what to do; `None` without.
+
+    Args:
+        grpo: Settings of GRPO by TRL's names, of a recipe or a trainer.
+        samples: Whether the controller takes GRPO steps.
+        method: The name of the run's method.
+        band: Whether a band is asked for.
+    """
+    apart = {
+        "the controller takes no GRPO step": (not samples, "leave tokens out"),
+        f"the method {method}, which makes advantages of its own": (method is not None, "leave one of them out"),
+        f"loss_type {grpo.loss_type}": (grpo.loss_type not in LOSSES, f"take one of {', '.join(LOSSES)}"),
+        "importance_sampling_level sequence, under which every token has the gradient of its whole completion": (
+            grpo.importance_sampling_level == "sequence",
+            "set it to token",
+        ),
+        f"top_entropy_quantile {grpo.top_entropy_quantile:g}, another selection": (
+            grpo.top_entropy_quantile < 1.0,
+            "leave one of them out",
+        ),
+        f"entropy_coef {grpo.entropy_coef:g} and a band, two aims for the entropy": (
+            band and grpo.entropy_coef != 0.0,
+            "leave one of them out",
+        ),
+    }
+    return next(((seen, fix) for seen, (there, fix) in apart.items() if there), None)
+
+
+EXPECTED = (
+    f"GRPO steps by themselves, loss_type {', '.join(LOSSES)} by token: only so each completion stands for itself"
+)
+"""What `tokens` goes with."""
+
+
+def tokens(recipe: Recipe, num_processes: int) -> list[ConfigError]:
+    """What a recipe's `hybrid.tokens` does not go with."""
+    hybrid = recipe.hybrid
+    if hybrid.tokens is None or not hybrid.steps:
+        return []
+    method = hybrid.method.name if hybrid.method else None
+    samples = hybrid.controller.shares()[1]
+    problem = refused(hybrid.grpo, samples=samples, method=method, band=hybrid.tokens.band is not None)
+    if problem is None:
+        return []
+    seen, fix = problem
+    return [ConfigError(f"tokens, and {seen}", expected=EXPECTED, where=recipe.where("hybrid.tokens"), fix=fix)]

@@ -63,6 +63,8 @@ def one_loss(recipe: Recipe, num_processes: int) -> list[ConfigError]:
         if warmup.args.get(name) not in (None, plain)
         and not (name == "loss_type" and warmup.args[name] == hybrid.sft_weight)
     ]
+    weight: str
+    later: str
     weight, later = "dft" if warmup.args.get("loss_type") == "dft" else warmup.sft_weight, hybrid.sft_weight
     if weight == later == "dco" and warmup.sft_tries != hybrid.sft_tries:
         weight, later = (f"dco of {stage.sft_tries or 'the default number of'} tries" for stage in (warmup, hybrid))

@@ -229,7 +229,7 @@ class WindowSide(GRPOTrainer):
             self._before_loss(self._inputs, *results[:2])
             if self._selection is not None:
                 needed = window.needed(self._inputs) if self._drops else None
-                chosen = select(self._selection, self._inputs, *results[:2], needed, self._ledger)
+                chosen = select(self._selection, self._inputs, results[0], results[1], needed, self._ledger)
                 self._selected = chosen, results[1]
             self._live = results[0]
             logps = results[0].detach()

@@ -37,7 +37,7 @@ ROLES = {
     "tasks": "what a recipe can name",
     "rewards alarms": "verifiers; troubles in the numbers",
     "scoring": "rewards at work",
-    "controllers methods storage drawing": "the mix, by step and by prompt; whole files; charts",
+    "controllers curricula methods storage drawing": "the mix; the next prompt; whole files; charts",
     "processes": "ranks and what they agree on",
     "errors extras nearest": "messages",
 }

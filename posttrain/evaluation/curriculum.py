@@ -1,8 +1,4 @@
-"""Prompts from easy to hard, by how often a model solved them before it was trained on them (SARI, arXiv 2504.15900).
-
-Prompts that were never solved are left out: a group of completions that all fail teaches GRPO nothing. The paper does
-not say how it goes on after the last prompt; here the order begins anew.
-"""
+"""How often a model solves each prompt before it is trained on them: what some curricula begin with."""
 
 from __future__ import annotations
 
@@ -11,17 +7,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from posttrain.errors import DataError
 from posttrain.inputs.leaks import content_key
 from posttrain.processes.ranks import Ranks
 from posttrain.storage.files import read_lines, write_text
 
 Row = Mapping[str, Any]
-
-
-def easy_to_hard(rates: Sequence[float]) -> list[int]:
-    """The places of pass rates above 0, from the highest to the lowest, equal ones as they stood."""
-    return sorted((place for place, rate in enumerate(rates) if rate > 0), key=lambda place: -rates[place])
 
 
 def pass_rates(lines: Iterable[Row], count: int) -> list[float]:
@@ -40,37 +30,24 @@ def pass_rates(lines: Iterable[Row], count: int) -> list[float]:
     return [sum(passed) / len(passed) if passed else 0.0 for passed in tries]
 
 
-def ordered(
+def measured(
     rows: Sequence[Row], file: Path, measure: Callable[[], Sequence[float]], ranks: Ranks | None = None
-) -> list[Row]:
-    """The rows from easy to hard, by the pass rates in `file`, which is written first if it is not there.
+) -> list[float]:
+    """The pass rate of each prompt by the file, which is written first if it is not there.
 
     Args:
         rows: The prompts.
         file: JSON lines with the content key of a prompt and its `pass_rate`. Rates measured elsewhere may be put
-            there; then a prompt that is not in it is left out.
+            there; a prompt that is not in it counts as never solved.
         measure: Gives the pass rate of each row.
         ranks: The processes of the run: all of them measure, the main one writes and reads.
-
-    Raises:
-        DataError: No prompt was solved.
     """
     keys, ranks = [content_key(row) for row in rows], ranks or Ranks()
     if not ranks.decided(file.exists):
-        measured = "".join(_line(key, rate) for key, rate in zip(keys, measure(), strict=True))
-        ranks.decided(lambda: write_text(file, measured))
+        written = "".join(_line(key, rate) for key, rate in zip(keys, measure(), strict=True))
+        ranks.decided(lambda: write_text(file, written))
     known = {line["prompt"]: float(line["pass_rate"]) for line in ranks.decided(lambda: read_lines(file))}
-    order = easy_to_hard([known.get(key, 0.0) for key in keys])
-    if not order:
-        error = DataError(
-            f"none of the {len(rows)} prompts was ever solved: see {file}",
-            expected="prompts of which the model solves some",
-            where="hybrid.curriculum",
-            fix="use easier prompts or more samples, or measure the warmed-up model: hybrid.curriculum.model=warmup",
-        )
-        error.shared = ranks.count > 1
-        raise error
-    return [rows[place] for place in order]
+    return [known.get(key, 0.0) for key in keys]
 
 
 def _line(key: str, rate: float) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 
 from posttrain.errors import ConfigError, DataError, PosttrainError
 from posttrain.inputs.applying import check_tasks_covered
+from posttrain.inputs.curriculum import check_curriculum
 from posttrain.inputs.four_bit import check_four_bit, check_saved_quantised, four_bit_options
 from posttrain.inputs.judged import own_reward_configs, routed, rows_of
 from posttrain.inputs.leaks import check_disjoint
@@ -64,6 +65,7 @@ def _check_streams(recipe: Recipe, data: TaskData) -> None:
             where=recipe.where("task.demonstrations"),
             fix="name data with completions, or train without: warmup.steps=0 hybrid.controller=grpo_only",
         )
+    check_curriculum(recipe, [*data.train, *data.demonstrations] if method else data.train)
     if not data.train and grpo:
         raise DataError(
             _none("prompts", data),

@@ -60,7 +60,7 @@ class Amounts:
         sampled_tokens: Upper bound over the run; with all that may be replaced.
         evaluations: Of the held-out rows.
         evaluation_completions: Of one evaluation.
-        curriculum_completions: Sampled to order the prompts, before stage 2.
+        curriculum_completions: Sampled to measure pass rates, before stage 2.
     """
 
     warmup_steps: int
@@ -101,7 +101,7 @@ def amounts(
     sampled = plan.completions_per_step / hybrid.grpo.num_iterations
     batches = hybrid.refill.max_batches if hybrid.refill else 1
     sampling = recipe.evaluate.samples if max(recipe.evaluate.k) > 1 else 0
-    curriculum = hybrid.curriculum.samples if hybrid.curriculum and hybrid.steps else 0
+    curriculum = hybrid.curriculum.completions if hybrid.curriculum and hybrid.steps else 0
     return Amounts(
         warmup_steps=warmup.steps,
         warmup_demonstrations=warmup_rows,

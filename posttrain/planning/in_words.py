@@ -63,7 +63,9 @@ def amounts_in_words(plan: Plan) -> Iterator[str]:
         + (f" (1 greedy and {recipe.evaluate.samples} sampled a row)" if max(recipe.evaluate.k) > 1 else " (greedy)")
     )  # fmt: skip
     if much.curriculum_completions:
-        yield f"curriculum: {much.curriculum_completions:,} completions sampled first, to order the prompts"
+        to = "order" if recipe.hybrid.curriculum and recipe.hybrid.curriculum.name == "easy_to_hard" else "choose"
+        yield f"curriculum: {much.curriculum_completions:,} completions sampled first, to {to} the prompts"
+    yield from plan.curriculum
 
 
 def _hybrid(plan: Plan, processes: str) -> Iterator[str]:

@@ -171,7 +171,8 @@ def _groups(seen: Seen) -> Iterator[Finding]:
         return
     rates: tuple[float, ...] = ()
     if past and past.rates:
-        rates = tuple(rate for rate in past.rates if rate > 0) if recipe.hybrid.curriculum else past.rates
+        chosen = recipe.hybrid.curriculum is not None and recipe.hybrid.curriculum.measures
+        rates = tuple(rate for rate in past.rates if rate > 0) if chosen else past.rates
         source = f"by the pass rates of {len(rates)} prompts in {past.path}"
     elif past and past.solve_rate is not None:
         rates, source = (
@@ -268,7 +269,8 @@ def _schedule_of_mu(seen: Seen) -> Iterator[Finding]:
 
 def _curriculum(seen: Seen) -> Iterator[Finding]:
     recipe, passes = seen.recipe, seen.much.prompt_passes
-    if not recipe.hybrid.steps or not recipe.hybrid.curriculum or passes is None:
+    curriculum = recipe.hybrid.curriculum
+    if not recipe.hybrid.steps or curriculum is None or curriculum.name != "easy_to_hard" or passes is None:
         return
     rates = seen.past.rates if seen.past else ()
     solved = sum(rate > 0 for rate in rates) / len(rates) if rates else None

@@ -19,6 +19,7 @@ from posttrain.inputs.inputs import load_data, load_judges, load_rewards
 from posttrain.inputs.misfits import misfits
 from posttrain.inputs.rendering import UnlikePrompts
 from posttrain.planning.amounts import Amounts, amounts
+from posttrain.planning.curriculum import curriculum_in_words
 from posttrain.planning.lengths import Texts, texts_of
 from posttrain.planning.machine import Machine
 from posttrain.planning.memory import Memory, memory_of
@@ -85,6 +86,7 @@ class Plan:
         findings: Contradictions, likely mistakes, notes; the worst first.
         missing: What could not be had.
         paired: Prompts and demonstrations, of a recipe with a method.
+        curriculum: What the curriculum draws by, in words, of a recipe with one that goes by columns.
     """
 
     recipe: Recipe
@@ -102,6 +104,7 @@ class Plan:
     findings: list[Finding] = field(default_factory=list)
     missing: list[Missing] = field(default_factory=list)
     paired: Paired | None = None
+    curriculum: list[str] = field(default_factory=list)
 
     @property
     def status(self) -> str:
@@ -181,7 +184,7 @@ class _Maker:
             recipe=recipe, machine=machine, batch=batch, amounts=much, counts=counts, counted=counted,
             notes=data.notes if data else [], model=model, texts=texts, memory=memory, time=time, past=past,
             findings=sorted(self.findings, key=lambda finding: order.index(finding.level)), missing=self.missing,
-            paired=paired,
+            paired=paired, curriculum=curriculum_in_words(recipe, data),
         )  # fmt: skip
 
     def _fitted(self, recipe: Recipe) -> Recipe:

@@ -20,6 +20,7 @@ def facts_of(trainer: Any, agreement: Mapping[str, Any]) -> dict[str, Any]:
         "prompts": len(trainer.train_dataset),
         "demonstrations": trainer.sft.stream.size if trainer.sft else 0,
         "prompt cursor": trainer.prompts.cursor,
+        "curriculum": getattr(trainer.prompts, "fingerprint", None),
         "demonstration cursor": trainer.sft.stream.cursor if trainer.sft else 0,
         "demonstrations that wait": trainer.buffer.waiting if trainer.buffer is not None else [],
         "rollouts": record.get("rollouts", 0),

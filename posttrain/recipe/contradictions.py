@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from posttrain.curricula.beside import EXPECTED, refused
 from posttrain.errors import ConfigError
 from posttrain.methods.base import LOSSES
 from posttrain.recipe.adapter_kinds import one_bias
@@ -41,6 +42,7 @@ def contradictions(recipe: Recipe, num_processes: int = 1) -> list[ConfigError]:
         _method,
         _refill,
         tokens,
+        _curriculum,
         _kl,
         _data,
         _rewards,
@@ -275,6 +277,16 @@ def _refill(recipe: Recipe, num_processes: int) -> list[ConfigError]:
     else:
         return []
     return [_problem(recipe, "hybrid.refill", seen, expected="GRPO steps by themselves", fix="leave it out")]
+
+
+def _curriculum(recipe: Recipe, num_processes: int) -> list[ConfigError]:
+    """Where a curriculum has nothing to draw, or learns of other rollouts than the policy's own."""
+    hybrid = recipe.hybrid
+    if hybrid.curriculum is None or not hybrid.steps:
+        return []
+    seen = refused(hybrid.curriculum, hybrid.controller, hybrid.method)
+    fix = "leave the curriculum out, or the other"
+    return [_problem(recipe, "hybrid.curriculum", seen, expected=EXPECTED, fix=fix)] if seen else []
 
 
 def _kl(recipe: Recipe, num_processes: int) -> list[ConfigError]:

@@ -28,6 +28,7 @@ WORDS = {
 PASSED_ON = {"warmup": ["trl.SFTConfig"], "hybrid": ["trl.GRPOConfig"], "lora": ["peft.LoraConfig"]}
 """Library configs that take the `args` of a section."""
 SHOWN = 60
+KINDS_OF_HYBRID = (("method",), ("controller",), ("curriculum",))
 
 
 def explain(error: ValidationError, model: type[BaseModel], layer: Layer, data: Any) -> list[ConfigError]:
@@ -135,8 +136,8 @@ ELSEWHERE = {
 def _meant(key: Key, legal: list[str], model: type) -> str | None:
     """What an unknown key was most likely meant as: the same key elsewhere, one that is near, a library's field."""
     name, everywhere = str(key[-1]), _all_keys(model)
-    # What one of many methods or controllers calls so is not what a key of another section was meant as
-    near_by = (path for path in everywhere if path[0] == key[0] or path[1:2] not in (("method",), ("controller",)))
+    # What one of many methods, controllers or curricula calls so is not what a key of another section was meant as
+    near_by = (path for path in everywhere if path[0] == key[0] or path[1:2] not in KINDS_OF_HYBRID)
     if same := [dotted(path) for path in near_by if path[-1] == name]:
         return "it belongs at " + " or ".join(same)
     if any(name in library_fields(config) for config in PASSED_ON.get(str(key[0]), ())):

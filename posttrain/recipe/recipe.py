@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import PrivateAttr, ValidationError
 
 from posttrain.controllers import SASR, GRPOOnly
+from posttrain.curricula import EasyToHard
 from posttrain.errors import ConfigError
 from posttrain.nearest import display, nearest_files
 from posttrain.recipe.mistakes import explain, raise_all, where_in
@@ -46,6 +47,7 @@ KINDS: dict[Key, tuple[str, ...]] = {
     ("task",): ("name",),
     ("hybrid", "controller"): ("name",),
     ("hybrid", "method"): ("name",),
+    ("hybrid", "curriculum"): ("name",),
 }
 """Sections that come in kinds, and the keys that tell which. Another kind replaces its parent's section whole."""
 
@@ -155,7 +157,8 @@ def _write_out(data: dict[str, Any], folder: Path, strays: dict[str, str] | None
         data["task"] = {"name": Mixture.name, "tasks": parts}
     if isinstance(data.get("model"), str) and data["model"].lower().endswith(GGUF_SUFFIX):
         data["model"] = {"gguf": data["model"]}
-    for section, key in ((data, "model"), (data, "task"), (hybrid, "controller"), (hybrid, "method")):
+    of_hybrid = [(hybrid, key) for key in ("controller", "method", "curriculum")]
+    for section, key in ((data, "model"), (data, "task"), *of_hybrid):
         if isinstance(section, dict) and isinstance(section.get(key), str):
             section[key] = {"name": section[key]}
     model = data.get("model")
@@ -221,6 +224,9 @@ def _complete(layer: Layer, path: Path) -> None:
     if isinstance(hybrid, dict) and isinstance(hybrid.get("controller"), dict) and "name" not in hybrid["controller"]:
         hybrid["controller"]["name"] = SASR.name
         layer.origins[("hybrid", "controller", "name")] = DEFAULT
+    if isinstance(hybrid, dict) and isinstance(hybrid.get("curriculum"), dict) and "name" not in hybrid["curriculum"]:
+        hybrid["curriculum"]["name"] = EasyToHard.name
+        layer.origins[("hybrid", "curriculum", "name")] = DEFAULT
     if isinstance(hybrid, dict) and hybrid.get("method") and "controller" not in hybrid:
         hybrid["controller"] = {"name": GRPOOnly.name}  # a method is of GRPO steps
         layer.origins[("hybrid", "controller")] = layer.origins[("hybrid", "controller", "name")] = DEFAULT

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, Union
 from pydantic import Field, field_validator, model_validator
 
 from posttrain.controllers import CONTROLLERS, SASR, Controller
+from posttrain.curricula import CURRICULA, Curriculum, EasyToHard
 from posttrain.errors import ConfigError
 from posttrain.methods import METHODS, Method
 from posttrain.recipe.library_fields import DECIDED_ELSEWHERE, check_args
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     AnyMethod = Method
 else:
     AnyMethod = Annotated[Union[tuple(METHODS.values())], Field(discriminator="name")]  # noqa: UP007
+if TYPE_CHECKING:
+    AnyCurriculum = Curriculum
+else:
+    AnyCurriculum = Annotated[Union[tuple(CURRICULA.values())], Field(discriminator="name")]  # noqa: UP007
 from posttrain.recipe.sections import Scheduler
 
 
@@ -137,18 +142,6 @@ class KLSection(Section):
     offload: bool = False
 
 
-class CurriculumSection(Section):
-    """Prompts in the order of how often a model solves them, easiest first; those it never solves are left out.
-
-    Args:
-        model: Whose pass rates: the recipe's own (`base`), or the one that the warm-up left (`warmup`).
-        samples: Completions per prompt, drawn once before the stage; 1 takes the greedy one.
-    """
-
-    model: Literal["base", "warmup"] = "base"
-    samples: Size = 8
-
-
 class BudgetSection(Section):
     """What the hybrid stage may spend, one of these; the stage ends with the step that spends the last of it.
 
@@ -249,7 +242,7 @@ class HybridSection(StageSection):
         budget: What the stage may spend in place of a number of steps; null ends it after `steps`.
         method: What GRPO steps make of a prompt's own demonstration; the controller is then `grpo_only`, if none is
             named.
-        curriculum: Prompts from easy to hard; null shuffles them.
+        curriculum: Which prompt is sampled next; one without a name is `easy_to_hard`; null shuffles them.
         demonstrations_after: What a demonstration's completion stands behind where the chat template gives the sampler
             more than it puts before a completion (an opened `<think>`): `template` refuses such a model,
             `generation_prompt` puts it behind what the sampler is given. In both stages.
@@ -277,7 +270,7 @@ class HybridSection(StageSection):
     method: AnyMethod | None = None
     grpo: GRPOSection = GRPOSection()
     kl: KLSection = KLSection()
-    curriculum: CurriculumSection | None = None
+    curriculum: AnyCurriculum | None = None
     packed: bool = True
     drop_zero_advantage: bool = True
     tokens: TokensSection | None = None
@@ -291,6 +284,12 @@ class HybridSection(StageSection):
     def _known(cls, args: dict[str, Any]) -> dict[str, Any]:
         own = {*cls.model_fields, *GRPOSection.model_fields}
         return check_args(args, "trl.GRPOConfig", own, DECIDED_ELSEWHERE)
+
+    @field_validator("curriculum", mode="before")
+    @classmethod
+    def _easy_to_hard_by_default(cls, value: Any) -> Any:
+        """What a curriculum was before there were several."""
+        return {"name": EasyToHard.name, **value} if isinstance(value, dict) else value
 
     @model_validator(mode="after")
     def _one_order(self) -> HybridSection:

@@ -70,6 +70,11 @@ class Layout:
         return self.path / "pass_rates.jsonl"
 
     @property
+    def curriculum_file(self) -> Path:
+        """What a curriculum knows of each prompt, by its row: what replays its draws."""
+        return self.path / "curriculum.json"
+
+    @property
     def warmup_model(self) -> Path:
         """The model at the end of the warm-up: the reference of the KL, and where other methods can start."""
         return self.path / "warmup"

@@ -6,6 +6,7 @@ and resumed goes through the same states as one that was not.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import time
@@ -21,8 +22,9 @@ from datasets import Dataset
 from transformers import PrinterCallback, TrainerCallback, set_seed
 
 from posttrain import alarms
-from posttrain.errors import RewardError, TrainingError
-from posttrain.evaluation.curriculum import ordered
+from posttrain.curricula import Sampler
+from posttrain.errors import DataError, RewardError, TrainingError
+from posttrain.evaluation.curriculum import measured
 from posttrain.evaluation.examiner import Examiner
 from posttrain.inputs.data import as_table, fit_to_model, tokenize_demonstrations, with_demonstrated
 from posttrain.inputs.misfits import HALF_PRECISION_FIX, half_precision
@@ -48,7 +50,7 @@ from posttrain.running.policies import Policies, save_whole, whole_state
 from posttrain.scoring.score import Reward
 from posttrain.scoring.scorer import Scorer, trl_reward_functions
 from posttrain.storage.checkpoints import MANIFEST, staged, step_of
-from posttrain.storage.files import read_lines
+from posttrain.storage.files import read_lines, write_text
 from posttrain.tasks import TaskData
 from posttrain.training.checkpoints.resume_state import budget_was_over
 from posttrain.training.packable import in_halves, padded_in_words
@@ -262,15 +264,18 @@ class Stages:
         adapters = getattr(engine, "adapters", None)
         if adapters is not None and (said := adapters.in_words(model)):
             self.progress.message(said)
+        rows = self._prompts()
+        prompts = as_table(fit_to_model(rows, self.tokenizer))
         trainer = HybridTrainer(
             model,
             trl_reward_functions(scorer),
             args,
-            as_table(fit_to_model(self._prompts(), self.tokenizer)),
+            prompts,
             processing_class=self.tokenizer,
             demonstrations=self._demonstrations_of_hybrid(),
             controller=section.controller,
             method=section.method,
+            curriculum=self._sampler(rows, prompts),
             g_warmup=warmed.g_warmup if warmed else None,
             recorder=self.recorder,
             engine=engine,
@@ -331,22 +336,39 @@ class Stages:
         return self._demonstrations if section.controller.shares()[0] else None
 
     def _prompts(self) -> list[Any]:
-        """What the rollouts are drawn from: the task's prompts, or those of a curriculum in its order."""
-        # A controller that never samples may come without prompts, GRPOTrainer may not
-        rows, curriculum = self.data.train or self.data.demonstrations, self.recipe.hybrid.curriculum
+        """What the rollouts are drawn from."""
         if self.recipe.hybrid.method:
-            rows = with_demonstrated(self.data)
+            return with_demonstrated(self.data)
+        # A controller that never samples may come without prompts, GRPOTrainer may not
+        return self.data.train or self.data.demonstrations
+
+    def _sampler(self, rows: list[Any], prompts: Dataset) -> Sampler | None:
+        """The curriculum over the prompts, which it leaves in the run's directory for whoever replays its draws."""
+        curriculum = self.recipe.hybrid.curriculum
         if curriculum is None:
-            return rows
+            return None
+        rates = self._pass_rates(curriculum, rows) if curriculum.completions else None
+        try:
+            sampler = Sampler(curriculum, curriculum.table(prompts, prompts.column_names, rates))
+        except DataError as error:
+            error.shared = self.ranks.count > 1  # all processes have the same rows
+            raise
+        if rates is not None:
+            solved = sum(rate > 0 for rate in rates)
+            order = "easiest first" if curriculum.name == "easy_to_hard" else "shuffled"
+            self.progress.message(f"curriculum: {solved} of {len(rows)} prompts, {order}")
+        self.ranks.decided(lambda: write_text(self.dir.curriculum_file, json.dumps(sampler.table.record())))
+        return sampler
+
+    def _pass_rates(self, curriculum: Any, rows: list[Any]) -> list[float]:
+        """How often the curriculum's model solves each prompt, measured once."""
         warmed = curriculum.model == "warmup" and self.dir.done("warmup")
 
         def measure() -> list[float]:
             model = self.policies.load(self.dir.warmup_model if warmed else self.policies.source)
             return self.examiner.pass_rates(model, rows, curriculum.samples, self._tracked("pass rates"))
 
-        kept = ordered(rows, self.dir.pass_rates_file, measure, self.ranks)
-        self.progress.message(f"curriculum: {len(kept)} of {len(rows)} prompts, easiest first")
-        return kept
+        return measured(rows, self.dir.pass_rates_file, measure, self.ranks)
 
     def _evaluate(self, stage: str, step: int, model: Any) -> None:
         result = self.examiner.evaluate(model, self.data.eval, self._tracked(f"eval {stage}"))

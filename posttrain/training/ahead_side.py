@@ -115,7 +115,7 @@ class AheadSide(GRPOSide):
         self._next = NextWindow(list(saved["rows"]), rows, saved["step"])
 
 
-def check_ahead(args: Any, method: Method | None) -> None:
+def check_ahead(args: Any, method: Method | None, curriculum: Any = None) -> None:
     """Refuse sampling ahead where it could not be, or would be another thing than asked for.
 
     Raises:
@@ -141,6 +141,12 @@ def check_ahead(args: Any, method: Method | None) -> None:
         (
             bool(args.refill),
             "vllm_ahead with refill, which samples for a window until it has groups enough",
+            "one of the two",
+            "leave one out",
+        ),
+        (
+            curriculum is not None,
+            "vllm_ahead with a curriculum, whose place in its prompts a checkpoint would not know",
             "one of the two",
             "leave one out",
         ),

@@ -138,8 +138,3 @@ class BegunSide(AheadSide):
             else [{"role": "assistant", "content": text}]
             for prompt, ids, text in zip(prompt_ids, completions, texts, strict=True)
         ]
-
-    def summed(self, rewards: torch.Tensor) -> torch.Tensor:
-        """(N,) rewards of all processes' rows, weighted and summed; NaN where no reward applies."""
-        total = (rewards * self.reward_weights.to(rewards.device)).nansum(dim=1)
-        return total.masked_fill(rewards.isnan().all(dim=1), float("nan"))

@@ -38,6 +38,7 @@ from posttrain.rollouts.for_trl import (
 from posttrain.rollouts.sampling import EVALUATIONS
 from posttrain.rollouts.seeded import SeededRollouts
 from posttrain.scoring.ahead import ScoringAhead
+from posttrain.training.drawn import Drawn, outcomes_of_window
 from posttrain.training.ledger import Recorder, completion_columns, rollout_rows, without_note
 from posttrain.training.spending import note_passes
 from posttrain.training.spread import unscored, without_spread
@@ -104,6 +105,7 @@ class GRPOSide(WindowSide):
         self._last_loaded_step = -1
         self._asked: Asked | None = None
         self._drawn_ahead: list[dict[str, Any]] | None = None
+        self._prompts_taken: list[int] = []
         self.begin_windows()
 
     def _prepare_inputs(self, generation_batch):
@@ -149,7 +151,8 @@ class GRPOSide(WindowSide):
 
     def _draw_numbers(self) -> list[int]:
         """Rows of the data set for the next generation batch, of all processes."""
-        return self.prompts.take(self.args.generation_batch_size // self.args.num_generations)
+        groups = self._prompts_taken = self.prompts.take(self.args.generation_batch_size // self.args.num_generations)
+        return groups
 
     def _own_rows(self, groups: list[int]) -> list[dict[str, Any]]:
         """This process's share of the rows of groups, each prompt `num_generations` times in a row."""
@@ -276,6 +279,8 @@ class GRPOSide(WindowSide):
         self._columns = completion_columns(self.reward_funcs, completion_ids_list, ends)
         if self.model.training:
             self._look_at(rewards)
+            if isinstance(self.prompts, Drawn):
+                self._observe(self.prompts, *self._taken(rewards))
         return rewards
 
     def _finish_ahead(self) -> None:
@@ -283,6 +288,22 @@ class GRPOSide(WindowSide):
         seconds = self._ahead.finish()
         if self._ahead.on_row is not None:  # then in every line, also where no worker was done in time
             self._ledger.seconds["scored_ahead"] += seconds
+
+    def _taken(self, rewards: torch.Tensor) -> tuple[list[int], torch.Tensor]:
+        """The prompts that a window took from the stream, and the rewards of all their rollouts, given the window's."""
+        return self._prompts_taken, rewards
+
+    def _observe(self, prompts: Drawn, rows: list[int], rewards: torch.Tensor) -> None:
+        """Tell the curriculum what a window gave; the same on every process, whose rewards are gathered."""
+        weights = self.reward_weights.to(rewards.device)
+        with self._ledger.clock("curriculum"):
+            window = prompts.observe(outcomes_of_window(rows, rewards, weights, self.summed))
+        self._ledger.facts["curriculum"] = [*self._ledger.facts.get("curriculum", ()), window]
+
+    def summed(self, rewards: torch.Tensor) -> torch.Tensor:
+        """(N,) rewards of all processes' rows, weighted and summed; NaN where no reward applies."""
+        total = (rewards * self.reward_weights.to(rewards.device)).nansum(dim=1)
+        return total.masked_fill(rewards.isnan().all(dim=1), float("nan"))
 
     def _look_at(self, rewards: torch.Tensor) -> None:
         """Note how many completions, of all processes, no reward scored, and how many groups have no spread."""

@@ -65,7 +65,7 @@ class Filled(NamedTuple):
     Attributes:
         data: This process's rows of the data set.
         rows: What was sampled of each.
-        taken: Prompts that were taken from the stream.
+        taken: Prompts that were taken from the stream, by their rows of the data set.
         dead: Groups that are dead.
         unused: Prompts that were sampled and not needed.
         rewards: (N, F) of all rows of the prompts that were taken, of all processes.
@@ -73,7 +73,7 @@ class Filled(NamedTuple):
 
     data: list[dict[str, Any]]
     rows: list[Row]
-    taken: int
+    taken: list[int]
     dead: int
     unused: int
     rewards: torch.Tensor
@@ -151,7 +151,7 @@ class RefilledSide(BegunSide):
         filled = Filled(
             self._data_of(sampled, [number for number, _ in mine]),
             [stays[name] for name in mine],
-            taken=upto,
+            taken=[self.prompts.row(sampled.base + number) for number in range(upto)],
             dead=sum(sampled.dead[number] for number in there),
             unused=len(sampled.dead) - upto,
             rewards=torch.cat(sampled.rewards[:upto]),
@@ -231,6 +231,10 @@ class RefilledSide(BegunSide):
             self._kept.end()
         return rewards
 
+    def _taken(self, rewards: torch.Tensor) -> tuple[list[int], torch.Tensor]:
+        filled = self._filled
+        return super()._taken(rewards) if filled is None else (filled.taken, filled.rewards)
+
     def _note_refill(self, filled: Filled) -> None:
         """Put down what was replaced. The mean rewards are of all prompts that were taken: the groups that stay lack
         those that are all right, and would say less than the policy can do.
@@ -241,8 +245,8 @@ class RefilledSide(BegunSide):
             metrics[f"rewards/{name}/mean"][-1] = of_one.nanmean().item()
         places = self.args.generation_batch_size // self.num_generations
         facts = {
-            "prompts": filled.taken,
-            "replaced": filled.taken - places,
+            "prompts": len(filled.taken),
+            "replaced": len(filled.taken) - places,
             "still_dead": filled.dead,
             "unused": filled.unused,
         }

@@ -6,18 +6,8 @@ epoch. A stream can therefore be continued from its cursor alone, on any number 
 
 from __future__ import annotations
 
-import random
-from functools import lru_cache
-
+from posttrain.curricula.order import permutation
 from posttrain.errors import DataError
-
-
-@lru_cache(maxsize=8)
-def permutation(key: str, size: int) -> tuple[int, ...]:
-    """A shuffle of `range(size)` that depends on `key` only (a string seed is hashed the same in every process)."""
-    rows = list(range(size))
-    random.Random(key).shuffle(rows)
-    return tuple(rows)
 
 
 class Stream:

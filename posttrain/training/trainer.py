@@ -28,6 +28,8 @@ from torch.utils.data import DataLoader
 from transformers import TrainerCallback
 
 from posttrain.controllers import Controller, Mix, Signals, State, check_mix
+from posttrain.curricula import Curriculum, Sampler
+from posttrain.curricula.base import summed_up
 from posttrain.methods import Method
 from posttrain.models.four_bit import adapters_kept
 from posttrain.models.positions import count_by_mask
@@ -47,6 +49,7 @@ from posttrain.training.budget import Budget
 from posttrain.training.budgeted import Budgeted
 from posttrain.training.checkpoints.hybrid import HybridCheckpoints
 from posttrain.training.config import HybridConfig, check_arguments, check_engine_arguments, check_model
+from posttrain.training.drawn import Drawn, check_curriculum, curriculum_of, stream_of
 from posttrain.training.failures import SFTOnFailures
 from posttrain.training.given import (
     Failures,
@@ -92,6 +95,8 @@ class HybridTrainer(Budgeted, HybridCheckpoints):
             to `GRPOOnly()` beside a method.
         method: What GRPO steps make of a prompt's own demonstration, or its name with its defaults. Prompts are joined
             to `demonstrations` by content, or carry a column `demonstration`, a completion or a list of several.
+        curriculum: Which prompt is next, or its name with its defaults; a `Sampler` where it needs pass rates. It takes
+            the place of `args.shuffle_dataset`.
         g_warmup: Norm of the SFT gradient at the end of the warm-up. If the controller needs it and it is `None`, it
             is measured on a few batches before the first step.
         recorder: Takes every step's record and sampled rollouts. Defaults to `steps.jsonl` and `completions/` in
@@ -118,6 +123,7 @@ class HybridTrainer(Budgeted, HybridCheckpoints):
         demonstrations: Any = None,
         controller: Controller | str | None = None,
         method: Method | str | None = None,
+        curriculum: Curriculum | Sampler | str | None = None,
         g_warmup: float | None = None,
         recorder: Recorder | None = None,
         engine: Engine | None = None,
@@ -125,13 +131,14 @@ class HybridTrainer(Budgeted, HybridCheckpoints):
         **kwargs: Any,
     ):
         args = HybridConfig(output_dir="hybrid") if args is None else args
-        method = method_of(method)
+        method, drawn_by = method_of(method), curriculum_of(curriculum)
         self.controller = controller_of("grpo_only" if controller is None and method else controller)
         if not isinstance(demonstrations, Dataset | Sequence | type(None)):
             demonstrations = list(demonstrations)  # which are looked at several times
         check_arguments(args, train_dataset, demonstrations, self.controller, kwargs.get("environment_factory"), method)
+        check_curriculum(drawn_by, self.controller, method, kwargs.get("environment_factory"))
         check_engine_arguments(args, kwargs)
-        check_ahead(args, method)
+        check_ahead(args, method, drawn_by)
         check_given((kwargs.get("optimizers") or (None,))[0], "optimizers")
         check_adapter(model, beta=args.beta)
         check_tokenizer(model, kwargs.get("processing_class") or more[1:2])
@@ -156,8 +163,8 @@ class HybridTrainer(Budgeted, HybridCheckpoints):
         if self.budget is not None:
             args.max_steps = self.budget.most_steps
 
-        self.prompts = Stream(
-            len(self.train_dataset), seed=args.seed, name="prompts", shuffle=bool(args.shuffle_dataset)
+        self.prompts: Stream = stream_of(
+            drawn_by, self.train_dataset, seed=args.seed, shuffle=bool(args.shuffle_dataset)
         )
         self.controller_state: State | None = None
         self.last_record: dict[str, Any] = {}
@@ -396,6 +403,10 @@ class HybridTrainer(Budgeted, HybridCheckpoints):
         if self.args.tokens:
             shown = {"share": "selected_share", "entropy": "selected_entropy", "band_loss": "band_loss"}
             record["selection"] = {key: ledger.mean(name) for key, name in shown.items()}
+        if isinstance(self.prompts, Drawn):
+            windows = ledger.facts.get("curriculum", [])
+            named = {"name": self.prompts.sampler.curriculum.name, "windows": windows}
+            record["curriculum"] = {**named, **summed_up(windows)} if windows else None
         record["tokens"]["sft"] = self.sft.tokens if self.sft and self._mix.sft > 0.0 else 0
         self.last_record = record | {
             "prompt_cursor": self.prompts.cursor,

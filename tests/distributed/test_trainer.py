@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from posttrain.controllers import GAC, SASR, Alternate, GRPOOnly, Static
+from posttrain.curricula import BOTS, DUMP
 from posttrain.methods import HPT, LUFFY, RLSD, SRFT, UFT, Escalate, PrefixRFT, ReLIFT
 from tests.distributed.processes import ranks
 from tests.distributed.training import Case, save_tiny, train_all
@@ -40,6 +41,13 @@ CASES = {
         {"max_steps": 4, "kl_sample": 1.0, "refill": {"max_batches": 3}, "optim": "sgd", "learning_rate": 0.1},
         sparse=True,
     ),
+    "dump": Case(
+        GRPOOnly(),
+        {"max_steps": 4, "refill": {"max_batches": 3}, "optim": "sgd", "learning_rate": 0.1},
+        sparse=True,
+        curriculum=DUMP(source="answer"),
+    ),
+    "bots": Case(Alternate(sft_steps=1, grpo_steps=4), WINDOWS, curriculum=BOTS()),
     "beta": Case(Static(sft_share=0.5, mode="blend"), {"max_steps": 3, "beta": 0.1}),
     "phi": Case(Static(sft_share=0.4, mode="blend"), {"max_steps": 3, "sft_weight": "phi"}),
     "dco": Case(Static(sft_share=0.4, mode="blend"), {"max_steps": 3, "sft_weight": "dco", "sft_tries": 100_000_000}),
@@ -123,6 +131,7 @@ def test_two_processes_are_one(one, two, name, other_way):
         same = together.records[step]
         for key in EXACT:
             assert same[key] == record[key], (step, key)
+        assert same.get("curriculum") == record.get("curriculum"), step
         blended = 0.0 < record["mix"]["sft"] < 1.0
         assert same["mix"] == (pytest.approx(record["mix"]) if blended else record["mix"]), step
         measured, seen = ({key: of[key] for key in ROUNDED if of[key] is not None} for of in (record, same))

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from posttrain.controllers import SASR, Alternate, GRPOOnly
+from posttrain.curricula import DifficultyPools
 from posttrain.methods import HPT, RLSD, SRFT, UFT, Escalate, Method, ReLIFT
 from tests.distributed.processes import ranks
 from tests.distributed.training import Case, save_tiny, train_all
@@ -47,6 +48,15 @@ CASES = {
     ),
     "refill": (
         Case(GRPOOnly(), {**TWO, **OF_METHODS, "refill": {"max_batches": 3}, "steps_per_generation": 4}, sparse=True),
+        OPEN,
+    ),
+    "pools": (
+        Case(
+            GRPOOnly(),
+            {**TWO, **OF_METHODS, "steps_per_generation": 4},
+            sparse=True,
+            curriculum=DifficultyPools(easy_fraction=0.3, hard_fraction=0.3),
+        ),
         OPEN,
     ),
     "sasr": (Case(SASR(gamma=2.0, refresh_every=2), {**TWO, "max_steps": 4}), 2),

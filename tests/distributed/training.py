@@ -12,6 +12,7 @@ from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel, TrainerCallback
 
 from posttrain.controllers import Controller
+from posttrain.curricula import Curriculum
 from posttrain.methods import Method
 from posttrain.models.load import build_model, train_tokenizer
 from posttrain.processes.ranks import Ranks
@@ -34,6 +35,7 @@ class Case(NamedTuple):
     sparse: bool = False
     placed: bool = False
     method: Method | None = None
+    curriculum: Curriculum | None = None
 
 
 class Result(NamedTuple):
@@ -106,6 +108,7 @@ def build(model_folder: Path, output: Path, case: Case, **more: Any) -> HybridTr
         demonstrations=Dataset.from_list(ROWS),
         controller=case.controller,
         method=case.method,
+        curriculum=case.curriculum,
         **more,
     )
 

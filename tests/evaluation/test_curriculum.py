@@ -1,4 +1,4 @@
-"""The order of a curriculum: never-solved prompts left out, the rest from easy to hard."""
+"""Pass rates before a stage: measured once, and the order of an easy-to-hard curriculum that comes of them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import json
 
 import pytest
 
-from posttrain.errors import ConfigError, DataError
-from posttrain.evaluation.curriculum import easy_to_hard, ordered, pass_rates
+from posttrain.curricula.easy_to_hard import easy_to_hard
+from posttrain.errors import ConfigError
+from posttrain.evaluation.curriculum import measured, pass_rates
 from posttrain.recipe.recipe import load_recipe
 
 ROWS = [{"prompt": text, "answer": text} for text in ("none", "quarter", "half", "All", "half again")]
@@ -46,22 +47,32 @@ def test_measured_once_and_read_back_from_the_file(tmp_path):
         return RATES
 
     for _ in range(2):
-        assert [row["prompt"] for row in ordered(ROWS, file, measure)] == ["All", "half", "half again", "quarter"]
+        assert measured(ROWS, file, measure) == RATES
     assert calls == [1]
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     assert [line["pass_rate"] for line in lines] == RATES
-    assert ordered(ROWS, file, measure)[0] is ROWS[3]
 
 
 def test_rates_from_elsewhere_decide_by_prompt(tmp_path):
     file = tmp_path / "pass_rates.jsonl"
     file.write_text('{"prompt": "half", "pass_rate": 1}\n{"prompt": "none", "pass_rate": 0.1}\n')
-    assert [row["prompt"] for row in ordered(ROWS, file, list)] == ["half", "none"]
+    assert measured(ROWS, file, list) == [0.1, 0.0, 1.0, 0.0, 0.0]
 
 
-def test_nothing_solved_is_an_error_that_says_what_to_do(tmp_path):
-    with pytest.raises(DataError, match=r"none of the 5 prompts was ever solved(.|\n)*curriculum\.model=warmup"):
-        ordered(ROWS, tmp_path / "pass_rates.jsonl", lambda: [0.0] * 5)
+def test_a_curriculum_without_a_name_is_easy_to_hard_and_another_takes_its_place(tmp_path):
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("model: some/model\ntask: knights_knaves\nhybrid: {curriculum: {samples: 4}}\n")
+    own = load_recipe(recipe).hybrid.curriculum
+    assert (own.name, own.samples, own.completions) == ("easy_to_hard", 4, 4)
+    recipe.write_text("model: some/model\ntask: knights_knaves\nhybrid: {curriculum: {name: rif, samples: 4}}\n")
+    assert load_recipe(recipe, ["hybrid.curriculum.samples=2"]).hybrid.curriculum.completions == 2
+    other = load_recipe(recipe, ["hybrid.curriculum={name: dump, source: people}"]).hybrid.curriculum
+    assert (other.name, other.temperature, other.completions) == ("dump", 0.1, 0)
+    assert load_recipe(recipe, ["hybrid.curriculum=bots"]).hybrid.curriculum.target == 0.5
+    with pytest.raises(ConfigError, match="temperatur"):
+        load_recipe(recipe, ["hybrid.curriculum={name: dump, temperatur: 1}"])
+    with pytest.raises(ConfigError, match=r"easy_fraction: 0.9, and hard_fraction: 0.2"):
+        load_recipe(recipe, ["hybrid.curriculum={name: difficulty_pools, easy_fraction: 0.9, hard_fraction: 0.2}"])
 
 
 def test_a_curriculum_keeps_the_order_of_the_prompts(tmp_path):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from posttrain.curricula import DUMP
 from posttrain.errors import ConfigError
 from posttrain.methods import PrefixRFT
 from posttrain.training.ahead_side import check_ahead
@@ -64,6 +65,11 @@ SERVER = {"use_vllm": True, "vllm_mode": "server", "vllm_ahead": 1}
 def test_what_cannot_be_sampled_ahead_is_refused(tmp_path, changes, method, said):
     with pytest.raises(ConfigError, match=said):
         check_ahead(hybrid_args(tmp_path, **{**SERVER, **changes}), method)
+
+
+def test_a_curriculum_and_a_window_ahead_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="with a curriculum"):
+        check_ahead(hybrid_args(tmp_path, **SERVER), None, DUMP())
 
 
 def test_what_can_be_sampled_ahead(tmp_path):

@@ -61,6 +61,7 @@ def scaled(recipe: Recipe, *, model: str | Path, folder: str | Path) -> Scaled:
     """
     left_out: list[str] = []
     accumulation, per_device = _micro_batches(recipe)
+    measures = recipe.hybrid.curriculum is not None and recipe.hybrid.curriculum.completions > 0
     hybrid = recipe.hybrid.model_copy(
         update={
             "steps": min(recipe.hybrid.steps, STEPS),
@@ -68,7 +69,7 @@ def scaled(recipe: Recipe, *, model: str | Path, folder: str | Path) -> Scaled:
             "save_steps": 1,
             "max_skipped_steps": 0,  # of 2 steps none may be skipped
             "time_limit_s": None,
-            "curriculum": None,
+            "curriculum": None if measures else recipe.hybrid.curriculum,
             "gradient_accumulation_steps": accumulation,
             "per_device_train_batch_size": per_device,
             "demonstration_batch_size": 1 if recipe.hybrid.demonstration_batch_size else None,
@@ -91,7 +92,7 @@ def scaled(recipe: Recipe, *, model: str | Path, folder: str | Path) -> Scaled:
             "args": _args(recipe.warmup.args, "warmup", left_out),
         }
     )
-    if recipe.hybrid.curriculum:
+    if measures:
         left_out.append("the curriculum's pass rates: random weights solve no prompt")
     update = {
         "model": _model(recipe, model, left_out),

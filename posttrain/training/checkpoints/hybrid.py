@@ -16,6 +16,7 @@ from posttrain.training.checkpoints.resume_state import (
     save_window,
 )
 from posttrain.training.checkpoints.whole import WholeCheckpoints
+from posttrain.training.drawn import Drawn
 from posttrain.training.method_side import MethodSide
 from posttrain.training.sft_side import SFTSide
 from posttrain.training.skipped import SkippedSteps
@@ -61,6 +62,7 @@ class HybridCheckpoints(WholeCheckpoints, MethodSide):
         return {
             "controller": self.controller_state,
             "prompt_cursor": self.prompts.cursor,
+            **({"curriculum": self.prompts.saved()} if isinstance(self.prompts, Drawn) else {}),
             "demonstration_cursor": self.sft.stream.cursor if self.sft else 0,
             "old_scores": {"until": self.sft.window.until, "processes": self.ranks.count}
             if self.sft and self.sft.window
@@ -96,6 +98,8 @@ class HybridCheckpoints(WholeCheckpoints, MethodSide):
         check_start(state["snapshot"], self._start.fingerprint if self._start else None)
         self._continue_controller(state["controller"])
         self.prompts.cursor = state["prompt_cursor"]
+        if isinstance(self.prompts, Drawn):
+            self.prompts.go_on(state.get("curriculum"), state["prompt_cursor"])
         if self.sft:
             self.sft.stream.cursor = state["demonstration_cursor"]
         if self.sft and self.sft.window and (saved := state.get("old_scores")):

@@ -1,0 +1,40 @@
+"""Curricula: which prompt is sampled next, from what the rollouts before have given, as pure functions.
+
+A controller says how much of each loss a step has; a curriculum says of which prompts its rollouts are. One is one
+small file: frozen settings, `draw` and `observe` over a JSON state. Tensors, files and clocks never belong here: that
+is what makes a run resumable, its draws the same on every process, and its record replayable.
+
+Other rooms import: `base`, `beside`, `order`.
+"""
+
+from __future__ import annotations
+
+from posttrain.curricula.base import Curriculum, Outcome, Sampler, State, Table
+from posttrain.curricula.bots import BOTS
+from posttrain.curricula.difficulty_pools import DifficultyPools
+from posttrain.curricula.dump import DUMP
+from posttrain.curricula.easy_to_hard import EasyToHard
+from posttrain.curricula.rif import RIF
+
+CURRICULA: dict[str, type[Curriculum]] = {
+    "easy_to_hard": EasyToHard,
+    "rif": RIF,
+    "dump": DUMP,
+    "bots": BOTS,
+    "difficulty_pools": DifficultyPools,
+}
+"""What a recipe can name under `hybrid.curriculum.name`."""
+
+__all__ = [
+    "BOTS",
+    "CURRICULA",
+    "DUMP",
+    "RIF",
+    "Curriculum",
+    "DifficultyPools",
+    "EasyToHard",
+    "Outcome",
+    "Sampler",
+    "State",
+    "Table",
+]

@@ -1,0 +1,311 @@
+"""Curricula: the numbers of the papers and of the authors' code, and what holds for every one of them."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+
+import numpy as np
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from posttrain.curricula import BOTS, CURRICULA, DUMP, RIF, DifficultyPools, EasyToHard, Outcome, Sampler, Table
+from posttrain.curricula.base import outcomes_of, summed_up
+from posttrain.curricula.dump import bonus, softmax
+from posttrain.curricula.order import permutation
+from posttrain.curricula.packed import unpacked
+from posttrain.curricula.rif import kept
+from posttrain.errors import ConfigError, DataError
+
+ROWS = {
+    "source": ["a", "b", "b", "c", "c", "c"] * 5,
+    "level": [3, 1, 2, 1, 3, 2] * 5,
+    "topic": ["x", "y"] * 15,
+    "weak": [0.1, 0.4, 0.2] * 10,
+    "strong": [0.5, 1.0, 0.2] * 10,
+}
+RATES = [0.0, 0.25, 0.5, 1.0, 0.5, 0.75] * 5
+SETTINGS = {
+    "easy_to_hard by a column": EasyToHard(by="level"),
+    "bots with anchors": BOTS(anchors=("weak", "strong")),
+    "half of the pools": DifficultyPools(easy_fraction=0.25, hard_fraction=0.25),
+    **{name: kind() for name, kind in CURRICULA.items()},
+}
+
+
+def sampler(curriculum) -> Sampler:
+    return Sampler(curriculum, curriculum.table(ROWS, list(ROWS), RATES))
+
+
+def gave(rows, of=lambda row: row % 5) -> list[Outcome]:
+    """Four rollouts of each prompt, of which as many are right as the row says."""
+    return [Outcome(row, tuple(float(number < of(row)) for number in range(4))) for row in rows]
+
+
+# ---- what holds for every one ----
+
+
+@pytest.fixture(params=SETTINGS)
+def some(request) -> Sampler:
+    return sampler(SETTINGS[request.param])
+
+
+def test_a_draw_begins_with_a_shorter_one_and_changes_nothing(some):
+    state = some.start(3)
+    for _ in range(4):
+        before = json.dumps(state)
+        rows = some.draw(state, 70)
+        assert [some.draw(state, count) for count in (1, 7, 30, 69)] == [rows[:count] for count in (1, 7, 30, 69)]
+        assert all(0 <= row < some.size for row in rows)
+        state = some.observe(state, gave(rows[:9]))
+        assert json.dumps(json.loads(before)) == before
+
+
+def test_a_state_is_json_and_goes_on_from_it(some):
+    states = [some.start(5)]
+    for _ in range(6):
+        states.append(some.observe(states[-1], gave(some.draw(states[-1], 8))))
+    read = json.loads(json.dumps(states[3]))
+    for state in states[3:]:
+        assert read == state
+        rows = some.draw(read, 8)
+        assert rows == some.draw(state, 8)
+        read = json.loads(json.dumps(some.observe(read, gave(rows))))
+    assert states[-1]["drawn"] == 48
+
+
+def test_another_seed_draws_others(some):
+    rows = [some.draw(some.start(seed), 12) for seed in (1, 2)]
+    assert (rows[0] != rows[1]) == (some.curriculum.name != "easy_to_hard")
+
+
+def test_the_record_of_a_window_says_why_and_gives_the_outcomes_again(some):
+    state = some.start(1)
+    for _ in range(3):
+        outcomes = gave(some.draw(state, 6))
+        window = json.loads(json.dumps(some.window(state, outcomes)))
+        assert outcomes_of(window) == outcomes
+        assert window["drawn"] == state["drawn"]
+        for place in range(6):
+            assert len(some.curriculum.reason(window, place)) > 10
+        state = some.observe(state, outcomes)
+
+
+def test_nothing_scored_teaches_nothing(some):
+    state = some.start(1)
+    after = some.observe(state, [Outcome(2, (None, None)), Outcome(3, (None, 1.0), 0.0)])
+    assert after["drawn"] == 2
+
+
+def test_settings_go_through_a_recipe_and_unknown_ones_are_refused():
+    for curriculum in SETTINGS.values():
+        adapter = TypeAdapter(type(curriculum))
+        given = json.loads(json.dumps(adapter.dump_python(curriculum)))
+        assert adapter.validate_python(given) == curriculum
+        with pytest.raises(ValidationError):
+            adapter.validate_python({**given, "gain": 1})
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: EasyToHard(by="level", samples=4), "by: level, and model: base, samples: 4"),
+        (lambda: BOTS(rho=0.5), "rho: 0.5, and no anchors"),
+        (lambda: DifficultyPools(easy_fraction=0.6, hard_fraction=0.5), "no more than 1 together"),
+        (lambda: DifficultyPools(easy_threshold=0.2, hard_threshold=0.2), "the former below the latter"),
+    ],
+)
+def test_settings_without_effect_are_refused(make, says):
+    with pytest.raises(ConfigError, match=says):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("curriculum", "columns", "says"),
+    [
+        (DUMP(), {"people": [1, 2]}, "no column 'source'(.|\n)*name another with `source:`"),
+        (DUMP(source="sources"), {"source": ["a"]}, "no column 'sources', did you mean 'source'|no column 'sources'"),
+        (BOTS(source="skill"), {"source": ["a"]}, "no column 'skill'"),
+        (EasyToHard(by="level"), {"people": [1, 2]}, "no column 'level'(.|\n)*`by:`"),
+        (EasyToHard(by="level"), {"level": ["low", "high"]}, "values of the kind str"),
+        (EasyToHard(by="level"), {"level": [1, None]}, "1 of 2 prompts have no value"),
+        (BOTS(anchors=("weak", "strong")), {"weak": [0.1], "strong": [1.5]}, "'strong' is not of rates"),
+        (EasyToHard(), {"prompt": ["x"]}, "pass rates of the prompts are not known"),
+        (RIF(), {"prompt": ["x"]}, "pass rates of the prompts are not known"),
+    ],
+)
+def test_columns_that_are_needed_and_lacking_are_named(curriculum, columns, says):
+    with pytest.raises(DataError, match=says):
+        curriculum.table(columns, list(columns))
+
+
+def test_none_solved_is_refused():
+    for curriculum in (EasyToHard(), RIF()):
+        with pytest.raises(DataError, match=r"none of the 2 prompts was ever solved(.|\n)*curriculum\.model=warmup"):
+            curriculum.table({"prompt": ["x", "y"]}, ["prompt"], [0.0, 0.0])
+
+
+# ---- outcomes ----
+
+
+def test_a_solve_rate_is_a_share_of_the_best_and_an_advantage_grpos():
+    outcome = Outcome(0, (2.0, 0.0, None, 1.0), 2.0)
+    assert outcome.shares == [1.0, 0.0, 0.5]
+    assert outcome.rate == 0.5
+    assert outcome.advantages == pytest.approx([1 / 1.0001, -1 / 1.0001, 0.0])
+    assert Outcome(0, (3.0, -1.0), 1.0).shares == [1.0, 0.0]
+    assert Outcome(0, (1.0,)).advantages == [0.0]
+
+
+def test_a_step_in_numbers():
+    window = {"rows": [4, 1, 2], "best": [1.0, 2.0, 1.0], "sources": ["b", "a", "b"]}
+    window["rewards"] = [[1.0, 0.0], [2.0, 2.0], [None, None]]
+    told = summed_up([window])
+    assert told["solve_rate"] == 0.75
+    assert told["with_signal"] == pytest.approx(1 / 3)
+    assert told["sources"] == {"a": {"prompts": 1, "solve_rate": 1.0}, "b": {"prompts": 2, "solve_rate": 0.5}}
+
+
+# ---- easy_to_hard, rif ----
+
+
+def test_easy_to_hard_as_in_sari():
+    table = EasyToHard().table({"prompt": list("abcd")}, ["prompt"], [0.0, 0.25, 0.5, 1.0])
+    order = Sampler(EasyToHard(), table)
+    assert order.draw(order.start(0), 5) == [3, 2, 1, 3, 2]
+    ties = EasyToHard().table({"prompt": list("abcd")}, ["prompt"], [0.5, 1.0, 0.5, 1.0])
+    assert EasyToHard().order(ties) == [1, 3, 0, 2]
+    by = sampler(EasyToHard(by="level"))
+    levels = [ROWS["level"][row] for row in by.draw(by.start(0), 30)]
+    assert levels == sorted(levels)
+
+
+def test_rif_keeps_what_was_ever_solved():
+    rewards = [[0, 0, 0, 0], [0, 1, 0, 0], [1, 1, 1, 1]]
+    assert kept([sum(some) / len(some) for some in rewards]) == [1, 2]
+    some = sampler(RIF())
+    rows = some.draw(some.start(7), 25)
+    assert sorted(rows) == [row for row in range(30) if RATES[row]]
+    assert rows == [kept(RATES)[place] for place in permutation("prompts:7:0", 25)]
+
+
+# ---- dump ----
+
+
+def test_dump_has_the_numbers_of_the_paper():
+    assert softmax([0.5, 0.1], 0.1)[0] == pytest.approx(0.982014, abs=1e-6)
+    assert bonus(200, 100) == pytest.approx(0.324062, abs=1e-6)
+    table = Table(2, {"source": ["a", "b"]})
+    state = {"drawn": 0, "seed": 0, "sources": {"a": {"n": 100, "seen": [0.5]}, "b": {"n": 100, "seen": [0.1]}}}
+    chances = DUMP().chances(table, state)
+    assert chances["a"]["p"] == pytest.approx(0.982014, abs=1e-6)
+    assert chances["b"]["bonus"] == pytest.approx(0.324062, abs=1e-6)
+
+
+def test_dump_takes_the_absolute_value_of_each_rollout():
+    some = sampler(DUMP(window=6))
+    state = some.observe(some.start(0), [Outcome(0, (1.0, 0.0)), Outcome(1, (1.0, 1.0))])
+    assert state["sources"]["a"]["seen"] == pytest.approx([0.5 / (0.5**0.5 + 1e-4)] * 2, abs=1e-6)
+    assert state["sources"]["b"] == {"n": 2, "seen": [0.0, 0.0]}
+    for _ in range(5):
+        state = some.observe(state, [Outcome(0, (1.0, 0.0))])
+    assert len(state["sources"]["a"]["seen"]) == 6
+    assert state["sources"]["a"]["n"] == 12
+
+
+def test_dump_goes_to_the_source_that_teaches():
+    some = sampler(DUMP())
+    state = some.start(0)
+    for _ in range(60):
+        rows = some.draw(state, 4)
+        outcomes = gave(rows, of=lambda row: 2 if ROWS["source"][row] == "b" else 4)
+        state = some.observe(state, outcomes)
+    counts = Counter(ROWS["source"][row] for row in some.draw(state, 200))
+    assert counts["b"] > 150
+    assert Counter(some.draw(state, 3000)).keys() >= {row for row in range(30) if ROWS["source"][row] == "b"}
+
+
+# ---- bots ----
+
+
+def posterior(state, row):
+    return tuple(float(unpacked(state[name], "f4")[row]) for name in ("alpha", "beta"))
+
+
+def test_bots_updates_as_trinity_does():
+    some = sampler(BOTS())
+    state = some.observe(some.start(0), [Outcome(4, (1.0,) * 6 + (0.0,) * 2)])
+    assert posterior(state, 4) == pytest.approx((7.0, 3.0))  # 0.8 + 0.2 + 6, and 2
+    assert posterior(state, 5) == pytest.approx((1.0, 1.0))
+    state = some.observe(state, [Outcome(5, (0.0, 0.5))])
+    assert posterior(state, 4) == pytest.approx((5.8, 2.6))
+    assert posterior(state, 5) == pytest.approx((1.5, 2.5))
+
+
+def test_bots_knows_of_prompts_that_were_not_drawn_by_two_models():
+    some = sampler(BOTS(anchors=("weak", "strong"), rho=0.2))
+    # rows 0 and 1: weak 0.1 and 0.4, strong 0.5 and 1.0; rates 0.25 and 0.75 lie halfway
+    state = some.observe(some.start(0), [Outcome(0, (1.0, 0, 0, 0)), Outcome(1, (1.0, 1.0, 1.0, 0))])
+    c = (0.5 - 0.25) / (0.75 - 0.25 + 1e-6)
+    assert state["place"] == pytest.approx(c)
+    assert posterior(state, 0) == pytest.approx((1 + 0.8 * 1 + 0.2 * 0.25 * 4, 1 + 0.8 * 3 + 0.2 * 0.75 * 4))
+    q = 0.1 + c * 0.4
+    assert posterior(state, 3) == pytest.approx((1 + 0.2 * q * 4, 1 + 0.2 * (1 - q) * 4))
+    after = some.observe(state, [Outcome(0, (0.0,) * 4)])
+    assert after["place"] == pytest.approx(0.9 * c + 0.1 * (0.0 - 0.1) / (0.4 + 1e-6))
+
+
+def test_bots_draws_what_is_likely_near_the_target():
+    some = sampler(BOTS(target=0.5, decay=0.0))
+    state = some.start(0)
+    for _ in range(30):
+        state = some.observe(state, gave(range(30), of=lambda row: 2 if row in (3, 8) else 4 * (row % 2)))
+    assert set(some.draw(state, 2)) == {3, 8}
+
+
+# ---- difficulty pools ----
+
+
+def test_pools_are_by_the_last_rollouts():
+    some = sampler(DifficultyPools())
+    state = some.observe(some.start(0), gave([4, 5, 6]))
+    assert unpacked(state["pools"], "u1")[[4, 5, 6, 7]].tolist() == [1, 2, 0, 0]
+    state = some.observe(state, gave([4, 5], of=lambda row: 1))
+    assert not unpacked(state["pools"], "u1").any()
+    graded = DifficultyPools(easy_threshold=0.8, hard_threshold=0.2)
+    assert [graded.pool(rate) for rate in (0.0, 0.2, 0.21, 0.79, 0.8, 1.0)] == [2, 2, 0, 0, 1, 1]
+
+
+def test_each_pool_has_its_share_of_any_stretch_of_draws():
+    curriculum = DifficultyPools(easy_fraction=0.1, hard_fraction=0.2)
+    table = Table(400)
+    state = curriculum.observe(table, curriculum.start(table, 9), gave(range(200), of=lambda row: 4 * (row % 2)))
+    for drawn in (0, 17, 333):
+        rows = curriculum.draw(table, {**state, "drawn": drawn}, 100)
+        pools = Counter(unpacked(state["pools"], "u1")[rows].tolist())
+        assert pools[1] == pytest.approx(10, abs=2)
+        assert pools[2] == pytest.approx(20, abs=2)
+        assert len(set(rows)) == 100
+
+
+def test_an_empty_pool_gives_way_and_a_large_window_goes_round():
+    curriculum, table = DifficultyPools(easy_fraction=1.0, hard_fraction=0.0), Table(5)
+    state = curriculum.observe(table, curriculum.start(table, 1), gave([0], of=lambda row: 4))
+    rows = curriculum.draw(table, state, 12)
+    assert rows[0] == 0
+    assert sorted(rows[:5]) == sorted(rows[5:10]) == list(range(5))
+
+
+# ---- what it costs ----
+
+
+@pytest.mark.parametrize("curriculum", [BOTS(), DifficultyPools()], ids=lambda each: each.name)
+def test_a_state_of_a_million_prompts_is_small(curriculum):
+    table = Table(1_000_000)
+    state = curriculum.observe(table, curriculum.start(table, 1), gave(range(64)))
+    before = time.process_time()
+    text = json.dumps(state)
+    assert time.process_time() - before < 1.0  # some milliseconds; a busy machine is no fault
+    assert len(text) < 20_000_000
+    assert np.isfinite(curriculum.draw(table, state, 8)).all()

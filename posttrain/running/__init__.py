@@ -3,5 +3,5 @@
 How a step is made is `training/`'s; how several processes are started, `launch/`'s. (`posttrain.run` is the public
 function, so this room is not called that.)
 
-Other rooms import: `alarm_callback`, `pipeline`, `policies`, `remedies`.
+Other rooms import: `alarm_callback`, `loading`, `pipeline`, `policies`, `remedies`.
 """

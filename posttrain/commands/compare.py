@@ -40,7 +40,7 @@ def add(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument("runs", metavar="RUN", nargs="+", help="directories of runs; the first is the baseline")
     parser.add_argument(
         "--stage",
-        choices=["start", "warmup", "hybrid", "final"],
+        choices=["start", "warmup", "hybrid", "averaged", "final"],
         help="whose last evaluation is compared (default: the final one, or the last of an unfinished run)",
     )
     parser.add_argument("--json", action="store_true", help="print everything as JSON, the flips included")

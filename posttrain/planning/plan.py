@@ -34,6 +34,7 @@ from posttrain.planning.model_facts import (
 )
 from posttrain.planning.padded import stages_in_words
 from posttrain.planning.past import Past, differences, past_of, tells_of
+from posttrain.planning.rates import Curve, curves
 from posttrain.planning.seconds import Time, measured, shipped, time_of
 from posttrain.planning.work import Assumed, works_of
 from posttrain.recipe.arithmetic import BatchPlan, batch_plan, for_processes
@@ -85,6 +86,7 @@ class Plan:
         findings: Contradictions, likely mistakes, notes; the worst first.
         missing: What could not be had.
         paired: Prompts and demonstrations, of a recipe with a method.
+        rates: The learning rate over each stage.
     """
 
     recipe: Recipe
@@ -102,6 +104,7 @@ class Plan:
     findings: list[Finding] = field(default_factory=list)
     missing: list[Missing] = field(default_factory=list)
     paired: Paired | None = None
+    rates: dict[str, Curve] = field(default_factory=dict)
 
     @property
     def status(self) -> str:
@@ -181,7 +184,7 @@ class _Maker:
             recipe=recipe, machine=machine, batch=batch, amounts=much, counts=counts, counted=counted,
             notes=data.notes if data else [], model=model, texts=texts, memory=memory, time=time, past=past,
             findings=sorted(self.findings, key=lambda finding: order.index(finding.level)), missing=self.missing,
-            paired=paired,
+            paired=paired, rates=curves(recipe),
         )  # fmt: skip
 
     def _fitted(self, recipe: Recipe) -> Recipe:

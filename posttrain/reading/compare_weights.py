@@ -23,10 +23,13 @@ from safetensors import safe_open
 
 from posttrain.errors import DataError
 from posttrain.rundir import reading as run_reading
-from posttrain.rundir.layout import Layout
+from posttrain.rundir.layout import BASES, REST, Layout
 
 PIECE = 2**24  # parameters compared at a time
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+UNCHANGED = 1e-5
+"""How far a weight may be from what it was and count as unchanged."""
+REST_ADAPTER = "adapter"  # as `models.rest` calls it
 _FACTOR = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?:embedding_)?(?P<side>[AB])(?:\.weight)?")
 _SAVED = re.compile(r"base_model\.model\.(?P<name>.+)")
 
@@ -64,7 +67,9 @@ def run_changes(layout: Layout) -> dict[str, Change | str]:
     start, why = start_folder(layout)
     adapter = (layout.model / ADAPTER_CONFIG).is_file()
     if adapter:
-        found["start"] = adapter_change(None, layout.model, start) if start else f"{why}"
+        rest = layout.path / REST  # the adapter began with a part of the base
+        begun = rest / REST_ADAPTER if rest.is_dir() else None
+        found["start"] = adapter_change(begun, layout.model, start) if start else f"{why}"
     else:
         found["start"] = weights_change(start, layout.model) if start else f"{why}"
     if not layout.warmup_model.is_dir():
@@ -78,7 +83,7 @@ def run_changes(layout: Layout) -> dict[str, Change | str]:
 
 def start_folder(layout: Layout) -> tuple[Path | None, str]:
     """The folder of the model that a run began with, or why there is none at hand."""
-    for name in ("init", "base"):  # built from scratch, or dequantised from a GGUF file
+    for name in BASES:
         if (layout.path / name).is_dir():
             return layout.path / name, ""
     model = (run_reading.recipe(layout).get("model") or {}) if layout.recipe_file.exists() else {}

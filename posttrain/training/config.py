@@ -22,11 +22,14 @@ from posttrain.recipe.optimizers import check_optim
 from posttrain.recipe.section import SFTWeight
 from posttrain.training.budget import Budget
 from posttrain.training.refill import Refill
+from posttrain.training.scheduled import check_own_schedule, known_to_transformers
 
 
 @dataclass
 class HybridConfig(GRPOConfig):
     """`trl.GRPOConfig` plus the demonstrations' side of a step.
+
+    `lr_scheduler_type` may be one of `recipe.rates`, too, its arguments in `lr_scheduler_kwargs`.
 
     Args:
         demonstration_batch_size: Demonstrations per device and micro-batch; `None` takes
@@ -142,7 +145,9 @@ class HybridConfig(GRPOConfig):
     )
 
     def __post_init__(self):
-        super().__post_init__()
+        with known_to_transformers(self):
+            super().__post_init__()
+        check_own_schedule(self, self.max_steps)
         if self.demonstration_batch_size is None:
             self.demonstration_batch_size = self.per_device_train_batch_size
         if self.demonstrations_after not in get_args(After):

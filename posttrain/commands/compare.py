@@ -40,12 +40,19 @@ def add(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument("runs", metavar="RUN", nargs="+", help="directories of runs; the first is the baseline")
     parser.add_argument(
         "--stage",
-        choices=["start", "warmup", "hybrid", "final"],
+        choices=["start", "warmup", "hybrid", "averaged", "final"],
         help="whose last evaluation is compared (default: the final one, or the last of an unfinished run)",
     )
     parser.add_argument("--json", action="store_true", help="print everything as JSON, the flips included")
     parser.add_argument("--html", metavar="FILE", help="write a page with the flipped completions side by side")
     parser.add_argument("--no-weights", action="store_true", help="don't read the weights: how much of them changed")
+    parser.add_argument(
+        "--layers", action="store_true", help="the rank of each layer's change, too: a decomposition of every matrix"
+    )
+    parser.add_argument(
+        "--geometry", type=int, metavar="N", default=0,
+        help="RankMe and alpha-ReQ of the last token of so many held-out prompts: loads the models",
+    )  # fmt: skip
     parser.set_defaults(command=_compare)
     return parser
 
@@ -58,10 +65,15 @@ def _compare(args: argparse.Namespace) -> int:
     if not args.no_weights:
         for run, path in zip(compared["runs"], args.runs, strict=True):
             run["weights"] = _weights(path)
+    for run, path in zip(compared["runs"], args.runs, strict=True):
+        if args.layers:
+            run["layers"] = _layers(path)
+        if args.geometry:
+            run["geometry"] = _geometry(path, args.geometry)
     if args.html:
         from posttrain.report.compare_page import compare_page
 
-        runs = [run | {"weights": weights_in_words(run.get("weights") or {})} for run in compared["runs"]]
+        runs = [run | {"weights": probes_in_words(run)} for run in compared["runs"]]
         files.write_text(Path(args.html), compare_page(compared | {"runs": runs}))
     if args.json:
         print(json.dumps(files.plain(compared), ensure_ascii=False, indent=2))
@@ -84,6 +96,51 @@ def _weights(path: str) -> dict[str, Any]:
     return {since: change if isinstance(change, str) else asdict(change) for since, change in found.items()}
 
 
+def _layers(path: str) -> dict[str, Any] | str:
+    from dataclasses import asdict
+
+    from posttrain.reading.compare_layers import layer_changes
+    from posttrain.rundir.reading import open_run
+
+    found = layer_changes(open_run(path))
+    return found if isinstance(found, str) else {str(number): asdict(layer) for number, layer in found.items()}
+
+
+def _geometry(path: str, count: int) -> dict[str, Any]:
+    """Of the warmed-up and the final model, on the prompts of the run's last evaluation."""
+    from dataclasses import asdict
+
+    from posttrain.evaluation.geometry import geometry
+    from posttrain.rundir import reading
+
+    layout = reading.open_run(path)
+    prompts = list(dict.fromkeys(prompt for _, prompt in reading.eval_results(layout, columns=[])))[:count]
+    trusted = bool((reading.recipe(layout).get("model") or {}).get("trust_remote_code"))
+    models = {"the warm-up": layout.warmup_model, "the end": layout.model}
+    return {
+        at: asdict(geometry(folder, prompts, trust_remote_code=trusted))
+        for at, folder in models.items()
+        if folder.is_dir() and prompts
+    }
+
+
+def probes_in_words(run: dict[str, Any]) -> dict[str, str]:
+    """What became of a run's weights, and of its representations where that was asked for."""
+    from posttrain.reading.compare_layers import LayerChange, layers_in_words
+
+    found = weights_in_words(run.get("weights") or {})
+    if layers := run.get("layers"):
+        told = layers if isinstance(layers, str) else {int(key): LayerChange(**layer) for key, layer in layers.items()}
+        found["The change by layer"] = layers_in_words(told)
+    for at, measured in (run.get("geometry") or {}).items():
+        slope = "-" if measured["alpha_req"] is None else f"{measured['alpha_req']:.3g}"
+        found[f"Representations at {at}"] = (
+            f"RankMe {measured['rankme']:.4g}, alpha-ReQ {slope} (singular values and covariance eigenvalues of the "
+            f"last token of {measured['prompts']} prompts)"
+        )
+    return found
+
+
 def weights_in_words(weights: dict[str, Any]) -> dict[str, str]:
     """What became of a run's weights, by since when: {"Weights changed since the start": "100 % ..."}."""
     heading = {"start": "Weights since the start", "warmup": "Weights since the warm-up"}
@@ -99,6 +156,8 @@ def _change_in_words(change: Change | dict[str, Any] | str) -> str:
         parts = [f"an adapter on {100 * found['adapted']:.3g} % of the weights"]
     if found["changed_bf16"] is not None:
         parts[0] += f" ({100 * found['changed_bf16']:.3g} % in bfloat16)"
+    if found.get("beyond") is not None:
+        parts.append(f"{100 * found['beyond']:.3g} % by more than 1e-5")
     if found["relative_l2"] is not None:
         parts.append(f"moved by {100 * found['relative_l2']:.3g} % of their norm")
     return ", ".join([*parts, *([found["note"]] if found["note"] else [])])
@@ -116,9 +175,7 @@ def show(compared: dict[str, Any], console: Console) -> None:
 
     console.print(_results(compared))
     console.print(_differences(compared))
-    spending = [
-        spending_in_words(run["spent"]) | weights_in_words(run.get("weights") or {}) for run in compared["runs"]
-    ]
+    spending = [spending_in_words(run["spent"]) | probes_in_words(run) for run in compared["runs"]]
     names = [run["name"] for run in compared["runs"]]
     rows = [(key, *(each.get(key, "") for each in spending)) for key in dict.fromkeys(k for s in spending for k in s)]
     console.print(_plain_table("Spent", ("", *names), rows))

@@ -27,7 +27,9 @@ def add(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument("run", metavar="RUN", help="the directory of a run")
     parser.add_argument("--to", metavar="DIR", required=True, help="a new or an empty folder")
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--stage", choices=["final", "warmup"], default="final", help="which model (default: final)")
+    which.add_argument(
+        "--stage", choices=["final", "averaged", "warmup"], default="final", help="which model (default: final)"
+    )
     which.add_argument("--checkpoint", type=int, metavar="N", help="the hybrid stage's checkpoint of step N instead")
     parser.add_argument("--merge-lora", action="store_true", help="add an adapter to the weights of its base model")
     parser.add_argument(

@@ -3,5 +3,5 @@ prompts.
 
 `statistics` is pure, and is used by whatever compares. What a page or a command shows does not belong here.
 
-Other rooms import: `asked`, `blocks`, `curriculum`, `evaluate_model`, `examiner`, `statistics`.
+Other rooms import: `asked`, `blocks`, `curriculum`, `evaluate_model`, `examiner`, `geometry`, `statistics`.
 """

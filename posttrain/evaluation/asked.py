@@ -178,7 +178,8 @@ def _of_the_model(folder: Path, chosen: Path) -> dict[str, Any]:
 
 def _of_run(layout: Layout, model: str, overrides: Sequence[str]) -> Asked:
     base = load_recipe(layout.recipe_file)
-    stage = {layout.model.resolve(): "final", layout.warmup_model.resolve(): "warmup"}.get(Path(model).resolve())
+    kept = {layout.model: "final", layout.averaged_model: "averaged", layout.warmup_model: "warmup"}
+    stage = {folder.resolve(): name for folder, name in kept.items()}.get(Path(model).resolve())
     recorded = last_evals(evals(layout)).get(stage or "")
     judge = (recorded or {}).get("judge")
     if recorded and not judge and not base.evaluate.reward and base.rewards:

@@ -3,5 +3,5 @@ in it.
 
 What trains or evaluates does not belong here.
 
-Other rooms import: `export`, `pushing`.
+Other rooms import: `averaged`, `export`, `pushing`.
 """

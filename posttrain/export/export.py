@@ -25,7 +25,7 @@ from posttrain.recipe.adapter_serving import adapter_config, why_merged
 from posttrain.recipe.model_sections import ModelSection
 from posttrain.rundir import reading as run_reading
 from posttrain.rundir.facts import write_recipe
-from posttrain.rundir.layout import Layout
+from posttrain.rundir.layout import BASES, REST, Layout
 from posttrain.storage import files
 from posttrain.storage.checkpoints import why_torn
 
@@ -65,7 +65,7 @@ def export(
     Args:
         run: The run's directory.
         to: The folder. It must not be there, or be empty; see `force`.
-        stage: "final" or "warmup".
+        stage: "final", "averaged" or "warmup".
         checkpoint: A step of the hybrid stage, whose checkpoint is taken instead.
         merge_lora: Add an adapter to the weights of its base model.
         dtype: What the weights are saved in; `None` keeps them as they trained (a merge: float32).
@@ -99,7 +99,7 @@ def export(
             f"the model is torn: {torn}", where=str(source), fix="bring it back from a copy, or export another stage"
         )
     exported = Exported(to, subject.what, 0)
-    with _in_place(to, force=force) as folder:
+    with in_place(to, force=force) as folder:
         if merge_lora:
             exported.notes.append(_merged(source, folder, layout))
         _copy(source, folder, merged=merge_lora)
@@ -134,13 +134,18 @@ def find_model(layout: Layout, stage: str, checkpoint: int | None) -> Subject:
     if checkpoint is not None:
         folder, what = layout.checkpoints("hybrid") / f"checkpoint-{checkpoint}", f"the checkpoint of step {checkpoint}"
     else:
-        folder = {"final": layout.model, "warmup": layout.warmup_model}[stage]
-        what = {"final": "the final model", "warmup": "the model at the end of the warm-up"}[stage]
+        folder, what = {
+            "final": (layout.model, "the final model"),
+            "averaged": (layout.averaged_model, "the average of the last checkpoints"),
+            "warmup": (layout.warmup_model, "the model at the end of the warm-up"),
+        }[stage]
     if folder.is_dir():
-        return Subject(layout, folder, what, checkpoint, warmup=checkpoint is None and stage == "warmup")
+        alone = stage if checkpoint is None else ""
+        return Subject(layout, folder, what, checkpoint, warmup=alone == "warmup", averaged=alone == "averaged")
     steps = sorted(int(path.name.rpartition("-")[2]) for path in layout.checkpoints("hybrid").glob("checkpoint-*[0-9]"))
     there = [
         *(["--stage final"] if layout.model.is_dir() else []),
+        *(["--stage averaged"] if layout.averaged_model.is_dir() else []),
         *(["--stage warmup"] if layout.warmup_model.is_dir() else []),
         *([f"--checkpoint {' or '.join(map(str, steps))}"] if steps else []),
     ]
@@ -196,7 +201,7 @@ def _merged(source: Path, folder: Path, layout: Layout) -> str:
         "trust_remote_code": section.trust_remote_code, "four_bit": four_bit_options(section, on_gpu=False),
     }  # fmt: skip
     config = json.loads((source / ADAPTER_CONFIG).read_text(encoding="utf-8"))
-    here = next((layout.path / name for name in ("init", "base") if (layout.path / name).is_dir()), None)
+    here = next((layout.path / name for name in (REST, *BASES) if (layout.path / name).is_dir()), None)
     if here is None or Path(config["base_model_name_or_path"]).is_dir():
         return merge(source, folder, **how)
     moved = folder / "adapter"
@@ -210,7 +215,7 @@ def _merged(source: Path, folder: Path, layout: Layout) -> str:
 
 
 @contextmanager
-def _in_place(to: Path, *, force: bool) -> Iterator[Path]:
+def in_place(to: Path, *, force: bool) -> Iterator[Path]:
     """A folder that becomes `to` when the block ends well, and vanishes when it does not."""
     to = to.absolute()
     staging, old = (to.with_name(f".{to.name}.{os.getpid()}.{kind}") for kind in ("tmp", "old"))

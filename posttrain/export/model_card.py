@@ -36,7 +36,8 @@ TASKS = {
     "json_structure": "JSON extraction by schema",
     "countdown": "Countdown puzzles",
 }
-STAGES = {"start": "Start", "warmup": "After the warm-up", "hybrid": "On the way", "final": "Final"}
+STAGES = {"start": "Start", "warmup": "After the warm-up", "hybrid": "On the way",
+          "averaged": "Average of checkpoints", "final": "Final"}  # fmt: skip
 LONGEST_PROMPT = 800  # characters of a prompt that the card gives as an example
 
 
@@ -50,6 +51,7 @@ class Subject:
         what: It in words, such as "the final model".
         checkpoint: The step of the hybrid stage, of a checkpoint.
         warmup: It is the model at the end of the warm-up.
+        averaged: It is the average of the last checkpoints.
     """
 
     layout: Layout
@@ -57,6 +59,7 @@ class Subject:
     what: str
     checkpoint: int | None = None
     warmup: bool = False
+    averaged: bool = False
 
     def steps(self) -> Lines:
         """The steps that it has behind it."""
@@ -74,7 +77,8 @@ class Subject:
         if self.checkpoint is not None:
             early = ("start", "warmup")
             return {s: line for s, line in found.items() if s in early or line["step"] == self.checkpoint}
-        return {s: line for s, line in found.items() if s != "hybrid" or "final" not in found}
+        found.pop("final" if self.averaged else "averaged", None)
+        return {s: line for s, line in found.items() if s != "hybrid" or not ({"final", "averaged"} & found.keys())}
 
 
 def write_card(folder: Path, subject: Subject, *, name: str, origin: Origin, kind: str) -> None:
@@ -124,7 +128,9 @@ def write_card(folder: Path, subject: Subject, *, name: str, origin: Origin, kin
             environment=_environment(environment),
             spending=spending_in_words(spent(layout, recipe, steps)),
             version=(environment.get("versions") or {}).get("posttrain") or "",
-            unfinished=not (subject.warmup or subject.checkpoint or "final" in subject.evaluations()),
+            unfinished=not (
+                subject.warmup or subject.checkpoint or {"final", "averaged"} & subject.evaluations().keys()
+            ),
         )
     )
     metadata = _metadata(name, recipe, origin, kind, table, _losses(steps), _metric(judge))
@@ -267,7 +273,8 @@ def _mix_words(steps: Lines) -> str:
 def _results(subject: Subject) -> Lines:
     """A row an evaluation, with what changed since the first, paired."""
     rows: Lines = []
-    own = ("warmup",) if subject.warmup else ("hybrid", "final") if subject.checkpoint is not None else ("final",)
+    own: tuple[str, ...] = ("hybrid", "final") if subject.checkpoint is not None else ("final",)
+    own = ("warmup",) if subject.warmup else ("averaged",) if subject.averaged else own
     first: dict[Any, Any] = {}
     for stage, line in subject.evaluations().items():
         found = problems(run_reading.eval_results(subject.layout, stage, ["passed"]))

@@ -120,6 +120,8 @@ def _why_not_plain(name: str, layer: Any, head: Any) -> str | None:
         return "trains as a whole"
     if not isinstance(layer, LoraLayer) or isinstance(layer, ParamWrapper):
         return f"has a {type(layer).__name__}"
+    if hasattr(layer, "lora_E"):
+        return "has a budget of ranks (AdaLoRA)"
     if not isinstance(layer.base_layer, nn.Linear):
         return "has an adapter, and is no linear layer"
     if layer is head:

@@ -13,6 +13,7 @@ samples       [{prompt, demonstration, prompt_tokens, demonstration_tokens, kept
 memory        {moments: {MOMENT: {PART: bytes}}, worst, peak, engine_share, available, of, fits, smallest_gpu,
               exact}
 time          {phases: {PHASE: {seconds, most, source, counted}}, least, begun, most, half, machine, accuracy}
+rates         {STAGE: {name, steps, at: [steps done], rates: [the next step's], highest, last}}
 launch        {command, accelerate, server}
 findings      [{level: problem | warning | note, kind, where, evidence, advice}]
 missing       [{what, why, without, stops}]
@@ -63,6 +64,7 @@ def as_json(plan: Plan, path: str, settings: Sequence[Setting], launch: Launch) 
             if memory is None
             else {**asdict(memory), "worst": memory.worst, "peak": memory.peak, "fits": memory.fits},
             "time": {**asdict(time), "accuracy": ACCURACY if time.machine else None},
+            "rates": {stage: asdict(curve) for stage, curve in plan.rates.items()},
             "launch": asdict(launch),
             "findings": [asdict(each) for each in plan.findings],
             "missing": [asdict(each) for each in plan.missing],

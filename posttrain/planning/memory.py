@@ -9,18 +9,19 @@ float32, and the layer that is being computed again has its activations in full.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from posttrain.models.cost_counts import Passes, StepWork, sft_passes, training_passes
 from posttrain.planning.cost import CostModel
 from posttrain.planning.machine import Machine
 from posttrain.planning.model_facts import ModelFacts
+from posttrain.recipe.optimizers import states_of
 from posttrain.recipe.recipe import Recipe
 from posttrain.recipe.section import AGAINST_START
 
 GIB = 2**30
-ADAM_STATES = 2
-"""Numbers that AdamW keeps for one that trains."""
 CONTEXT = int(0.6 * GIB)
 """What CUDA's context and its libraries take of a GPU: between 0.4 and 0.8 GiB on present ones."""
 GPU_SIZES = (16, 24, 32, 40, 48, 80, 96, 141, 192)
@@ -89,7 +90,7 @@ def held(recipe: Recipe, model: ModelFacts, machine: Machine) -> Parts:
     parts: Parts = {
         "weights": (model.base_bytes + adapter * model.trained_bytes) / shares["weights"],
         "gradients": trained / shares["gradients"],
-        "optimizer": ADAM_STATES * trained / shares["optimizer"],
+        "optimizer": optimizer_bytes(recipe.hybrid.args, model) / shares["optimizer"],
     }
     if machine.config == "ddp" and machine.processes > 1:
         parts["gradient buckets"] = trained  # DDP's own copy, from which gradients are averaged
@@ -106,6 +107,13 @@ def held(recipe: Recipe, model: ModelFacts, machine: Machine) -> Parts:
         reference = adapter * model.trained_bytes if model.has_adapter else model.base_bytes
         parts[STARTING_POLICY[1]] = reference / shares["weights"]
     return parts
+
+
+def optimizer_bytes(args: Mapping[str, Any], model: ModelFacts) -> float:
+    """What the optimizer of a stage keeps, by the stage's `args`."""
+    linear, hidden = (model.shape.linear_weights, model.shape.hidden) if model.shape else (0, 1)
+    linear = 0 if model.has_adapter else linear
+    return states_of(args, trained=model.trained, linear=linear, hidden=hidden) * model.trained_bytes
 
 
 def memory_of(
@@ -126,6 +134,8 @@ def memory_of(
     on_gpu = machine.device == "cuda"
     moments: dict[str, Parts] = {}
     for moment, work in works.items():
+        if moment == "warmup":
+            basic["optimizer"] = optimizer_bytes(recipe.warmup.args, model) / machine.shares["optimizer"]
         if moment in ("warmup", "sft", "grpo"):
             part = "training" if moment == "grpo" else "sft"
             passing = _training_parts(part, model, _checkpointed(recipe, moment, work, on_gpu), costs, on_gpu=on_gpu)

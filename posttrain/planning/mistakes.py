@@ -23,6 +23,7 @@ from posttrain.planning.odds import MOST_DEAD, dead_share, group_for, kl_at_ceil
 from posttrain.planning.past import Past
 from posttrain.recipe.adapter_serving import SLOW_ON_A_CPU, adapter_of, why_sent_whole
 from posttrain.recipe.arithmetic import BatchPlan
+from posttrain.recipe.optimizers import OWN, TWO_POINTS, name_of, package_of
 from posttrain.recipe.recipe import Recipe
 
 Level = Literal["problem", "warning", "note"]
@@ -80,8 +81,8 @@ class Seen:
 def likely_mistakes(seen: Seen) -> list[Finding]:
     """Everything that is to be said, warnings first."""
     looks: tuple[Callable[[Seen], Iterator[Finding]], ...] = (
-        _cut_off, _kl_target, _groups, _learning_rate, _evaluations, _norms, _schedule_of_mu, _curriculum, _engine,
-        _sent_whole, _four_bit, _trackers, _dropout, _precision,
+        _cut_off, _kl_target, _groups, _evaluations, _norms, _schedule_of_mu, _curriculum, _engine,
+        _sent_whole, _four_bit, _optimizers, _trackers, _dropout, _precision,
     )  # fmt: skip
     found = [finding for look in looks for finding in look(seen)]
     return sorted(found, key=lambda finding: finding.level == "note")
@@ -209,18 +210,6 @@ def _groups(seen: Seen) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _learning_rate(seen: Seen) -> Iterator[Finding]:
-    for name in ("warmup", "hybrid"):
-        stage = getattr(seen.recipe, name)
-        if stage.steps and stage.warmup_steps and stage.lr_scheduler_type == "constant":
-            yield _warning(
-                seen.recipe, "constant_ignores_warmup", f"{name}.lr_scheduler_type",
-                f"constant, with warmup_steps {stage.warmup_steps}: transformers ignores them, and the first step is "
-                f"taken at {stage.learning_rate:g}",
-                f"set {name}.lr_scheduler_type to constant_with_warmup, or {name}.warmup_steps to 0",
-            )  # fmt: skip
-
-
 def _evaluations(seen: Seen) -> Iterator[Finding]:
     recipe, every = seen.recipe, seen.recipe.evaluate.every
     if recipe.hybrid.steps >= 100 and not 0 < every < recipe.hybrid.steps:
@@ -313,6 +302,29 @@ def _four_bit(seen: Seen) -> Iterator[Finding]:
         check_four_bit(seen.recipe)
     except ConfigError as error:
         yield _warning(seen.recipe, "no_four_bits", "model.load_in_4bit", error.seen, error.fix or "")
+
+
+def _optimizers(seen: Seen) -> Iterator[Finding]:
+    for stage in ("warmup", "hybrid"):
+        section = getattr(seen.recipe, stage)
+        name, key = name_of(section.args), f"{stage}.args.optim"
+        needs = package_of(name) if section.steps else None
+        if needs and not importlib.util.find_spec(needs[0]):
+            said = f"{name} needs {needs[1]}, which is not installed here: the stage would not begin"
+            yield _warning(seen.recipe, "optimizer_missing", key, said, f"pip install {needs[1]}")
+        if section.steps and name.startswith("apollo"):
+            yield _warning(
+                seen.recipe, "optimizer_license", key, "apollo-torch is CC BY-NC 4.0: not for commercial use",
+                "galore_adamw, or frugal",
+            )  # fmt: skip
+        if section.steps and name in OWN:
+            said = f"{name}: whole weights in one process or under DDP; not with lora, FSDP or DeepSpeed"
+            yield Finding("note", "optimizer", seen.recipe.where(key), said)
+        if section.steps and name.startswith(TWO_POINTS):
+            said = (
+                f"{name}: gradients and their norms are of the weights that train, and the average of them is handed on"
+            )
+            yield Finding("note", "optimizer", seen.recipe.where(key), said)
 
 
 def _trackers(seen: Seen) -> Iterator[Finding]:

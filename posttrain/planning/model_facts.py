@@ -206,12 +206,14 @@ def _linear(model: Any) -> int:
 
 def _adapted(recipe: Recipe, model: Any) -> Any:
     """A model with the recipe's adapter on it."""
-    from peft import LoraConfig, get_peft_model
+    from peft import get_peft_model
+
+    from posttrain.models.new_adapter import adapter_config
 
     assert recipe.lora is not None
     try:
         with _on_meta():
-            return get_peft_model(model, LoraConfig(**recipe.lora.peft_kwargs()))
+            return get_peft_model(model, adapter_config(recipe.lora.peft_kwargs()))
     except ValueError as error:
         seen = " ".join(str(error).split())[:300]
         raise ConfigError(f"the adapter does not fit the model: {seen}", where=recipe.where("lora")) from error

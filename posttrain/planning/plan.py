@@ -35,6 +35,7 @@ from posttrain.planning.model_facts import (
 )
 from posttrain.planning.padded import stages_in_words
 from posttrain.planning.past import Past, differences, past_of, tells_of
+from posttrain.planning.rates import Curve, curves
 from posttrain.planning.seconds import Time, measured, shipped, time_of
 from posttrain.planning.work import Assumed, works_of
 from posttrain.recipe.arithmetic import BatchPlan, batch_plan, for_processes
@@ -87,6 +88,7 @@ class Plan:
         missing: What could not be had.
         paired: Prompts and demonstrations, of a recipe with a method.
         curriculum: What the curriculum draws by, in words, of a recipe with one that goes by columns.
+        rates: The learning rate over each stage.
     """
 
     recipe: Recipe
@@ -105,6 +107,7 @@ class Plan:
     missing: list[Missing] = field(default_factory=list)
     paired: Paired | None = None
     curriculum: list[str] = field(default_factory=list)
+    rates: dict[str, Curve] = field(default_factory=dict)
 
     @property
     def status(self) -> str:
@@ -184,7 +187,7 @@ class _Maker:
             recipe=recipe, machine=machine, batch=batch, amounts=much, counts=counts, counted=counted,
             notes=data.notes if data else [], model=model, texts=texts, memory=memory, time=time, past=past,
             findings=sorted(self.findings, key=lambda finding: order.index(finding.level)), missing=self.missing,
-            paired=paired, curriculum=curriculum_in_words(recipe, data),
+            paired=paired, curriculum=curriculum_in_words(recipe, data), rates=curves(recipe),
         )  # fmt: skip
 
     def _fitted(self, recipe: Recipe) -> Recipe:

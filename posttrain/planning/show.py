@@ -20,6 +20,7 @@ from posttrain.planning.in_words import (
 )
 from posttrain.planning.launching import Launch
 from posttrain.planning.plan import Plan
+from posttrain.planning.rates import rates_in_words
 from posttrain.planning.settings import Setting
 from posttrain.watching.live import safe
 from posttrain.watching.terminal import console as made_console
@@ -49,6 +50,7 @@ def show(plan: Plan, path: str, settings: Sequence[Setting], launch: Launch, *, 
     _settings(console, settings, everything=everything)
     for heading, lines in (
         ("What it takes", amounts_in_words(plan)),
+        ("Learning rate", rates_in_words(plan.rates, budget=plan.recipe.hybrid.budget is not None)),
         ("Memory of a process", memory_in_words(plan)),
         ("Time", time_in_words(plan)),
         ("Lengths", lengths_in_words(plan)),

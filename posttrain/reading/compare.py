@@ -63,8 +63,8 @@ def compare(paths: Sequence[str | Path], stage: str | None = None) -> dict[str, 
 
     Args:
         paths: Directories of at least two runs; the first is the baseline.
-        stage: Whose last evaluation is compared: "start", "warmup", "hybrid" or "final". `None` takes the final one,
-            or the last there is of a run that is not finished.
+        stage: Whose last evaluation is compared: "start", "warmup", "hybrid", "averaged" or "final". `None` takes the
+            final one, or the last there is of a run that is not finished.
 
     Returns:
         runs: a dict a run: name, stage, step, finished, n, pass@1, ci95, pass@k, since_warmup (a difference), spent;
@@ -222,7 +222,7 @@ def _examined(layout: Layout, name: str, stage: str | None) -> Examined:
 
 def _summary(run: Examined, recipe: dict[str, Any]) -> dict[str, Any]:
     passed = [float(_passed(row)) for row in run.rows.values()]
-    earlier = run_reading.eval_results(run.layout, "warmup") if run.stage in ("hybrid", "final") else {}
+    earlier = run_reading.eval_results(run.layout, "warmup") if run.stage in ("hybrid", "averaged", "final") else {}
     since = difference(problems(earlier), run.rows)
     return {
         "name": run.name,

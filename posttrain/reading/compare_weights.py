@@ -1,10 +1,11 @@
 """How much of a model a run has changed: read from the saved files a piece at a time, without loading any model.
 
-Two numbers: the share of parameters whose value differs at all, and the change's L2 norm relative to the weights it was
-made to. The share is taken in the dtype of the later weights, and once more after rounding both to bfloat16, in which
-most models are used: a step of Adam moves every float32 weight it has a gradient for, and few of them far enough to
-show there. Of an adapter its effective change is measured, scale * B A, by ||B A||^2 = trace((B^T B)(A A^T)), so that
-no matrix of the base's size is formed.
+Shares of parameters, and the change's L2 norm relative to the weights it was made to. The shares: of those whose value
+differs at all, in the dtype of the later weights; the same after rounding both to bfloat16, in which most models are
+used; and of those that differ by more than 1e-5, by which the subnetworks of RL are told (arXiv 2505.11711). They are
+other numbers: a step of Adam moves every float32 weight it has a gradient for, and few of them far enough to show in
+bfloat16, so that runs are compared at one precision. Of an adapter its effective change is measured, scale * B A, by
+||B A||^2 = trace((B^T B)(A A^T)), so that no matrix of the base's size is formed.
 """
 
 from __future__ import annotations
@@ -23,9 +24,12 @@ from safetensors import safe_open
 
 from posttrain.errors import DataError
 from posttrain.rundir import reading as run_reading
-from posttrain.rundir.layout import Layout
+from posttrain.rundir.layout import BASES, REST, Layout
 
 PIECE = 2**24  # parameters compared at a time
+UNCHANGED = 1e-5
+"""How far a weight may be from what it was and count as unchanged."""
+REST_ADAPTER = "adapter"  # as `models.rest` calls it
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 _FACTOR = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?:embedding_)?(?P<side>[AB])(?:\.weight)?")
 _SAVED = re.compile(r"base_model\.model\.(?P<name>.+)")
@@ -40,6 +44,7 @@ class Change:
         changed: The share of them whose value differs.
         changed_bf16: The same after rounding to bfloat16; `None` of an adapter.
         relative_l2: The L2 norm of the change over that of the weights before; `None` where those are not at hand.
+        beyond: The share that differs by more than `UNCHANGED`, in float32; `None` of an adapter.
         adapted: Of an adapter the share of the base's parameters that it acts on, else `None`.
         note: What was left out, in words.
     """
@@ -50,6 +55,7 @@ class Change:
     relative_l2: float | None
     adapted: float | None = None
     note: str = ""
+    beyond: float | None = None
 
 
 def run_changes(layout: Layout) -> dict[str, Change | str]:
@@ -64,7 +70,9 @@ def run_changes(layout: Layout) -> dict[str, Change | str]:
     start, why = start_folder(layout)
     adapter = (layout.model / ADAPTER_CONFIG).is_file()
     if adapter:
-        found["start"] = adapter_change(None, layout.model, start) if start else f"{why}"
+        rest = layout.path / REST  # the adapter began with a part of the base
+        begun = rest / REST_ADAPTER if rest.is_dir() else None
+        found["start"] = adapter_change(begun, layout.model, start) if start else f"{why}"
     else:
         found["start"] = weights_change(start, layout.model) if start else f"{why}"
     if not layout.warmup_model.is_dir():
@@ -78,7 +86,7 @@ def run_changes(layout: Layout) -> dict[str, Change | str]:
 
 def start_folder(layout: Layout) -> tuple[Path | None, str]:
     """The folder of the model that a run began with, or why there is none at hand."""
-    for name in ("init", "base"):  # built from scratch, or dequantised from a GGUF file
+    for name in BASES:
         if (layout.path / name).is_dir():
             return layout.path / name, ""
     model = (run_reading.recipe(layout).get("model") or {}) if layout.recipe_file.exists() else {}
@@ -102,7 +110,7 @@ def weights_change(before: Path, after: Path) -> Change:
     Raises:
         DataError: A weight has another shape than before, or there are none in common.
     """
-    parameters = changed = rounded = 0
+    parameters = changed = rounded = beyond = 0
     moved = size = 0.0
     with Weights(before) as old, Weights(after) as new:
         shared = [name for name in new.names if name in old.names]
@@ -113,14 +121,17 @@ def weights_change(before: Path, after: Path) -> Change:
                 parameters += b.numel()
                 changed += int((a.to(torch.float32) != b.to(torch.float32)).sum())
                 rounded += int((a.to(torch.bfloat16) != b.to(torch.bfloat16)).sum())
-                moved += _square(b.to(torch.float32) - a.to(torch.float32))
+                difference = b.to(torch.float32) - a.to(torch.float32)
+                beyond += int((difference.abs() > UNCHANGED).sum())
+                moved += _square(difference)
                 size += _square(a)
         alone = sorted({*old.names} ^ {*new.names})
     if not parameters:
         raise DataError(f"{before.name} and {after.name} have no weight in common", expected="two states of one model")
     note = f"{len(alone)} weights are in one of the two alone, such as {alone[0]}" if alone else ""
     relative = math.sqrt(moved / size) if size else None
-    return Change(parameters, changed / parameters, rounded / parameters, relative, note=note)
+    shares = [count / parameters for count in (changed, rounded, beyond)]
+    return Change(parameters, shares[0], shares[1], relative, note=note, beyond=shares[2])
 
 
 def adapter_change(before: Path | None, after: Path, base: Path | None) -> Change | str:

@@ -17,6 +17,27 @@ INITS = (True, False, "gaussian", "orthogonal", "mica")
 DATA_INITS = ("eva",)
 """Those that leave the base as it is, but are computed from data."""
 
+SPLITS_BASE = ("pissa", "olora")
+"""Kinds that begin with a part of the base's weights, which a run takes out of them once (`models.rest`)."""
+
+ADALORA = "ADALORA"
+"""PEFT's name for adapters whose ranks have a budget."""
+NOT_OF_ADALORA = (
+    "alpha_pattern", "bias", "init_lora_weights", "rank_pattern", "target_parameters", "total_step", "use_dora",
+)  # fmt: skip
+"""Fields that an AdaLoRA adapter has no use for, or that the stage decides."""
+
+KIND_FIELDS: dict[str, dict[str, Any]] = {
+    "lora": {},
+    "rslora": {"use_rslora": True},
+    "dora": {"use_dora": True},
+    "mica": {"init_lora_weights": "mica"},
+    "pissa": {},
+    "olora": {},
+    "adalora": {"peft_type": ADALORA},
+}
+"""Value of `lora.kind` -> fields of `peft.LoraConfig` by which the adapter trains."""
+
 HEADS = ("lm_head", "embed_out")
 """What families call their LM head."""
 
@@ -82,6 +103,8 @@ def _check_init(init: Any) -> None:
         else f"{init!r} is computed from data, which no stage does: the adapter would be a plain one"
     )
     expected, fix = "true, false, gaussian, orthogonal or mica", "set orthogonal, or leave it out"
+    if init in SPLITS_BASE:
+        fix = f"leave it out and set lora.kind: {init}, which keeps what is left of the base as a model of the run"
     raise ConfigError(seen, expected=expected, where="init_lora_weights", fix=fix)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from posttrain.recipe.adapter_kinds import EMBEDDINGS, names, rewrites_base
+from posttrain.recipe.adapter_kinds import ADALORA, EMBEDDINGS, names, rewrites_base
 
 ADAPTER_CONFIG = "adapter_config.json"
 SLOW_ON_A_CPU = (
@@ -52,6 +52,8 @@ def why_merged(config: Mapping[str, Any], *, four_bit: bool = False) -> str | No
     """
     if four_bit:
         return "its base is in 4 bits, and on whole weights it is another model"
+    if config.get("peft_type") == ADALORA:
+        return f"AdaLoRA: {REFUSES}"
     if config.get("use_dora"):
         return f"use_dora: {REFUSES}"
     if config.get("bias", "none") != "none":

@@ -13,6 +13,7 @@ from posttrain.recipe.adapter_kinds import one_bias
 from posttrain.recipe.adapter_serving import adapter_of, why_sent_whole
 from posttrain.recipe.arithmetic import generation_batch_size, nearest_divisors, nearest_multiples
 from posttrain.recipe.mistakes import raise_all
+from posttrain.recipe.optimizers import OWN, PROJECTED, name_of
 from posttrain.recipe.recipe import Recipe
 from posttrain.recipe.selected_tokens import tokens
 from posttrain.recipe.sft_losses import one_loss, token_weights
@@ -32,6 +33,10 @@ def contradictions(recipe: Recipe, num_processes: int = 1) -> list[ConfigError]:
     """All that `check` would refuse."""
     checks = (
         _four_bit,
+        _average,
+        _splits_base,
+        _adalora,
+        _optimizer,
         _adapter,
         _generation_batch,
         _generation_window,
@@ -104,6 +109,55 @@ def _four_bit(recipe: Recipe, num_processes: int) -> list[ConfigError]:
         return []
     seen, fix = "true, but no adapter: weights in 4 bits cannot train", "add lora: {r: 16}, or set it to false"
     return [_problem(recipe, "model.load_in_4bit", seen, expected="lora, which trains on top of them", fix=fix)]
+
+
+def _average(recipe: Recipe, num_processes: int) -> list[ConfigError]:
+    if not (recipe.hybrid.average and recipe.model.load_in_4bit):
+        return []
+    seen = "average, and a base in 4 bits: the average would be of adapters on another base than the one that trained"
+    return [_problem(recipe, "hybrid.average", seen, expected="a base as it is", fix="leave one of them out")]
+
+
+def _splits_base(recipe: Recipe, num_processes: int) -> list[ConfigError]:
+    if not (recipe.lora and recipe.lora.splits_base and recipe.model.load_in_4bit):
+        return []
+    seen = f"{recipe.lora.kind}, and a base in 4 bits: what is left of the base would be rounded once more"
+    return [_problem(recipe, "lora.kind", seen, expected="a base as it is", fix="set kind: lora")]
+
+
+def _adalora(recipe: Recipe, num_processes: int) -> list[ConfigError]:
+    lora, hybrid = recipe.lora, recipe.hybrid
+    if lora is None or lora.kind != "adalora":
+        return []
+    problems = []
+    if recipe.model.load_in_4bit:
+        problems.append(_problem(recipe, "lora.kind", "adalora, and a base in 4 bits", fix="set kind: lora"))
+    if hybrid.steps and hybrid.grpo.beta:
+        seen = f"adalora, and hybrid.grpo.beta {hybrid.grpo.beta:g}: its reference would be a second AdaLoRA adapter"
+        fix = "set hybrid.grpo.beta to 0 (hybrid.controller.kl_target holds on to the start, too)"
+        problems.append(_problem(recipe, "lora.kind", seen, expected="PEFT allows one at a time", fix=fix))
+    stage = "warmup" if recipe.warmup.steps else "hybrid"
+    steps, aside = getattr(recipe, stage).steps, lora.args.get("tinit", 0) + lora.args.get("tfinal", 0)
+    if steps and aside >= steps:
+        problems.append(
+            _problem(
+                recipe, "lora.args", f"tinit and tfinal together {aside}, and {steps} steps of the {stage} stage",
+                expected="fewer: the budget falls in the first stage that trains", fix=f"set tinit: {steps // 10}",
+            )
+        )  # fmt: skip
+    return problems
+
+
+def _optimizer(recipe: Recipe, num_processes: int) -> list[ConfigError]:
+    problems = []
+    for stage in ("warmup", "hybrid"):
+        section = getattr(recipe, stage)
+        name = name_of(section.args)
+        if section.steps and recipe.lora and name.startswith((*PROJECTED, *OWN)):
+            seen = f"{name}, and an adapter, whose factors are of low rank already: there is nothing to project"
+            fix = "set optim: adamw_torch, or leave lora out"
+            problems.append(_problem(recipe, f"{stage}.args.optim", seen, expected="whole weights", fix=fix))
+    return problems
 
 
 def _adapter(recipe: Recipe, num_processes: int) -> list[ConfigError]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from posttrain.errors import ConfigError
 from posttrain.nearest import did_you_mean
-from posttrain.recipe.optimizers import check_optim
+from posttrain.recipe.optimizers import check_optim, check_optim_args
 from posttrain.recipe.trl_fields import WITHOUT_EFFECT
 
 TRAINING_ARGUMENTS = (
@@ -25,6 +25,12 @@ SOURCES: dict[str, tuple[tuple[str, str, str], ...]] = {
     "trl.SFTConfig": (("trl", "trainer/sft_config.py", "SFTConfig"), *TRAINING_ARGUMENTS),
     "trl.GRPOConfig": (("trl", "trainer/grpo_config.py", "GRPOConfig"), *TRAINING_ARGUMENTS),
     "peft.LoraConfig": (
+        ("peft", "tuners/lora/config.py", "LoraConfig"),
+        ("peft", "config.py", "PeftConfig"),
+        ("peft", "config.py", "PeftConfigMixin"),
+    ),
+    "peft.AdaLoraConfig": (
+        ("peft", "tuners/adalora/config.py", "AdaLoraConfig"),
         ("peft", "tuners/lora/config.py", "LoraConfig"),
         ("peft", "config.py", "PeftConfig"),
         ("peft", "config.py", "PeftConfigMixin"),
@@ -164,5 +170,6 @@ def check_args(args: dict[str, Any], config: str, own: set[str], elsewhere: dict
         if known and name not in known:
             fix = did_you_mean(name, known)
             raise ConfigError(f"{config} has no field {name!r}", expected="one of its fields", where=name, fix=fix)
-    check_optim(args.get("optim"), "optim")
+    check_optim(args.get("optim"), "optim", rollouts=config != "trl.SFTConfig")
+    check_optim_args(args, "optim")
     return args

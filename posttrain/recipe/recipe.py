@@ -43,7 +43,7 @@ TASKS: dict[str, type] = {
 """What a recipe can name under `task.name`."""
 
 KINDS: dict[Key, tuple[str, ...]] = {
-    ("model",): ("name", "gguf", "init"),
+    ("model",): ("name", "gguf", "init", "merge"),
     ("task",): ("name",),
     ("hybrid", "controller"): ("name",),
     ("hybrid", "method"): ("name",),

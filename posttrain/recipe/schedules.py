@@ -10,6 +10,8 @@ from typing import Any
 
 from posttrain.errors import ConfigError
 from posttrain.nearest import did_you_mean
+from posttrain.recipe.own_schedules import check_own
+from posttrain.recipe.rates import NO_WARMUP, OWN
 
 WHERE, KWARGS = "lr_scheduler_type", "lr_scheduler_kwargs"
 _MIN_LR = ("min_lr", "min_lr_rate")
@@ -26,14 +28,16 @@ TAKES: dict[str, tuple[str, ...]] = {
     "warmup_stable_decay": (
         "num_decay_steps", "num_stable_steps", "warmup_type", "decay_type", "min_lr_ratio", "num_cycles",
     ),
+    **OWN,
 }  # fmt: skip
-"""Schedule -> the arguments that its function in `transformers.optimization` has beside those that a stage gives."""
+"""Schedule -> the arguments that its function in `transformers.optimization` has beside those that a stage gives, or
+those that our own take (`rates`)."""
 SHAPES = ("linear", "cosine", "1-sqrt")
 DEFAULT_LR_END = 1e-7
 
 
 def check_schedule(name: str, given: Any, *, learning_rate: float, steps: int, warmup_steps: int) -> None:
-    """Refuse a schedule that transformers would, or one whose arguments it would pay no heed to.
+    """Refuse a schedule that transformers would, or one whose arguments or warm-up it would pay no heed to.
 
     Args:
         name: One of `TAKES`.
@@ -50,16 +54,21 @@ def check_schedule(name: str, given: Any, *, learning_rate: float, steps: int, w
             f"{KWARGS} {given!r}", expected="a mapping of names to values", where=WHERE, fix=_write("num_cycles: 0.5")
         )
     kwargs: Mapping[str, Any] = given or {}
+    check_warmup(name, warmup_steps)
     for key in kwargs:
         if key not in TAKES[name]:
             takes = ", ".join(TAKES[name])
             fix = did_you_mean(str(key), TAKES[name]) or "leave it out, or name another lr_scheduler_type"
             seen = f"the schedule {name} takes no {key}"
             raise ConfigError(seen, expected=takes or "no arguments", where=WHERE, fix=fix)
+        if name in OWN:
+            continue
         kinds: tuple[type, ...] = (str,) if key.endswith("_type") else (int, float)
         if kwargs[key] is not None and (not isinstance(kwargs[key], kinds) or isinstance(kwargs[key], bool)):
             kind = "text" if str in kinds else "a number"
             raise ConfigError(f"{key} {kwargs[key]!r}", expected=kind, where=WHERE, fix=f"correct it in args.{KWARGS}")
+    if name in OWN:
+        check_own(name, kwargs, learning_rate=learning_rate, steps=steps, warmup_steps=warmup_steps)
     if "min_lr" in TAKES[name] and sum(kwargs.get(key) is not None for key in _MIN_LR) != 1:
         raise ConfigError(
             f"the schedule {name} with {_named(kwargs)}",
@@ -77,6 +86,23 @@ def check_schedule(name: str, given: Any, *, learning_rate: float, steps: int, w
             where=WHERE,
             fix=_write("lr_end: 0.0"),
         )
+
+
+def check_warmup(name: str, warmup_steps: float) -> None:
+    """Refuse a warm-up that a schedule would ignore.
+
+    Raises:
+        ConfigError: With what to set instead.
+    """
+    if not warmup_steps or name not in NO_WARMUP:
+        return
+    why = "its curve has a rise of its own" if name in OWN else "transformers ignores them, from the first step on"
+    raise ConfigError(
+        f"the schedule {name} with warmup_steps {warmup_steps:g}: {why}",
+        expected="a schedule that has a warm-up, or none",
+        where=WHERE,
+        fix="set warmup_steps: 0" + (", or constant_with_warmup" if name == "constant" else ""),
+    )
 
 
 def _check_decay(kwargs: Mapping[str, Any], steps: int, warmup_steps: int) -> None:

@@ -25,7 +25,7 @@ from posttrain.tasks.rows import Rows
 # fmt: off
 Scheduler = Literal[
     "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt",
-    "cosine_with_min_lr", "cosine_warmup_with_min_lr", "warmup_stable_decay",
+    "cosine_with_min_lr", "cosine_warmup_with_min_lr", "warmup_stable_decay", "wsd_s", "infinite", "power", "refined",
 ]
 Tracker = Literal[
     "azure_ml", "clearml", "codecarbon", "comet_ml", "dagshub", "dvclive", "flyte", "kubeflow", "mlflow", "neptune",

@@ -11,6 +11,8 @@ from posttrain.curricula import CURRICULA, Curriculum, EasyToHard
 from posttrain.errors import ConfigError
 from posttrain.methods import METHODS, Method
 from posttrain.recipe.library_fields import DECIDED_ELSEWHERE, check_args
+from posttrain.recipe.optimizers import TWO_POINTS, name_of
+from posttrain.recipe.ratios import check_ratios, ema_ratios
 from posttrain.recipe.schedules import KWARGS, check_schedule
 from posttrain.recipe.section import Count, NotNegative, Positive, Section, SFTWeight, Share, Size
 
@@ -91,6 +93,16 @@ class WarmupSection(StageSection):
     @model_validator(mode="after")
     def _tries_of_dco(self) -> WarmupSection:
         return _tries_of_dco(self)
+
+    def _schedule_of_average(self) -> WarmupSection:
+        name = name_of(self.args)
+        if name.startswith(TWO_POINTS) and self.steps and not self.lr_scheduler_type.startswith("constant"):
+            raise ConfigError(
+                f"{name}, and lr_scheduler_type: {self.lr_scheduler_type}",
+                expected="a constant rate: its average of the weights stands for the decay",
+                fix="set lr_scheduler_type: constant, or constant_with_warmup",
+            )
+        return self
 
     def window(self) -> int:
         """The number of last steps that are averaged into G_warmup."""
@@ -232,6 +244,38 @@ def _tries_of_dco(section: Any) -> Any:
     return section
 
 
+class AverageSection(Section):
+    """The average of the stage's last checkpoints, beside its final model.
+
+    Args:
+        last: How many checkpoints, the final one among them.
+        weights: `uniform`; `linear`: 1, 2, 3, ... to the latest; `ema`: an exponential moving average that begins at
+            the first of them; or numbers, one a checkpoint, the latest last, with the sum 1.
+        decay: Of `ema`.
+    """
+
+    last: Annotated[int, Field(ge=2)]
+    weights: Literal["uniform", "linear", "ema"] | list[float] = "uniform"
+    decay: Annotated[float, Field(gt=0, lt=1)] | None = None
+
+    @model_validator(mode="after")
+    def _of_as_many(self) -> AverageSection:
+        if (self.weights == "ema") != (self.decay is not None):
+            seen = "weights: ema without decay" if self.decay is None else f"decay: {self.decay:g} without weights: ema"
+            raise ConfigError(seen, expected="both, or neither", fix="set weights: ema and decay: 0.5")
+        if isinstance(self.weights, list):
+            check_ratios(range(self.last), self.weights, "weights")
+        return self
+
+    def ratios(self, count: int) -> list[float]:
+        """The ratio of each of so many checkpoints, the latest last; fewer than `last` share what those have."""
+        if self.weights == "ema":
+            return ema_ratios(count, self.decay or 0.5)
+        given = {"uniform": [1.0] * count, "linear": [float(place + 1) for place in range(count)]}
+        shares = self.weights[-count:] if isinstance(self.weights, list) else given[self.weights]
+        return [share / sum(shares) for share in shares]
+
+
 class HybridSection(StageSection):
     """Stage 2, the mix of SFT and GRPO steps under a controller. `steps: 0` leaves it out.
 
@@ -243,6 +287,7 @@ class HybridSection(StageSection):
         method: What GRPO steps make of a prompt's own demonstration; the controller is then `grpo_only`, if none is
             named.
         curriculum: Which prompt is sampled next; one without a name is `easy_to_hard`; null shuffles them.
+        average: The average of the last checkpoints, evaluated beside the final model; null makes none.
         demonstrations_after: What a demonstration's completion stands behind where the chat template gives the sampler
             more than it puts before a completion (an opened `<think>`): `template` refuses such a model,
             `generation_prompt` puts it behind what the sampler is given. In both stages.
@@ -271,6 +316,7 @@ class HybridSection(StageSection):
     grpo: GRPOSection = GRPOSection()
     kl: KLSection = KLSection()
     curriculum: AnyCurriculum | None = None
+    average: AverageSection | None = None
     packed: bool = True
     drop_zero_advantage: bool = True
     tokens: TokensSection | None = None
@@ -295,6 +341,28 @@ class HybridSection(StageSection):
     def _one_order(self) -> HybridSection:
         if self.curriculum and self.args.get("shuffle_dataset"):
             raise ConfigError("a curriculum, and args.shuffle_dataset: true", expected="one order of the prompts")
+        return self
+
+    @model_validator(mode="after")
+    def _enough_checkpoints(self) -> HybridSection:
+        if self.average is None:
+            return self
+        last, kept, every = self.average.last, self.save_total_limit, self.save_steps
+        if every is None or not self.steps:
+            seen = "save_steps: null" if self.steps else "steps: 0"
+            raise ConfigError(f"average, and {seen}", expected="checkpoints to average", fix="leave average out")
+        if kept is not None and kept < last:
+            raise ConfigError(
+                f"average: {{last: {last}}}, and save_total_limit: {kept}", expected="as many checkpoints kept",
+                fix=f"set save_total_limit: {last}",
+            )  # fmt: skip
+        if self.budget is None and -(-self.steps // every) < last:
+            raise ConfigError(
+                f"average: {{last: {last}}}, and {-(-self.steps // every)} checkpoints in {self.steps} steps, one "
+                f"every {every} and at the end",
+                expected="as many checkpoints written",
+                fix=f"set save_steps: {max(self.steps // last, 1)}",
+            )
         return self
 
     @model_validator(mode="after")

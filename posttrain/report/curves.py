@@ -17,7 +17,7 @@ def warmup_steps(steps: Lines) -> int:
 
 def place(line: dict[str, Any], offset: int) -> int:
     """A step counted from the start of the run: those of the hybrid stage follow the warm-up's."""
-    return line["step"] + (offset if line.get("stage", "hybrid") in ("hybrid", "final") else 0)
+    return line["step"] + (offset if line.get("stage", "hybrid") in ("hybrid", "averaged", "final") else 0)
 
 
 WITH_AND_WITHOUT = "Reward with and without a beginning"

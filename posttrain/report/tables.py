@@ -17,7 +17,7 @@ from posttrain.rundir.reading import eval_file, eval_results, last_evals
 from posttrain.watching.progress import duration
 
 Lines = list[dict[str, Any]]
-STAGE_NAMES = {"start": "Start", "warmup": "Warm-up", "hybrid": "Hybrid", "final": "Final"}
+STAGE_NAMES = {"start": "Start", "warmup": "Warm-up", "hybrid": "Hybrid", "averaged": "Averaged", "final": "Final"}
 BASES = ("warmup", "start")  # what the last stage is compared with: the first of them that was evaluated
 LONGEST_REASON = 300
 """Characters of why rows were padded."""

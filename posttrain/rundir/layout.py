@@ -6,7 +6,13 @@ from pathlib import Path
 
 from posttrain.storage.checkpoints import latest_checkpoint
 
-STAGES = ("start", "warmup", "hybrid", "final")
+STAGES = ("start", "warmup", "hybrid", "averaged", "final")
+BASES = ("init", "base", "merged")
+"""Folders of the model that a run begins with, where it made it: from scratch, of a GGUF file, of several models."""
+
+
+REST = "rest"
+"""The folder of what an adapter left of the base that it began with a part of (`models.rest`)."""
 
 
 class Layout:
@@ -83,6 +89,11 @@ class Layout:
     def model(self) -> Path:
         """The final model."""
         return self.path / "model"
+
+    @property
+    def averaged_model(self) -> Path:
+        """The average of the hybrid stage's last checkpoints."""
+        return self.path / "averaged"
 
     @property
     def report_file(self) -> Path:

@@ -31,7 +31,7 @@ from posttrain.rundir.facts import (
     read_whole,
     write_recipe,
 )
-from posttrain.rundir.layout import STAGES, Layout
+from posttrain.rundir.layout import BASES, REST, STAGES, Layout
 from posttrain.rundir.masking import without_secrets
 from posttrain.rundir.refusals import (
     aside,
@@ -203,9 +203,10 @@ class RunDir(Layout):
         for stage in ("warmup", "hybrid"):
             if self.done(stage) is None:
                 self.changes += [f"{stage}: {line}" for line in put_aside_torn(self.checkpoints(stage))]
-        needed = [self.path / "init", self.path / "base"]
+        needed = [self.path / name for name in (*BASES, REST)]
         needed += [self.warmup_model] if self.done("warmup") else []
         needed += [self.model] if self.done("hybrid") else []
+        needed += [self.averaged_model] if self.done("averaged") else []
         for folder in needed:
             reason = why_torn(folder, contents=True) if folder.is_dir() else None
             if reason:
@@ -251,9 +252,9 @@ class RunDir(Layout):
         if not accept_changes:
             raise started_differently(self.path, serious)
         self._accepted = serious
-        for stage in ("hybrid", "final"):
+        for stage in ("hybrid", "averaged", "final"):
             self._unmark(stage)
-        self._drop(lambda stage, step: stage == "final")
+        self._drop(lambda stage, step: stage in ("averaged", "final"))
 
     # -- stages ------------------------------------------------------------------------------------------------
 

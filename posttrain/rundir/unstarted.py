@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 
-from posttrain.rundir.layout import Layout
+from posttrain.rundir.layout import BASES, REST, Layout
 
 _STAGES = ("warmup", "hybrid")
 
@@ -25,7 +25,7 @@ def forget_unstarted(layout: Layout) -> bool:
     """
     if layout.eval_file.exists() or layout.pass_rates_file.exists():
         return False
-    for folder in ("init", "base"):  # models as the recipe describes them
+    for folder in (*BASES, REST):  # models as the recipe describes them
         shutil.rmtree(layout.path / folder, ignore_errors=True)
     files = [layout.environment_file, layout.data_file, layout.report_file, layout.alarms_file, layout.errors_file]
     for file in [layout.recipe_file, *files]:

@@ -17,7 +17,7 @@ from typing import Any
 from posttrain.errors import ResumeError
 from posttrain.rundir import completions as records
 from posttrain.rundir.facts import HARMLESS, difference, flatten, named, read_environment, read_recipe
-from posttrain.rundir.layout import Layout
+from posttrain.rundir.layout import BASES, REST, Layout
 from posttrain.rundir.reading import done_stages
 from posttrain.rundir.refusals import cannot_be_written
 from posttrain.rundir.rundir import RunDir
@@ -30,7 +30,6 @@ OF_HYBRID = re.compile(
 """Keys of the hybrid stage that a warm-up and the evaluations around it know nothing of."""
 
 _STAGES = ("start", "warmup")
-_FOLDERS = ("init", "base")
 
 
 def warmup_facts(recipe: Mapping[str, Any]) -> dict[str, Any]:
@@ -89,7 +88,7 @@ def _facts_of(run: Layout) -> dict[str, Any]:
 
 
 def _copy(other: Layout, run: RunDir) -> None:
-    for name in (*_FOLDERS, other.warmup_model.name):
+    for name in (*BASES, REST, other.warmup_model.name):
         if (other.path / name).is_dir() and not (run.path / name).is_dir():
             with staged(run.path, name) as staging:
                 ignored = shutil.ignore_patterns(MANIFEST)

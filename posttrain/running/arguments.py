@@ -6,16 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from trl import SFTConfig
-
 from posttrain.recipe.arithmetic import demonstration_batch_size
 from posttrain.recipe.recipe import Recipe
 from posttrain.training.config import HybridConfig
+from posttrain.training.warmup import WarmupConfig
 
 
-def warmup_arguments(recipe: Recipe, folder: Path, *, on_gpu: bool) -> SFTConfig:
+def warmup_arguments(recipe: Recipe, folder: Path, *, on_gpu: bool) -> WarmupConfig:
     """Those of the warm-up, whose checkpoints go to `folder`."""
-    return SFTConfig(**_common(recipe, folder, on_gpu), **{**_defaults(on_gpu), **recipe.warmup.trl_kwargs()})
+    return WarmupConfig(**_common(recipe, folder, on_gpu), **{**_defaults(on_gpu), **recipe.warmup.trl_kwargs()})
 
 
 def hybrid_arguments(recipe: Recipe, folder: Path, reward_weights: Sequence[float], *, on_gpu: bool) -> HybridConfig:

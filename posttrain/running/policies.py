@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +11,19 @@ from accelerate.utils import DistributedType
 from peft import LoraConfig, PeftModel, get_peft_model
 
 from posttrain.inputs.ends import with_own_end
-from posttrain.inputs.inputs import hub_options, loading, policy_options
+from posttrain.inputs.inputs import check_folder, hub_options, loading, policy_options
+from posttrain.models.averaging import average
 from posttrain.models.gguf_files import gguf_file
 from posttrain.models.inference import without_router_logits
 from posttrain.models.load import build_model, load_policy, load_tokenizer, tokenizer_from_rows
+from posttrain.models.new_adapter import adapter_config
 from posttrain.models.policy_weights import check_weights
+from posttrain.models.rest import ADAPTER as REST_ADAPTER
+from posttrain.models.rest import split
 from posttrain.processes.ranks import Ranks
+from posttrain.recipe.model_sections import LoraSection, MergeSection
 from posttrain.recipe.recipe import Recipe
-from posttrain.rundir.layout import Layout
+from posttrain.rundir.layout import REST, Layout
 from posttrain.storage.checkpoints import staged
 from posttrain.tasks import TaskData
 
@@ -52,6 +57,8 @@ class Policies:
     def _base_model(self, data: TaskData) -> str | Path:
         """The recipe's model, written once into the run directory if it is a file or to be made from scratch."""
         section = self._recipe.model
+        if section.merge is not None:
+            return self._merged(section.merge)
         if section.init is None:
             file = gguf_file(section.gguf or section.name or "")
             return self._unpacked(file) if file else section.name or ""
@@ -62,6 +69,18 @@ class Policies:
             sizes = init.model_dump(exclude={"vocab_size"})
             save_whole(folder, build_model(tokenizer, seed=self._recipe.run.seed, **sizes), tokenizer)
         return folder.resolve()  # an adapter keeps this path, and may be loaded from another working directory
+
+    def _merged(self, merge: MergeSection) -> Path:
+        folder = self._dir.path / "merged"
+        if not folder.is_dir():
+            ratios = merge.shares()
+            parts = " + ".join(f"{ratio:.4g} * {model}" for ratio, model in zip(ratios, merge.models, strict=True))
+            self._say(f"merging {parts} into {folder}")
+            write_average(
+                folder, merge.models, ratios, trust_remote_code=self._recipe.model.trust_remote_code,
+                where=self._recipe.where("model.merge"),
+            )  # fmt: skip
+        return folder.resolve()
 
     def _unpacked(self, file: Path) -> Path:
         folder = self._dir.path / "base"
@@ -79,16 +98,51 @@ class Policies:
         with loading(source, self._recipe.where("model")):
             return load_policy(source, **policy_options(self._recipe, on_gpu=self.on_gpu))
 
-    def with_adapter(self, model: Any) -> Any:
+    def fresh(self) -> Any:
+        """The policy that the first stage begins from: the base, with the recipe's new adapter if it has one."""
+        lora = self._recipe.lora
+        if not (lora and lora.splits_base):
+            return self._with_adapter(self.load(self.source))
+        folder = self._dir.path / REST
+        self._ranks.decided(lambda: self._split(folder, lora))
+        return self._checked(PeftModel.from_pretrained(self.load(folder), folder / REST_ADAPTER, is_trainable=True))
+
+    def _split(self, folder: Path, lora: LoraSection) -> None:
+        if folder.is_dir():
+            return
+        self._say(f"{lora.kind}: the adapter begins with a part of the base; what is left of it goes to {folder}")
+        config = LoraConfig(**{**lora.peft_kwargs(), "init_lora_weights": lora.kind})
+        with staged(folder.parent, folder.name) as staging, loading(self.source, self._recipe.where("model")):
+            options = hub_options(self._recipe)
+            split(self.source, config, staging / folder.name, named=folder.resolve(), **options)
+
+    def _with_adapter(self, model: Any) -> Any:
         """The model with the recipe's new adapter, if it has one."""
         lora, section = self._recipe.lora, self._recipe.model
         if not lora:
             return model
         # The adapter remembers the revision, so that every later stage loads it on top of the same base
-        adapted = get_peft_model(model, LoraConfig(**lora.peft_kwargs()), revision=section.revision)
+        adapted = get_peft_model(model, adapter_config(lora.peft_kwargs()), revision=section.revision)
+        return self._checked(adapted)
+
+    def _checked(self, adapted: Any) -> Any:
         if self._recipe.rollout.uses_vllm():
             check_weights(adapted)  # an adapter of a kind that vLLM cannot be sent is refused before it is trained
         return adapted
+
+
+def write_average(
+    folder: Path, sources: Sequence[str | Path], ratios: Sequence[float], *, trust_remote_code: bool, where: str
+) -> None:
+    """Write the weighted sum of models so that `folder` is there whole or not at all.
+
+    Raises:
+        ConfigError: Models that cannot be loaded, or that cannot be added to one another.
+    """
+    for source in sources:
+        check_folder(source, where)
+    with staged(folder.parent, folder.name) as staging, loading(sources[0], where):
+        average(sources, ratios, staging / folder.name, trust_remote_code=trust_remote_code)
 
 
 def save_whole(

@@ -23,13 +23,14 @@ from transformers import PrinterCallback, TrainerCallback, set_seed
 
 from posttrain import alarms
 from posttrain.curricula import Sampler
-from posttrain.errors import DataError, RewardError, TrainingError
+from posttrain.errors import ConfigError, DataError, RewardError, TrainingError
 from posttrain.evaluation.curriculum import measured
 from posttrain.evaluation.examiner import Examiner
 from posttrain.inputs.data import as_table, fit_to_model, tokenize_demonstrations, with_demonstrated
 from posttrain.inputs.misfits import HALF_PRECISION_FIX, half_precision
 from posttrain.processes.ranks import Ranks
 from posttrain.recipe.recipe import Recipe
+from posttrain.recipe.stage_sections import AverageSection
 from posttrain.report.report import write_report
 from posttrain.rollouts.vllm_build import Unserved
 from posttrain.rundir.shared import SharedRunDir
@@ -46,14 +47,15 @@ from posttrain.running.callbacks import (
     count_failures,
 )
 from posttrain.running.outcome import outcome
-from posttrain.running.policies import Policies, save_whole, whole_state
+from posttrain.running.policies import Policies, save_whole, whole_state, write_average
 from posttrain.scoring.score import Reward
 from posttrain.scoring.scorer import Scorer, trl_reward_functions
-from posttrain.storage.checkpoints import MANIFEST, staged, step_of
+from posttrain.storage.checkpoints import MANIFEST, last_checkpoints, staged, step_of
 from posttrain.storage.files import read_lines, write_text
 from posttrain.tasks import TaskData
 from posttrain.training.checkpoints.resume_state import budget_was_over
 from posttrain.training.packable import in_halves, padded_in_words
+from posttrain.training.rank_budget import RankBudget
 from posttrain.training.skipped import skipped_in_words
 from posttrain.training.trainer import HybridTrainer
 from posttrain.training.warmup import Warmup, warm_up
@@ -162,7 +164,7 @@ class Stages:
         if self.dir.done("warmup") is None:
             checkpoint = self._last_checkpoint("warmup")
             set_seed(self.recipe.run.seed)
-            model = self.policies.with_adapter(self.policies.load(self.policies.source))
+            model = self.policies.fresh()
             quiet_about_tied(model)
             args = warmup_arguments(self.recipe, self.dir.checkpoints("warmup"), on_gpu=self.on_gpu)
             result = warm_up(
@@ -172,7 +174,7 @@ class Stages:
                 args,
                 norm_window=section.window(),
                 recorder=self.recorder,
-                callbacks=[*self._callbacks(), ShowWarmup(self.progress)],
+                callbacks=[*self._callbacks(), *self._rank_budget(section.steps), ShowWarmup(self.progress)],
                 checkpoint=checkpoint,
                 on_end=self._save_warmup,
                 max_skipped_steps=section.max_skipped_steps,
@@ -208,15 +210,34 @@ class Stages:
             self.progress.message(f"hybrid ended after step {steps} of {self.recipe.hybrid.steps}{why}")
         elif steps:
             self.progress.finish("hybrid")
+        if steps and self.recipe.hybrid.average:
+            self._average(self.recipe.hybrid.average, steps)
         self._evaluate_once("final", steps, lambda: self.policies.load(self.dir.model))
         self.dir.mark_done("final")
+
+    def _average(self, section: AverageSection, steps: int) -> None:
+        """Write the average of the last checkpoints, and evaluate it beside the final model."""
+        if self.dir.done("averaged") is None:
+            self.stop.check()
+            of = self.ranks.decided(lambda: self._averaged(section))
+            self.dir.mark_done("averaged", {"checkpoints": of, "ratios": section.ratios(len(of))})
+        self._evaluate_once("averaged", steps, lambda: self.policies.load(self.dir.averaged_model))
+
+    def _averaged(self, section: AverageSection) -> list[int]:
+        folders = last_checkpoints(self.dir.checkpoints("hybrid"), section.last)
+        ratios, found = section.ratios(len(folders)), [step_of(folder) for folder in folders]
+        fewer = f", all that there are of {section.last}" if len(found) < section.last else ""
+        parts = ", ".join(f"{ratio:.3g} of step {step}" for ratio, step in zip(ratios, found, strict=True))
+        self.progress.message(f"averaging {len(found)} checkpoints{fewer}: {parts}")
+        where, trust = self.recipe.where("hybrid.average"), self.recipe.model.trust_remote_code
+        write_average(self.dir.averaged_model, folders, ratios, trust_remote_code=trust, where=where)
+        return found
 
     def _train_hybrid(self) -> int:
         checkpoint, warmed = self._last_checkpoint("hybrid"), self.dir.done("warmup")
         set_seed(self.recipe.run.seed)
-        policy = self.policies.load(self.dir.warmup_model if warmed else self.policies.source)
-        quiet_about_tied(policy)
-        model = policy if warmed else self.policies.with_adapter(policy)
+        model = self.policies.load(self.dir.warmup_model) if warmed else self.policies.fresh()
+        quiet_about_tied(model)
         trainer, failures = self._trainer(model, checkpoint, Warmup(**_only(Warmup, warmed)) if warmed else None)
         try:
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -282,9 +303,18 @@ class Stages:
             agreement=self.agreement,
             callbacks=self._callbacks(),
         )
+        if section.average and (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
+            raise ConfigError(
+                "average, and checkpoints whose weights are sharded",
+                expected="checkpoints that a model is loaded from",
+                where=recipe.where("hybrid.average"),
+                fix="launch with --config ddp, or leave it out",
+            )
         self._tell_padding("hybrid", in_halves(trainer.padded))
         if trainer.sft and warmed:
             trainer.sft.stream.cursor = warmed.demonstration_cursor
+        for callback in self._rank_budget(None if warmed else trainer.horizon, trainer):
+            trainer.add_callback(callback)
         trainer.remove_callback(PrinterCallback)
         if trainer.method:
             self.progress.message(f"method {trainer.method.name}: {trainer.pairs.in_words()}")
@@ -314,6 +344,19 @@ class Stages:
     def _callbacks(self) -> list[TrainerCallback]:
         """Those of both stages."""
         return [SettingsOfRecipe(), StopWhenAsked(self.stop), SendToTrackers(self.trackers)]
+
+    def _rank_budget(self, steps: int | None, trainer: HybridTrainer | None = None) -> list[TrainerCallback]:
+        """What spends the budget of an AdaLoRA adapter over so many steps, or keeps what is left of it."""
+        lora = self.recipe.lora
+        if lora is None or lora.kind != "adalora":
+            return []
+        if trainer is not None and (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
+            raise ConfigError(
+                "adalora, and weights that are sharded", expected="DDP, or one process",
+                where=self.recipe.where("lora.kind"), fix="launch with --config ddp, or set kind: lora",
+            )  # fmt: skip
+        clock = (lambda: trainer.clock) if trainer is not None and trainer.budget is not None else None
+        return [RankBudget(steps, orth_reg_weight=lora.args.get("orth_reg_weight", 0.5), clock=clock)]
 
     def _tell_padding(self, stage: str, why: str | None) -> None:
         if why:

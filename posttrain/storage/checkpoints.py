@@ -322,6 +322,12 @@ def latest_checkpoint(folder: Path) -> Path | None:
     return max((path for path in _checkpoints(folder) if is_whole(path)), key=step_of, default=None)
 
 
+def last_checkpoints(folder: Path, count: int) -> list[Path]:
+    """The whole checkpoints with the highest steps in `folder`, so many at most, in the order of their steps."""
+    whole = [path for path in _checkpoints(folder) if why_torn(path, contents=True) is None]
+    return sorted(whole, key=step_of)[-count:]
+
+
 def _checkpoints(folder: Path) -> list[Path]:
     return [path for path in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from transformers import Trainer
-
 from posttrain.errors import ConfigError
 from posttrain.processes.ranks import Ranks
 from posttrain.training.budget import Budget
 from posttrain.training.given import scorer_of
+from posttrain.training.scheduled import Scheduled
 from posttrain.training.spending import Spending
 
 
-class Budgeted(Trainer):
+class Budgeted(Scheduled):
     """Its learning rate, and what its controller and method go by, may follow the share of a budget that is spent.
 
     Attributes:

@@ -24,12 +24,15 @@ from posttrain.recipe.selected_tokens import EXPECTED, refused
 from posttrain.recipe.sft_losses import BY_TOKEN
 from posttrain.training.budget import Budget
 from posttrain.training.refill import Refill
+from posttrain.training.scheduled import check_own_schedule, known_to_transformers
 from posttrain.training.window.selection import Selection
 
 
 @dataclass
 class HybridConfig(GRPOConfig):
     """`trl.GRPOConfig` plus the demonstrations' side of a step.
+
+    `lr_scheduler_type` may be one of `recipe.rates`, too, its arguments in `lr_scheduler_kwargs`.
 
     Args:
         demonstration_batch_size: Demonstrations per device and micro-batch; `None` takes
@@ -160,7 +163,9 @@ class HybridConfig(GRPOConfig):
     )
 
     def __post_init__(self):
-        super().__post_init__()
+        with known_to_transformers(self):
+            super().__post_init__()
+        check_own_schedule(self, self.max_steps)
         if self.demonstration_batch_size is None:
             self.demonstration_batch_size = self.per_device_train_batch_size
         if self.demonstrations_after not in get_args(After):

@@ -68,6 +68,7 @@ from posttrain.training.losses import matched_sft_scale
 from posttrain.training.packable import ROUTER_LOSS, in_halves, pack, warn_of_padding
 from posttrain.training.padding_row import PaddingKept
 from posttrain.training.row_statistics import RowStatistics
+from posttrain.training.scheduled import check_own_schedule
 from posttrain.training.sft_side import SFTSide
 from posttrain.training.skipped import SaveLater, SkippedSteps
 from posttrain.training.streams import Stream
@@ -159,6 +160,7 @@ class HybridTrainer(Budgeted, HybridCheckpoints):
             check_alike(self.train_dataset, demonstrations or ())
         if args.max_steps <= 0:
             args.max_steps = self._steps_for_epochs(args.num_train_epochs)
+            check_own_schedule(args, args.max_steps)
         self.horizon, self.budget = args.max_steps, Budget.of(args.budget)
         if self.budget is not None:
             args.max_steps = self.budget.most_steps

@@ -30,12 +30,23 @@ from posttrain.training.ledger import Recorder
 from posttrain.training.packable import OWN_CHOICE, ROUTER_LOSS, pack, warn_of_padding
 from posttrain.training.padding_row import PaddingKept
 from posttrain.training.row_weights import row_weights
+from posttrain.training.scheduled import Scheduled, check_own_schedule, known_to_transformers
 from posttrain.training.skipped import SaveLater, SkippedSteps, too_many
 from posttrain.training.streams import Stream
 from posttrain.training.token_weights import WEIGHTS, weighted
 
 
-class WarmupTrainer(WholeCheckpoints, SFTTrainer):
+@dataclass
+class WarmupConfig(SFTConfig):
+    """`trl.SFTConfig`, whose `lr_scheduler_type` may be one of `recipe.rates`, too."""
+
+    def __post_init__(self):
+        with known_to_transformers(self):
+            super().__post_init__()
+        check_own_schedule(self, self.max_steps)
+
+
+class WarmupTrainer(Scheduled, WholeCheckpoints, SFTTrainer):
     """`trl.SFTTrainer` with checkpoints that are whole or absent, and batches without padding.
 
     Where the loss is more or other than the NLL of the labels (`sft_weight`, `loss_type`, label smoothing, a router
@@ -259,6 +270,8 @@ def warm_up(
         on_start(trainer)
     trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if callable(getattr(trainer.optimizer, "eval", None)):
+        trainer.optimizer.eval()  # schedule-free: the model is the average of the weights that trained
     step, norms = trainer.state.global_step, _norms(trainer.state)
     tail = [norm for norm in norms[-norm_window:] if math.isfinite(norm)]
     if step >= args.max_steps and (skipped.in_a_row > 1 or not tail):

@@ -32,6 +32,9 @@ from posttrain.watching import tracker_names
 from posttrain.watching.tracker_memory import TrackerMemory
 from posttrain.watching.tracker_numbers import flat, is_number, means
 
+AVERAGED = "averaged"
+"""The stage of an evaluation of the last checkpoints' average."""
+
 
 class Trackers:
     """The trackers of a run, for use in `with`. Every process enters it; the main one sends.
@@ -164,8 +167,8 @@ class Trackers:
         self._memory.note(self._clients, "sent", max(records))
 
     def evaluation(self, record: Mapping[str, Any]) -> None:
-        """Send a line of eval.jsonl."""
-        if not self._clients:
+        """Send a line of eval.jsonl; but of an average, which is no point of the curve."""
+        if not self._clients or record["stage"] == AVERAGED:
             return
         self._catch_up(record, evaluated=True)
         step = self._global_step(record)
@@ -197,7 +200,8 @@ class Trackers:
             end = math.inf if until is None else self._global_step(until)
             past = [(self._global_step(line), False, line) for line in steps]
             past = [each for each in past if each[0] < end + evaluated]
-            past += [(step, True, line) for line in evaluations if (step := self._global_step(line)) < end]
+            past += [(step, True, line) for line in evaluations
+                     if line["stage"] != AVERAGED and (step := self._global_step(line)) < end]  # fmt: skip
         except (OSError, DataError, KeyError, TypeError) as error:
             self._say(f"the trackers do not get the steps before: {type(error).__name__}: {error}")
             self._caught_up = True
@@ -211,7 +215,7 @@ class Trackers:
                     self.send({})
 
     def _global_step(self, record: Mapping[str, Any]) -> int:
-        if record["stage"] in ("hybrid", "final"):
+        if record["stage"] in ("hybrid", "averaged", "final"):
             return self._warmup_steps + record["step"]
         if record["stage"] == "warmup":
             self._warmup_steps = max(self._warmup_steps, record["step"])

@@ -7,8 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-import torch
-from transformers import get_scheduler
 
 from posttrain.controllers.sasr import GUARD_CEILING, SASR
 from posttrain.models import bitsandbytes_package
@@ -34,19 +32,6 @@ def kinds(some: Recipe, level: str = "warning", **more: Any) -> list[str]:
 def test_a_sound_recipe_has_none() -> None:
     assert kinds(recipe(hybrid={"controller": {"name": "sasr", "kl_target": 0.1}, "per_device_train_batch_size": 32},
                         evaluate={"every": 20}, warmup={"per_device_train_batch_size": 32})) == []  # fmt: skip
-
-
-def test_a_constant_rate_takes_no_notice_of_its_warmup() -> None:
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
-    rates = {
-        name: get_scheduler(name, optimizer, num_warmup_steps=5, num_training_steps=10).get_last_lr()[0]
-        for name in ("constant", "constant_with_warmup")
-    }
-    assert rates["constant"] > rates["constant_with_warmup"] == 0.0
-    stage = {"lr_scheduler_type": "constant", "warmup_steps": 5}
-    assert kinds(recipe(warmup=stage, evaluate={"every": 20})) == ["constant_ignores_warmup"]
-    assert kinds(recipe(warmup={**stage, "lr_scheduler_type": "linear"}, evaluate={"every": 20})) == []
-    assert kinds(recipe(warmup={**stage, "warmup_steps": 0}, evaluate={"every": 20})) == []
 
 
 def test_groups_without_signal_by_counting() -> None:

@@ -21,6 +21,7 @@ from posttrain.errors import ConfigError, DataError
 from posttrain.evaluation.statistics import holm, mcnemar, paired_difference
 from posttrain.models.load import load_policy
 from posttrain.reading.compare import compare, difference, names, problems, settings
+from posttrain.reading.compare_layers import by_layer, layers_in_words, rank_share
 from posttrain.reading.compare_spending import spent
 from posttrain.reading.compare_weights import adapter_change, run_changes, weights_change
 from posttrain.report.compare_page import compare_page
@@ -240,6 +241,32 @@ def test_the_share_of_weights_that_changed(tmp_path):
     save_file({"a": torch.ones(2, 2)}, after / "model.safetensors")
     with pytest.raises(DataError, match=r"a has the shape \[2, 2\]"):
         weights_change(before, after)
+
+
+def test_what_moved_by_less_than_1e_5_is_told_apart(tmp_path):
+    for folder, value in (("before", [0.0] * 4), ("after", [0.0, 5e-6, 1e-4, 1.0])):
+        (tmp_path / folder).mkdir()
+        save_file({"a": torch.tensor(value)}, tmp_path / folder / "model.safetensors")
+    found = weights_change(tmp_path / "before", tmp_path / "after")
+    assert (found.beyond, found.changed) == (0.5, 0.75)
+
+
+def test_the_rank_of_a_change_by_layer(tmp_path):
+    torch.manual_seed(0)
+    old = {f"model.layers.{layer}.w.weight": torch.randn(6, 8) for layer in range(2)}
+    new = {name: value.clone() for name, value in old.items()}
+    new["model.layers.0.w.weight"] += torch.outer(torch.randn(6), torch.randn(8))
+    new["model.layers.1.w.weight"][0, 0] += 1e-6
+    new["lm_head.weight"] = torch.ones(2, 2)
+    for folder, tensors in (("before", old), ("after", new)):
+        (tmp_path / folder).mkdir()
+        save_file(tensors, tmp_path / folder / "model.safetensors")
+    found = by_layer(tmp_path / "before", tmp_path / "after")
+    assert {number: round(layer.rank * 6) for number, layer in found.items()} == {0: 1, 1: 1}
+    assert {number: layer.beyond for number, layer in found.items()} == {0: 1.0, 1: 0.0}
+    assert rank_share(torch.zeros(3, 4)) == 0.0
+    assert rank_share(torch.randn(3, 4)) == 1.0
+    assert "16.7% of the full rank" in layers_in_words(found)
 
 
 def test_sharded_weights_in_pieces_are_the_same(tmp_path, tiny_model, monkeypatch):

@@ -60,7 +60,7 @@ def test_every_field_has_one_place(config):
         ("hybrid.args.dataloader_num_workers=4", "no effect: a step's rows are drawn once its mix is known"),
         ("warmup.args.packing=true", "other demonstrations than the stages count; warmup.packed"),
         ("hybrid.args.vllm_server_timeout=3", "decided by rollout.time_limit_s"),
-        ("warmup.args.optim=schedule_free_adamw", "trains at other weights than the averaged ones"),
+        ("hybrid.args.optim=schedule_free_adamw", "trains at other weights than the averaged ones"),
         ("hybrid.args.optim=schedule_free_radam", "rollouts would be of another policy"),
         ("hybrid.args.optim=schedule_free_sgd", "an optimizer whose weights are the policy's"),
     ],

@@ -81,6 +81,16 @@ def test_schedules_go_by_the_share_of_the_budget_that_is_spent(tmp_path, model, 
     assert found[2]["controller"]["total_steps"] == 4
 
 
+def test_a_schedule_of_ours_goes_by_the_share_that_is_spent(tmp_path, model, tokenizer, prompts, demonstrations):
+    trained(
+        tmp_path, model, tokenizer, prompts, demonstrations, SFTOnly(), max_steps=4, lr_scheduler_type="wsd_s",
+        lr_scheduler_kwargs={"num_decay_steps": 2, "min_lr_ratio": 0.1}, budget={"steps": 8},
+    )  # fmt: skip
+    rates = [line["learning_rate"] for line in lines(tmp_path)]
+    decay = [1e-3 / ((1 - u) + u / 0.1) for u in (0.25, 0.5, 0.75)]
+    assert rates == pytest.approx([1e-3] * 5 + decay)
+
+
 def test_a_budget_of_tokens_ends_with_the_step_that_spends_it(tmp_path, model, tokenizer, prompts, demonstrations):
     trainer = trained(tmp_path, model, tokenizer, prompts, demonstrations, Static(), budget={"tokens": 300})
     found = [line["spent"] for line in lines(tmp_path)]

@@ -16,6 +16,7 @@ from posttrain.inputs.judged import own_reward_configs
 from posttrain.recipe.model_sections import ModelSection
 from posttrain.recipe.recipe import Recipe
 from posttrain.recipe.sections import RewardConfig
+from posttrain.recipe.stage_sections import StageSection
 from posttrain.tasks import TaskData
 
 STEPS = 2
@@ -30,11 +31,19 @@ ROWS = 4
 """Of each part: prompts, demonstrations, held out."""
 VARIETY = {"import": "posttrain.planning.smoke.reward:variety"}
 """A reward beside the recipe's own (see `reward.py`)."""
+SPLIT_RANK = 4
+"""Of an adapter that begins with a part of the base, at most: no matrix of the tiny model may have a smaller side."""
 GPU_ONLY: dict[str, Any] = {
     "bf16": False, "fp16": False, "bf16_full_eval": False, "fp16_full_eval": False, "tf32": None,
     "torch_compile": False, "use_liger_kernel": False,
 }  # fmt: skip
 """Settings of a stage's `args` that a CPU or float32 has no use for, and what they are set to instead."""
+OWN_IN_SMALL: dict[str, dict[str, Any]] = {
+    "wsd_s": {"num_decay_steps": 1},
+    "infinite": {"num_cooldown_steps": 1},
+    "power": {"num_stable_steps": 0.5},
+}
+"""Arguments of our schedules that fit into `STEPS` and into one."""
 _SIZED_LAYERS = ("layers_to_transform", "layers_pattern", "rank_pattern", "alpha_pattern", "layer_replication")
 
 
@@ -70,6 +79,7 @@ def scaled(recipe: Recipe, *, model: str | Path, folder: str | Path) -> Scaled:
             "max_skipped_steps": 0,  # of 2 steps none may be skipped
             "time_limit_s": None,
             "curriculum": None if measures else recipe.hybrid.curriculum,
+            "average": _average(recipe),
             "gradient_accumulation_steps": accumulation,
             "per_device_train_batch_size": per_device,
             "demonstration_batch_size": 1 if recipe.hybrid.demonstration_batch_size else None,
@@ -77,7 +87,7 @@ def scaled(recipe: Recipe, *, model: str | Path, folder: str | Path) -> Scaled:
             "kl": recipe.hybrid.kl.model_copy(update={"sample": 1.0 if recipe.hybrid.kl.sample else 0.0}),
             "controller": _controller(recipe.hybrid.controller),
             "method": _method(recipe.hybrid.method),
-            "args": _args(recipe.hybrid.args, "hybrid", left_out),
+            "args": _args(recipe.hybrid, "hybrid", left_out),
         }
     )
     warmup = recipe.warmup.model_copy(
@@ -89,7 +99,7 @@ def scaled(recipe: Recipe, *, model: str | Path, folder: str | Path) -> Scaled:
             "norm_window": recipe.warmup.norm_window and min(recipe.warmup.norm_window, STEPS),
             "gradient_accumulation_steps": min(recipe.warmup.gradient_accumulation_steps, 2),
             "per_device_train_batch_size": 1 if recipe.warmup.gradient_accumulation_steps > 1 else 2,
-            "args": _args(recipe.warmup.args, "warmup", left_out),
+            "args": _args(recipe.warmup, "warmup", left_out),
         }
     )
     if measures:
@@ -224,7 +234,17 @@ def _method(method: Any) -> Any:
     return replace(scaled, buffer=1) if scaled.buffer else scaled
 
 
-def _args(args: dict[str, Any], stage: str, left_out: list[str]) -> dict[str, Any]:
+def _average(recipe: Recipe) -> Any:
+    """Of both checkpoints that there are, if there are two."""
+    section = recipe.hybrid.average
+    if section is None or min(recipe.hybrid.steps, STEPS) < STEPS:
+        return None
+    weights = section.weights if isinstance(section.weights, str) else "uniform"
+    return section.model_copy(update={"last": STEPS, "weights": weights})
+
+
+def _args(section: StageSection, stage: str, left_out: list[str]) -> dict[str, Any]:
+    args = section.args
     changed: dict[str, Any] = {
         name: GPU_ONLY[name] for name, value in args.items() if name in GPU_ONLY and value != GPU_ONLY[name]
     }
@@ -232,7 +252,10 @@ def _args(args: dict[str, Any], stage: str, left_out: list[str]) -> dict[str, An
     if any(part in optimizer for part in ("8bit", "4bit", "paged", "apex", "npu")):
         changed["optim"] = "adamw_torch"
     left_out += [f"{stage}.args.{name}: {args[name]}" for name in changed]
-    if "num_decay_steps" in (schedule := args.get("lr_scheduler_kwargs") or {}):  # of more steps than there are
+    schedule = args.get("lr_scheduler_kwargs") or {}  # of more steps than there are
+    if section.lr_scheduler_type in OWN_IN_SMALL:
+        changed["lr_scheduler_kwargs"] = OWN_IN_SMALL[section.lr_scheduler_type]
+    elif "num_decay_steps" in schedule:
         changed["lr_scheduler_kwargs"] = {**schedule, "num_decay_steps": 1, "num_stable_steps": None}
     return {name: changed.get(name, value) for name, value in args.items() if not name.startswith("vllm_")}
 
@@ -244,7 +267,7 @@ def _model(recipe: Recipe, model: str | Path, left_out: list[str]) -> ModelSecti
         attention = None
     return section.model_copy(
         update={
-            "name": str(model), "gguf": None, "init": None, "revision": None, "dtype": "float32",
+            "name": str(model), "gguf": None, "init": None, "merge": None, "revision": None, "dtype": "float32",
             "attn_implementation": attention,
         }
     )  # fmt: skip
@@ -255,9 +278,9 @@ def _lora(recipe: Recipe, left_out: list[str]) -> Any:
         return None
     named = [name for name in _SIZED_LAYERS if recipe.lora.args.get(name)]
     left_out += [f"lora.args.{name}: the tiny model has fewer layers" for name in named]
-    return recipe.lora.model_copy(
-        update={"args": {name: value for name, value in recipe.lora.args.items() if name not in named}}
-    )
+    args = {name: value for name, value in recipe.lora.args.items() if name not in named}
+    rank = min(recipe.lora.r, SPLIT_RANK) if recipe.lora.splits_base else recipe.lora.r
+    return recipe.lora.model_copy(update={"args": args, "r": rank})
 
 
 def _rewards(recipe: Recipe) -> list[RewardConfig]:

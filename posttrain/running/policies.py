@@ -10,6 +10,7 @@ import torch
 from accelerate.utils import DistributedType
 from peft import LoraConfig, PeftModel, get_peft_model
 
+from posttrain.errors import ConfigError
 from posttrain.inputs.ends import with_own_end
 from posttrain.inputs.inputs import check_folder, hub_options, loading, policy_options
 from posttrain.models.averaging import average
@@ -128,7 +129,24 @@ class Policies:
     def _checked(self, adapted: Any) -> Any:
         if self._recipe.rollout.uses_vllm():
             check_weights(adapted)  # an adapter of a kind that vLLM cannot be sent is refused before it is trained
+        self.check_average(adapted)
         return adapted
+
+    def check_average(self, model: Any) -> None:
+        """Refuse an average of checkpoints whose adapters cannot be added to their base, before any is written.
+
+        Raises:
+            ConfigError: With what to leave out.
+        """
+        if self._recipe.hybrid.average is None:
+            return
+        try:
+            check_weights(model)
+        except ConfigError as error:
+            raise ConfigError(
+                f"average, and {error.seen}", expected=error.expected, where=self._recipe.where("hybrid.average"),
+                fix="leave it out, or train a plain adapter",
+            ) from error  # fmt: skip
 
 
 def write_average(

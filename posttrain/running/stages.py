@@ -310,6 +310,7 @@ class Stages:
                 where=recipe.where("hybrid.average"),
                 fix="launch with --config ddp, or leave it out",
             )
+        self.policies.check_average(model)
         self._tell_padding("hybrid", in_halves(trainer.padded))
         if trainer.sft and warmed:
             trainer.sft.stream.cursor = warmed.demonstration_cursor

@@ -45,7 +45,7 @@ class Frugal(Optimizer):
         self._columns: dict[int, tuple[int, torch.Tensor]] = {}
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """One step of every parameter that has a gradient."""
         loss = None
         if closure is not None:
@@ -60,17 +60,18 @@ class Frugal(Optimizer):
         return loss
 
     def _move(self, p: torch.Tensor, group: dict[str, Any], place: int) -> None:
+        assert p.grad is not None
         state, whole = self.state[p], group["density"] >= 1.0 or p.ndim != 2
         done = int(state.setdefault("step", 0))
         kept = None if whole else self._kept(p, group["density"], place, done // self._gap)
         since = done if whole else done % self._gap
-        gradient = p.grad if kept is None else p.grad[:, kept]  # type: ignore[index]
+        gradient = p.grad if kept is None else p.grad[:, kept]
         if since == 0:
             state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(gradient), torch.zeros_like(gradient)
         state["step"] = done + 1
         p.mul_(1.0 - group["lr"] * group["weight_decay"])
         if kept is not None and len(kept) < p.shape[1]:
-            others = p.grad.sign()  # type: ignore[union-attr]
+            others = p.grad.sign()
             others[:, kept] = 0.0
             p.add_(others, alpha=-group["lr"] * self._scale)
         if not gradient.numel():

@@ -69,8 +69,15 @@ def test_adalora_spends_its_budget_in_the_warmup_and_keeps_the_ranks(folder, tmp
     assert all(torch.equal(value, cut[name]) for name, value in whole.items())
 
 
-@pytest.mark.parametrize(("lora", "seen"), [("{kind: pissa, r: 64}", "r: 64")])
-def test_what_cannot_be_split_is_said(folder, lora, seen):
-    ended = train(folder, *LORA[:3], f"lora={lora}")
+@pytest.mark.parametrize(
+    ("overrides", "seen"),
+    [
+        (["lora={kind: pissa, r: 64}"], "r: 64"),
+        (["lora={kind: dora}", "hybrid.average={last: 2}"], "average, and"),
+    ],
+)
+def test_what_cannot_be_split_or_averaged_is_said_before_a_step(folder, overrides, seen):
+    ended = train(folder, *LORA[:3], *overrides)
     assert ended.code == 2, ended.text
     assert seen in ended.text
+    assert not (folder / "run" / "steps.jsonl").exists()

@@ -279,6 +279,8 @@ def _lora(recipe: Recipe, left_out: list[str]) -> Any:
     named = [name for name in _SIZED_LAYERS if recipe.lora.args.get(name)]
     left_out += [f"lora.args.{name}: the tiny model has fewer layers" for name in named]
     args = {name: value for name, value in recipe.lora.args.items() if name not in named}
+    if recipe.lora.kind == "adalora":  # whose budget falls in the steps that there are
+        args = {name: value for name, value in args.items() if name not in ("tinit", "tfinal", "deltaT")}
     rank = min(recipe.lora.r, SPLIT_RANK) if recipe.lora.splits_base else recipe.lora.r
     return recipe.lora.model_copy(update={"args": args, "r": rank})
 

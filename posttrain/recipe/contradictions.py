@@ -14,7 +14,7 @@ from posttrain.recipe.adapter_serving import adapter_of, why_sent_whole
 from posttrain.recipe.arithmetic import generation_batch_size, nearest_divisors, nearest_multiples
 from posttrain.recipe.mistakes import raise_all
 from posttrain.recipe.recipe import Recipe
-from posttrain.recipe.selected_tokens import tokens
+from posttrain.recipe.selected_tokens import length_budget, tokens
 from posttrain.recipe.sft_losses import one_loss, token_weights
 from posttrain.recipe.tracking import HEEDED
 
@@ -43,6 +43,7 @@ def contradictions(recipe: Recipe, num_processes: int = 1) -> list[ConfigError]:
         _refill,
         tokens,
         _curriculum,
+        length_budget,
         _kl,
         _data,
         _rewards,

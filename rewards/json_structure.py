@@ -22,6 +22,7 @@ Without a gold the schema is all there is: whatever fits it earns 1, `{}` too if
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -30,7 +31,8 @@ from posttrain.nearest import hint
 from posttrain.rewards.json_drafts import draft_of
 from posttrain.rewards.json_grade import MISSING, TooLong, grade
 from posttrain.rewards.json_schema import load_schema
-from posttrain.rewards.json_text import NotJson, parse, read_answer
+from posttrain.rewards.json_text import NotJson, parse
+from posttrain.rewards.json_text import read_answer as read_answer_text
 from posttrain.rewards.json_values import ArrayOrder, key, leaf_f1
 from posttrain.scoring.score import Score
 
@@ -90,7 +92,7 @@ def score(
             f"values_by {values_by!r}, array_order {array_order!r}", expected="f1 or exact; ordered or any"
         )
 
-    reading = read_answer(completion, think_in_prompt=think_in_prompt)
+    reading = read_answer_text(completion, think_in_prompt=think_in_prompt)
     nothing = dict.fromkeys(weighed, 0.0)
     if not reading.found:
         return Score(0.0, parts=nothing, note=reading.note)
@@ -182,3 +184,14 @@ def _mean(parts: Mapping[str, float], weights: Mapping[str, float]) -> float:
         return 1.0
     mean = sum(weights[name] * part for name, part in parts.items()) / sum(weights.values())
     return min(mean, _NOT_A_PASS)
+
+
+def read_answer(
+    completion: str, *, array_order: ArrayOrder = "ordered", think_in_prompt: bool = False, **row: Any
+) -> Any:
+    """A stand-in for the JSON value that is given, for votes (`majority`); None without exactly one."""
+    reading = read_answer_text(completion, think_in_prompt=think_in_prompt)
+    return key(reading.value, array_order) if reading.found else None
+
+
+score.read_answer, score.same_answer = read_answer, operator.eq  # type: ignore[attr-defined]

@@ -5,6 +5,7 @@ Which part of the completion is the answer is decided here; what it says is read
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -82,6 +83,22 @@ def score(
             notes.append(f"no statement about {name}")
     parts = {"correct_share": right / len(names), "complete": float(len(parsed) == len(names))}
     return Score(float(right == len(names)), parts=parts, parsed=parsed, note="; ".join(notes) or "everyone right")
+
+
+def read_answer(
+    completion: str, *, names: Sequence[str], knight_knave: Mapping[str, str] | None = None, **row: Any
+) -> tuple[bool, ...] | None:
+    """Everyone's role in the order of `names`, for votes (`majority`); None if anyone's is missing."""
+    names = list(names)
+    section, tagged = answer_section(completion)
+    if tagged and len(section) > _LONGEST_ANSWER:
+        return None
+    said = _read(section, tagged, Vocabulary.of(names, knight_knave), [row.get("prompt"), row.get("quiz")])
+    roles = [said.get(person) for person in range(len(names))]
+    return tuple(bool(role) for role in roles) if all(isinstance(role, bool) for role in roles) else None
+
+
+score.read_answer, score.same_answer = read_answer, operator.eq  # type: ignore[attr-defined]
 
 
 def _read(section: str, tagged: bool, vocabulary: Vocabulary, copies: list[Any]) -> dict[int, bool | str]:

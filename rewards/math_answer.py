@@ -74,6 +74,29 @@ def score(completion: str, *, answer: str | None, prompt: str = "", strict: bool
     return Score(float(same), parsed=shown(said), note=where if same else f"{where}: {why}")
 
 
+def read_answer(completion: str, *, strict: bool = True, **row: Any) -> str | None:
+    """The final answer as text, for votes among completions (`majority`); None without one that can be read."""
+    said, _ = final_answer(completion, strict=strict)
+    if said is None or not said.strip() or len(said) > LONGEST:
+        return None
+    return said
+
+
+def same_value(one: str, other: str) -> bool:
+    """Whether one of two answers says the other; what cannot be read equals only itself."""
+    if one.strip() == other.strip():
+        return True
+    for gold, said in ((one, other), (other, one)):
+        try:
+            if same_answer(gold, said)[0]:
+                return True
+        except Unreadable:
+            continue
+    return False
+
+
+read_answer.prepare = load  # type: ignore[attr-defined]
+score.read_answer, score.same_answer = read_answer, same_value  # type: ignore[attr-defined]
 score.prepare = load  # type: ignore[attr-defined]  # a worker imports math-verify before the first clock starts
 
 

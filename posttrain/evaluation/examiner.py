@@ -139,6 +139,8 @@ class Examiner:
         lengths = self._recipe.evaluate.max_completion_length, self._recipe.hybrid.grpo.max_completion_length
         completion = max(length for length in lengths if length)
         longest = max(len(ids) for ids in prompt_ids) + completion
+        if (told := self._recipe.hybrid.length_budget) is not None and told.prompt:
+            longest += len(self._tokenizer(f"\n\n{told.prompt}{told.start}")["input_ids"])
         return min(longest, int(model.config.get_text_config().max_position_embeddings))
 
     def evaluate(

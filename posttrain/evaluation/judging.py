@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from posttrain.scoring.calling import score_batch
-from posttrain.scoring.score import Outcome, Reward, Score
+from posttrain.scoring.score import LENGTH, Outcome, Reward, Score
 from posttrain.scoring.scorer import message_text, score_rows
 
 if TYPE_CHECKING:
@@ -72,6 +72,8 @@ def _outcomes(
     texts = [completion.text for completion in completions]
     if reward.style != "trl":
         plain = [{**row, "prompt": message_text(row["prompt"])} for row in rows]
+        if reward.of_length:
+            plain = [{**row, LENGTH: len(one.token_ids)} for row, one in zip(plain, completions, strict=True)]
         return score_rows(reward, texts, plain, pool)
     # As TRL calls it: the whole batch, a conversation's completion as a message
     said = [

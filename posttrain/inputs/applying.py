@@ -117,7 +117,7 @@ def try_rewards(recipe: Recipe, rewards: Sequence[Reward], data: TaskData) -> li
     Raises:
         RewardError: A reward cannot be sent to a worker.
     """
-    called = [reward for reward in rewards if reward.style == "score"]
+    called = [reward for reward in rewards if reward.style == "score" and (reward.judges or reward.of_group)]
     if not called or not data.demonstrations:
         return []
     limits = recipe.scoring.model_dump(include={"workers", "time_limit_s", "memory_limit_mb"})

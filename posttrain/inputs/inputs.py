@@ -86,7 +86,7 @@ def load_rewards(recipe: Recipe, data: TaskData, functions: Iterable[Callable[..
     Raises:
         RewardError: A reward cannot be loaded, or takes a column that the data does not have.
         ConfigError: A task without a reward of its own, such as `rows`, has none of the recipe's either.
-        ConfigError: No reward applies to the prompts of one of a mixture's tasks.
+        ConfigError: No reward applies to the prompts of one of a mixture's tasks; or one votes, beside a method.
     """
     named: list[Any] = [routed(reward, recipe.task) for reward in recipe.rewards]
     rewards = [load_reward(source) for source in [*named, *functions]] or task_rewards(recipe.task)
@@ -106,11 +106,19 @@ def load_rewards(recipe: Recipe, data: TaskData, functions: Iterable[Callable[..
                 "a file beside the recipe, or a built-in one, such as `- math_answer`",
             )
     check_tasks_covered(recipe, rewards, data.train)
+    voting, method = next((reward.name for reward in rewards if reward.of_group), None), recipe.hybrid.method
+    if voting and method and recipe.hybrid.steps:
+        raise ConfigError(
+            f"{voting} votes in a group, whose rows the method {method.name} makes, too",
+            expected="groups of plain samples of a prompt",
+            where=recipe.where("rewards"),
+            fix="leave one of them out",
+        )
     return rewards
 
 
 def load_judges(recipe: Recipe, data: TaskData, rewards: Sequence[Reward]) -> list[Reward]:
-    """What judges the evaluations: `evaluate.reward`, or else what the policy is trained by.
+    """What judges the evaluations: `evaluate.reward`, or else what the policy is trained by; of votes, the task's own.
 
     Args:
         recipe: The recipe.
@@ -122,7 +130,18 @@ def load_judges(recipe: Recipe, data: TaskData, rewards: Sequence[Reward]) -> li
         ConfigError: None of them has a weight above 0, so that nothing could pass.
     """
     named = [load_reward(routed(each, recipe.task, "evaluate.reward")) for each in recipe.evaluate.reward or []]
-    judges = [reward for reward in named or rewards or task_rewards(recipe.task) if reward.weight]
+    voting = next((reward.name for reward in named if not reward.judges), None)
+    if voting is not None:
+        raise ConfigError(
+            f"{voting}, which needs a completion's group or its budget: an evaluation's are judged one by one",
+            expected="a reward of one completion",
+            where=recipe.where("evaluate.reward"),
+            fix="name one that knows what is right",
+        )
+    alone = [reward for reward in rewards if reward.judges]
+    if any(reward.of_group and reward.weight for reward in rewards):  # what is beside a vote says only the form
+        alone = task_rewards(recipe.task) or alone
+    judges = [reward for reward in named or alone or task_rewards(recipe.task) if reward.weight]
     own = own_rewards(recipe.task)
     if not any(reward.weight > 0 for reward in judges):
         raise ConfigError(

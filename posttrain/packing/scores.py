@@ -132,6 +132,15 @@ def label_scores(
     return tree.spread(_forward(model, tree, autocast, head).log_probs)
 
 
+def label_entropies(
+    model: nn.Module, input_ids: torch.Tensor, labels: torch.Tensor, *, autocast: Autocast, **head: Any
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """As `label_scores`, with the entropies (B, T - 1) of the distributions that the labels are of, in nats."""
+    tree = lay(input_ids, labels)
+    outputs = _forward(model, tree, autocast, head)
+    return tree.spread(outputs.log_probs), tree.spread(outputs.entropy)
+
+
 def label_inputs(input_ids: torch.Tensor, labels: torch.Tensor, attention_mask: torch.Tensor) -> dict[str, Any]:
     """What a trainer that calls the model by itself passes to it in place of a padded batch of demonstrations.
 

@@ -108,6 +108,9 @@ def _hybrid(plan: Plan, processes: str) -> Iterator[str]:
                 f"  tokens: GRPO trains the {chosen.top_entropy:.0%} of each completion with the highest entropies"
                 + (", and a band keeps these together, on completions without an advantage, too" if chosen.band else "")
             )
+        if (told := recipe.hybrid.length_budget) is not None:
+            least = max(told.least, int(told.start * told.rate))
+            yield f"  length_budget: a completion has {told.start} tokens at the start, about {least} at the end"
         batches = recipe.hybrid.refill.max_batches if recipe.hybrid.refill else 1
         if batches > 1:
             yield (
@@ -229,6 +232,8 @@ def _weighted(stage: WarmupSection | HybridSection) -> str:
             f"(1 - (1 - p)^{tries}) ({name}), next to 1, as by nll, where p is far below 1 / {tries}: behind all but "
             "short completions"
         )
+    if name == "unselected":
+        return "; the tokens of a demonstration with the highest entropies count nothing (unselected)"
     if name in OF_GROWTH:
         return (
             f"; a demonstration weighs {OF_GROWTH[name]}, u how much its tokens' mean probability has grown since the "

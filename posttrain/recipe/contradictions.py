@@ -15,7 +15,7 @@ from posttrain.recipe.arithmetic import generation_batch_size, nearest_divisors,
 from posttrain.recipe.mistakes import raise_all
 from posttrain.recipe.optimizers import OWN, PROJECTED, name_of
 from posttrain.recipe.recipe import Recipe
-from posttrain.recipe.selected_tokens import tokens
+from posttrain.recipe.selected_tokens import length_budget, tokens
 from posttrain.recipe.sft_losses import one_loss, token_weights
 from posttrain.recipe.tracking import HEEDED
 
@@ -48,6 +48,7 @@ def contradictions(recipe: Recipe, num_processes: int = 1) -> list[ConfigError]:
         _refill,
         tokens,
         _curriculum,
+        length_budget,
         _kl,
         _data,
         _rewards,

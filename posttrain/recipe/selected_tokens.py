@@ -1,4 +1,4 @@
-"""When a selection of the tokens that GRPO trains would not be what it says. Imports no torch."""
+"""When the tokens that GRPO trains, or a budget of them, would not be what a recipe says. Imports no torch."""
 
 from __future__ import annotations
 
@@ -56,3 +56,30 @@ def tokens(recipe: Recipe, num_processes: int) -> list[ConfigError]:
         return []
     seen, fix = problem
     return [ConfigError(f"tokens, and {seen}", expected=EXPECTED, where=recipe.where("hybrid.tokens"), fix=fix)]
+
+
+def length_budget(recipe: Recipe, num_processes: int) -> list[ConfigError]:
+    """What a recipe's `hybrid.length_budget` does not go with."""
+    hybrid, name = recipe.hybrid, "length_budget"
+    if not hybrid.steps:
+        return []
+    paid = any(reward.name == name and reward.weight for reward in recipe.rewards)
+    where = recipe.where(f"hybrid.{name}")
+    if hybrid.length_budget is None:
+        if not paid:
+            return []
+        seen = f"the reward {name}, but no budget"
+        return [ConfigError(seen, where=where, fix="add hybrid.length_budget: {start: 800, rate: 0.2}")]
+    if hybrid.method is not None or not hybrid.controller.shares()[1]:
+        seen = (
+            f"a budget, and the method {hybrid.method.name}, whose demonstrations were told none"
+            if hybrid.method
+            else f"a budget, but the controller {hybrid.controller.name} samples nothing"
+        )
+        return [ConfigError(seen, expected="GRPO steps by themselves", where=where, fix="leave it out")]
+    if not paid and all(reward.name for reward in recipe.rewards):  # a function of one's own may pay it
+        seen = "a budget that no reward pays" + ("" if hybrid.length_budget.prompt else " and no prompt tells")
+        return [
+            ConfigError(seen, where=where, fix=f"add `- {{name: {name}, weight: 0.2}}` to rewards, beside the others")
+        ]
+    return []

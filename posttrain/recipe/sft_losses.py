@@ -7,7 +7,7 @@ from typing import Any
 from posttrain.errors import ConfigError
 from posttrain.methods.base import weight_refused
 from posttrain.recipe.recipe import Recipe
-from posttrain.recipe.section import AGAINST_START, BY_ROW
+from posttrain.recipe.section import AGAINST_START, OF_WHOLE
 
 CLIPPED_LATER = "warm up by another weight; the hybrid stage has clipped, also alone: hybrid.controller=sft_only"
 """What to do instead of `clipped` in the warm-up."""
@@ -28,13 +28,20 @@ def token_weights(recipe: Recipe, num_processes: int) -> list[ConfigError]:
         problems.append(_problem(recipe, "warmup.sft_weight", seen, expected="one loss", fix="leave one of them out"))
     method, sft = hybrid.method, hybrid.controller.shares()[0]
     if hybrid.steps and hybrid.sft_weight != "nll" and method is not None:
-        if why := weight_refused(method, hybrid.sft_weight, sft_steps=sft, by_row=hybrid.sft_weight in BY_ROW):
+        if why := weight_refused(method, hybrid.sft_weight, sft_steps=sft, by_row=hybrid.sft_weight in OF_WHOLE):
             seen = f"{hybrid.sft_weight}: {why}"
             problems.append(_problem(recipe, "hybrid.sft_weight", seen, fix="leave it out, or set it to nll"))
     elif hybrid.steps and hybrid.sft_weight != "nll" and not sft:
         seen = f"{hybrid.sft_weight}, but the controller {hybrid.controller.name} takes no SFT steps"
         problems.append(_problem(recipe, "hybrid.sft_weight", seen, fix="leave it out, or set it to nll"))
-    if hybrid.steps and hybrid.sft_weight in BY_ROW and getattr(hybrid.controller, "needs_statistics", False):
+    if warmup.steps and warmup.sft_weight == "unselected":
+        seen = "unselected, which is what hybrid.tokens leaves out: the warm-up has no such selection"
+        problems.append(_problem(recipe, "warmup.sft_weight", seen, fix="set it in the hybrid stage"))
+    if hybrid.steps and hybrid.sft_weight == "unselected" and hybrid.tokens is None:
+        seen = "unselected, but hybrid.tokens selects none"
+        fix = "add hybrid.tokens: {top_entropy: 0.2}"
+        problems.append(_problem(recipe, "hybrid.sft_weight", seen, fix=fix))
+    if hybrid.steps and hybrid.sft_weight in OF_WHOLE and getattr(hybrid.controller, "needs_statistics", False):
         seen = f"{hybrid.sft_weight}, and the controller {hybrid.controller.name}: {BY_TOKEN}"
         problems.append(_problem(recipe, "hybrid.sft_weight", seen, fix="take a weight by token, or chord"))
     return problems

@@ -35,7 +35,8 @@ class StageSection(Section):
     """What both stages say about their optimizer; names and meaning as in `transformers.TrainingArguments`.
 
     `save_steps` null saves at the end of the stage only. `max_skipped_steps` is how many steps in a row may be skipped
-    for a gradient that is not finite before the run stops. `args` takes any other field of the stage's TRL config.
+    for a gradient that is not finite before the run stops. `migu` is the share of each linear layer's rows that get no
+    gradient, those with the smallest outputs. `args` takes any other field of the stage's TRL config.
     """
 
     steps: Count = 100
@@ -48,6 +49,7 @@ class StageSection(Section):
     weight_decay: NotNegative = 0.0
     save_steps: Size | None = 100
     max_skipped_steps: Count = 5
+    migu: Annotated[float, Field(gt=0, lt=1)] | None = None
     args: dict[str, Any] = {}
 
     @model_validator(mode="after")
@@ -64,7 +66,7 @@ class StageSection(Section):
 
     def common_kwargs(self) -> dict[str, Any]:
         """The arguments that both TRL configs share."""
-        same = set(StageSection.model_fields) - {"steps", "save_steps", "max_skipped_steps", "args"}
+        same = set(StageSection.model_fields) - {"steps", "save_steps", "max_skipped_steps", "migu", "args"}
         saving = {"save_strategy": "no"} if self.save_steps is None else {"save_steps": self.save_steps}
         return {"max_steps": self.steps, **self.model_dump(include=same), **saving}
 
@@ -220,6 +222,31 @@ class TokensSection(Section):
     band: BandSection | None = None
 
 
+class LengthBudgetSection(Section):
+    """Tokens that a completion may take: fewer as the stage goes on, told in the prompt (RMT, arXiv 2509.24375).
+
+    Args:
+        start: At the stage's beginning.
+        rate: What is left of `start` at its end, as a share; in between it decays exponentially.
+        least: No budget is lower.
+        prompt: The line that tells it at the prompt's end, with `{budget}` in it; null tells nothing.
+    """
+
+    start: Size = 800
+    rate: Annotated[float, Field(gt=0, le=1)] = 0.2
+    least: Size = 1
+    prompt: str | None = "Use at most {budget} tokens."
+
+    @model_validator(mode="after")
+    def _a_budget(self) -> LengthBudgetSection:
+        if self.least > self.start:
+            raise ConfigError(f"least: {self.least}, and start: {self.start}", expected="least no higher than start")
+        if self.prompt is not None and "{budget}" not in self.prompt:
+            expected = "{budget} in it, where the number stands"
+            raise ConfigError(f"prompt: {self.prompt!r}", expected=expected, fix="null tells nothing")
+        return self
+
+
 class RefillSection(Section):
     """Groups whose rewards are all equal give way to groups of further prompts, before anything is trained on.
 
@@ -296,10 +323,13 @@ class HybridSection(StageSection):
         drop_zero_advantage: Leave out completions whose advantage is 0 where they add nothing to the loss; the
             gradients are those with them.
         tokens: Which tokens of a completion GRPO trains; null is all of them.
+        length_budget: Tokens that a completion may take, told in its prompt and paid by the reward of that name; null
+            is none.
         refill: Replace groups without a spread in their rewards by groups of further prompts; null keeps them.
         sft_weight: What a demonstration's token counts, by its probability p: `nll` 1, `dft` p, `phi` p(1 - p), `trust`
             min(1, p / 0.1), `clipped` p / p_old up to 1.28 and nothing above. Or by the whole demonstration's: `dco`
-            for pass@N, `pearson`, `hellinger` and `js` by how much it has grown since the stage began.
+            for pass@N, `pearson`, `hellinger` and `js` by how much it has grown since the stage began. Or `unselected`,
+            1 on what `tokens` would not select of it and 0 on the rest.
         sft_window: Of `clipped`: the steps with SFT that one p_old serves; null is 8.
         sft_tries: Of `dco`: N of pass@N; null is 8.
     """
@@ -320,6 +350,7 @@ class HybridSection(StageSection):
     packed: bool = True
     drop_zero_advantage: bool = True
     tokens: TokensSection | None = None
+    length_budget: LengthBudgetSection | None = None
     refill: RefillSection | None = None
     sft_weight: SFTWeight = "nll"
     sft_window: Size | None = None

@@ -33,6 +33,8 @@ def hybrid_arguments(recipe: Recipe, folder: Path, reward_weights: Sequence[floa
         drop_zero_advantage=section.drop_zero_advantage,
         refill=section.refill.model_dump() if section.refill else None,
         tokens=section.tokens.model_dump() if section.tokens else None,
+        length_budget=section.length_budget.model_dump() if section.length_budget else None,
+        migu=section.migu,
         sft_weight=section.sft_weight,
         sft_window=section.sft_window,
         sft_tries=section.sft_tries,

@@ -180,6 +180,7 @@ class Stages:
                 max_skipped_steps=section.max_skipped_steps,
                 packed=section.packed,
                 on_start=lambda trainer: self._tell_padding("warm-up", trainer.padded),
+                migu=section.migu,
                 sft_weight=section.sft_weight,
                 sft_tries=section.sft_tries,
             )

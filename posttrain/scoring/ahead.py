@@ -171,7 +171,7 @@ def _in_pool(reward_funcs: Sequence[Any]) -> tuple[RewardPool | None, list[int]]
         if scorer is None or scorer.pool is None or not scorer.pool.workers or scorer.pool is not (pool or scorer.pool):
             continue
         reward = scorer.rewards[function.index]
-        if reward.style == "score":
+        if reward.style == "score" and not (reward.of_group or reward.of_length):
             pool = scorer.pool
             indices.append(pool.index(reward))
     return pool, list(dict.fromkeys(indices))

@@ -2,8 +2,13 @@
 
 A reward is `score(completion: str, *, <columns it needs>, **row) -> float | Score | None`: one completion in, one
 score in [0, 1] out, None when it does not apply. TRL-style functions (`completions, **columns -> list[float]`)
-are taken as they are. A function's attribute `prepare`, if it has one, is called once in each worker process before the
-first completion's time begins.
+are taken as they are.
+
+What training fills in: a reward of one completion that names an argument `group_completions` is a vote, and gets the
+texts of all completions of the prompt; `completion_tokens` is how many tokens were sampled. A function's attributes, if
+it has them: `check` is called with the reward's kwargs when it is loaded; `prepare`, with the kwargs if it takes an
+argument, once in each worker process before the first completion's time begins; `only_in_training` says that it applies
+to no row elsewhere.
 """
 
 from __future__ import annotations
@@ -25,6 +30,10 @@ from posttrain.nearest import hint
 #: What GRPOTrainer hands to reward functions besides the columns of the data set.
 TRL_EXTRAS = frozenset({"trainer_state", "log_extra", "log_metric", "environments"})
 _TRL_ARGUMENTS = frozenset({"prompts", "completions", "completion_ids"}) | TRL_EXTRAS
+#: What a reward that judges a completion by its group is given: the texts of the group's completions, its own too.
+GROUP = "group_completions"
+#: What a reward that judges a completion's length is given: the tokens that were sampled of it.
+LENGTH = "completion_tokens"
 #: Columns that GRPOTrainer keeps from reward functions.
 NOT_FOR_TRL = frozenset({"prompt", "completion", "completion_ids"})
 _ROUNDING = 1e-9
@@ -159,6 +168,8 @@ class Reward:
                         expected="one of " + ", ".join(parameters),
                         where=f"kwargs of reward {name!r}",
                     )
+        if check := getattr(function, "check", None):
+            check(**kwargs)
         path, digest = _source(function)
         routed = None if tasks is None else frozenset(tasks)
         return cls(name, function, float(weight), kwargs, style, path, digest, routed)
@@ -172,6 +183,21 @@ class Reward:
     def _takes_any(self) -> bool:
         return _takes_any(self.parameters)
 
+    @property
+    def of_group(self) -> bool:
+        """Whether a completion is scored by what the others of its group say."""
+        return self.style == "score" and GROUP in self.parameters
+
+    @property
+    def judges(self) -> bool:
+        """Whether it can judge a completion of an evaluation: not by its group, nor by what only training fills in."""
+        return not self.of_group and not getattr(self.function, "only_in_training", False)
+
+    @property
+    def of_length(self) -> bool:
+        """Whether a completion's sampled tokens are counted for the reward."""
+        return self.style == "score" and LENGTH in self.parameters
+
     def required_columns(self) -> list[str]:
         """The arguments without a default that a column of the data set has to fill."""
         ours = _TRL_ARGUMENTS if self.style == "trl" else {"completion"}
@@ -179,6 +205,7 @@ class Reward:
             key
             for key, parameter in self.parameters.items()
             if key not in ours
+            and key not in (GROUP, LENGTH)
             and key not in self.kwargs
             and parameter.default is parameter.empty
             and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from posttrain.errors import RewardError
 from posttrain.scoring.calling import score_batch, score_completion
-from posttrain.scoring.score import TRL_EXTRAS, Outcome, Reward
+from posttrain.scoring.score import GROUP, LENGTH, TRL_EXTRAS, Outcome, Reward
 
 if TYPE_CHECKING:
     from posttrain.processes.ranks import Ranks
@@ -46,6 +46,7 @@ class Scorer:
             The caller may clear it after logging them.
         error_count: All failures so far.
         weights: The rewards' weights, in order, as TRL's `reward_weights` wants them.
+        group: Completions of a prompt, which follow each other over all processes; `None` where they are no groups.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Scorer:
     ):
         self.rewards = list(rewards)
         self.pool, self.ranks = pool, ranks
+        self.group: int | None = None
         self.names = _unique_names([reward.name for reward in self.rewards])
         self.weights = [reward.weight for reward in self.rewards]
         self.max_error_rate, self.min_seen = max_error_rate, min_seen
@@ -110,6 +112,7 @@ class Scorer:
         reward = self.rewards[index]
         texts = [message_text(completion) for completion in completions]
         prompt_texts = [message_text(prompt) for prompt in prompts]
+        groups = self._groups(texts, index) if reward.of_group and self.group else None
 
         def score() -> list[Outcome]:
             if not completions:  # of this process; the others may have some
@@ -121,11 +124,31 @@ class Scorer:
                 {"prompt": prompt} | {key: values[i] for key, values in columns.items() if key != "prompt"}
                 for i, prompt in enumerate(prompt_texts)
             ]
+            if groups is not None:
+                rows = [{**row, GROUP: groups[i]} for i, row in enumerate(rows)]
+            if reward.of_length and completion_ids is not None:
+                rows = [{**row, LENGTH: len(ids)} for row, ids in zip(rows, completion_ids, strict=True)]
             return score_rows(reward, texts, rows, self.pool)
 
         outcomes = score() if self.ranks is None else self.ranks.together(score)
         self._count(index, prompt_texts, texts, outcomes)
         return outcomes
+
+    def _groups(self, texts: list[str], index: int) -> list[list[str]]:
+        """The completions of the group of each of this process's; a group may lie on two processes."""
+        shares = [texts] if self.ranks is None else self.ranks.gathered(texts)
+        first = 0 if self.ranks is None else sum(map(len, shares[: self.ranks.number]))
+        every, size = [text for share in shares for text in share], self.group or 1
+        if len(every) % size:
+            error = RewardError(
+                f"{len(every)} completions at once, groups of {size}",
+                expected="whole groups: the reward judges a completion by the others of its prompt",
+                where=f"reward {self.names[index]!r}",
+            )
+            error.shared = self.ranks is not None and self.ranks.count > 1
+            raise error
+        starts = [place // size * size for place in range(first, first + len(texts))]
+        return [every[start : start + size] for start in starts]
 
     def _gathered(self, values: list[T]) -> list[T]:
         """The values of all processes, in the order of the batch."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import inspect
 import io
 import mmap
 import os
@@ -59,8 +60,8 @@ class Setup:
                 what = f"reward {entry[0]!r}" if entry else ""
                 reward = pickle.loads(entry[1]) if entry else None
                 prepare = getattr(reward.function, "prepare", None) if reward else None
-                if prepare:
-                    prepare()
+                if prepare and reward:
+                    prepare(reward.kwargs) if inspect.signature(prepare).parameters else prepare()
                 rewards.append(reward)
         except BaseException as error:
             raise RewardError(f"{what}: {describe(error)}") from error

@@ -19,10 +19,11 @@ from posttrain.models.four_bit import is_four_bit
 from posttrain.nearest import hint
 from posttrain.recipe.contradictions import TRUNCATED, TRUNCATED_FIX, truncates
 from posttrain.recipe.optimizers import check_optim
-from posttrain.recipe.section import BY_ROW, SFTWeight
+from posttrain.recipe.section import OF_WHOLE, SFTWeight
 from posttrain.recipe.selected_tokens import EXPECTED, refused
 from posttrain.recipe.sft_losses import BY_TOKEN
 from posttrain.training.budget import Budget
+from posttrain.training.length_budget import LengthBudget
 from posttrain.training.refill import Refill
 from posttrain.training.scheduled import check_own_schedule, known_to_transformers
 from posttrain.training.window.selection import Selection
@@ -61,10 +62,15 @@ class HybridConfig(GRPOConfig):
         tokens: GRPO trains the tokens with the highest entropies of each completion only, such as
             `{"top_entropy": 0.2}`; with `"kl_too": False` the penalty of `beta` stays on all, `"band": {"coef": 0.01}`
             keeps their entropies together (see `training.window.selection`).
+        length_budget: A budget of tokens that decays over training, is told in each prompt and paid by the reward
+            `length_budget`, such as `{"start": 800, "rate": 0.2}` (see `training.length_budget`).
+        migu: Share of each linear layer's rows, those with the smallest outputs, that get no gradient, such as 0.7 (see
+            `training.migu`).
         sft_weight: What a demonstration's token counts in the SFT loss, by the probability p that the policy gives it:
             `nll` 1, `dft` p, `phi` p(1 - p), `trust` min(1, p / 0.1), `clipped` p / p_old up to 1.28 and nothing above
             (see `token_weights`); or by the probability of the demonstration as a whole, `dco`, or by its growth since
-            training began, `pearson`, `hellinger` and `js` (see `row_weights`). The weights carry no gradient.
+            training began, `pearson`, `hellinger` and `js` (see `row_weights`); or whether `tokens` would leave it to the
+            likelihood, `unselected`. The weights carry no gradient.
         sft_window: Of `clipped`: the steps with SFT that one p_old serves, each at the cost of one forward pass without
             gradient over its demonstrations; `None` is 8 (PSFT's 256 rows in updates of 32).
         sft_tries: Of `dco`: N of the pass@N that is optimised; `None` is 8, and 1 is `nll`.
@@ -121,6 +127,12 @@ class HybridConfig(GRPOConfig):
     )
     tokens: dict | None = field(
         default=None, metadata={"help": "Which tokens of a completion GRPO trains: top_entropy is their share."}
+    )
+    length_budget: dict | None = field(
+        default=None, metadata={"help": "A budget of tokens that decays and is told: start, rate, least, prompt."}
+    )
+    migu: float | None = field(
+        default=None, metadata={"help": "Share of a layer's rows, with the smallest outputs, that get no gradient."}
     )
     sft_weight: str = field(
         default="nll",
@@ -185,6 +197,13 @@ class HybridConfig(GRPOConfig):
                 where="sft_window",
                 fix="leave it out",
             )
+        if self.sft_weight == "unselected" and not self.tokens:
+            raise ConfigError(
+                "sft_weight 'unselected' without tokens",
+                expected="a selection, of which it is the rest",
+                where="sft_weight",
+                fix="tokens={'top_entropy': 0.2}",
+            )
         if self.sft_tries is not None and (self.sft_weight != "dco" or self.sft_tries < 1):
             raise ConfigError(
                 f"sft_tries {self.sft_tries} with sft_weight {self.sft_weight!r}",
@@ -194,7 +213,10 @@ class HybridConfig(GRPOConfig):
             )
         Budget.of(self.budget)
         Refill.of(self.refill)
+        if self.migu is not None and not 0.0 < self.migu < 1.0:
+            raise ConfigError(f"{self.migu}", expected="a share above 0 and below 1", where="migu", fix="leave it out")
         Selection.of(self.tokens)
+        LengthBudget.of(self.length_budget)
         if not 0.0 <= self.kl_sample <= 1.0:
             raise ConfigError(f"{self.kl_sample}", expected="a share between 0 and 1", where="kl_sample")
 
@@ -264,12 +286,21 @@ def check_arguments(
             where="refill",
             fix="leave it out",
         )
+    if args.length_budget and (method is not None or not wants_grpo):
+        raise ConfigError(
+            f"length_budget, and the method {method.name}, whose demonstrations were told none"
+            if method is not None
+            else f"length_budget, but the controller {controller.name!r} samples nothing",
+            expected="GRPO steps by themselves",
+            where="length_budget",
+            fix="leave it out",
+        )
     if selection := Selection.of(args.tokens):
         name, band = method.name if method is not None else None, selection.band is not None
         if problem := refused(args, samples=wants_grpo, method=name, band=band):
             raise ConfigError(f"tokens, and {problem[0]}", expected=EXPECTED, where="tokens", fix=problem[1])
     if method is not None and args.sft_weight != "nll":
-        if why := weight_refused(method, args.sft_weight, sft_steps=wants_sft, by_row=args.sft_weight in BY_ROW):
+        if why := weight_refused(method, args.sft_weight, sft_steps=wants_sft, by_row=args.sft_weight in OF_WHOLE):
             raise ConfigError(f"sft_weight {args.sft_weight!r}: {why}", where="sft_weight", fix="leave it out")
     elif args.sft_weight != "nll" and not wants_sft:
         raise ConfigError(
@@ -278,7 +309,7 @@ def check_arguments(
             where="sft_weight",
             fix="leave it out",
         )
-    if args.sft_weight in BY_ROW and getattr(controller, "needs_statistics", False):
+    if args.sft_weight in OF_WHOLE and getattr(controller, "needs_statistics", False):
         raise ConfigError(
             f"sft_weight {args.sft_weight!r} and the controller {controller.name!r}: {BY_TOKEN}",
             expected="a weight by token",

@@ -119,6 +119,22 @@ def scorer_of(function: Any) -> Scorer | None:
     return scorer if isinstance(scorer, Scorer) else None
 
 
+def check_votes(scorer: Scorer, method: Method | None) -> None:
+    """Refuse a reward that votes in a group beside a method, whose groups are no plain samples of one prompt.
+
+    Raises:
+        ConfigError: With what to change.
+    """
+    voting = [reward.name for reward in scorer.rewards if reward.of_group]
+    if voting and method is not None:
+        raise ConfigError(
+            f"the reward {voting[0]} votes in a group, whose rows the method {method.name} makes, too",
+            expected="groups of plain samples of a prompt",
+            where="method",
+            fix="leave one of them out",
+        )
+
+
 class Failures:
     """Says once that a reward failed on a completion."""
 

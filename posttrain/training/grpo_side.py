@@ -9,7 +9,8 @@ from __future__ import annotations
 import copy
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from torch import nn
 from trl.models.utils import unwrap_model_for_generation
 
 from posttrain.alarms.rollout_facts import rollout_facts
+from posttrain.errors import ConfigError
 from posttrain.inputs.tokens import without_added_end
 from posttrain.models.generation import plain_generation
 from posttrain.models.inference import inference
@@ -39,7 +41,9 @@ from posttrain.rollouts.sampling import EVALUATIONS
 from posttrain.rollouts.seeded import SeededRollouts
 from posttrain.scoring.ahead import ScoringAhead
 from posttrain.training.drawn import Drawn, outcomes_of_window
+from posttrain.training.given import scorer_of
 from posttrain.training.ledger import Recorder, completion_columns, rollout_rows, without_note
+from posttrain.training.length_budget import LengthBudget
 from posttrain.training.spending import note_passes
 from posttrain.training.spread import unscored, without_spread
 from posttrain.training.streams import Stream
@@ -89,6 +93,8 @@ class GRPOSide(WindowSide):
     """
 
     prompts: Stream
+    clock: float
+    horizon: int
     _recorder: Recorder
     _start: kl.DistanceFromStart | None
     _seeded: SeededRollouts | None
@@ -106,6 +112,14 @@ class GRPOSide(WindowSide):
         self._asked: Asked | None = None
         self._drawn_ahead: list[dict[str, Any]] | None = None
         self._prompts_taken: list[int] = []
+        self._length_budget = LengthBudget.of(self.args.length_budget)
+        if self._length_budget is not None and (self._is_vlm or self.environment_factories is not None):
+            raise ConfigError(
+                "length_budget with images or environments, whose prompts are made elsewhere",
+                expected="prompts of text",
+                where="length_budget",
+                fix="leave it out",
+            )
         self.begin_windows()
 
     def _prepare_inputs(self, generation_batch):
@@ -167,6 +181,9 @@ class GRPOSide(WindowSide):
     def _data_rows(self, numbers: list[int]) -> list[dict[str, Any]]:
         """Rows of the data set by number; what one completion's reward does to its row is its own."""
         read = {number: dict(self.train_dataset[number]) for number in dict.fromkeys(numbers)}
+        if self._length_budget is not None:
+            share = self.clock / self.horizon
+            read = {number: self._length_budget.told(row, share) for number, row in read.items()}
         return [copy.deepcopy(read[number]) for number in numbers]
 
     def _tokenize_prompts(self, prompts):
@@ -274,7 +291,8 @@ class GRPOSide(WindowSide):
     def _calculate_rewards(self, inputs, prompts, completions, completion_ids_list):
         with self._ledger.clock("score"):
             self._finish_ahead()
-            rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+            with self._groups_of(self.num_generations if self.model.training else self.num_generations_eval):
+                rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         ends = {*self.eos_token_ids, self._tokenizer.pad_token_id}
         self._columns = completion_columns(self.reward_funcs, completion_ids_list, ends)
         if self.model.training:
@@ -282,6 +300,18 @@ class GRPOSide(WindowSide):
             if isinstance(self.prompts, Drawn):
                 self._observe(self.prompts, *self._taken(rewards))
         return rewards
+
+    @contextmanager
+    def _groups_of(self, size: int) -> Iterator[None]:
+        """Tell rewards that vote in a group how many rows one has: an evaluation may have others."""
+        scorers = [scorer for function in self.reward_funcs if (scorer := scorer_of(function))]
+        for scorer in scorers:
+            scorer.group = size
+        try:
+            yield
+        finally:
+            for scorer in scorers:
+                scorer.group = self.num_generations
 
     def _finish_ahead(self) -> None:
         """Everything is sampled that is to be scored now."""

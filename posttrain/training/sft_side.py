@@ -20,7 +20,7 @@ from posttrain.inputs.data import IGNORED, tokenize_demonstrations
 from posttrain.inputs.demonstrated import SAMPLE, ends_by, shown
 from posttrain.models.inference import inference
 from posttrain.models.policy_weights import base_model
-from posttrain.packing.scores import installed, label_scores
+from posttrain.packing.scores import installed, label_entropies, label_scores
 from posttrain.recipe.section import AGAINST_START, BY_ROW
 from posttrain.training.config import HybridConfig
 from posttrain.training.gradnorm import reduced_now, take_gradients, total_norm
@@ -33,6 +33,7 @@ from posttrain.training.spending import note_passes
 from posttrain.training.streams import Stream, micro_batches
 from posttrain.training.token_weights import weighted
 from posttrain.training.window.kl import DistanceFromStart
+from posttrain.training.window.selection import Selection, top_entropy
 
 WARMUP_NORM_BATCHES = 4
 """Batches over which G_warmup is measured when nobody recorded it; the norm of a single one is noise."""
@@ -77,7 +78,10 @@ class SFTSide:
         self._places = range(0)
         self._packed = args.packed and installed(model)
         self.window = OldScores(args.sft_window or WINDOW) if args.sft_weight == "clipped" else None
-        add_untempered_head(model, cast_lm_head_to_fp32=args.cast_lm_head_to_fp32)
+        self._selection = Selection.of(args.tokens) if args.sft_weight == "unselected" else None
+        self._entropies: torch.Tensor | None = None  # of the latest pass, where they are needed
+        outputs = ("log_probs",) if self._selection is None else ("log_probs", "entropy")
+        add_untempered_head(model, cast_lm_head_to_fp32=args.cast_lm_head_to_fp32, outputs=outputs)
 
     def idle_end(self, ends: Sequence[int]) -> str:
         """What demonstrations end in, in words, where none of a few ends by one of these tokens; else nothing."""
@@ -148,6 +152,10 @@ class SFTSide:
     ) -> torch.Tensor:
         """Log-probabilities (B, T - 1) times what each token counts."""
         args = self._args
+        if self._selection is not None:
+            assert self._entropies is not None
+            hard = top_entropy(self._entropies, labels[:, 1:] != IGNORED, self._selection.top_entropy)
+            return log_probs.masked_fill(hard, 0.0)
         if args.sft_weight not in BY_ROW:
             return weighted(args.sft_weight, log_probs, old)
         has_label = labels[:, 1:] != IGNORED
@@ -173,10 +181,23 @@ class SFTSide:
 
     def _log_probs(self, model: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         autocast = self._accelerator.autocast
+        if self._selection is not None:
+            return self._with_entropies(model, batch)
         if self._packed:
             return label_scores(model, batch["input_ids"], batch["labels"], autocast=autocast, untempered=True)
         with autocast():
             return model(**batch, use_cache=False, fused_lm_head=True, untempered=True).log_probs
+
+    def _with_entropies(self, model: nn.Module, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        autocast = self._accelerator.autocast
+        if self._packed:
+            scores = label_entropies(model, batch["input_ids"], batch["labels"], autocast=autocast, untempered=True)
+            log_probs, self._entropies = scores[0], scores[1].detach()
+            return log_probs
+        with autocast():
+            outputs = model(**batch, use_cache=False, fused_lm_head=True, untempered=True)
+        self._entropies = outputs.entropy.detach()
+        return outputs.log_probs
 
     def _note_passes(self, ledger: Ledger, kind: str, batch: dict[str, torch.Tensor]) -> None:
         """Put down a batch of demonstrations that passes through the model."""
@@ -237,7 +258,9 @@ class SFTSide:
         return sum(norms) / len(norms)
 
 
-def add_untempered_head(model: nn.Module, *, cast_lm_head_to_fp32: bool = False) -> None:
+def add_untempered_head(
+    model: nn.Module, *, cast_lm_head_to_fp32: bool = False, outputs: tuple[str, ...] = ("log_probs",)
+) -> None:
     """Give TRL's patched forward a second fused head at temperature 1, chosen by `untempered=True`.
 
     GRPO scores tokens at the sampling temperature, and TRL bakes it into the head; SFT through that head would train
@@ -245,7 +268,7 @@ def add_untempered_head(model: nn.Module, *, cast_lm_head_to_fp32: bool = False)
     """
     base: Any = base_model(model)
     tempered = base.forward
-    add_fused_lm_head(base, cast_lm_head_to_fp32=cast_lm_head_to_fp32, outputs=("log_probs",))
+    add_fused_lm_head(base, cast_lm_head_to_fp32=cast_lm_head_to_fp32, outputs=outputs)
     untempered_head = base.forward
 
     @wraps(type(base).forward)  # `generate` checks its arguments against the signature

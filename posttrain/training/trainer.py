@@ -58,13 +58,16 @@ from posttrain.training.given import (
     check_prompts,
     check_same_stream,
     check_tokenizer,
+    check_votes,
     controller_of,
     method_of,
     rewards_of,
+    scorer_of,
 )
 from posttrain.training.gradnorm import add_gradients, total_norm, whole
 from posttrain.training.ledger import FolderRecorder, Ledger, NewValues, Recorder, step_record
 from posttrain.training.losses import matched_sft_scale
+from posttrain.training.migu import RowsByMagnitude
 from posttrain.training.packable import ROUTER_LOSS, in_halves, pack, warn_of_padding
 from posttrain.training.padding_row import PaddingKept
 from posttrain.training.row_statistics import RowStatistics
@@ -196,6 +199,9 @@ class HybridTrainer(Budgeted, HybridCheckpoints):
         self.ranks = Ranks.of(self.accelerator)
         if scorer is not None:
             scorer.ranks = self.ranks
+        for judge in filter(None, map(scorer_of, self.reward_funcs)):
+            judge.group = self.num_generations
+            check_votes(judge, method)
         self._failures = Failures(scorer)
         self.spending = self._new_spending()
         measures_kl = args.kl_sample > 0 and self.controller.shares()[1]
@@ -228,6 +234,8 @@ class HybridTrainer(Budgeted, HybridCheckpoints):
         self._seeded = seeded_rollouts(self, () if self.sft is None else self.sft.texts())
         begins = method is not None and method.begins_rollouts  # what is scored is not what is sampled alone
         self._ahead = ScoringAhead(self.reward_funcs, self.processing_class, enabled=args.score_ahead and not begins)
+        if args.migu is not None:
+            self.add_callback(RowsByMagnitude(self.model, self.accelerator, args.migu, "migu"))
         # First in line, so that every other callback sees the finished step
         self.callback_handler.callbacks.insert(0, _StepEnd(self))
         self.callback_handler.callbacks.insert(2, SaveLater(self._skips))  # behind DefaultFlowCallback

@@ -27,6 +27,7 @@ from posttrain.recipe.sft_losses import CLIPPED_LATER
 from posttrain.training.checkpoints.whole import WholeCheckpoints
 from posttrain.training.gradnorm import total_norm
 from posttrain.training.ledger import Recorder
+from posttrain.training.migu import RowsByMagnitude
 from posttrain.training.packable import OWN_CHOICE, ROUTER_LOSS, pack, warn_of_padding
 from posttrain.training.padding_row import PaddingKept
 from posttrain.training.row_weights import row_weights
@@ -218,6 +219,7 @@ def warm_up(
     on_start: Callable[[WarmupTrainer], None] | None = None,
     sft_weight: str = "nll",
     sft_tries: int | None = None,
+    migu: float | None = None,
 ) -> Warmup:
     """Train the model on the demonstrations.
 
@@ -240,6 +242,7 @@ def warm_up(
         packed: Batches without padding where the model allows it (see `WarmupTrainer`).
         on_start: Called with the trainer before its first step.
         sft_weight, sft_tries: What a token counts (see `WarmupTrainer`).
+        migu: Share of each linear layer's rows that get no gradient (see `migu`).
 
     Raises:
         TrainingError: Too many steps in a row were skipped, or more than one at the end: what makes gradients infinite
@@ -264,6 +267,8 @@ def warm_up(
             processing_class=tokenizer,
             callbacks=[(watch := _Watch(recorder, per_step, skipped)), SaveLater(skipped), *callbacks],
         )
+    if migu is not None:
+        trainer.add_callback(RowsByMagnitude(trainer.model, trainer.accelerator, migu, "warmup.migu"))
     check_gives_norms(trainer.accelerator, accumulation=args.gradient_accumulation_steps)
     watch.padded = trainer.padded
     if on_start is not None:

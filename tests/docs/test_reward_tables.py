@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from posttrain.rewards import countdown, json_structure, knights_knaves, math_answer
+from posttrain.rewards import countdown, json_structure, knights_knaves, length_budget, majority, math_answer
 from posttrain.rewards import format as format_reward
 from posttrain.scoring.loading import known_rewards
 from posttrain.scoring.score import Score
@@ -36,6 +36,12 @@ REWARDS: dict[str, Callable[..., Any]] = {
     "json_structure": objects,
     "countdown": lambda completion: countdown.score(completion, numbers=[3, 8, 8, 5], target=24),
     "format": format_reward.score,
+    "length_budget": lambda completion: length_budget.score(
+        completion, token_budget=10, completion_tokens=len(completion.split())
+    ),
+    "majority": lambda completion: majority.score(
+        completion, of="math_answer", group_completions=[r"\boxed{4}", r"\boxed{8/2}", r"\boxed{5}", completion]
+    ),
 }
 ROWS = [
     pytest.param(name, cells, id=f"{name} {number}")

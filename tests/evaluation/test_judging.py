@@ -102,6 +102,16 @@ def judges(tmp_path, text: str, *overrides: str):
         ("rewards: [{path: mine.py}, {name: format, weight: 0.0}]", [("mine", 1.0)], 1.0),
         ("rewards: [format]\nevaluate: {reward: knights_knaves}", [("knights_knaves", 1.0)], 1.0),
         ("rewards: [format]\nevaluate: {reward: {path: mine.py}, threshold: 0.5}", [("mine", 1.0)], 0.5),
+        (
+            "rewards: [{name: majority, kwargs: {of: knights_knaves}}, {name: format, weight: 0.1}]",
+            [("knights_knaves", 1.0)],
+            1.0,
+        ),
+        (
+            "rewards: [knights_knaves, {name: length_budget, weight: 0.2}]\nhybrid: {length_budget: {start: 9}}",
+            [("knights_knaves", 1.0)],
+            1.0,
+        ),
         ("evaluate: {reward: [{path: mine.py, weight: 2}, format]}", [("mine", 2.0), ("format", 1.0)], 1.0),
     ],
 )
@@ -124,6 +134,12 @@ def test_the_command_line_says_it_too(tmp_path, monkeypatch):
         ("evaluate: {reward: {name: format, weight: -1}}", ConfigError, "weight above 0"),
         ("evaluate: {reward: math_answer}", RewardError, "no column 'answer'"),
         ("evaluate: {reward: []}", ConfigError, "evaluate.reward"),
+        ("evaluate: {reward: {name: majority, kwargs: {of: knights_knaves}}}", ConfigError, "judged one by one"),
+        (
+            "rewards: [{name: majority, kwargs: {of: knights_knaves}}]\nhybrid: {method: hpt}",
+            ConfigError,
+            "votes in a group, whose rows the method hpt",
+        ),
         ("evaluate: {reward: {path: absent.py}}", ConfigError, r"evaluate.reward.0.path: .*absent.py does not exist"),
         ("evaluate: {reward: {path: ../x.py}}", ConfigError, "leads out of the folder"),
         ("evaluate: {threshold: 0}", ConfigError, "evaluate.threshold"),

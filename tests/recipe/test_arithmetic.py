@@ -173,6 +173,42 @@ def test_windows_and_steps_fit() -> None:
             "hybrid.refill",
             "sft_only takes no GRPO step",
         ),
+        (
+            {"hybrid": {"tokens": {"top_entropy": 0.2}, "controller": {"name": "sft_only"}}},
+            "hybrid.tokens",
+            "tokens, and the controller takes no GRPO step",
+        ),
+        (
+            {"hybrid": {"tokens": {"top_entropy": 0.2}, "grpo": {"loss_type": "cispo"}}},
+            "hybrid.tokens",
+            "tokens, and loss_type cispo",
+        ),
+        (
+            {
+                "hybrid": {
+                    "tokens": {"top_entropy": 0.2},
+                    "method": {"name": "hpt"},
+                    "controller": {"name": "grpo_only"},
+                }
+            },
+            "hybrid.tokens",
+            "the method hpt, which makes advantages of its own",
+        ),
+        (
+            {"hybrid": {"sft_weight": "unselected", "controller": {"name": "static"}}},
+            "hybrid.sft_weight",
+            "unselected, but hybrid.tokens selects none",
+        ),
+        ({"rewards": [{"name": "length_budget"}]}, "hybrid.length_budget", "the reward length_budget, but no budget"),
+        ({"hybrid": {"length_budget": {"start": 9}}}, "hybrid.length_budget", "a budget that no reward pays"),
+        (
+            {
+                "hybrid": {"length_budget": {"start": 9}, "controller": {"name": "sft_only"}},
+                "rewards": [{"name": "length_budget"}],
+            },
+            "hybrid.length_budget",
+            "a budget, but the controller sft_only samples nothing",
+        ),
         ({"rewards": [{"name": "format", "weight": 0.0}]}, "rewards", "every reward has weight 0"),
         ({"evaluate": {"k": [1, 8], "samples": 4}}, "evaluate.k", "pass@8 from 4"),
         (
@@ -216,6 +252,12 @@ def test_contradictions(sections: dict[str, Any], key: str, said: str) -> None:
         {"hybrid": {"steps": 0, "refill": {"max_batches": 2}, "controller": {"name": "sft_only"}}},
         {"hybrid": {"refill": {"max_batches": 2}, "grpo": {"beta": 0.1, "num_iterations": 2}}},
         {"warmup": {"steps": 3}},
+        {"hybrid": {"tokens": {"top_entropy": 0.2, "band": {"coef": 0.1}}, "grpo": {"beta": 0.1}}},
+        {
+            "hybrid": {"length_budget": {"start": 9}},
+            "rewards": [{"name": "knights_knaves"}, {"name": "length_budget", "weight": 0.2}],
+        },
+        {"hybrid": {"length_budget": {"start": 9}}, "rewards": [{"path": "./mine.py"}]},
         {"evaluate": {"k": [1]}},
         {"run": {"report_to": ["tensorboard", "wandb"], "tracking": {"project": "p", "name": "n", "tags": ["t"]}}},
     ],

@@ -167,7 +167,7 @@ CUTS = [(16, 1), (8, 2), (4, 4)]
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"beta": 0.3}, {"num_iterations": 2, "epsilon": 0.01}, {"tokens": {**THIRD, "band": {"coef": 0.3}}}],
+    [{}, {"beta": 0.3}, {"num_iterations": 2}, {"tokens": {**THIRD, "band": {"coef": 0.3}}}],
     ids=["plain", "beta", "iterations", "band"],
 )
 def test_a_step_is_the_same_in_any_pieces_packed_and_padded(gradients, changes):

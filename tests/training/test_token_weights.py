@@ -15,7 +15,7 @@ from trl import SFTConfig
 from posttrain.controllers import SFTOnly, Static
 from posttrain.errors import ConfigError
 from posttrain.inputs.data import IGNORED
-from posttrain.recipe.section import BY_ROW, SFTWeight
+from posttrain.recipe.section import OF_WHOLE, SFTWeight
 from posttrain.training.token_weights import EPSILON, WEIGHTS, clipped, weighted
 from posttrain.training.trainer import HybridTrainer
 from posttrain.training.warmup import WarmupTrainer, warm_up
@@ -47,7 +47,7 @@ def test_the_gradient_is_the_weight_and_nothing_comes_through_it(name, p, weight
 
 def test_numbers_of_the_papers():
     assert loss_and_slope("phi", 0.5)[0] == pytest.approx(0.173287, abs=1e-6)
-    assert set(WEIGHTS) | {"clipped", *BY_ROW} == set(get_args(SFTWeight))
+    assert set(WEIGHTS) | {"clipped", *OF_WHOLE} == set(get_args(SFTWeight))
 
 
 @pytest.mark.parametrize(("p", "old"), [(0.2, 0.2), (0.25, 0.2), (0.1, 0.4), (0.3, 0.2), (0.9, 0.1)])

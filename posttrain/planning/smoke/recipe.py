@@ -127,7 +127,7 @@ def only(recipe: Recipe, kind: str, folder: str | Path) -> Recipe:
         kind: "sft" or "grpo".
         folder: The run directory.
     """
-    alone: dict[str, Any] = {"controller": SFTOnly(), "tokens": None}
+    alone: dict[str, Any] = {"controller": SFTOnly(), "tokens": None, "length_budget": None}
     if kind != "sft":  # which has no demonstrations to weigh
         alone = {"controller": GRPOOnly(), "sft_weight": "nll", "sft_window": None, "sft_tries": None}
     return recipe.model_copy(

@@ -7,8 +7,8 @@ from typing import Any
 
 DESCRIPTION = """Feed the signals that a run recorded (gradient norms, KL) through its controller under other settings,
 with the same draws, and show the mix and p of both; or the groups that its method decided on through the method under
-other settings. Without settings it must give the run's own decisions; exit code 1: it does not. How the model itself
-would have moved is not known: its signals and rewards are the run's."""
+other settings, or the prompts that its curriculum drew. Without settings it must give the run's own decisions; exit
+code 1: it does not. How the model itself would have moved is not known: its signals and rewards are the run's."""
 
 
 def add(commands: Any) -> argparse.ArgumentParser:
@@ -20,7 +20,8 @@ def add(commands: Any) -> argparse.ArgumentParser:
     parser.add_argument("run", metavar="RUN", help="the directory of a run")
     parser.add_argument(
         "overrides", metavar="controller.KEY=VALUE", nargs="*",
-        help="such as controller.gamma=2, or controller.name=cosine for another one; or method.gate=2",
+        help="such as controller.gamma=2, or controller.name=cosine for another one; or method.gate=2, or "
+        "curriculum.temperature=0.2",
     )  # fmt: skip
     parser.add_argument("--out", metavar="FILE", help="draw both over the steps: FILE.html or FILE.svg")
     parser.add_argument("--json", action="store_true", help="print the summary and every step as JSON")
@@ -40,6 +41,8 @@ def _replay(args: argparse.Namespace) -> int:
     asked = [text for text in args.overrides if _is_of_method(text)]
     if asked:
         return _replay_method(args, asked)
+    if drawn := [text for text in args.overrides if _section(text) == "curriculum"]:
+        return _replay_curriculum(args, drawn)
     result = replay(args.run, args.overrides)
     method = None if args.overrides or args.out else _own_method(args.run)
     if args.out:
@@ -55,11 +58,17 @@ def _replay(args: argparse.Namespace) -> int:
         if args.out:
             print(f"wrote {args.out}")
     other = bool(result.other_than_run or (method and method.other_than_run))
+    if not args.overrides and not args.out:
+        other |= _own_curriculum(args)
     return int(other and not args.overrides)
 
 
+def _section(text: str) -> str:
+    return text.removeprefix("hybrid.").partition("=")[0].split(".")[0]
+
+
 def _is_of_method(text: str) -> bool:
-    return text.removeprefix("hybrid.").partition("=")[0].split(".")[0] == "method"
+    return _section(text) == "method"
 
 
 def _own_method(run: str) -> Any:
@@ -67,6 +76,41 @@ def _own_method(run: str) -> Any:
     from posttrain.reading.replay_method import has_method, replay_method
 
     return replay_method(run) if has_method(run) else None
+
+
+def _own_curriculum(args: argparse.Namespace) -> bool:
+    """Whether a run's draws are not what its own settings give, which is said where there are any."""
+    from posttrain.reading.replay_curriculum import has_curriculum, replay_curriculum, sentences
+
+    if not has_curriculum(args.run):
+        return False
+    result = replay_curriculum(args.run)
+    if not args.json:
+        print("\n" + "\n".join(sentences(result)))
+    return bool(result.other_than_run)
+
+
+def _replay_curriculum(args: argparse.Namespace, asked: list[str]) -> int:
+    import json
+
+    from posttrain.errors import ConfigError
+    from posttrain.reading.replay_curriculum import replay_curriculum, sentences
+    from posttrain.storage.files import plain
+
+    if len(asked) < len(args.overrides) or args.out:
+        other = next((text for text in args.overrides if text not in asked), f"--out {args.out}")
+        raise ConfigError(
+            f"{asked[0]} together with {other}",
+            expected="settings of the curriculum alone, told in words or as --json",
+            where="command line",
+            fix="replay one, then the other" if len(asked) < len(args.overrides) else "leave --out out",
+        )
+    result = replay_curriculum(args.run, asked)
+    if args.json:
+        print(json.dumps(plain(result.summary()), ensure_ascii=False))
+    else:
+        print("\n".join(sentences(result)))
+    return 0
 
 
 def _replay_method(args: argparse.Namespace, asked: list[str]) -> int:

@@ -12,8 +12,11 @@ from __future__ import annotations
 from posttrain.curricula.base import Curriculum, Outcome, Sampler, State, Table
 from posttrain.curricula.bots import BOTS
 from posttrain.curricula.difficulty_pools import DifficultyPools
+from posttrain.curricula.dmt import DMT
 from posttrain.curricula.dump import DUMP
 from posttrain.curricula.easy_to_hard import EasyToHard
+from posttrain.curricula.human import Human
+from posttrain.curricula.mixed_sources import MixedSources
 from posttrain.curricula.rif import RIF
 
 CURRICULA: dict[str, type[Curriculum]] = {
@@ -22,17 +25,23 @@ CURRICULA: dict[str, type[Curriculum]] = {
     "dump": DUMP,
     "bots": BOTS,
     "difficulty_pools": DifficultyPools,
+    "human": Human,
+    "dmt": DMT,
+    "mixed_sources": MixedSources,
 }
 """What a recipe can name under `hybrid.curriculum.name`."""
 
 __all__ = [
     "BOTS",
     "CURRICULA",
+    "DMT",
     "DUMP",
     "RIF",
     "Curriculum",
     "DifficultyPools",
     "EasyToHard",
+    "Human",
+    "MixedSources",
     "Outcome",
     "Sampler",
     "State",

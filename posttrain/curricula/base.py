@@ -205,8 +205,9 @@ class Curriculum:
         row."""
         return {}
 
-    def reason(self, window: Mapping[str, Any], place: int) -> str:
-        """Why the prompt at a place of a recorded window was drawn, in words."""
+    @staticmethod
+    def reason(window: Mapping[str, Any], place: int) -> str:
+        """Why the prompt at a place of a recorded window was drawn, in words, from what `told` put down."""
         raise NotImplementedError
 
 

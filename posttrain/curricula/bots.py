@@ -129,13 +129,14 @@ class BOTS(Curriculum):
         """The mean of each prompt's posterior, how much evidence it holds, and the rate that was drawn from it."""
         alpha, beta = (unpacked(state[name], "f4")[list(rows)].astype("f8") for name in ("alpha", "beta"))
         named = {"expected": alpha / (alpha + beta), "evidence": alpha + beta, "values": self.rates(table, state)[rows]}
-        return {name: np.round(values, DIGITS).tolist() for name, values in named.items()}
+        return {"target": self.target, **{name: np.round(of, DIGITS).tolist() for name, of in named.items()}}
 
-    def reason(self, window: Mapping[str, Any], place: int) -> str:
+    @staticmethod
+    def reason(window: Mapping[str, Any], place: int) -> str:
         """How near its rate was to the target."""
         values, expected, evidence = (window[name][place] for name in ("values", "expected", "evidence"))
         if evidence <= 2.0:
             known = "nothing is known of it yet"
         else:
             known = f"its posterior has the mean {expected:.2f} and the weight of {evidence - 2.0:.1f} rollouts"
-        return f"a solve rate of {values:.2f} was drawn for it, near the target {self.target:g}: {known}"
+        return f"a solve rate of {values:.2f} was drawn for it, near the target {window['target']:g}: {known}"

@@ -114,11 +114,13 @@ class DifficultyPools(Curriculum):
         """How many prompts each pool has, and the pools of those that were drawn."""
         pools = unpacked(state["pools"], "u1")
         sizes = {name: int((pools == number).sum()) for number, name in enumerate(POOLS)}
-        return {"pools": sizes, "values": [POOLS[pools[row]] for row in rows]}
+        normal = round(1.0 - self.easy_fraction - self.hard_fraction, 6)
+        shares = {"normal": normal, "easy": self.easy_fraction, "hard": self.hard_fraction}
+        return {"pools": sizes, "shares": shares, "values": [POOLS[pools[row]] for row in rows]}
 
-    def reason(self, window: Mapping[str, Any], place: int) -> str:
+    @staticmethod
+    def reason(window: Mapping[str, Any], place: int) -> str:
         """Its pool."""
         pool = window["values"][place]
-        share = {"easy": self.easy_fraction, "hard": self.hard_fraction}
-        of = share.get(pool, 1.0 - self.easy_fraction - self.hard_fraction)
-        return f"from the {window['pools'][pool]:,} {pool} prompts, which are due in {of:.0%} of the draws"
+        due = window["shares"][pool]
+        return f"from the {window['pools'][pool]:,} {pool} prompts, which are due in {due:.0%} of the draws"

@@ -104,7 +104,8 @@ class DUMP(Curriculum):
             }
         }
 
-    def reason(self, window: Mapping[str, Any], place: int) -> str:
+    @staticmethod
+    def reason(window: Mapping[str, Any], place: int) -> str:
         """Its source's chance, and what that comes from."""
         source = window["sources"][place]
         of = window["chances"][source]

@@ -86,11 +86,12 @@ class EasyToHard(Curriculum):
         values = table.rates if self.by is None else table.columns[self.by]
         assert values is not None
         places = [(state["drawn"] + number) % len(order) for number in range(len(rows))]
-        return {"of": len(order), "places": places, "values": [values[row] for row in rows]}
+        return {"by": self.by, "of": len(order), "places": places, "values": [values[row] for row in rows]}
 
-    def reason(self, window: Mapping[str, Any], place: int) -> str:
+    @staticmethod
+    def reason(window: Mapping[str, Any], place: int) -> str:
         """Its place in the order."""
-        by = "a pass rate of" if self.by is None else f"{self.by}"
+        by = "a pass rate of" if window["by"] is None else str(window["by"])
         return f"number {window['places'][place] + 1} of {window['of']} from easy to hard, with {by} " + (
             f"{window['values'][place]:g}"
         )

@@ -56,7 +56,8 @@ class RIF(Curriculum):
         rates = table.rates or ()
         return {"of": len(self._kept(table)), "values": [rates[row] for row in rows]}
 
-    def reason(self, window: Mapping[str, Any], place: int) -> str:
+    @staticmethod
+    def reason(window: Mapping[str, Any], place: int) -> str:
         """By chance, among those that are kept."""
         return f"shuffled among the {window['of']} prompts that were solved before; its pass rate was " + (
             f"{window['values'][place]:g}"

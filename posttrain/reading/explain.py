@@ -10,6 +10,7 @@ from typing import Any
 from posttrain.controllers import Controller
 from posttrain.errors import ConfigError
 from posttrain.reading.decisions import Decision, controller_of, decisions, of_method
+from posttrain.reading.explain_curriculum import of_step as of_draws
 from posttrain.reading.explain_decision import kind_of, number, why
 from posttrain.reading.explain_method import of_step
 from posttrain.rundir import reading as run_reading
@@ -94,6 +95,7 @@ def explain_step(run: Recorded, step: int) -> dict[str, Any]:
         if first > step
     ]
     sentences += of_step(record.get("method") or {})
+    sentences += of_draws(record.get("curriculum"))
     sentences += _showed(record, run.recipe)
     sentences += _next(run.decisions[place + 1 : place + 2], record)
     sentences += [text for text in [seconds_in_words(record.get("seconds") or {})] if text]

@@ -25,6 +25,7 @@ from posttrain.reading.explain import (
     refilled,
     taught_nothing,
 )
+from posttrain.reading.explain_curriculum import of_run as of_draws
 from posttrain.reading.explain_decision import number
 from posttrain.reading.explain_method import of_run
 from posttrain.rundir import reading as run_reading
@@ -48,7 +49,13 @@ def explain_run(run: Recorded) -> dict[str, Any]:
     sentences = [_stage(run, lines)]
     if lines:
         sentences += [_kinds(run, lines), *_moves(lines), *_norms(run, lines), *_guard(run), *_refreshed(run.decisions)]
-        sentences += [*of_run(lines, _quarters(lines)), *_nothing(run, lines), *_skipped(lines), *_time(lines)]
+        sentences += [
+            *of_run(lines, _quarters(lines)),
+            *of_draws(lines, _quarters(lines)),
+            *_nothing(run, lines),
+            *_skipped(lines),
+            *_time(lines),
+        ]
     sentences += [*_results(run), _check(run, differs)] if lines else _results(run)
     return {
         "run": run.name,

@@ -17,6 +17,7 @@ from typing import Any
 from posttrain.controllers import CONTROLLERS, Controller, Mix, Signals, State
 from posttrain.controllers.base import at_clock, used
 from posttrain.controllers.gac import STATISTICS
+from posttrain.curricula import CURRICULA
 from posttrain.errors import ConfigError
 from posttrain.methods import METHODS
 from posttrain.reading.decisions import controller_of, of_method, same
@@ -105,7 +106,7 @@ def with_overrides(recipe: Mapping[str, Any], overrides: Iterable[str]) -> Contr
     if stray:
         raise ConfigError(
             f"{stray[0]!r} cannot be replayed: it changes what the model learns, not only the mix",
-            expected="controller.key=value, such as controller.gamma=2, or method.key=value",
+            expected="controller.key=value, such as controller.gamma=2, method.key=value or curriculum.key=value",
             where="command line",
             fix=_meant(stray[0], overrides),
         )
@@ -160,7 +161,8 @@ def settings(recipe: Mapping[str, Any], typed: Any, key: str, holder: Any, kinds
 def _meant(stray: str, overrides: Iterable[str]) -> str:
     """What to write instead of an override that is not of the controller."""
     text = next(text for text in overrides if text.removeprefix("hybrid.").partition("=")[0].split(".")[0] == stray)
-    for section, kinds in (("controller", CONTROLLERS), ("method", METHODS)):
+    every: dict[str, Mapping[str, type]] = {"controller": CONTROLLERS, "method": METHODS, "curriculum": CURRICULA}
+    for section, kinds in every.items():
         if text.partition("=")[0] in {"name"} | {key for kind in kinds.values() for key in _keys(kind)}:
             return f"did you mean {section}.{text}?"
     return "leave it out; only `posttrain run` can try it"

@@ -115,6 +115,7 @@ def load_recipe(
     path = located(path)
     strays: dict[str, str] = {}
     layer = load_layers(path, prepare=partial(_write_out, strays=strays), kinds=KINDS)
+    _name_curriculum(layer)
     for each in over:
         _write_out(each.data, folder or Path(), strays)
         layer = merge(layer, each, KINDS)
@@ -134,6 +135,7 @@ def recipe_of(data: dict[str, Any], overrides: Iterable[str] = ()) -> Recipe:
 def _recipe(layer: Layer, overrides: Iterable[str], strays: dict[str, str], path: Path) -> Recipe:
     typed = overrides_layer(overrides)
     _write_out(typed.data, Path(), strays)
+    _name_curriculum(layer)
     layer = merge(layer, typed, KINDS)
     _complete(layer, path)
     problems = list(_reward_files(layer, strays))
@@ -224,15 +226,22 @@ def _complete(layer: Layer, path: Path) -> None:
     if isinstance(hybrid, dict) and isinstance(hybrid.get("controller"), dict) and "name" not in hybrid["controller"]:
         hybrid["controller"]["name"] = SASR.name
         layer.origins[("hybrid", "controller", "name")] = DEFAULT
-    if isinstance(hybrid, dict) and isinstance(hybrid.get("curriculum"), dict) and "name" not in hybrid["curriculum"]:
-        hybrid["curriculum"]["name"] = EasyToHard.name
-        layer.origins[("hybrid", "curriculum", "name")] = DEFAULT
+    _name_curriculum(layer)
     if isinstance(hybrid, dict) and hybrid.get("method") and "controller" not in hybrid:
         hybrid["controller"] = {"name": GRPOOnly.name}  # a method is of GRPO steps
         layer.origins[("hybrid", "controller")] = layer.origins[("hybrid", "controller", "name")] = DEFAULT
     if isinstance(run, dict) and run.get("dir") is None:
         run["dir"] = f"runs/{path.stem}"
         layer.origins[("run", "dir")] = DEFAULT
+
+
+def _name_curriculum(layer: Layer) -> None:
+    """A curriculum without a name is the one that there was before others, so that another is told from it."""
+    hybrid = layer.data.get("hybrid")
+    curriculum = hybrid.get("curriculum") if isinstance(hybrid, dict) else None
+    if isinstance(curriculum, dict) and "name" not in curriculum:
+        curriculum["name"] = EasyToHard.name
+        layer.origins[("hybrid", "curriculum", "name")] = DEFAULT
 
 
 def _reward_files(layer: Layer, strays: Mapping[str, str]) -> Iterable[ConfigError]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from posttrain.drawing.charts import Drawn, Series, draw
@@ -20,6 +21,8 @@ def place(line: dict[str, Any], offset: int) -> int:
     return line["step"] + (offset if line.get("stage", "hybrid") in ("hybrid", "averaged", "final") else 0)
 
 
+MOST_SOURCES = 4
+"""Sources in one chart: as many lines as there are colours."""
 WITH_AND_WITHOUT = "Reward with and without a beginning"
 _SHARE: dict[str, Any] = {"limits": (0, 1), "percent": True}
 _CHARTS: list[tuple[str, dict[str, str], dict[str, Any], tuple[str, ...]]] = [
@@ -34,6 +37,8 @@ _CHARTS: list[tuple[str, dict[str, str], dict[str, Any], tuple[str, ...]]] = [
     ("Truncated completions", {"share": "truncated_share"}, {**_SHARE, "unit": "of completions"}, ("truncation",)),
     ("Completions without a score", {"share": "unscored_share"}, {**_SHARE, "unit": "of completions"}, ("unscored",)),
     ("Groups without a spread", {"share": "zero_std_share"}, {**_SHARE, "unit": "of groups"}, ("dead_groups",)),
+    ("Prompts that the curriculum drew", {"solve rate": "curriculum.solve_rate",
+     "groups with a signal": "curriculum.with_signal"}, {**_SHARE, "unit": "share"}, ("dead_groups",)),
     ("Groups replaced by refilling", {"share": "refill.replaced_share"}, {**_SHARE, "unit": "of those sampled"},
      ("dead_groups",)),
     ("Demonstrations beside rollouts", {"trained on whole": "method.trained_share", "gate open": "method.gate_open"},
@@ -72,7 +77,31 @@ def curves(steps: Lines, evals: Lines, alarms: Lines, offset: int) -> list[Drawn
                 continue
         marks = [(float(each["place"]), each["name"]) for each in alarms if each["kind"] in kinds]
         drawn.append(draw(title, series, marks=marks, **common, **options))
+    drawn += _by_source(steps, offset, common)
     return [each for each in drawn if each is not None]
+
+
+def _by_source(steps: Lines, offset: int, common: dict[str, Any]) -> list[Drawn | None]:
+    """Of a curriculum whose prompts have sources: the share of each in the draws, and its solve rate."""
+    seen = [(float(place(line, offset)), (line.get("curriculum") or {}).get("sources")) for line in steps]
+    counts: Counter[str] = Counter()
+    for _, sources in seen:
+        counts.update({name: of["prompts"] for name, of in (sources or {}).items()})
+    names = sorted(name for name, _ in counts.most_common(MOST_SOURCES))
+    more = f", the {MOST_SOURCES} most frequent of {len(counts)}" if len(counts) > MOST_SOURCES else ""
+    shares, rates = [], []
+    for name in names:
+        drawn = [
+            (at, of.get(name, {}).get("prompts", 0) / sum(o["prompts"] for o in of.values())) for at, of in seen if of
+        ]
+        shares.append(Series(name, drawn))
+        solved = [(at, of[name]["solve_rate"]) for at, of in seen if of and name in of]
+        rates.append(Series(name, [(at, rate) for at, rate in solved if rate is not None]))
+    named = (
+        ("Share of each source" + more, shares, "of prompts"),
+        ("Solve rate of each source" + more, rates, "share"),
+    )
+    return [draw(title, series, unit=unit, **common, **_SHARE) for title, series, unit in named if series]
 
 
 def mix(steps: Lines, offset: int) -> Drawn | None:

@@ -10,7 +10,20 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from posttrain.curricula import BOTS, CURRICULA, DUMP, RIF, DifficultyPools, EasyToHard, Outcome, Sampler, Table
+from posttrain.curricula import (
+    BOTS,
+    CURRICULA,
+    DMT,
+    DUMP,
+    RIF,
+    DifficultyPools,
+    EasyToHard,
+    Human,
+    MixedSources,
+    Outcome,
+    Sampler,
+    Table,
+)
 from posttrain.curricula.base import outcomes_of, summed_up
 from posttrain.curricula.dump import bonus, softmax
 from posttrain.curricula.order import permutation
@@ -30,7 +43,10 @@ SETTINGS = {
     "easy_to_hard by a column": EasyToHard(by="level"),
     "bots with anchors": BOTS(anchors=("weak", "strong")),
     "half of the pools": DifficultyPools(easy_fraction=0.25, hard_fraction=0.25),
-    **{name: kind() for name, kind in CURRICULA.items()},
+    "dmt": DMT(special=("a", "c"), k=0.2),
+    "mixed by size": MixedSources(caps={"c": 4}),
+    "mixed by shares": MixedSources(caps={"b": 3}, shares={"a": 1, "b": 2, "c": 1}),
+    **{name: kind() for name, kind in CURRICULA.items() if name not in ("dmt", "mixed_sources")},
 }
 
 
@@ -77,7 +93,7 @@ def test_a_state_is_json_and_goes_on_from_it(some):
 
 def test_another_seed_draws_others(some):
     rows = [some.draw(some.start(seed), 12) for seed in (1, 2)]
-    assert (rows[0] != rows[1]) == (some.curriculum.name != "easy_to_hard")
+    assert len(set(map(tuple, rows))) == (1 if some.curriculum.name == "easy_to_hard" else 2)
 
 
 def test_the_record_of_a_window_says_why_and_gives_the_outcomes_again(some):
@@ -131,6 +147,11 @@ def test_settings_without_effect_are_refused(make, says):
         (EasyToHard(by="level"), {"level": ["low", "high"]}, "values of the kind str"),
         (EasyToHard(by="level"), {"level": [1, None]}, "1 of 2 prompts have no value"),
         (BOTS(anchors=("weak", "strong")), {"weak": [0.1], "strong": [1.5]}, "'strong' is not of rates"),
+        (DMT(), {"source": ["a", "b"]}, "special: none, of the sources a, b"),
+        (DMT(special=("a", "b")), {"source": ["a", "b"]}, "but not all"),
+        (MixedSources(caps={"d": 1}), {"source": ["a", "b"]}, "no prompt is of the source 'd'"),
+        (MixedSources(shares={"a": 1}), {"source": ["a", "b"]}, "shares for a, and prompts of a, b"),
+        (Human(), {"source": ["a"], "level": ["low"]}, "'level' is not of numbers"),
         (EasyToHard(), {"prompt": ["x"]}, "pass rates of the prompts are not known"),
         (RIF(), {"prompt": ["x"]}, "pass rates of the prompts are not known"),
     ],
@@ -295,6 +316,57 @@ def test_an_empty_pool_gives_way_and_a_large_window_goes_round():
     rows = curriculum.draw(table, state, 12)
     assert rows[0] == 0
     assert sorted(rows[:5]) == sorted(rows[5:10]) == list(range(5))
+
+
+# ---- by order alone ----
+
+
+def test_dmt_mixes_in_a_share_of_each_specialised_source():
+    table = Table(130_100, {"source": ["maths"] * 110_000 + ["code"] * 20_000 + ["chat"] * 100})
+    for k, again in ((1 / 256, (429, 78)), (0.0, (0, 0))):
+        first, second = DMT(special=("maths", "code"), k=k).stages(table, 4)
+        assert len(first) == 130_000
+        counts = Counter(table.columns["source"][row] for row in second)
+        assert (counts["maths"], counts["code"], counts["chat"]) == (*again, 100)
+    assert DMT(special=("maths",)).stages(table, 4)[1] == DMT(special=("maths",)).stages(table, 4)[1]
+
+
+def test_dmt_goes_from_one_stage_to_the_other():
+    some = sampler(DMT(special=("a",), k=0.4, epochs=2))
+    rows = some.draw(some.start(1), 37)
+    assert Counter(ROWS["source"][row] for row in rows[:10]) == {"a": 10}
+    assert len(set(rows[:5])) == len(set(rows[5:10])) == 5
+    assert Counter(ROWS["source"][row] for row in rows[10:]) == {"a": 2, "b": 10, "c": 15}
+    state = some.observe(some.start(1), gave(rows[:7]))
+    assert some.draw(state, 30) == rows[7:]
+
+
+def test_human_goes_by_levels_and_takes_topics_by_turns():
+    some = sampler(Human(source="topic"))
+    rows = some.draw(some.start(1), 30)
+    levels = [ROWS["level"][row] for row in rows]
+    assert levels == sorted(levels)
+    assert sorted(rows) == list(range(30))
+    for level in (1, 2, 3):
+        own = [ROWS["topic"][row] for row in rows if ROWS["level"][row] == level]
+        turns = min(own.count("x"), own.count("y"))
+        assert own[: 2 * turns] == ["x", "y"] * turns or own[: 2 * turns] == ["y", "x"] * turns
+
+
+def test_mixed_sources_hold_caps_and_shares():
+    some = sampler(MixedSources(caps={"c": 4, "a": 0}))
+    rows = some.draw(some.start(1), 14)
+    assert Counter(ROWS["source"][row] for row in rows) == {"b": 10, "c": 4}
+    assert len(set(rows)) == 14
+    shared = sampler(MixedSources(shares={"a": 1, "b": 2, "c": 1}))
+    state, counts = shared.start(1), Counter()
+    for count in (1, 2, 3, 5, 30, 9):
+        drawn = shared.draw(state, count)
+        counts.update(ROWS["source"][row] for row in drawn)
+        state = shared.observe(state, gave(drawn))
+        for name, share in {"a": 0.25, "b": 0.5, "c": 0.25}.items():
+            assert counts[name] == pytest.approx(share * counts.total(), abs=1.0)
+    assert state["taken"] == counts
 
 
 # ---- what it costs ----

@@ -64,7 +64,6 @@ def test_a_curriculum_without_a_name_is_easy_to_hard_and_another_takes_its_place
     recipe.write_text("model: some/model\ntask: knights_knaves\nhybrid: {curriculum: {samples: 4}}\n")
     own = load_recipe(recipe).hybrid.curriculum
     assert (own.name, own.samples, own.completions) == ("easy_to_hard", 4, 4)
-    recipe.write_text("model: some/model\ntask: knights_knaves\nhybrid: {curriculum: {name: rif, samples: 4}}\n")
     assert load_recipe(recipe, ["hybrid.curriculum.samples=2"]).hybrid.curriculum.completions == 2
     other = load_recipe(recipe, ["hybrid.curriculum={name: dump, source: people}"]).hybrid.curriculum
     assert (other.name, other.temperature, other.completions) == ("dump", 0.1, 0)

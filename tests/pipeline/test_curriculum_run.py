@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from posttrain.cli import main
 from tests.pipeline.runs import at_step, train
 
 RECIPE = """
@@ -64,6 +65,76 @@ def test_rollouts_go_through_the_solved_prompts_in_the_order_of_their_rates(fini
         for row in pq.read_table(folder / "run" / "completions" / f"step-{step:06d}.parquet").to_pylist()
     ]
     assert drawn == [kept[step % len(kept)] for step in range(3) for _ in range(4)]
+
+
+def said_by(capsys, *arguments: str) -> str:
+    assert main(list(arguments)) == 0
+    return capsys.readouterr().out
+
+
+def test_the_run_says_why_a_prompt_was_drawn_and_draws_it_again(finished, capsys):
+    folder, _ = finished
+    run = str(folder / "run")
+    said = said_by(capsys, "explain", run, "--step", "2")
+    assert "The curriculum easy_to_hard drew 1 prompts" in said
+    assert "number 2 of" in said
+    assert "from easy to hard, with a pass rate of" in said
+    assert "all 3 prompts of 3 steps are drawn as in the run" in said_by(capsys, "replay", run)
+
+
+@pytest.fixture(scope="module")
+def by_answer(finished, tmp_path_factory):
+    """A run whose sources are the answers, 7 and 9."""
+    folder = tmp_path_factory.mktemp("dump")
+    (folder / "recipe.yaml").write_text(RECIPE)
+    write_problems(folder)
+    ended = train(folder, "hybrid.curriculum={name: dump, source: answer}", "hybrid.steps=4", "warmup.steps=10")
+    assert ended.code == 0, ended.text
+    return folder / "run"
+
+
+def test_draws_by_source_are_told_replayed_and_reported(by_answer, capsys):
+    run = str(by_answer)
+    said = said_by(capsys, "explain", run, "--step", "1")
+    assert "drawn with p = 0." in said
+    assert "Shares of the sources by quarter: " in said_by(capsys, "explain", run)
+    said = said_by(capsys, "replay", run, "curriculum.temperature=100")
+    assert "all 4 prompts of 4 steps are drawn as in the run" in said
+    assert "Source 7: " in said
+    told = json.loads(said_by(capsys, "replay", run, "curriculum={name: bots}", "--json"))
+    assert told["prompts"] == 4
+    assert told["sources"]["7"]["replay"] + told["sources"].get("9", {"replay": 0})["replay"] == 4
+    page = (by_answer / "report.html").read_text()
+    assert "Share of each source" in page
+    assert "Prompts that the curriculum drew" in page
+    assert main(["replay", run, "curriculum.temperature=1", "controller.name=grpo_only"]) == 2
+    assert "together with" in capsys.readouterr().err
+
+
+def test_a_record_that_was_changed_is_seen(by_answer, capsys):
+    lines = [json.loads(line) for line in (by_answer / "steps.jsonl").read_text().splitlines()]
+    whole = (by_answer / "steps.jsonl").read_text()
+    window = lines[-1]["curriculum"]["windows"][0]
+    window["rows"] = [(window["rows"][0] + 1) % 6]
+    (by_answer / "steps.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    try:
+        assert main(["replay", str(by_answer)]) == 1
+        assert "does NOT draw as recorded at 1 of 4 steps, first at step 4" in capsys.readouterr().out
+    finally:
+        (by_answer / "steps.jsonl").write_text(whole)
+
+
+def test_columns_that_the_rows_lack_are_named_before_a_model_loads(finished, tmp_path, capsys):
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    write_problems(tmp_path)
+    arguments = ["plan", str(tmp_path / "recipe.yaml"), "--cpu"]
+    main([*arguments, "hybrid.curriculum={name: dump, source: people}"])
+    said = " ".join("".join(capsys.readouterr()).split())
+    assert "the prompts have no column 'people'" in said
+    assert "hybrid.curriculum" in said
+    main([*arguments, "hybrid.curriculum={name: dump, source: answer}"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "curriculum dump: sources by the column answer: " in said
 
 
 def test_a_resumed_run_measures_nothing_anew(finished):

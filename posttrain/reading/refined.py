@@ -23,7 +23,7 @@ from posttrain.rundir import reading as run_reading
 
 POWERS = {"adam": 1, "sgd": 2}
 """Optimizer -> the power of a gradient's norm whose inverse is a step's weight."""
-LEAST = 3
+LEAST = 2
 """Steps with a norm, at the least."""
 
 

@@ -96,6 +96,7 @@ class WarmupSection(StageSection):
     def _tries_of_dco(self) -> WarmupSection:
         return _tries_of_dco(self)
 
+    @model_validator(mode="after")
     def _schedule_of_average(self) -> WarmupSection:
         name = name_of(self.args)
         if name.startswith(TWO_POINTS) and self.steps and not self.lr_scheduler_type.startswith("constant"):

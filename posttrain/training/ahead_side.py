@@ -145,6 +145,12 @@ def check_ahead(args: Any, method: Method | None, curriculum: Any = None) -> Non
             "leave one out",
         ),
         (
+            bool(args.length_budget),
+            "vllm_ahead with length_budget, which falls between sampling and training",
+            "one of the two",
+            "leave one out",
+        ),
+        (
             curriculum is not None,
             "vllm_ahead with a curriculum, whose place in its prompts a checkpoint would not know",
             "one of the two",

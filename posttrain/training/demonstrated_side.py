@@ -39,11 +39,6 @@ class DemonstratedSide(RefilledSide):
     _teacher: Teacher | None
     _demonstrated_tokens: list[int]
 
-    @property
-    def clock(self) -> float:
-        """Where schedules stand, in steps of `horizon`."""
-        return self.state.global_step
-
     # ---- rows of demonstrations ----
 
     def _more_rows(self, share: Rollouts) -> More | None:

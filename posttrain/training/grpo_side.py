@@ -93,12 +93,16 @@ class GRPOSide(WindowSide):
     """
 
     prompts: Stream
-    clock: float
     horizon: int
     _recorder: Recorder
     _start: kl.DistanceFromStart | None
     _seeded: SeededRollouts | None
     _ahead: ScoringAhead
+
+    @property
+    def clock(self) -> float:
+        """Where schedules stand, in steps of `horizon`."""
+        return self.state.global_step
 
     def begin_grpo(self) -> None:
         """Set what this half keeps between steps; after TRL's own constructor."""

@@ -319,7 +319,8 @@ def test_library_fields_are_the_libraries_own() -> None:
     import peft
     import trl
 
-    real = {"trl.SFTConfig": trl.SFTConfig, "trl.GRPOConfig": trl.GRPOConfig, "peft.LoraConfig": peft.LoraConfig}
+    real = {f"trl.{config.__name__}": config for config in (trl.SFTConfig, trl.GRPOConfig)}
+    real |= {f"peft.{config.__name__}": config for config in (peft.LoraConfig, peft.AdaLoraConfig)}
     assert set(real) == set(SOURCES)
     for name, config in real.items():
         assert {field.name for field in dataclasses.fields(config) if field.init} <= library_fields(name), name

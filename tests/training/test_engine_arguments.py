@@ -59,6 +59,7 @@ SERVER = {"use_vllm": True, "vllm_mode": "server", "vllm_ahead": 1}
         ({"vllm_ahead": 2}, None, "0 or 1"),
         ({"vllm_importance_sampling_correction": False}, None, "without vllm_importance_sampling_correction"),
         ({"refill": {"max_batches": 2}}, None, "with refill"),
+        ({"length_budget": {"start": 8}}, None, "with length_budget"),
         ({}, PrefixRFT(), "prefix_rft"),
     ],
 )

@@ -33,6 +33,9 @@ def add(commands: Any) -> argparse.ArgumentParser:
     )
     parser.add_argument("--dry-run", action="store_true", help="show arms, runs and time, and run nothing")
     parser.add_argument("--table", action="store_true", help="show what there is, and run nothing")
+    parser.add_argument(
+        "--reference", metavar="ARM", help="the arm that others are compared with, in place of the study's own"
+    )
     parser.add_argument("--json", action="store_true", help="print what there is as JSON, and run nothing")
     parser.set_defaults(command=_study)
     return parser
@@ -47,10 +50,12 @@ def _study(args: argparse.Namespace) -> int:
     study = Study(args.study, args.dir)
     if args.jobs < 1:
         raise ConfigError(f"{args.jobs}", expected="at least 1", where="--jobs")
-    for arm in args.only:
-        if arm not in study.arms:
-            expected = f"one of {', '.join(study.arms)}"
-            raise ConfigError(f"no arm {arm!r}", expected=expected, where="--only", fix=did_you_mean(arm, study.arms))
+    for flag, arms in {"--only": args.only, "--reference": [args.reference] if args.reference else []}.items():
+        for arm in arms:
+            if arm not in study.arms:
+                expected = f"one of {', '.join(study.arms)}"
+                raise ConfigError(f"no arm {arm!r}", expected=expected, where=flag, fix=did_you_mean(arm, study.arms))
+    study.reference = args.reference or study.reference
     from posttrain.study import show
 
     if args.dry_run:

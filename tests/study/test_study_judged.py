@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from posttrain.cli import main
 from posttrain.rundir.rundir import RunDir
 from posttrain.study import tables
 from posttrain.study.judged import judge
@@ -197,6 +198,20 @@ def test_the_judgement_the_table_and_the_page(study):
     for word in ("static", "people", "tokens sampled", "chosen", "hybrid.controller.name"):
         assert word in page
     assert "src=" not in page
+
+
+def test_another_reference_is_asked_for_on_the_command_line(study, capsys, monkeypatch):
+    finish(study)
+    monkeypatch.setenv("COLUMNS", "200")
+    asked = ["study", str(study.path), "--dir", str(study.folder), "--json"]
+    assert main(asked) == 0
+    assert json.loads(capsys.readouterr().out)["reference"] == "switch"
+    assert main([*asked, "--reference", "sft_only"]) == 0
+    other = json.loads(capsys.readouterr().out)
+    assert other["reference"] == "sft_only"
+    assert {each["arm"] for each in other["differences"]} == {"switch", "static"}
+    assert main([*asked, "--reference", "swich"]) == 2
+    assert "did you mean" in capsys.readouterr().err
 
 
 class Balanced(HTMLParser):

@@ -23,7 +23,7 @@ from transformers import PrinterCallback, TrainerCallback, set_seed
 
 from posttrain import alarms
 from posttrain.curricula import Sampler
-from posttrain.errors import ConfigError, DataError, RewardError, TrainingError
+from posttrain.errors import DataError, RewardError, TrainingError
 from posttrain.evaluation.curriculum import measured
 from posttrain.evaluation.examiner import Examiner
 from posttrain.inputs.data import as_table, fit_to_model, tokenize_demonstrations, with_demonstrated
@@ -36,6 +36,7 @@ from posttrain.rollouts.vllm_build import Unserved
 from posttrain.rundir.shared import SharedRunDir
 from posttrain.running.alarm_callback import AlarmCallback
 from posttrain.running.arguments import hybrid_arguments, warmup_arguments
+from posttrain.running.averages import average_checkpoints, check_whole
 from posttrain.running.callbacks import (
     AroundHybrid,
     RewardFailures,
@@ -47,15 +48,15 @@ from posttrain.running.callbacks import (
     count_failures,
 )
 from posttrain.running.outcome import outcome
-from posttrain.running.policies import Policies, save_whole, whole_state, write_average
+from posttrain.running.policies import Policies, save_whole, whole_state
+from posttrain.running.rank_budgets import rank_budget
 from posttrain.scoring.score import Reward
 from posttrain.scoring.scorer import Scorer, trl_reward_functions
-from posttrain.storage.checkpoints import MANIFEST, last_checkpoints, staged, step_of
+from posttrain.storage.checkpoints import MANIFEST, staged, step_of
 from posttrain.storage.files import read_lines, write_text
 from posttrain.tasks import TaskData
 from posttrain.training.checkpoints.resume_state import budget_was_over
 from posttrain.training.packable import in_halves, padded_in_words
-from posttrain.training.rank_budget import RankBudget
 from posttrain.training.skipped import skipped_in_words
 from posttrain.training.trainer import HybridTrainer
 from posttrain.training.warmup import Warmup, warm_up
@@ -174,7 +175,7 @@ class Stages:
                 args,
                 norm_window=section.window(),
                 recorder=self.recorder,
-                callbacks=[*self._callbacks(), *self._rank_budget(section.steps), ShowWarmup(self.progress)],
+                callbacks=[*self._callbacks(), *rank_budget(self.recipe, section.steps), ShowWarmup(self.progress)],
                 checkpoint=checkpoint,
                 on_end=self._save_warmup,
                 max_skipped_steps=section.max_skipped_steps,
@@ -220,19 +221,9 @@ class Stages:
         """Write the average of the last checkpoints, and evaluate it beside the final model."""
         if self.dir.done("averaged") is None:
             self.stop.check()
-            of = self.ranks.decided(lambda: self._averaged(section))
+            of = self.ranks.decided(lambda: average_checkpoints(self.recipe, self.dir, self.progress.message))
             self.dir.mark_done("averaged", {"checkpoints": of, "ratios": section.ratios(len(of))})
         self._evaluate_once("averaged", steps, lambda: self.policies.load(self.dir.averaged_model))
-
-    def _averaged(self, section: AverageSection) -> list[int]:
-        folders = last_checkpoints(self.dir.checkpoints("hybrid"), section.last)
-        ratios, found = section.ratios(len(folders)), [step_of(folder) for folder in folders]
-        fewer = f", all that there are of {section.last}" if len(found) < section.last else ""
-        parts = ", ".join(f"{ratio:.3g} of step {step}" for ratio, step in zip(ratios, found, strict=True))
-        self.progress.message(f"averaging {len(found)} checkpoints{fewer}: {parts}")
-        where, trust = self.recipe.where("hybrid.average"), self.recipe.model.trust_remote_code
-        write_average(self.dir.averaged_model, folders, ratios, trust_remote_code=trust, where=where)
-        return found
 
     def _train_hybrid(self) -> int:
         checkpoint, warmed = self._last_checkpoint("hybrid"), self.dir.done("warmup")
@@ -304,18 +295,12 @@ class Stages:
             agreement=self.agreement,
             callbacks=self._callbacks(),
         )
-        if section.average and (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
-            raise ConfigError(
-                "average, and checkpoints whose weights are sharded",
-                expected="checkpoints that a model is loaded from",
-                where=recipe.where("hybrid.average"),
-                fix="launch with --config ddp, or leave it out",
-            )
+        check_whole(recipe, trainer)
         self.policies.check_average(model)
         self._tell_padding("hybrid", in_halves(trainer.padded))
         if trainer.sft and warmed:
             trainer.sft.stream.cursor = warmed.demonstration_cursor
-        for callback in self._rank_budget(None if warmed else trainer.horizon, trainer):
+        for callback in rank_budget(recipe, None if warmed else trainer.horizon, trainer):
             trainer.add_callback(callback)
         trainer.remove_callback(PrinterCallback)
         if trainer.method:
@@ -346,19 +331,6 @@ class Stages:
     def _callbacks(self) -> list[TrainerCallback]:
         """Those of both stages."""
         return [SettingsOfRecipe(), StopWhenAsked(self.stop), SendToTrackers(self.trackers)]
-
-    def _rank_budget(self, steps: int | None, trainer: HybridTrainer | None = None) -> list[TrainerCallback]:
-        """What spends the budget of an AdaLoRA adapter over so many steps, or keeps what is left of it."""
-        lora = self.recipe.lora
-        if lora is None or lora.kind != "adalora":
-            return []
-        if trainer is not None and (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
-            raise ConfigError(
-                "adalora, and weights that are sharded", expected="DDP, or one process",
-                where=self.recipe.where("lora.kind"), fix="launch with --config ddp, or set kind: lora",
-            )  # fmt: skip
-        clock = (lambda: trainer.clock) if trainer is not None and trainer.budget is not None else None
-        return [RankBudget(steps, orth_reg_weight=lora.args.get("orth_reg_weight", 0.5), clock=clock)]
 
     def _tell_padding(self, stage: str, why: str | None) -> None:
         if why:

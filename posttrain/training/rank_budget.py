@@ -18,8 +18,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from accelerate.state import AcceleratorState
+from accelerate.utils import DistributedType
 from torch import nn
 from transformers import TrainerCallback
+
+from posttrain.errors import ConfigError
 
 AVERAGES = ("exp_avg_ipt", "exp_avg_unc")
 """What PEFT smooths of each weight: its importance, and how uncertain that is."""
@@ -55,7 +59,16 @@ class RankBudget(TrainerCallback):
         self._kept: dict[str, torch.Tensor] | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        """Where no budget is left to spend, remember what an earlier stage or session left."""
+        """Where no budget is left to spend, remember what an earlier stage or session left.
+
+        Raises:
+            ConfigError: Weights that are sharded, whose gradients are not at hand.
+        """
+        if AcceleratorState().distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+            raise ConfigError(
+                "an AdaLoRA adapter, and weights that are sharded", expected="DDP, or one process", where="lora.kind",
+                fix="launch with --config ddp, or set kind: lora",
+            )  # fmt: skip
         if self._steps is None or state.global_step >= self._end(model):
             self._keep(model)
 

@@ -6,6 +6,7 @@ import copy
 from types import SimpleNamespace
 
 import torch
+from accelerate import Accelerator
 from peft import AdaLoraConfig, get_peft_model
 
 from posttrain.training.rank_budget import RankBudget, add_penalty, budget_at
@@ -31,6 +32,7 @@ def test_the_callback_does_what_pefts_own_loop_does(tiny_model):
     ours, theirs = adalora(copy.deepcopy(tiny_model)), adalora(copy.deepcopy(tiny_model))
     callback = RankBudget(STEPS, orth_reg_weight=0.0)
     state = SimpleNamespace(global_step=0)
+    Accelerator(cpu=True)  # as a trainer has made it by then
     callback.on_train_begin(None, state, None, model=ours)
     optimizers = [torch.optim.AdamW((p for p in m.parameters() if p.requires_grad), lr=0.05) for m in (ours, theirs)]
     for step in range(STEPS):

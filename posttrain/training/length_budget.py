@@ -78,6 +78,8 @@ class LengthBudget:
         messages = [dict(message) for message in row["prompt"]]
         last = next((message for message in reversed(messages) if message.get("role") == "user"), messages[-1])
         content = last.get("content")
-        told = [{"type": "text", "text": line}] if isinstance(content, list) else f"\n\n{line}"
-        last["content"] = (content or type(told)()) + told
+        if isinstance(content, list):
+            last["content"] = [*content, {"type": "text", "text": line}]
+        else:
+            last["content"] = f"{content or ''}\n\n{line}"
         return {**row, "prompt": messages}

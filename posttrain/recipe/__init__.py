@@ -3,6 +3,6 @@
 A recipe is data: nothing here opens a data set or a model, and what is heavy is not imported.
 
 Other rooms import: `adapter_kinds`, `adapter_serving`, `arithmetic`, `contradictions`, `mistakes`, `model_sections`,
-`optimizers`, `recipe`, `section`, `sections`, `sft_losses`, `shipped`, `stage_sections`, `step_sizes`, `tracking`,
-`yamlfile`, `zero`.
+`optimizers`, `recipe`, `section`, `sections`, `selected_tokens`, `sft_losses`, `shipped`, `stage_sections`,
+`step_sizes`, `tracking`, `yamlfile`, `zero`.
 """

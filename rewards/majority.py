@@ -145,5 +145,5 @@ def prepare(kwargs: Mapping[str, Any]) -> None:
         first()
 
 
-score.check = check  # type: ignore[attr-defined]
+score.check_kwargs = check  # type: ignore[attr-defined]
 score.prepare = prepare  # type: ignore[attr-defined]

@@ -179,6 +179,8 @@ def _grpo_showed(record: Mapping[str, Any]) -> list[str]:
     for key, name in shares:
         if record.get(key) is not None and (record[key] or key != "unscored_share"):
             words.append(f"{record[key]:.0%} {name}")
+    if (chosen := record.get("selection")) and chosen["share"] is not None:
+        words.append(f"{chosen['share']:.0%} of the tokens trained on, of entropy {number(chosen['entropy'])}")
     return words
 
 

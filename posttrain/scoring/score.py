@@ -6,9 +6,9 @@ are taken as they are.
 
 What training fills in: a reward of one completion that names an argument `group_completions` is a vote, and gets the
 texts of all completions of the prompt; `completion_tokens` is how many tokens were sampled. A function's attributes, if
-it has them: `check` is called with the reward's kwargs when it is loaded; `prepare`, with the kwargs if it takes an
-argument, once in each worker process before the first completion's time begins; `only_in_training` says that it applies
-to no row elsewhere.
+it has them: `check_kwargs` is called with the reward's kwargs when it is loaded; `prepare`, with all of them as
+`kwargs` if it names that, once in each worker process before the first completion's time begins; `only_in_training`
+says that it applies to no row elsewhere.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ class Reward:
                         expected="one of " + ", ".join(parameters),
                         where=f"kwargs of reward {name!r}",
                     )
-        if check := getattr(function, "check", None):
+        if check := getattr(function, "check_kwargs", None):
             check(**kwargs)
         path, digest = _source(function)
         routed = None if tasks is None else frozenset(tasks)

@@ -59,13 +59,23 @@ class Setup:
             for entry in self.rewards:
                 what = f"reward {entry[0]!r}" if entry else ""
                 reward = pickle.loads(entry[1]) if entry else None
-                prepare = getattr(reward.function, "prepare", None) if reward else None
-                if prepare and reward:
-                    prepare(reward.kwargs) if inspect.signature(prepare).parameters else prepare()
+                _prepare(reward)
                 rewards.append(reward)
         except BaseException as error:
             raise RewardError(f"{what}: {describe(error)}") from error
         return rewards
+
+
+def _prepare(reward: Reward | None) -> None:
+    """Call what a reward has to do before its first completion, with its kwargs if it asks for them."""
+    prepare = getattr(reward.function, "prepare", None) if reward else None
+    if not prepare or not reward:
+        return
+    try:
+        asks = "kwargs" in inspect.signature(prepare).parameters
+    except (TypeError, ValueError):  # it has no readable signature
+        asks = False
+    prepare(**({"kwargs": reward.kwargs} if asks else {}))
 
 
 def main(connection_fd: int, lifeline_fd: int, setup_fd: int, counters_fd: int, slot: int) -> None:

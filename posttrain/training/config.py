@@ -26,7 +26,7 @@ from posttrain.training.budget import Budget
 from posttrain.training.length_budget import LengthBudget
 from posttrain.training.refill import Refill
 from posttrain.training.scheduled import check_own_schedule, known_to_transformers
-from posttrain.training.window.selection import Selection
+from posttrain.training.selection import Selection
 
 
 @dataclass
@@ -69,8 +69,8 @@ class HybridConfig(GRPOConfig):
         sft_weight: What a demonstration's token counts in the SFT loss, by the probability p that the policy gives it:
             `nll` 1, `dft` p, `phi` p(1 - p), `trust` min(1, p / 0.1), `clipped` p / p_old up to 1.28 and nothing above
             (see `token_weights`); or by the probability of the demonstration as a whole, `dco`, or by its growth since
-            training began, `pearson`, `hellinger` and `js` (see `row_weights`); or whether `tokens` would leave it to
-            the likelihood, `unselected`. The weights carry no gradient.
+            training began, `pearson`, `hellinger` and `js` (see `row_weights`); `unselected` is 1 where `tokens` would
+            not select it. The weights carry no gradient.
         sft_window: Of `clipped`: the steps with SFT that one p_old serves, each at the cost of one forward pass without
             gradient over its demonstrations; `None` is 8 (PSFT's 256 rows in updates of 32).
         sft_tries: Of `dco`: N of the pass@N that is optimised; `None` is 8, and 1 is `nll`.
@@ -294,6 +294,13 @@ def check_arguments(
             expected="GRPO steps by themselves",
             where="length_budget",
             fix="leave it out",
+        )
+    if args.length_budget and args.vllm_ahead:
+        raise ConfigError(
+            "length_budget and vllm_ahead: a window is sampled where the budget is another than where it is trained on",
+            expected="one of them",
+            where="length_budget",
+            fix="vllm_ahead=0",
         )
     if selection := Selection.of(args.tokens):
         name, band = method.name if method is not None else None, selection.band is not None

@@ -29,11 +29,12 @@ from posttrain.training.losses import count_labels, nll
 from posttrain.training.old_scores import WINDOW, OldScores
 from posttrain.training.row_statistics import RowStatistics
 from posttrain.training.row_weights import row_weights
+from posttrain.training.selection import Selection
 from posttrain.training.spending import note_passes
 from posttrain.training.streams import Stream, micro_batches
 from posttrain.training.token_weights import weighted
 from posttrain.training.window.kl import DistanceFromStart
-from posttrain.training.window.selection import Selection, top_entropy
+from posttrain.training.window.selection import top_entropy
 
 WARMUP_NORM_BATCHES = 4
 """Batches over which G_warmup is measured when nobody recorded it; the norm of a single one is noise."""

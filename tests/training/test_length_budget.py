@@ -51,12 +51,15 @@ SETTINGS = {
 }  # fmt: skip
 
 
-class Kept(list):
+class Kept:
+    def __init__(self):
+        self.rows = []
+
     def step(self, record):
         pass
 
     def completions(self, step, written):
-        self.extend(written)
+        self.rows.extend(written)
 
 
 def trained(model_folder, tokenizer, prompts, folder, *, until=None, resume=False, **changes):
@@ -67,7 +70,7 @@ def trained(model_folder, tokenizer, prompts, folder, *, until=None, resume=Fals
         recorder=kept, callbacks=[StopAt(until)] if until else None,
     )  # fmt: skip
     trainer.train(resume_from_checkpoint=resume)
-    return torch.cat([p.detach().flatten() for p in trainer.model.parameters()]), kept
+    return torch.cat([p.detach().flatten() for p in trainer.model.parameters()]), kept.rows
 
 
 def test_a_training_tells_and_pays_and_goes_on_as_if_never_stopped(model_folder, tokenizer, prompts, tmp_path):

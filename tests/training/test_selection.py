@@ -16,8 +16,9 @@ from posttrain.controllers import GRPOOnly, SFTOnly
 from posttrain.errors import ConfigError
 from posttrain.methods import LUFFY
 from posttrain.training.ledger import Ledger
+from posttrain.training.selection import Band, Selection
 from posttrain.training.trainer import HybridTrainer
-from posttrain.training.window.selection import Band, Selection, outside_band, quantiles, select, top_entropy
+from posttrain.training.window.selection import outside_band, quantiles, select, top_entropy
 from tests.training.conftest import StopAt, hybrid_args, reward, sparse_reward
 from tests.training.test_token_weights import apart
 
@@ -184,8 +185,8 @@ def test_a_step_is_the_same_in_any_pieces_packed_and_padded(gradients, changes):
             assert apart(two, one) < 1e-4
         for one, two in zip(first.records, other.records, strict=True):
             for key, value in one["selection"].items():
-                near = pytest.approx(value, rel=1e-3 if key == "band_loss" else 1e-4)  # a difference of like numbers
-                assert two["selection"][key] == (None if value is None else near), key
+                rel = 1e-3 if key == "band_loss" else 1e-4  # a difference of like numbers
+                assert two["selection"][key] == (None if value is None else pytest.approx(value, rel=rel)), key
 
 
 def test_a_penalty_on_every_token_is_another_gradient_and_lora_has_one(gradients):

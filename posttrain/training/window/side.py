@@ -27,12 +27,13 @@ from posttrain.training.ledger import Ledger
 from posttrain.training.losses import importance_ratio
 from posttrain.training.row_statistics import RowStatistics
 from posttrain.training.sampling_drift import SamplingDrift
+from posttrain.training.selection import Band, Selection
 from posttrain.training.spending import note_passes
 from posttrain.training.window import kl, window
 from posttrain.training.window.bins import More, Planned, WindowBins
 from posttrain.training.window.cut import cut_of
 from posttrain.training.window.plan import passes
-from posttrain.training.window.selection import Band, Selection, band_loss, select
+from posttrain.training.window.selection import band_loss, select
 from posttrain.training.window.window import Rollouts
 
 PRIVATE_NAMES: dict[str, tuple[str, ...]] = {

@@ -160,9 +160,9 @@ def sentences(result: CurriculumResult) -> list[str]:
     if result.other_than_run:
         at = result.other_than_run
         found = [
-            f"Under the settings of recipe.yaml the curriculum does NOT draw as recorded at {len(at)} of {count} steps, "
-            f"first at step {at[0]}: the run went on under changed settings (--accept-changes), or its files are not of "
-            "one piece."
+            f"Under the settings of recipe.yaml the curriculum does NOT draw as recorded at {len(at)} of {count} steps,"
+            f" first at step {at[0]}: the run went on under changed settings (--accept-changes), or its files are not"
+            " of one piece."
         ]
     else:
         found = [f"Under the run's own settings all {prompts:,} prompts of {count} steps are drawn as in the run."]
@@ -173,6 +173,6 @@ def sentences(result: CurriculumResult) -> list[str]:
         found.append(f"Source {name}: {of['run']:,} prompts in the run, {of['replay']:,} in the replay.")
     return [
         *found,
-        "Each window is drawn after the outcomes that the run had. What the other prompts would have given, and how the "
-        "model would have moved, is not known: it is the curriculum's answer to this run's record, not another run.",
+        "Each window is drawn after the outcomes that the run had. What the other prompts would have given, and how"
+        " the model would have moved, is not known: it is the curriculum's answer to this record, not another run.",
     ]

@@ -164,7 +164,13 @@ def test_every_file_is_documented_and_no_other(run):
     documented = {name.rstrip("/") for cells in tables(RUNS)["Files"] for name in code_in(cells[0])}
     written = {path.name for path in run.iterdir() if path.name != "checkpoints"}
     written |= {f"checkpoints/{path.name}" for path in (run / "checkpoints").iterdir()}
-    absent = {"errors.jsonl", "alarms.jsonl", "pass_rates.jsonl", "curriculum.json", "trackers.json"}  # where there is something to say
+    absent = {
+        "errors.jsonl",
+        "alarms.jsonl",
+        "pass_rates.jsonl",
+        "curriculum.json",
+        "trackers.json",
+    }  # where there is something to say
     assert written - documented == set()
     assert documented - written <= absent
     layout = Layout(Path("run"))
@@ -239,7 +245,7 @@ def test_what_a_method_records_is_documented_and_no_other():
 
 
 def test_what_a_curriculum_records_is_documented_and_no_other():
-    columns = {"source": ["a", "b"], "level": [1, 2]}
+    columns = {"source": ["a", "b"], "level": [1, 2], "skills": ["x", "y"]}
     needy: dict[str, Curriculum] = {"dmt": DMT(special=("a",)), "mixed_sources": MixedSources()}
     found: set[str] = set()
     for name, kind in CURRICULA.items():

@@ -9,13 +9,14 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, get_args
 
+from posttrain.commands import data_leaks
 from posttrain.errors import ConfigError
 
 
 def add(commands: Any) -> argparse.ArgumentParser:
     """Add the command to a parser's."""
     parser: argparse.ArgumentParser = commands.add_parser(
-        "data", help="write a task's rows as JSON lines", allow_abbrev=False
+        "data", help="write a task's rows as JSON lines, or look for leaks in a recipe's", allow_abbrev=False
     )
     add_tasks, parse = cache(partial(_add_tasks, parser)), parser.parse_known_args
 
@@ -29,6 +30,7 @@ def add(commands: Any) -> argparse.ArgumentParser:
 
 def _add_tasks(parser: argparse.ArgumentParser) -> None:
     tasks = parser.add_subparsers(dest="task", required=True, metavar="TASK")
+    data_leaks.add(tasks)
     for add in (_add_knights_knaves, _add_json_structure, _add_countdown):
         task = add(tasks)
         task.add_argument("--noise-share", type=float, default=0.0, help="share of rows that are wrong on purpose")

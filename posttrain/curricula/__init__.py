@@ -18,6 +18,7 @@ from posttrain.curricula.easy_to_hard import EasyToHard
 from posttrain.curricula.human import Human
 from posttrain.curricula.mixed_sources import MixedSources
 from posttrain.curricula.rif import RIF
+from posttrain.curricula.stat import STAT
 
 CURRICULA: dict[str, type[Curriculum]] = {
     "easy_to_hard": EasyToHard,
@@ -28,6 +29,7 @@ CURRICULA: dict[str, type[Curriculum]] = {
     "human": Human,
     "dmt": DMT,
     "mixed_sources": MixedSources,
+    "stat": STAT,
 }
 """What a recipe can name under `hybrid.curriculum.name`."""
 
@@ -37,6 +39,7 @@ __all__ = [
     "DMT",
     "DUMP",
     "RIF",
+    "STAT",
     "Curriculum",
     "DifficultyPools",
     "EasyToHard",

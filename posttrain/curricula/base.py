@@ -129,7 +129,7 @@ class Curriculum:
     @property
     def completions(self) -> int:
         """Completions of each prompt that are sampled before the stage, to measure pass rates."""
-        return getattr(self, "samples", 0) if self.measures and not self.wanted() else 0
+        return getattr(self, "samples", 0) if self.measures else 0
 
     def wanted(self) -> tuple[str, ...]:
         """Columns that the rows must have, beside that of the source."""

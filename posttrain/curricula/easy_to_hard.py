@@ -52,6 +52,11 @@ class EasyToHard(Curriculum):
                 fix="leave model and samples out, or by",
             )
 
+    @property
+    def completions(self) -> int:
+        """None where a column says what is easy."""
+        return 0 if self.by else self.samples
+
     def wanted(self) -> tuple[str, ...]:
         """The column that says what is easy."""
         return () if self.by is None else (self.by,)

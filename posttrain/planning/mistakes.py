@@ -172,7 +172,7 @@ def _groups(seen: Seen) -> Iterator[Finding]:
         return
     rates: tuple[float, ...] = ()
     if past and past.rates:
-        chosen = recipe.hybrid.curriculum is not None and recipe.hybrid.curriculum.measures
+        chosen = recipe.hybrid.curriculum is not None and recipe.hybrid.curriculum.name in ("easy_to_hard", "rif")
         rates = tuple(rate for rate in past.rates if rate > 0) if chosen else past.rates
         source = f"by the pass rates of {len(rates)} prompts in {past.path}"
     elif past and past.solve_rate is not None:

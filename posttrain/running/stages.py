@@ -371,8 +371,8 @@ class Stages:
             error.shared = self.ranks.count > 1  # all processes have the same rows
             raise
         if rates is not None:
-            solved = sum(rate > 0 for rate in rates)
-            order = "easiest first" if curriculum.name == "easy_to_hard" else "shuffled"
+            solved, orders = sum(rate > 0 for rate in rates), {"easy_to_hard": "easiest first", "rif": "shuffled"}
+            order = orders.get(curriculum.name, f"solved by some; {curriculum.name} draws from all")
             self.progress.message(f"curriculum: {solved} of {len(rows)} prompts, {order}")
         self.ranks.decided(lambda: write_text(self.dir.curriculum_file, json.dumps(sampler.table.record())))
         return sampler

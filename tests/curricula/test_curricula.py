@@ -16,6 +16,7 @@ from posttrain.curricula import (
     DMT,
     DUMP,
     RIF,
+    STAT,
     DifficultyPools,
     EasyToHard,
     Human,
@@ -35,6 +36,7 @@ ROWS = {
     "source": ["a", "b", "b", "c", "c", "c"] * 5,
     "level": [3, 1, 2, 1, 3, 2] * 5,
     "topic": ["x", "y"] * 15,
+    "skills": [["add"], ["add", "carry"], [], ["carry"], "sort", ["add", "add"]] * 5,
     "weak": [0.1, 0.4, 0.2] * 10,
     "strong": [0.5, 1.0, 0.2] * 10,
 }
@@ -209,6 +211,32 @@ def test_rif_keeps_what_was_ever_solved():
     rows = some.draw(some.start(7), 25)
     assert sorted(rows) == [row for row in range(30) if RATES[row]]
     assert rows == [kept(RATES)[place] for place in permutation("prompts:7:0", 25)]
+
+
+# ---- stat ----
+
+
+def test_stat_draws_five_for_each_time_that_a_skill_is_missing():
+    columns = {"skills": [["a"], ["a", "b"], ["b"], ["c"], ["a"]]}
+    curriculum = STAT(difficult=0.2)
+    table = curriculum.table(columns, ["skills"], [0.0, 0.2, 0.5, 1.0, 0.9])
+    assert curriculum.profile(table) == {"a": 2, "b": 1}
+    chosen = curriculum.chosen(table, 3, 0)
+    assert Counter(skill for _, skill in chosen) == {"a": 10, "b": 5}
+    assert all(skill in columns["skills"][row] for row, skill in chosen)
+    assert {row for row, _ in chosen} == {0, 1, 2, 4}, "whoever has the skill, also where the model solved it"
+    some = Sampler(curriculum, table)
+    assert some.draw(some.start(3), 40)[:15] == [row for row, _ in chosen]
+    assert some.draw(some.start(3), 40)[15:30] == [row for row, _ in curriculum.chosen(table, 3, 1)]
+    assert curriculum.completions == 8
+
+
+def test_stat_without_failures_is_refused():
+    columns = {"skills": [["a"], []]}
+    with pytest.raises(DataError, match=r"no prompt with a pass rate of 0\.5 or less has a skill in the column"):
+        STAT().table(columns, ["skills"], [1.0, 0.0])
+    with pytest.raises(DataError, match="pass rates of the prompts are not known"):
+        STAT().table(columns, ["skills"])
 
 
 # ---- dump ----

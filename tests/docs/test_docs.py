@@ -19,6 +19,7 @@ from tests.docs.workplace import Ended, posttrain, python, shell
 NAMES = [
     "README",
     "controllers",
+    "curricula",
     "from-trl",
     "gpus",
     "idea",

@@ -17,6 +17,8 @@ from pydantic import BaseModel
 from ruamel.yaml import YAML
 
 from posttrain.controllers import CONTROLLERS
+from posttrain.curricula import CURRICULA, DMT, Curriculum, MixedSources, Outcome, Sampler
+from posttrain.curricula.base import summed_up
 from posttrain.launch.launch import NAMES
 from posttrain.recipe.recipe import TASKS, Recipe
 from posttrain.recipe.sections import RewardConfig
@@ -67,7 +69,7 @@ def check_keys(documented: dict[str, list[str]], defaults: dict[str, Any], where
 
 def test_every_key_of_a_recipe_is_documented_and_no_other():
     sections = sections_of(Recipe)
-    assert {"", "model.init", "lora", "hybrid.grpo", "hybrid.curriculum", "run"} <= set(sections)
+    assert {"", "model.init", "lora", "hybrid.grpo", "hybrid.budget", "run"} <= set(sections)
     sections["rewards"] = RewardConfig
     for name, model in sections.items():
         defaults = {}
@@ -77,9 +79,10 @@ def test_every_key_of_a_recipe_is_documented_and_no_other():
         check_keys(rows_under(RECIPES, name or "Top"), defaults, name)
 
 
-@pytest.mark.parametrize("kind", [*TASKS, *CONTROLLERS])
-def test_every_setting_of_a_task_and_a_controller_is_documented_and_no_other(kind):
-    page, table = (RECIPES, TASKS) if kind in TASKS else (DOCS / "controllers.md", CONTROLLERS)
+@pytest.mark.parametrize("kind", [*TASKS, *CONTROLLERS, *CURRICULA])
+def test_every_setting_of_a_task_a_controller_and_a_curriculum_is_documented_and_no_other(kind):
+    kinds = ((RECIPES, TASKS), (DOCS / "controllers.md", CONTROLLERS), (DOCS / "curricula.md", CURRICULA))
+    page, table = next((page, table) for page, table in kinds if kind in table)
     fields = [field for field in dataclasses.fields(table[kind]) if field.name != "name"]
     if not fields:
         assert kind not in tables(page)
@@ -163,7 +166,13 @@ def test_every_file_is_documented_and_no_other(run):
     documented = {name.rstrip("/") for cells in tables(RUNS)["Files"] for name in code_in(cells[0])}
     written = {path.name for path in run.iterdir() if path.name != "checkpoints"}
     written |= {f"checkpoints/{path.name}" for path in (run / "checkpoints").iterdir()}
-    absent = {"errors.jsonl", "alarms.jsonl", "pass_rates.jsonl", "trackers.json"}  # where there is something to say
+    absent = {
+        "errors.jsonl",
+        "alarms.jsonl",
+        "pass_rates.jsonl",
+        "curriculum.json",
+        "trackers.json",
+    }  # where there is something to say
     assert written - documented == set()
     assert documented - written <= absent
     layout = Layout(Path("run"))
@@ -243,6 +252,19 @@ def test_what_a_method_records_is_documented_and_no_other():
     more = set(rows_under(RUNS, "Completions beside a method"))
     assert more == set(row) - {"advantage"}
     assert set(demonstration_row([1, 2], decode, Arranged((), 1.0), {})) - more <= set(rows_under(RUNS, "Completions"))
+
+
+def test_what_a_curriculum_records_is_documented_and_no_other():
+    columns = {"source": ["a", "b"], "level": [1, 2], "skills": ["x", "y"]}
+    needy: dict[str, Curriculum] = {"dmt": DMT(special=("a",)), "mixed_sources": MixedSources()}
+    found: set[str] = set()
+    for name, kind in CURRICULA.items():
+        curriculum = needy.get(name) or kind()
+        some = Sampler(curriculum, curriculum.table(columns, list(columns), [0.5, 1.0]))
+        window = some.window(some.start(0), [Outcome(0, (1.0, 0.0))])
+        found |= {"name", "windows", *window, *summed_up([window])}
+    assert set(rows_under(RUNS, "curriculum")) == found
+    assert set(rows_under(DOCS / "curricula.md", "Curricula")) == set(CURRICULA)
 
 
 @pytest.mark.parametrize(

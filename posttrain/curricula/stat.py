@@ -17,6 +17,7 @@ import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -109,7 +110,7 @@ class STAT(Curriculum):
             size = table.once(("stat size", self), lambda: self.per_skill * sum(self.profile(table).values()))
             epoch, offset = divmod(state["drawn"] + len(found), size)
             key = ("stat", self, state["seed"], epoch)
-            chosen = table.once(key, lambda epoch=epoch: self.chosen(table, state["seed"], epoch))
+            chosen = table.once(key, partial(self.chosen, table, state["seed"], epoch))
             found += chosen[offset : offset + count - len(found)]
         return found
 

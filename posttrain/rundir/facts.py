@@ -24,6 +24,10 @@ HARMLESS = re.compile(
 )
 
 
+NAMED = "fingerprint of "
+"""Before the name of what a fingerprint is of, among the facts of a run."""
+
+
 def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """A nested mapping as dotted keys; lists stay whole, since an element's place is rarely what changed."""
     flat: dict[str, Any] = {}
@@ -86,7 +90,7 @@ def write_recipe(file: Path, recipe: Mapping[str, Any]) -> None:
 
 def named(fingerprints: Mapping[str, str]) -> dict[str, str]:
     """Fingerprints as facts beside the keys of a recipe."""
-    return {f"fingerprint of {name}": value for name, value in fingerprints.items()}
+    return {f"{NAMED}{name}": value for name, value in fingerprints.items()}
 
 
 def read_environment(file: Path) -> dict[str, Any]:

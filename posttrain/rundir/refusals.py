@@ -7,13 +7,14 @@ from typing import Any
 
 from posttrain.errors import CheckpointError, ResumeError
 from posttrain.recipe.step_sizes import same_size_keys
+from posttrain.rundir.added_keys import added_since
 from posttrain.rundir.facts import HARMLESS, difference, without
 
 
 def serious_differences(was: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """`key: was -> is` for each fact by which the run that was started and the one at hand are not the same run."""
-    same_size = same_size_keys(was, now)
-    return difference(without(was, same_size), without(now, same_size), ignore=HARMLESS)
+    same = same_size_keys(was, now) | added_since(was, now)
+    return difference(without(was, same), without(now, same), ignore=HARMLESS)
 
 
 def started_differently(path: Path, serious: list[str]) -> ResumeError:

@@ -261,7 +261,12 @@ def _curriculum(recipe: Recipe, num_processes: int) -> list[ConfigError]:
         return []
     seen = refused(hybrid.curriculum, hybrid.controller, hybrid.method)
     fix = "leave the curriculum out, or the other"
-    return [_problem(recipe, "hybrid.curriculum", seen, expected=EXPECTED, fix=fix)] if seen else []
+    if seen:
+        return [_problem(recipe, "hybrid.curriculum", seen, expected=EXPECTED, fix=fix)]
+    if recipe.rollout.ahead:
+        seen = f"{recipe.rollout.ahead}, and a curriculum, which draws a window when the one before it is scored"
+        return [_problem(recipe, "rollout.ahead", seen, expected="one of the two", fix="leave one out")]
+    return []
 
 
 def _kl(recipe: Recipe, num_processes: int) -> list[ConfigError]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
 from posttrain.curricula.easy_to_hard import easy_to_hard
 from posttrain.errors import ConfigError
 from posttrain.evaluation.curriculum import measured, pass_rates
+from posttrain.recipe.contradictions import contradictions
 from posttrain.recipe.recipe import load_recipe
 
 ROWS = [{"prompt": text, "answer": text} for text in ("none", "quarter", "half", "All", "half again")]
@@ -72,6 +74,25 @@ def test_a_curriculum_without_a_name_is_easy_to_hard_and_another_takes_its_place
         load_recipe(recipe, ["hybrid.curriculum={name: dump, temperatur: 1}"])
     with pytest.raises(ConfigError, match=r"easy_fraction: 0.9, and hard_fraction: 0.2"):
         load_recipe(recipe, ["hybrid.curriculum={name: difficulty_pools, easy_fraction: 0.9, hard_fraction: 0.2}"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["hybrid.controller=sft_only"], "the curriculum bots, but the controller sft_only takes no GRPO step"),
+        (["hybrid.method=uft"], "the method uft begins them with demonstrations"),
+        (
+            ["rollout={engine: vllm, mode: server, server_base_url: 'http://localhost:1', ahead: 1}"],
+            r"rollout\.ahead: 1, and a curriculum",
+        ),
+    ],
+)
+def test_what_a_curriculum_does_not_go_with_is_refused(tmp_path, overrides, says):
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("model: some/model\ntask: knights_knaves\nhybrid: {curriculum: bots}\n")
+    found = contradictions(load_recipe(recipe, overrides))
+    assert any(re.search(says, str(each)) for each in found), found
+    assert not contradictions(load_recipe(recipe))
 
 
 def test_a_curriculum_keeps_the_order_of_the_prompts(tmp_path):

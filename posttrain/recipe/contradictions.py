@@ -294,7 +294,8 @@ def _method(recipe: Recipe, num_processes: int) -> list[ConfigError]:
         "hybrid.grpo.top_entropy_quantile": grpo.top_entropy_quantile < 1.0,
         "hybrid.grpo.entropy_coef": grpo.entropy_coef != 0.0,
         "hybrid.grpo.steps_per_generation": (grpo.steps_per_generation or step) < step,
-        "hybrid.packed": not hybrid.packed and not (hybrid.drop_zero_advantage and grpo.beta == 0.0),
+        "hybrid.packed": not hybrid.packed
+        and not (hybrid.drop_zero_advantage and grpo.beta == 0.0 and hybrid.migu is None),
     }
     problems = []
     if method.own_advantages and grpo.scale_rewards != "group":

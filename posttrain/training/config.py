@@ -53,8 +53,9 @@ class HybridConfig(GRPOConfig):
         score_ahead: Completions that have ended are scored in the rewards' worker processes while others are still
             being sampled. The scores are the same; `False` is for measuring what that gains.
         drop_zero_advantage: Leave out completions whose advantage is 0 where they add nothing to the loss: `beta` 0, no
-            entropy bonus, `top_entropy_quantile` 1, no router loss, a `loss_type` other than bnpo, text. The gradients
-            are those with them. With `packed` false too, micro-batches are of TRL's number of rows.
+            entropy bonus, `top_entropy_quantile` 1, no router loss, no band of entropies, no `migu`, a `loss_type`
+            other than bnpo, text. The gradients are those with them. With `packed` false too, micro-batches are of
+            TRL's number of rows.
         refill: Replaces groups without a spread in their rewards by groups of further prompts, such as
             `{"max_batches": 3}`: until all have one, or three times a window's prompts were sampled for it. What is
             without one then stays. `{"max_batches": 3, "ahead": False}` samples no prompt that is not needed, in more

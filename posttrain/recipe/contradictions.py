@@ -18,6 +18,7 @@ from posttrain.recipe.recipe import Recipe
 from posttrain.recipe.selected_tokens import length_budget, tokens
 from posttrain.recipe.sft_losses import one_loss, token_weights
 from posttrain.recipe.tracking import HEEDED
+from posttrain.recipe.window_ahead import window_ahead
 
 
 def check(recipe: Recipe, num_processes: int = 1) -> None:
@@ -54,6 +55,7 @@ def contradictions(recipe: Recipe, num_processes: int = 1) -> list[ConfigError]:
         _rewards,
         _rollout,
         _adapter_alone,
+        window_ahead,
         _evaluation,
         _lengths,
         _tracking,

@@ -298,7 +298,7 @@ def check_arguments(
         )
     if selection := Selection.of(args.tokens):
         name, band = method.name if method is not None else None, selection.band is not None
-        if problem := refused(args, samples=wants_grpo, method=name, band=band):
+        if problem := refused(args, controller=controller, method=name, band=band):
             raise ConfigError(f"tokens, and {problem[0]}", expected=EXPECTED, where="tokens", fix=problem[1])
     if method is not None and args.sft_weight != "nll":
         if why := weight_refused(method, args.sft_weight, sft_steps=wants_sft, by_row=args.sft_weight in OF_WHOLE):

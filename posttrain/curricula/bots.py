@@ -13,10 +13,11 @@ c is how far between the two the policy is on the prompts that were drawn (a mov
 that was drawn q is its own solve rate. A rate is drawn from each posterior (Thompson), and the prompts whose rates are
 nearest to the target are taken.
 
-Deviations. Without `anchors` there is no implicit evidence and rho is 0. s is the sum of the rewards' shares of the
-best, which is a count where rewards are 0 or 1. Trinity can also draw by a softmax over the distances (`tau`); here it
-is the nearest always (tau 0), and a window that is larger than the data set goes over it again. Posteriors are kept in
-float32.
+Deviations. Without `anchors` there is no implicit evidence and rho is 0. A window on whose prompts the two models are
+alike says nothing of c, which stays as it was: in Trinity it is divided by what is next to 0, and a mean of such
+numbers is beyond both models for a hundred windows. s is the sum of the rewards' shares of the best, which is a count
+where rewards are 0 or 1. Trinity can also draw by a softmax over the distances (`tau`); here it is the nearest always
+(tau 0), and a window that is larger than the data set goes over it again. Posteriors are kept in float32.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ from posttrain.errors import ConfigError, DataError
 
 MEMORY = 0.9
 """What the place between the anchors counts that was known before a window."""
+APART = 0.05
+"""Least distance of the anchors on a window's prompts by which the place between them can be told."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,8 +110,12 @@ class BOTS(Curriculum):
             weak, strong = (np.asarray(table.numbers[name]) for name in self.wanted())
             rows = [outcome.row for outcome in known]
             rate = float(np.mean([outcome.rate for outcome in known]))
-            now = (rate - weak[rows].mean()) / (strong[rows].mean() - weak[rows].mean() + 1e-6)
-            place = float(now if place is None else MEMORY * place + (1.0 - MEMORY) * now)
+            gap = strong[rows].mean() - weak[rows].mean()
+            if abs(gap) >= APART:
+                now = (rate - weak[rows].mean()) / (gap + 1e-6)
+                place = float(now if place is None else MEMORY * place + (1.0 - MEMORY) * now)
+        rho = 0.0 if place is None else rho
+        if known and rho:
             group = max(len(outcome.shares) for outcome in known)
             q = np.clip(weak + place * (strong - weak), 0.0, 1.0)
             for outcome in known:

@@ -82,7 +82,8 @@ class MixedSources(Curriculum):
             rows = sorted(row for some in kept.values() for row in some)
             return reshuffled(rows, "prompts", seed, state["drawn"], count)
         taken, every, drawn = dict(state["taken"]), sum(self.shares.values()), []
-        for number in range(state["drawn"], state["drawn"] + count):
+        begun = sum(taken.values())  # fewer than `drawn` where the stage began without these shares
+        for number in range(begun, begun + count):
             behind = {name: share / every * (number + 1) - taken[name] for name, share in self.shares.items()}
             name = max(behind, key=behind.__getitem__)
             drawn += reshuffled(kept[name], f"mixed:{name}", seed, taken[name], 1)

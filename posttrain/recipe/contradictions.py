@@ -16,6 +16,7 @@ from posttrain.recipe.recipe import Recipe
 from posttrain.recipe.selected_tokens import length_budget, tokens
 from posttrain.recipe.sft_losses import one_loss, token_weights
 from posttrain.recipe.tracking import HEEDED
+from posttrain.recipe.window_ahead import window_ahead
 
 
 def check(recipe: Recipe, num_processes: int = 1) -> None:
@@ -47,6 +48,7 @@ def contradictions(recipe: Recipe, num_processes: int = 1) -> list[ConfigError]:
         _rewards,
         _rollout,
         _adapter_alone,
+        window_ahead,
         _evaluation,
         _lengths,
         _tracking,
@@ -214,7 +216,8 @@ def _method(recipe: Recipe, num_processes: int) -> list[ConfigError]:
         "hybrid.grpo.top_entropy_quantile": grpo.top_entropy_quantile < 1.0,
         "hybrid.grpo.entropy_coef": grpo.entropy_coef != 0.0,
         "hybrid.grpo.steps_per_generation": (grpo.steps_per_generation or step) < step,
-        "hybrid.packed": not hybrid.packed and not (hybrid.drop_zero_advantage and grpo.beta == 0.0),
+        "hybrid.packed": not hybrid.packed
+        and not (hybrid.drop_zero_advantage and grpo.beta == 0.0 and hybrid.migu is None),
     }
     problems = []
     if method.own_advantages and grpo.scale_rewards != "group":

@@ -9,17 +9,21 @@ from posttrain.methods.base import LOSSES
 from posttrain.recipe.recipe import Recipe
 
 
-def refused(grpo: Any, *, samples: bool, method: str | None, band: bool) -> tuple[str, str] | None:
+def refused(grpo: Any, *, controller: Any, method: str | None, band: bool) -> tuple[str, str] | None:
     """What is seen beside `tokens` that does not go with it, and what to do; `None` without.
 
     Args:
         grpo: Settings of GRPO by TRL's names, of a recipe or a trainer.
-        samples: Whether the controller takes GRPO steps.
+        controller: A `controllers.Controller`.
         method: The name of the run's method.
         band: Whether a band is asked for.
     """
     apart = {
-        "the controller takes no GRPO step": (not samples, "leave tokens out"),
+        "the controller takes no GRPO step": (not controller.shares()[1], "leave tokens out"),
+        f"the controller {controller.name}, which reads the size of a gradient off the advantages of all tokens": (
+            getattr(controller, "needs_statistics", False),
+            "take another controller, such as chord, or leave tokens out",
+        ),
         f"the method {method}, which makes advantages of its own": (method is not None, "leave one of them out"),
         f"loss_type {grpo.loss_type}": (grpo.loss_type not in LOSSES, f"take one of {', '.join(LOSSES)}"),
         "importance_sampling_level sequence, under which every token has the gradient of its whole completion": (
@@ -50,8 +54,8 @@ def tokens(recipe: Recipe, num_processes: int) -> list[ConfigError]:
     if hybrid.tokens is None or not hybrid.steps:
         return []
     method = hybrid.method.name if hybrid.method else None
-    samples = hybrid.controller.shares()[1]
-    problem = refused(hybrid.grpo, samples=samples, method=method, band=hybrid.tokens.band is not None)
+    band = hybrid.tokens.band is not None
+    problem = refused(hybrid.grpo, controller=hybrid.controller, method=method, band=band)
     if problem is None:
         return []
     seen, fix = problem
@@ -66,7 +70,7 @@ def length_budget(recipe: Recipe, num_processes: int) -> list[ConfigError]:
     paid = any(reward.name == name and reward.weight for reward in recipe.rewards)
     where = recipe.where(f"hybrid.{name}")
     if hybrid.length_budget is None:
-        if not paid:
+        if not (paid and hybrid.controller.shares()[1]):  # what samples nothing pays nothing
             return []
         seen = f"the reward {name}, but no budget"
         return [ConfigError(seen, where=where, fix="add hybrid.length_budget: {start: 800, rate: 0.2}")]

@@ -7,7 +7,7 @@ from typing import Any
 from posttrain.errors import ConfigError
 from posttrain.methods.base import weight_refused
 from posttrain.recipe.recipe import Recipe
-from posttrain.recipe.section import AGAINST_START, OF_WHOLE
+from posttrain.recipe.section import AGAINST_START, OF_WHOLE, TRIES
 
 CLIPPED_LATER = "warm up by another weight; the hybrid stage has clipped, also alone: hybrid.controller=sft_only"
 """What to do instead of `clipped` in the warm-up."""
@@ -73,8 +73,8 @@ def one_loss(recipe: Recipe, num_processes: int) -> list[ConfigError]:
     weight: str
     later: str
     weight, later = "dft" if warmup.args.get("loss_type") == "dft" else warmup.sft_weight, hybrid.sft_weight
-    if weight == later == "dco" and warmup.sft_tries != hybrid.sft_tries:
-        weight, later = (f"dco of {stage.sft_tries or 'the default number of'} tries" for stage in (warmup, hybrid))
+    if weight == later == "dco":
+        weight, later = (f"dco of {stage.sft_tries or TRIES} tries" for stage in (warmup, hybrid))
     if not problems and weight == later and weight in AGAINST_START:
         problems.append(
             _problem(

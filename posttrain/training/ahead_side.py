@@ -22,6 +22,7 @@ from torch import nn
 
 from posttrain.errors import ConfigError, ResumeError
 from posttrain.methods.base import Method
+from posttrain.recipe.window_ahead import refused
 from posttrain.rollouts.sampling import Sampled
 from posttrain.training.grpo_side import GRPOSide
 
@@ -123,7 +124,13 @@ def check_ahead(args: Any, method: Method | None, curriculum: Any = None) -> Non
     """
     if not args.vllm_ahead:
         return
-    begins = method is not None and method.begins_rollouts
+    problem = refused(
+        corrects=args.vllm_importance_sampling_correction,
+        refill=args.refill,
+        length_budget=args.length_budget,
+        curriculum=curriculum,
+        method=method,
+    )
     problems = [
         (args.vllm_ahead != 1, f"vllm_ahead {args.vllm_ahead}", "0 or 1: one window", "set it to 1"),
         (
@@ -132,36 +139,7 @@ def check_ahead(args: Any, method: Method | None, curriculum: Any = None) -> Non
             "use_vllm with vllm_mode='server'",
             "start one with `posttrain serve`, or leave vllm_ahead out",
         ),
-        (
-            not args.vllm_importance_sampling_correction,
-            "vllm_ahead without vllm_importance_sampling_correction, though rollouts are of a policy before this one",
-            "the correction, which is TRL's default",
-            "leave vllm_importance_sampling_correction out, or vllm_ahead",
-        ),
-        (
-            bool(args.refill),
-            "vllm_ahead with refill, which samples for a window until it has groups enough",
-            "one of the two",
-            "leave one out",
-        ),
-        (
-            bool(args.length_budget),
-            "vllm_ahead with length_budget, which falls between sampling and training",
-            "one of the two",
-            "leave one out",
-        ),
-        (
-            curriculum is not None,
-            "vllm_ahead with a curriculum, whose place in its prompts a checkpoint would not know",
-            "one of the two",
-            "leave one out",
-        ),
-        (
-            begins,
-            f"vllm_ahead with the method {method.name if method else ''}, which decides at a step how rollouts begin",
-            "a method whose rollouts are the policy's alone",
-            "leave vllm_ahead out",
-        ),
+        *([(True, f"vllm_ahead {problem[0]}", *problem[1:])] if problem else []),
     ]
     for wrong, seen, expected, fix in problems:
         if wrong:

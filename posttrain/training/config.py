@@ -53,8 +53,9 @@ class HybridConfig(GRPOConfig):
         score_ahead: Completions that have ended are scored in the rewards' worker processes while others are still
             being sampled. The scores are the same; `False` is for measuring what that gains.
         drop_zero_advantage: Leave out completions whose advantage is 0 where they add nothing to the loss: `beta` 0, no
-            entropy bonus, `top_entropy_quantile` 1, no router loss, a `loss_type` other than bnpo, text. The gradients
-            are those with them. With `packed` false too, micro-batches are of TRL's number of rows.
+            entropy bonus, `top_entropy_quantile` 1, no router loss, no band of entropies, no `migu`, a `loss_type`
+            other than bnpo, text. The gradients are those with them. With `packed` false too, micro-batches are of
+            TRL's number of rows.
         refill: Replaces groups without a spread in their rewards by groups of further prompts, such as
             `{"max_batches": 3}`: until all have one, or three times a window's prompts were sampled for it. What is
             without one then stays. `{"max_batches": 3, "ahead": False}` samples no prompt that is not needed, in more
@@ -304,7 +305,7 @@ def check_arguments(
         )
     if selection := Selection.of(args.tokens):
         name, band = method.name if method is not None else None, selection.band is not None
-        if problem := refused(args, samples=wants_grpo, method=name, band=band):
+        if problem := refused(args, controller=controller, method=name, band=band):
             raise ConfigError(f"tokens, and {problem[0]}", expected=EXPECTED, where="tokens", fix=problem[1])
     if method is not None and args.sft_weight != "nll":
         if why := weight_refused(method, args.sft_weight, sft_steps=wants_sft, by_row=args.sft_weight in OF_WHOLE):

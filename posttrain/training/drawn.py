@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -90,7 +91,7 @@ class Drawn(Stream):
 
 def _alike(state: State, fresh: State) -> bool:
     """Whether a state is over as many prompts and the same sources."""
-    sources = [set(each["sources"]) if "sources" in each else None for each in (state, fresh)]
+    sources = [[set(each.get(name, ())) for name in ("sources", "taken")] for each in (state, fresh)]
     return state.get("size") == fresh.get("size") and sources[0] == sources[1]
 
 
@@ -168,6 +169,7 @@ def outcomes_of_window(rows: Sequence[int], rewards: Any, weights: Any, summed: 
     found = []
     for number, row in enumerate(rows):
         part = slice(number * group, (number + 1) * group)
-        known = tuple(None if total != total else round(total, DIGITS) for total in totals[part])
+        # A function of one's own may give what no mean or spread can be taken of
+        known = tuple(round(total, DIGITS) if math.isfinite(total) else None for total in totals[part])
         found.append(Outcome(row, known, round(max(bests[part]), DIGITS)))
     return found

@@ -118,7 +118,7 @@ class MethodSide(DemonstratedSide):
                 raise ConfigError(
                     f"{seen}, with the method {method.name}",
                     expected=f"loss_type {', '.join(LOSSES)}, one pass over each window, text alone, and packed: true "
-                    "or drop_zero_advantage: true: only so is the loss of a step the same however it is cut",
+                    "or drop_zero_advantage: true (without migu): only so is a step the same however it is cut",
                     where="hybrid.method",
                     fix="change that setting, or leave the method out",
                 )

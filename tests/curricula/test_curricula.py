@@ -305,6 +305,19 @@ def test_bots_knows_of_prompts_that_were_not_drawn_by_two_models():
     assert after["place"] == pytest.approx(0.9 * c + 0.1 * (0.0 - 0.1) / (0.4 + 1e-6))
 
 
+def test_bots_learns_no_place_between_models_that_are_alike():
+    columns = {"weak": [0.5, 0.1, 0.2], "strong": [0.5, 0.9, 0.6]}
+    curriculum = BOTS(anchors=("weak", "strong"))
+    some = Sampler(curriculum, curriculum.table(columns, list(columns)))
+    state = some.observe(some.start(0), [Outcome(0, (1.0, 1.0, 1.0, 0.0))])
+    assert state["place"] is None
+    assert posterior(state, 0) == pytest.approx((1 + 3, 1 + 1)), "all evidence is the prompt's own"
+    assert posterior(state, 2) == pytest.approx((1, 1))
+    state = some.observe(state, [Outcome(1, (1.0, 0.0))])
+    assert state["place"] == pytest.approx(0.5, abs=1e-5)
+    assert some.observe(state, [Outcome(0, (1.0,) * 4)])["place"] == state["place"]
+
+
 def test_bots_draws_what_is_likely_near_the_target():
     some = sampler(BOTS(target=0.5, decay=0.0))
     state = some.start(0)
@@ -395,6 +408,8 @@ def test_mixed_sources_hold_caps_and_shares():
         for name, share in {"a": 0.25, "b": 0.5, "c": 0.25}.items():
             assert counts[name] == pytest.approx(share * counts.total(), abs=1.0)
     assert state["taken"] == counts
+    later = Counter(ROWS["source"][row] for row in shared.draw({**shared.start(1), "drawn": 400}, 40))
+    assert later == {"a": 10, "b": 20, "c": 10}, "a stage that was without it until here has nothing to make up for"
 
 
 # ---- what it costs ----

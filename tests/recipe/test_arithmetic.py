@@ -179,6 +179,11 @@ def test_windows_and_steps_fit() -> None:
             "tokens, and the controller takes no GRPO step",
         ),
         (
+            {"hybrid": {"tokens": {"top_entropy": 0.2}, "controller": {"name": "gac"}}},
+            "hybrid.tokens",
+            "the controller gac, which reads the size of a gradient off the advantages of all tokens",
+        ),
+        (
             {"hybrid": {"tokens": {"top_entropy": 0.2}, "grpo": {"loss_type": "cispo"}}},
             "hybrid.tokens",
             "tokens, and loss_type cispo",
@@ -236,6 +241,28 @@ def test_contradictions(sections: dict[str, Any], key: str, said: str) -> None:
     assert caught.value.fix or caught.value.expected
 
 
+AHEAD = {"engine": "vllm", "mode": "server", "server_base_url": "http://localhost:8000", "ahead": 1}
+
+
+@pytest.mark.parametrize(
+    ("hybrid", "said"),
+    [
+        ({"refill": {"max_batches": 2}}, "1, with refill"),
+        ({"length_budget": {"start": 9}}, "1, with length_budget"),
+        ({"curriculum": {"name": "bots"}}, "1, with a curriculum"),
+        ({"method": {"name": "prefix_rft"}}, "1, with the method prefix_rft"),
+        ({"args": {"vllm_importance_sampling_correction": False}}, "1, without vllm_importance_sampling_correction"),
+    ],
+)
+def test_what_a_window_ahead_does_not_go_with_is_refused_before_the_warm_up(hybrid, said):
+    paid = {"rewards": [{"name": "length_budget"}]} if "length_budget" in hybrid else {}
+    both = recipe(rollout=AHEAD, hybrid={"controller": {"name": "grpo_only"}, **hybrid}, **paid)
+    with pytest.raises(ConfigError, match=said) as caught:
+        check(both)
+    assert "rollout.ahead" in str(caught.value.where)
+    check(recipe(rollout=AHEAD, hybrid={"controller": {"name": "grpo_only"}}))
+
+
 @pytest.mark.parametrize(
     "sections",
     [
@@ -247,6 +274,7 @@ def test_contradictions(sections: dict[str, Any], key: str, said: str) -> None:
             "task": {"name": "knights_knaves", "demonstrations": 0},
         },
         {"hybrid": {"controller": {"name": "sft_only"}}, "rewards": [{"name": "format", "weight": 0.0}]},
+        {"hybrid": {"controller": {"name": "sft_only"}}, "rewards": [{"name": "length_budget"}]},
         {"rewards": [{"name": "format", "weight": 0.0}, {"name": "knights_knaves"}]},
         {"hybrid": {"steps": 0, "per_device_train_batch_size": 3}},
         {"hybrid": {"steps": 0, "refill": {"max_batches": 2}, "controller": {"name": "sft_only"}}},

@@ -124,7 +124,7 @@ def test_the_same_noise_in_both_stages_and_the_plain_loss_by_name_are_one_loss(f
         (
             ["warmup.sft_weight=dco", "warmup.sft_tries=4", "hybrid.sft_weight=dco"],
             "hybrid.sft_weight",
-            "dco of the default number of tries, and dco of 4 tries in the warm-up",
+            "dco of 8 tries, and dco of 4 tries in the warm-up",
         ),
         (["hybrid.sft_weight=dco", "hybrid.method=hpt"], "hybrid.sft_weight", "beside its rollouts, token by token"),
         (["hybrid.sft_weight=dco", "hybrid.controller=gac"], "hybrid.sft_weight", "each token's own probability"),
@@ -143,6 +143,7 @@ def test_the_same_token_weight_in_both_stages_is_one_loss_also_by_trls_name_for_
     load("warmup.args.loss_type=dft", "hybrid.sft_weight=dft")
     load("hybrid.sft_weight=trust", "hybrid.controller=static")
     load("warmup.sft_weight=dco", "hybrid.sft_weight=dco")
+    load("warmup.sft_weight=dco", "warmup.sft_tries=8", "hybrid.sft_weight=dco")  # 8 is the default
     load("warmup.sft_weight=js", "hybrid.sft_weight=js", "hybrid.controller=static")
     load("hybrid.sft_weight=pearson", "hybrid.method=relift", "hybrid.controller=grpo_only")
     for method in ("hpt", "uft", "relift"):

@@ -9,8 +9,8 @@ import torch
 from transformers import AutoModelForCausalLM, set_seed
 
 from posttrain.controllers import Alternate, GRPOOnly, SFTOnly
-from posttrain.curricula import BOTS, DUMP, RIF, DifficultyPools, EasyToHard, Outcome, Sampler
-from posttrain.curricula.base import outcomes_of
+from posttrain.curricula import BOTS, DUMP, RIF, DifficultyPools, EasyToHard, MixedSources, Outcome, Sampler
+from posttrain.curricula.base import outcomes_of, summed_up
 from posttrain.errors import ConfigError, DataError
 from posttrain.methods import HPT, UFT
 from posttrain.rundir.completions import read_completions
@@ -170,6 +170,25 @@ def test_outcomes_are_by_prompt_and_of_the_rewards_that_apply():
     first, second = outcomes_of_window([5, 9], rewards, weights, summed)
     assert (first.row, first.rewards, first.best) == (5, (1.1, 0.0), 1.2)
     assert (second.row, second.rewards, second.best) == (9, (None, 0.2), 0.2)
+
+
+def test_a_reward_without_bounds_is_none():
+    rewards = torch.tensor([[float("inf")], [1.0], [0.0], [-float("inf")]])
+    (outcome,) = outcomes_of_window([3], rewards, torch.ones(1), lambda some: some[:, 0])
+    assert outcome.rewards == (None, 1.0, 0.0, None)
+    assert summed_up([{"rows": [3], "rewards": [list(outcome.rewards)], "best": 1.0}])["with_signal"] == 1.0
+
+
+def test_a_state_of_other_sources_begins_anew():
+    def stream(sources):
+        curriculum = MixedSources(shares=dict.fromkeys(sources, 1.0))
+        rows = {"source": sources * 4}
+        return Drawn(Sampler(curriculum, curriculum.table(rows, ["source"])), seed=1)
+
+    before, after = stream(["a", "b"]), stream(["a", "b", "c"])
+    before.observe([Outcome(row, (1.0, 0.0)) for row in before.take(6)])
+    after.go_on(before.saved(), 6)
+    assert sorted(row % 3 for row in after.take(6)) == [0, 0, 1, 1, 2, 2]
 
 
 def test_a_stream_does_not_go_back_to_what_was_scored():

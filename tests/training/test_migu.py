@@ -102,6 +102,14 @@ def test_the_rows_with_the_largest_outputs_keep_their_gradient_and_no_others(ste
         torch.testing.assert_close(other.after[name], seen.after[name], rtol=1e-3, atol=1e-6)
 
 
+def test_what_is_left_out_of_the_passes_counts_for_the_mask_all_the_same(step):
+    """Which completions pass through the model depends on the cut and the processes; what is masked must not."""
+    seen = step(per_device_train_batch_size=16, demonstration_batch_size=8)
+    other = step(per_device_train_batch_size=16, demonstration_batch_size=8, drop_zero_advantage=True)
+    for name in (name for name in seen.before if "proj" in name and "weight" in name):
+        assert torch.equal(kept_of(other, name), kept_of(seen, name)), name
+
+
 def test_a_warm_up_masks_too_and_by_the_magnitudes_by_hand(model_folder, tokenizer, rows, tmp_path):  # noqa: F811
     model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32)
     start = {name: p.detach().clone() for name, p in model.named_parameters()}

@@ -87,8 +87,9 @@ class WindowSide(GRPOTrainer):
         by_column = config.model_type not in FAMILIES or is_scaled(config)
         # Processes pad prompts to widths of their own: a row that moves would get other columns
         stays = self._keeps_micro_batches() or (by_column and self.ranks.count > 1)
-        # Statistics are of all rows, as is what keeps entropies together
-        of_all = self._statistics is not None or (self._selection is not None and self._selection.band is not None)
+        # Statistics are of all rows, as are what keeps entropies together and the magnitudes that migu goes by
+        of_all = self._statistics is not None or args.migu is not None
+        of_all = of_all or (self._selection is not None and self._selection.band is not None)
         self._drops = args.drop_zero_advantage and self.beta == 0.0 and not stays and not of_all
         self._bins: WindowBins | None = None
         if (self._packs or self._drops) and not stays:

@@ -357,7 +357,7 @@ class Stages:
                 "adalora, and weights that are sharded", expected="DDP, or one process",
                 where=self.recipe.where("lora.kind"), fix="launch with --config ddp, or set kind: lora",
             )  # fmt: skip
-        clock = (lambda: trainer.clock) if trainer is not None and trainer.budget is not None else None
+        clock = trainer.clock_at if trainer is not None and trainer.budget is not None else None
         return [RankBudget(steps, orth_reg_weight=lora.args.get("orth_reg_weight", 0.5), clock=clock)]
 
     def _tell_padding(self, stage: str, why: str | None) -> None:

@@ -41,16 +41,17 @@ def add(commands: Any) -> argparse.ArgumentParser:
 
 
 def _numbers(text: str) -> list[float]:
-    return [float(part) for part in text.split(",")]
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: numbers with commas between them, such as 0.3,0.7") from None
 
 
 def _merge(args: argparse.Namespace) -> int:
-    from posttrain.recipe.model_sections import MergeSection
+    from posttrain.recipe.ratios import bai_of
     from posttrain.storage.files import size_in_words
 
-    ratios = args.ratios
-    if args.bai:  # which the recipe's section checks
-        ratios = MergeSection(models=args.models, bai=args.bai).shares()
+    ratios = bai_of(args.models, args.bai, "--bai") if args.bai else args.ratios
 
     from posttrain.export.averaged import merge_models
 

@@ -2,8 +2,8 @@
 
 Weights that two names share (a tied LM head) are added once, under the name that checkpoints give them, and so is each
 buffer. An adapter is added to its base first, so that what is averaged are models and not factors: the mean of B times
-the mean of A is not the mean of BA. A model of ratio 0 is not read, and a ratio of 1 alone gives its weights bit for
-bit.
+the mean of A is not the mean of BA. Of a model of ratio 0 nothing is added, and a ratio of 1 alone gives its weights
+bit for bit.
 
 Which ratios is `recipe.ratios`'.
 """
@@ -21,7 +21,7 @@ from huggingface_hub import save_torch_state_dict
 from posttrain.errors import ConfigError
 from posttrain.models.ends import declare_end
 from posttrain.models.load import load_policy, load_tokenizer
-from posttrain.models.policy_weights import base_model, is_tied, named_weights
+from posttrain.models.policy_weights import base_model, check_weights, is_tied, named_weights
 from posttrain.recipe.ratios import check_ratios
 
 SHARD = "5GB"
@@ -56,17 +56,19 @@ def average(
         if place and not ratio:
             continue
         model = load_policy(source, trainable=False, trust_remote_code=trust_remote_code)
+        try:
+            check_weights(model)
+        except ConfigError as error:
+            raise ConfigError(
+                error.seen, expected=error.expected, where=str(source),
+                fix="add it to its base first: PEFT's merge_and_unload, or posttrain export --merge-lora of a run",
+            ) from error  # fmt: skip
         plain = _Plain(model)
         if first is None:
             first = plain
         else:
             _check_alike(first, plain, sources[0], source)
-        try:
-            _add(total, model, ratio, exact=sum(map(bool, ratios)) == 1)
-        except ConfigError as error:
-            raise ConfigError(
-                error.seen, expected=error.expected, where=str(source), fix="merge it into its base by PEFT first"
-            ) from error
+        _add(total, model, ratio, source, exact=sum(map(bool, ratios)) == 1)
         del model
         gc.collect()  # two models at a time are enough
     declare_end(first, tokenizer)
@@ -105,13 +107,21 @@ def _values(model: Any, *, adapters: bool = True) -> Iterator[tuple[str, torch.T
             yield name.replace(".base_layer.", "."), value
 
 
-def _add(total: dict[str, torch.Tensor], model: Any, ratio: float, *, exact: bool) -> None:
+def _add(total: dict[str, torch.Tensor], model: Any, ratio: float, source: Any, *, exact: bool) -> None:
     for name, value in _values(model):
         if not value.is_floating_point():
             if not torch.equal(total.setdefault(name, value.clone()), value):
-                raise ConfigError(f"the models hold other integers in {name}", expected="models that differ in weights")
+                seen = f"the models hold other integers in {name}"
+                raise ConfigError(seen, expected="models that differ in weights", where=str(source))
             continue
-        part = value.float().clone() if exact and ratio else value.float() * ratio
+        if not ratio:  # even 0 times what is not finite is something
+            continue
+        if bool(value.isnan().any()):
+            raise ConfigError(
+                f"{name} has values that are NaN", expected="weights that are numbers", where=str(source),
+                fix="leave the model out, or take an earlier checkpoint of it",
+            )  # fmt: skip
+        part = value.float().clone() if exact else value.float() * ratio
         total[name] = total[name].add_(part) if name in total else part
 
 

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from posttrain.errors import ConfigError
 from posttrain.recipe.adapter_kinds import KIND_FIELDS, NOT_OF_ADALORA, SPLITS_BASE, check_kind
 from posttrain.recipe.library_fields import LORA_ELSEWHERE, check_args
-from posttrain.recipe.ratios import bai_ratios, check_ratios
+from posttrain.recipe.ratios import bai_of, check_ratios
 from posttrain.recipe.section import Positive, Section, Share, Size
 
 GGUF_SUFFIX = ".gguf"
@@ -68,17 +68,12 @@ class MergeSection(Section):
         if (self.ratios is None) == (self.bai is None):
             seen = "neither ratios nor bai" if self.ratios is None else "ratios and bai"
             raise ConfigError(seen, expected="one of them", fix="set ratios: [0.5, 0.5]")
-        if self.bai is not None and len(self.models) != 3:
-            raise ConfigError(
-                f"bai of {len(self.models)} models", expected="three: an instruct, a distilled and a pretrained one",
-                fix="set ratios",
-            )  # fmt: skip
         check_ratios(self.models, self.shares(), "ratios")
         return self
 
     def shares(self) -> list[float]:
         """The ratio of each model."""
-        return list(self.ratios) if self.ratios is not None else bai_ratios(*(self.bai or [1.0, 1.0]))
+        return list(self.ratios) if self.ratios is not None else bai_of(self.models, self.bai or [], "bai")
 
 
 class ModelSection(Section):

@@ -6,6 +6,7 @@ description of the paper, and the ratios are the user's, as the paper's own are 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,23 @@ from posttrain.errors import ConfigError
 def bai_ratios(alpha: float, beta: float) -> list[float]:
     """Of an instruct, a distilled and a pretrained model: beta * (alpha, 1 - alpha), and 1 - beta."""
     return [alpha * beta, (1.0 - alpha) * beta, 1.0 - beta]
+
+
+def bai_of(sources: Sequence[Any], given: Sequence[float], where: str) -> list[float]:
+    """`bai_ratios` of what was given for these models.
+
+    Raises:
+        ConfigError: Not three models, not two shares.
+    """
+    if len(sources) != 3:
+        raise ConfigError(
+            f"bai of {len(sources)} models", expected="three: an instruct, a distilled and a pretrained one",
+            where=where, fix="set ratios",
+        )  # fmt: skip
+    if len(given) != 2 or not all(0.0 <= share <= 1.0 for share in given):
+        seen = f"bai {', '.join(f'{share:g}' for share in given)}"
+        raise ConfigError(seen, expected="alpha and beta, from 0 to 1", where=where, fix="such as 0.5,0.5")
+    return bai_ratios(*given)
 
 
 def ema_ratios(count: int, decay: float) -> list[float]:
@@ -30,6 +48,10 @@ def check_ratios(sources: Sequence[Any], ratios: Sequence[float], where: str) ->
     """
     if len(sources) != len(ratios):
         raise ConfigError(f"{len(ratios)} ratios of {len(sources)} models", expected="a ratio each", where=where)
+    if not all(math.isfinite(ratio) for ratio in ratios):
+        raise ConfigError(
+            f"ratios {', '.join(f'{ratio:g}' for ratio in ratios)}", expected="numbers with the sum 1", where=where
+        )
     if abs(sum(ratios) - 1.0) > 1e-6:
         raise ConfigError(
             f"ratios with the sum {sum(ratios):.6g}",

@@ -293,6 +293,14 @@ class AverageSection(Section):
             raise ConfigError(seen, expected="both, or neither", fix="set weights: ema and decay: 0.5")
         if isinstance(self.weights, list):
             check_ratios(range(self.last), self.weights, "weights")
+            fewer = next((count for count in range(1, self.last) if not sum(self.weights[-count:]) > 0), None)
+            if fewer:
+                raise ConfigError(
+                    f"weights {self.weights}, of which the last {fewer} have the sum {sum(self.weights[-fewer:]):g}",
+                    expected="a sum above 0: where the stage ends with fewer checkpoints these share it",
+                    where="weights",
+                    fix="give the latest a weight, or average fewer checkpoints",
+                )
         return self
 
     def ratios(self, count: int) -> list[float]:

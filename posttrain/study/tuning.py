@@ -8,15 +8,19 @@ of the runs, so that a study which was killed comes to the same runs again.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 
 from posttrain.errors import ConfigError
 from posttrain.reading.compare import problems
+from posttrain.recipe.contradictions import check
 from posttrain.rundir import reading
 from posttrain.rundir.layout import Layout
 from posttrain.study.study import Job, Point, Study
+
+_NUMBER = re.compile(r"-\d+$")
 
 
 @dataclass(frozen=True)
@@ -71,8 +75,29 @@ def tuning_runs(study: Study, arm: str, failed: Iterable[str] = ()) -> list[Job]
         further = list(_further(study, arm, jobs))
         if not further:
             break
-        jobs += [study.tried(arm, len(jobs) + number, point) for number, point in enumerate(further, 1)]
+        for point in further:
+            jobs.append(_numbered(study, arm, point, {job.name for job in jobs}))
     return jobs
+
+
+def _numbered(study: Study, arm: str, point: Point, taken: set[str]) -> Job:
+    """The run of a point beyond the grid: the one that is there already, else under the next number that is free.
+
+    What follows a grid depends on which of its runs failed, and one that failed may end well at the next start. So a
+    number does not say which point, and another point's run is left where it is.
+
+    Args:
+        study, arm, point: Whose.
+        taken: Names of the runs that are known to be needed.
+    """
+    folder = study.layout(study.grid_of(arm)[0]).path.parent
+    there = {int(path.name.rpartition("-")[2]) for path in folder.glob(f"{arm}-*") if _NUMBER.search(path.name)}
+    first = len(study.grid_of(arm)) + 1
+    jobs = {number: study.tried(arm, number, point) for number in range(first, max([first, *there]) + len(taken) + 2)}
+    free = [number for number, job in jobs.items() if job.name not in taken]
+    begun = [number for number in free if study.layout(jobs[number]).recipe_file.exists()]
+    same = [number for number in begun if not study.changes(jobs[number])]
+    return jobs[next(iter([*same, *(number for number in free if number not in begun)]))]
 
 
 def chosen(study: Study, arm: str, failed: Iterable[str] = ()) -> Chosen:
@@ -125,9 +150,12 @@ def _further(study: Study, arm: str, jobs: Sequence[Job]) -> Iterator[Point]:
         edge = _edge(key, best, tried) if best else None
         if best is None or edge is None or beyond >= allowed:
             continue
-        point = {**best, key: next_value(sorted(values), up=edge == "greatest")}
+        beyond_it = next_value(sorted(values), up=edge == "greatest")
+        if beyond_it in values:  # of whole numbers nothing is below 1
+            continue
+        point = {**best, key: beyond_it}
         try:
-            study.tried(arm, len(jobs) + 1, point)
+            check(study.tried(arm, len(jobs) + 1, point).recipe)
         except ConfigError:  # no recipe takes the value: the edge is one of what there is
             continue
         yield point

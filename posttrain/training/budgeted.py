@@ -63,8 +63,11 @@ class Budgeted(Scheduled):
     @property
     def clock(self) -> float:
         """Where schedules stand, in steps of `horizon`: the steps done, or the share of the budget that is spent."""
-        done = self.state.global_step
-        return done if self.budget is None else self.budget.clock(self.spending.so_far, done, self.horizon)
+        return self.clock_at(self.state.global_step)
+
+    def clock_at(self, steps: int) -> float:
+        """Where they stand after so many steps, by what is spent now."""
+        return steps if self.budget is None else self.budget.clock(self.spending.so_far, steps, self.horizon)
 
     @property
     def budget_is_over(self) -> bool:

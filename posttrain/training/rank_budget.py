@@ -49,11 +49,12 @@ class RankBudget(TrainerCallback):
     Args:
         steps: Of the stage; None keeps what there is.
         orth_reg_weight: Of the penalty that keeps P and Q orthogonal.
-        clock: Where the stage stands in `steps` behind a step, where it has a budget; None: at the steps done.
+        clock: Given the steps done, where the stage stands in `steps`, if it has a budget. Of one that is not of steps
+            that is known only when a step has ended, so that the step is scored by where it began. None: at the steps.
     """
 
     def __init__(
-        self, steps: int | None, *, orth_reg_weight: float = 0.5, clock: Callable[[], float] | None = None
+        self, steps: int | None, *, orth_reg_weight: float = 0.5, clock: Callable[[int], float] | None = None
     ) -> None:
         self._steps, self._weight, self._clock = steps, orth_reg_weight, clock
         self._kept: dict[str, torch.Tensor] | None = None
@@ -69,7 +70,7 @@ class RankBudget(TrainerCallback):
                 "an AdaLoRA adapter, and weights that are sharded", expected="DDP, or one process", where="lora.kind",
                 fix="launch with --config ddp, or set kind: lora",
             )  # fmt: skip
-        if self._steps is None or state.global_step >= self._end(model):
+        if self._steps is None or self._done(state.global_step) >= self._end(model):
             self._keep(model)
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
@@ -85,19 +86,31 @@ class RankBudget(TrainerCallback):
             for name, parameter in _values(model):
                 parameter.data.mul_(self._kept[name])
             return
-        if any(p.grad is None for _, p in _values(model)):
-            return  # a step that was skipped
-        allocator, config = model.base_model.rankallocator, model.peft_config["default"]
-        done = state.global_step + 1 if self._clock is None else self._clock()
-        if done < self._end(model):
-            _score(model, allocator, optimizer)
+        done = self._done(state.global_step + 1)
+        if done < self._end(model) and not any(p.grad is None for _, p in _values(model)):  # a step that was skipped
+            _score(model, model.base_model.rankallocator, optimizer)
+        if self._clock is None:
+            self._allocate(model, optimizer, state.global_step + 1)
+
+    def on_step_end(
+        self, args: Any, state: Any, control: Any, model: Any = None, optimizer: Any = None, **kwargs: Any
+    ) -> None:
+        """Mask them behind the step where a budget says where the stage stands: what it spent is known by now."""
+        if self._clock is not None and self._kept is None:
+            self._allocate(model, optimizer, state.global_step)
+
+    def _allocate(self, model: Any, optimizer: Any, steps: int) -> None:
+        allocator, config, done = model.base_model.rankallocator, model.peft_config["default"], self._done(steps)
         first, last = allocator.init_bgt, allocator.target_bgt
         told = {"steps": self._steps, "tinit": config.tinit, "tfinal": config.tfinal, "first": first, "last": last}
         budget, over = budget_at(done, **told), done >= self._end(model)
-        if budget < first and (over or (state.global_step + 1) % config.deltaT == 0):
+        if budget < first and (over or steps % config.deltaT == 0) and _recall(model, allocator, optimizer):
             allocator.mask_to_budget(model, budget)
         if over:
             self._keep(model)
+
+    def _done(self, steps: int) -> float:
+        return steps if self._clock is None else self._clock(steps)
 
     def _end(self, model: Any) -> float:
         """Where the schedule has come to its last budget."""
@@ -124,9 +137,24 @@ def _values(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     return ((name, p) for name, p in model.named_parameters() if ".lora_E." in name)
 
 
+def _factors(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    return [(name, p) for name, p in model.named_parameters() if "lora_" in name and "default" in name]
+
+
+def _recall(model: Any, allocator: Any, optimizer: Any) -> bool:
+    """Give PEFT its averages from the optimizer's state; whether any step has been scored."""
+    for name, parameter in _factors(model):
+        held = optimizer.state[parameter]
+        if AVERAGES[0] not in held:
+            return False
+        for average in AVERAGES:
+            getattr(allocator, average)[name] = held[average]
+    return True
+
+
 def _score(model: Any, allocator: Any, optimizer: Any) -> None:
     """One step of PEFT's averages, which lie in the optimizer's state."""
-    factors = [(name, p) for name, p in model.named_parameters() if "lora_" in name and "default" in name]
+    factors = _factors(model)
     for name, parameter in factors:
         held = optimizer.state[parameter]
         allocator.ipt[name] = torch.zeros_like(parameter)

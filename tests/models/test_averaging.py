@@ -98,6 +98,35 @@ def test_models_that_cannot_be_added_are_refused(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_what_is_not_a_number_is_refused_or_not_read(tmp_path, capsys):
+    one = saved(tmp_path / "one", fill=1.0)
+    model = AutoModelForCausalLM.from_pretrained(one)
+    with torch.no_grad():
+        model.model.norm.weight[0] = float("nan")
+    model.save_pretrained(tmp_path / "nan")
+    TOKENIZER.save_pretrained(tmp_path / "nan")
+    with pytest.raises(ConfigError, match=r"model\.norm\.weight has values that are NaN"):
+        average([one, tmp_path / "nan"], [0.5, 0.5], tmp_path / "out")
+    average([tmp_path / "nan", one], [0.0, 1.0], tmp_path / "out")
+    assert load_file(tmp_path / "out" / "model.safetensors")["model.norm.weight"].tolist() == [1.0] * 8
+    with pytest.raises(ConfigError, match="ratios nan, nan"):
+        average([one, one], [float("nan")] * 2, tmp_path / "out")
+    for given, seen in (("0.5,0.5", "bai of 2 models"), ("1.5,0.5", "bai 1.5"), ("0.5", "bai 0.5")):
+        models = [str(one)] * (2 if "2" in seen else 3)
+        assert main(["merge", *models, "--bai", given, "--to", str(tmp_path / "new")]) == 2
+        assert seen in capsys.readouterr().err
+
+
+def test_an_adapter_that_cannot_be_added_is_told_what_to_do(tmp_path):
+    base = saved(tmp_path / "base")
+    config = LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM", use_dora=True)
+    get_peft_model(AutoModelForCausalLM.from_pretrained(base), config).save_pretrained(tmp_path / "dora")
+    TOKENIZER.save_pretrained(tmp_path / "dora")
+    with pytest.raises(ConfigError) as caught:
+        average([base, tmp_path / "dora"], [0.5, 0.5], tmp_path / "out")
+    assert (caught.value.where, "merge_and_unload" in caught.value.fix) == (str(tmp_path / "dora"), True)
+
+
 def test_weights_of_checkpoints():
     assert ema_ratios(3, 0.5) == [0.25, 0.25, 0.5]
     assert sum(ema_ratios(7, 0.9)) == pytest.approx(1.0)
@@ -112,6 +141,8 @@ def test_weights_of_checkpoints():
     ):
         with pytest.raises(ValueError, match=seen):
             HybridSection(**{**enough, **change}, average={"last": 5})
+    with pytest.raises(ValueError, match="the last 2 have the sum 0"):
+        AverageSection(last=3, weights=[1.0, -0.5, 0.5])
     with pytest.raises(ValueError, match="without decay"):
         AverageSection(last=3, weights="ema")
 

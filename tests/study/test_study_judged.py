@@ -144,6 +144,55 @@ def test_a_value_beyond_that_failed_or_that_no_recipe_takes_ends_the_grid(going_
     assert "hybrid.controller.sft_share" in chosen(study, "static").edges
 
 
+def test_a_grid_of_whole_numbers_goes_on_to_one_and_ends(tmp_path):
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    grids = "further: {hybrid.max_skipped_steps: 4}, grid: {hybrid.max_skipped_steps: [2, 4]}"
+    text = STUDY.replace("grid: {hybrid.learning_rate: [1.0e-4, 3.0e-4, 1.0e-3]}", grids)
+    (tmp_path / "study.yaml").write_text(text)
+    study = Study(tmp_path / "study.yaml", tmp_path / "dir")
+    for _ in range(4):
+        for job in tuning_runs(study, "switch"):
+            if not study.is_done(job):
+                make_run(study, job, [row < N / job.point["hybrid.max_skipped_steps"] for row in range(N)])
+    assert [job.point["hybrid.max_skipped_steps"] for job in tuning_runs(study, "switch")] == [2, 4, 1]
+    assert chosen(study, "switch").point == {"hybrid.max_skipped_steps": 1}
+
+
+def test_a_run_that_failed_and_then_ends_well_leaves_the_runs_beyond_what_they_are(going_on):
+    *others, last = going_on.grid_of("switch")
+    for job, share in zip(others, (0.2, 0.1), strict=True):
+        make_run(going_on, job, [row < share * N for row in range(N)])
+    (below,) = tuning_runs(going_on, "switch", [last.name])[3:]
+    make_run(going_on, below, [row < 0.15 * N for row in range(N)])
+    assert chosen(going_on, "switch", [last.name]).point == {"hybrid.learning_rate": 1e-4}
+    # The next start tries it again, and now it is the best
+    make_run(going_on, last, [row < 0.3 * N for row in range(N)])
+    (above,) = tuning_runs(going_on, "switch")[3:]
+    assert (below.name, above.name) == ("tuning/switch-4", "tuning/switch-5")
+    make_run(going_on, above, [row < 0.25 * N for row in range(N)])
+    assert [job.name for job in tuning_runs(going_on, "switch")][3:] == [above.name]
+    found = chosen(going_on, "switch")
+    assert (found.point, found.changed) == ({"hybrid.learning_rate": 1e-3}, {})
+    going_on.check_unchanged(tuning_runs(going_on, "switch"))
+
+
+def test_several_keys_that_go_on_at_once_have_runs_of_their_own(tmp_path):
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    keys = ("hybrid.learning_rate", "hybrid.max_grad_norm", "hybrid.weight_decay")
+    grids = f"{{{keys[0]}: [1.0e-4, 3.0e-4], {keys[1]}: [0.5, 1.0], {keys[2]}: [0.1, 0.2]}}"
+    text = STUDY.replace("grid: {hybrid.learning_rate: [1.0e-4, 3.0e-4, 1.0e-3]}",
+                         f"further: {{{', '.join(f'{key}: 1' for key in keys)}}}, grid: {grids}")  # fmt: skip
+    (tmp_path / "study.yaml").write_text(text)
+    study = Study(tmp_path / "study.yaml", tmp_path / "dir")
+    for number, job in enumerate(study.grid_of("switch")):
+        make_run(study, job, [row < (100 if number else 120) for row in range(N)])
+    beyond = tuning_runs(study, "switch")[8:]
+    assert [job.name for job in beyond] == [f"tuning/switch-{number}" for number in (9, 10, 11)]
+    make_run(study, beyond[1], [row < 90 for row in range(N)])  # the one that was not killed
+    again = tuning_runs(study, "switch")[8:]
+    assert [(job.name, job.point) for job in again] == [(job.name, job.point) for job in beyond]
+
+
 def test_the_next_value_keeps_the_ratio_and_whole_numbers():
     assert next_value([1e-4, 2e-4, 6e-4], up=True) == pytest.approx(1.8e-3)
     assert next_value([1e-4, 2e-4, 6e-4], up=False) == pytest.approx(5e-5)

@@ -9,8 +9,8 @@ As in the code, the mask is on the gradient: Adam's moments and weight decay sti
 behind clipping, so that the norms that are recorded, compared and clipped by are of the whole gradient. A layer that
 the head's fused pass does without, the LM head, is left alone. A position counts as often as rows have it, padding and
 a row's last token not at all, and no completion is left out (`drop_zero_advantage`): the mask is the same in any
-micro-batches, packed or padded, on one process or several.
-Passes whose gradient is only measured (`refresh_every`) count, too.
+micro-batches, packed or padded, on one process or several. Passes whose gradient is only measured (`refresh_every`)
+count, too, and rows that a method adds so that processes come out even.
 """
 
 from __future__ import annotations

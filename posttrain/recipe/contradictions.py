@@ -266,9 +266,6 @@ def _curriculum(recipe: Recipe, num_processes: int) -> list[ConfigError]:
     fix = "leave the curriculum out, or the other"
     if seen:
         return [_problem(recipe, "hybrid.curriculum", seen, expected=EXPECTED, fix=fix)]
-    if recipe.rollout.ahead:
-        seen = f"{recipe.rollout.ahead}, and a curriculum, which draws a window when the one before it is scored"
-        return [_problem(recipe, "rollout.ahead", seen, expected="one of the two", fix="leave one out")]
     return []
 
 

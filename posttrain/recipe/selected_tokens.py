@@ -81,11 +81,6 @@ def length_budget(recipe: Recipe, num_processes: int) -> list[ConfigError]:
             else f"a budget, but the controller {hybrid.controller.name} samples nothing"
         )
         return [ConfigError(seen, expected="GRPO steps by themselves", where=where, fix="leave it out")]
-    if recipe.rollout.ahead:
-        seen = (
-            "a budget, and rollout.ahead: a window is sampled where the budget is another than where it is trained on"
-        )
-        return [ConfigError(seen, where=where, fix="set rollout.ahead to 0, or leave it out")]
     if not paid and all(reward.name for reward in recipe.rewards):  # a function of one's own may pay it
         seen = "a budget that no reward pays" + ("" if hybrid.length_budget.prompt else " and no prompt tells")
         return [

@@ -18,5 +18,5 @@ def rank_budget(recipe: Recipe, steps: int | None, trainer: HybridTrainer | None
     lora = recipe.lora
     if lora is None or lora.kind != "adalora":
         return []
-    clock = (lambda: trainer.clock) if trainer is not None and trainer.budget is not None else None
+    clock = trainer.clock_at if trainer is not None and trainer.budget is not None else None
     return [RankBudget(steps, orth_reg_weight=lora.args.get("orth_reg_weight", 0.5), clock=clock)]

@@ -35,7 +35,7 @@ class Evaluation:
         passed: Whether the greedy completion of each problem passes, in the order of the problems.
         ci95: The interval of greedy pass@1 (`share_ci`).
         pass_at_k: Sampled pass@k by k, empty when nothing was sampled.
-        by: Greedy pass@1 by the values of a column, {column: {value: {"n", "pass@1"}}}.
+        by: Greedy pass@1 by the values of a column, {column: {value: {"n", "pass@1", "ci95"}}}.
         rows: One row a completion for the completions' parquet file; `sample` is None for the greedy one.
         mean_length: Mean length of the greedy completions, in tokens.
         truncated_share: Share of the greedy completions that the limit on tokens cut off.
@@ -48,7 +48,7 @@ class Evaluation:
     passed: list[bool]
     ci95: tuple[float, float]
     pass_at_k: dict[int, float] = field(default_factory=dict)
-    by: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
+    by: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
     mean_length: float = 0.0
     truncated_share: float = 0.0
@@ -204,7 +204,7 @@ def evaluate(
         passed=passed,
         ci95=share_ci(passed, seed=seed),
         pass_at_k={each: _mean_pass_at_k(tried, each) for each in k} if tried else {},
-        by=_slices(table, slice_by),
+        by=_slices(table, slice_by, seed),
         rows=everything,
         mean_length=float(np.mean([line["length"] for line in table])),
         truncated_share=float(np.mean([line["truncated"] for line in table])),
@@ -306,7 +306,7 @@ def _mean_pass_at_k(tried: list[list[dict[str, Any]]], k: int) -> float:
     return float(np.mean([pass_at_k(len(group), sum(line["passed"] for line in group), k) for group in tried]))
 
 
-def _slices(table: list[dict[str, Any]], slice_by: str | None) -> dict[str, dict[str, dict[str, float]]]:
+def _slices(table: list[dict[str, Any]], slice_by: str | None, seed: int) -> dict[str, dict[str, dict[str, Any]]]:
     if slice_by is None:
         return {}
     groups: dict[Any, list[bool]] = {}
@@ -315,7 +315,11 @@ def _slices(table: list[dict[str, Any]], slice_by: str | None) -> dict[str, dict
     ordered = sorted(groups, key=lambda value: (isinstance(value, str), value is None, value or 0))
     return {
         slice_by: {
-            str(value): {"n": len(groups[value]), "pass@1": sum(groups[value]) / len(groups[value])}
+            str(value): {
+                "n": len(groups[value]),
+                "pass@1": sum(groups[value]) / len(groups[value]),
+                "ci95": list(share_ci(groups[value], seed=seed)),
+            }
             for value in ordered
         }
     }

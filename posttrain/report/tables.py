@@ -91,7 +91,8 @@ def headline(table: Lines) -> dict[str, Any] | None:
 
 
 def slices(evals: Lines) -> Lines:
-    """Per slice column: the stages, a row a value with n and each stage's pass@1, and how many values are left out."""
+    """Per slice column: the stages, a row a value with n, each stage's pass@1 and its interval where there is one, and
+    how many values are left out."""
     telling = {stage: telling_slices(line) for stage, line in last_evals(evals).items()}
     tables = []
     for column in dict.fromkeys(column for slices in telling.values() for column in slices):
@@ -102,6 +103,7 @@ def slices(evals: Lines) -> Lines:
                 "value": value,
                 "n": next(cell[value]["n"] for cell in cells.values() if value in cell),
                 "passes": [cell.get(value, {}).get("pass@1") for cell in cells.values()],
+                "intervals": [cell.get(value, {}).get("ci95") for cell in cells.values()],
             }
             for value in values[:MOST_VALUES]
         ]

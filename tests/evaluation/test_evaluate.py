@@ -136,7 +136,12 @@ def test_greedy_evaluation(learnt):
     )  # fmt: skip
     assert result.passed == [True, True, True, True, False, False, True]
     assert result.pass_at_1 == pytest.approx(5 / 7)
-    assert result.by == {"half": {"1": {"n": 4, "pass@1": 1.0}, "2": {"n": 3, "pass@1": pytest.approx(1 / 3)}}}
+    assert result.by == {
+        "half": {
+            "1": {"n": 4, "pass@1": 1.0, "ci95": list(share_ci([True] * 4))},
+            "2": {"n": 3, "pass@1": pytest.approx(1 / 3), "ci95": list(share_ci([False, False, True]))},
+        }
+    }
     assert (result.mean_length, result.truncated_share, result.errors) == (2.0, 0.0, 0)
     assert seen == [(3, 7), (6, 7), (7, 7)]
     assert result.rows[4] == {

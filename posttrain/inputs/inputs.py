@@ -21,6 +21,7 @@ from posttrain.recipe.adapter_kinds import check_trains_on
 from posttrain.recipe.mistakes import raise_all
 from posttrain.recipe.model_sections import GGUF_SUFFIX
 from posttrain.recipe.recipe import Recipe
+from posttrain.recipe.selected_tokens import BUDGET, own_budget
 from posttrain.scoring.loading import load_reward
 from posttrain.scoring.score import Reward
 from posttrain.tasks import Task, TaskData, own_rewards
@@ -106,6 +107,8 @@ def load_rewards(recipe: Recipe, data: TaskData, functions: Iterable[Callable[..
                 "a file beside the recipe, or a built-in one, such as `- math_answer`",
             )
     check_tasks_covered(recipe, rewards, data.train)
+    if recipe.hybrid.length_budget and recipe.hybrid.steps and data.train and BUDGET in data.train[0]:
+        raise own_budget(data.train[0], recipe.where("hybrid.length_budget"))
     voting, method = next((reward.name for reward in rewards if reward.of_group), None), recipe.hybrid.method
     if voting and method and recipe.hybrid.steps:
         raise ConfigError(

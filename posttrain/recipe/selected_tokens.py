@@ -42,6 +42,20 @@ def refused(grpo: Any, *, controller: Any, method: str | None, band: bool) -> tu
     return next(((seen, fix) for seen, (there, fix) in apart.items() if there), None)
 
 
+BUDGET = "token_budget"
+"""The column of a row that says how many tokens its completion may take."""
+
+
+def own_budget(columns: Any, where: str) -> ConfigError:
+    """The error of data that has such a column already."""
+    return ConfigError(
+        f"the data has a column {BUDGET!r}, whose numbers the budget's would replace",
+        expected=f"columns other than {BUDGET}: {', '.join(name for name in columns if name != BUDGET)}",
+        where=where,
+        fix="rename the column, or leave length_budget out",
+    )
+
+
 EXPECTED = (
     f"GRPO steps by themselves, loss_type {', '.join(LOSSES)} by token: only so each completion stands for itself"
 )

@@ -5,10 +5,10 @@ score in [0, 1] out, None when it does not apply. TRL-style functions (`completi
 are taken as they are.
 
 What training fills in: a reward of one completion that names an argument `group_completions` is a vote, and gets the
-texts of all completions of the prompt; `completion_tokens` is how many tokens were sampled. A function's attributes, if
-it has them: `check_kwargs` is called with the reward's kwargs when it is loaded; `prepare`, with all of them as
-`kwargs` if it names that, once in each worker process before the first completion's time begins; `only_in_training`
-says that it applies to no row elsewhere.
+texts of all completions of the prompt; `completion_tokens` is how many tokens were sampled. A column of that name in
+the data goes first. A function's attributes, if it has them: `check_kwargs` is called with the reward's kwargs when it
+is loaded; `prepare`, with all of them as `kwargs` if it names that, once in each worker process before the first
+completion's time begins; `only_in_training` says that it applies to no row elsewhere.
 """
 
 from __future__ import annotations
@@ -191,12 +191,24 @@ class Reward:
     @property
     def judges(self) -> bool:
         """Whether it can judge a completion of an evaluation: not by its group, nor by what only training fills in."""
-        return not self.of_group and not getattr(self.function, "only_in_training", False)
+        return not self.of_group and not self._only_in_training
+
+    @property
+    def _only_in_training(self) -> bool:
+        return getattr(self.function, "only_in_training", False)
 
     @property
     def of_length(self) -> bool:
         """Whether a completion's sampled tokens are counted for the reward."""
         return self.style == "score" and LENGTH in self.parameters
+
+    def with_length(self, row: Mapping[str, Any], tokens: int) -> dict[str, Any]:
+        """A row with the tokens that were sampled, which a column of that name stays in the place of.
+
+        Such a column was what the argument asked for before training filled anything in; what applies to training alone
+        asks for no column.
+        """
+        return {**row, LENGTH: tokens} if self._only_in_training else {LENGTH: tokens, **row}
 
     def required_columns(self) -> list[str]:
         """The arguments without a default that a column of the data set has to fill."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from posttrain.errors import RewardError
 from posttrain.scoring.calling import score_batch, score_completion
-from posttrain.scoring.score import GROUP, LENGTH, TRL_EXTRAS, Outcome, Reward
+from posttrain.scoring.score import GROUP, TRL_EXTRAS, Outcome, Reward
 
 if TYPE_CHECKING:
     from posttrain.processes.ranks import Ranks
@@ -125,9 +125,9 @@ class Scorer:
                 for i, prompt in enumerate(prompt_texts)
             ]
             if groups is not None:
-                rows = [{**row, GROUP: groups[i]} for i, row in enumerate(rows)]
+                rows = [{GROUP: groups[i], **row} for i, row in enumerate(rows)]
             if reward.of_length and completion_ids is not None:
-                rows = [{**row, LENGTH: len(ids)} for row, ids in zip(rows, completion_ids, strict=True)]
+                rows = [reward.with_length(row, len(ids)) for row, ids in zip(rows, completion_ids, strict=True)]
             return score_rows(reward, texts, rows, self.pool)
 
         outcomes = score() if self.ranks is None else self.ranks.together(score)

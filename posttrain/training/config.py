@@ -20,7 +20,7 @@ from posttrain.nearest import hint
 from posttrain.recipe.contradictions import TRUNCATED, TRUNCATED_FIX, truncates
 from posttrain.recipe.optimizers import check_optim
 from posttrain.recipe.section import OF_WHOLE, SFTWeight
-from posttrain.recipe.selected_tokens import EXPECTED, refused
+from posttrain.recipe.selected_tokens import BUDGET, EXPECTED, own_budget, refused
 from posttrain.recipe.sft_losses import BY_TOKEN
 from posttrain.training.budget import Budget
 from posttrain.training.length_budget import LengthBudget
@@ -296,13 +296,8 @@ def check_arguments(
             where="length_budget",
             fix="leave it out",
         )
-    if args.length_budget and args.vllm_ahead:
-        raise ConfigError(
-            "length_budget and vllm_ahead: a window is sampled where the budget is another than where it is trained on",
-            expected="one of them",
-            where="length_budget",
-            fix="vllm_ahead=0",
-        )
+    if args.length_budget and train_dataset is not None and BUDGET in train_dataset.column_names:
+        raise own_budget(train_dataset.column_names, "length_budget")
     if selection := Selection.of(args.tokens):
         name, band = method.name if method is not None else None, selection.band is not None
         if problem := refused(args, controller=controller, method=name, band=band):

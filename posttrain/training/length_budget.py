@@ -14,9 +14,7 @@ from typing import Any
 
 from posttrain.errors import ConfigError
 from posttrain.nearest import did_you_mean
-
-BUDGET = "token_budget"
-"""The column of a row that says how many tokens its completion may take."""
+from posttrain.recipe.selected_tokens import BUDGET
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from datasets import Dataset
 from posttrain.controllers import GRPOOnly
 from posttrain.errors import ConfigError, RewardError
 from posttrain.methods import LUFFY
-from posttrain.rewards import knights_knaves, majority, math_answer
+from posttrain.rewards import knights_knaves, length_budget, majority, math_answer
 from posttrain.scoring.loading import load_reward
 from posttrain.scoring.pool import RewardPool
 from posttrain.scoring.score import Reward
@@ -102,6 +102,27 @@ def test_a_group_is_of_a_prompt_wherever_its_completions_lie(workers):
 
     assert scored(slice(4), 0) == [1, 1, 0, 0]
     assert scored(slice(4, None), 1) == [1, 1], "the first of its group is another process's"
+
+
+def test_a_column_of_the_name_of_what_training_fills_in_stays_what_the_reward_gets():
+    """As it was before anything was filled in; what pays a budget wants the length of what was sampled."""
+
+    def seen(completion, *, completion_tokens, group_completions=(), **row):
+        return completion_tokens / 100.0 + len(group_completions) / 10.0
+
+    columns = {"completion_tokens": [7, 9], "group_completions": [["x"], ["x"]]}
+
+    def of(function, columns):
+        scorer = Scorer([Reward.from_callable(function)])
+        scorer.group = 2
+        (outcomes,) = scorer(["", ""], ["a", "b"], columns, completion_ids=[[1, 2, 3], [4]])
+        return [outcome.value for outcome in outcomes]
+
+    assert of(seen, columns) == pytest.approx([0.17, 0.19])
+    assert of(seen, {}) == pytest.approx([0.23, 0.21])
+    assert of(length_budget.score, {"completion_tokens": [7, 9], "token_budget": [6, 6]}) == pytest.approx(
+        [1 / 2, 1 / 6]
+    )
 
 
 def test_what_is_no_whole_group_is_an_error():

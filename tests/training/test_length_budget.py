@@ -105,6 +105,15 @@ def test_what_makes_no_budget_is_refused(model, tokenizer, prompts, demonstratio
         )  # fmt: skip
 
 
+def test_a_column_that_the_budget_would_replace_is_refused(model, tokenizer, prompts, tmp_path):
+    told = prompts.add_column("token_budget", [5] * len(prompts))
+    with pytest.raises(ConfigError, match="has a column 'token_budget'"):
+        HybridTrainer(
+            model, reward, hybrid_args(tmp_path, length_budget={"start": 5}), told, processing_class=tokenizer,
+            controller=GRPOOnly(),
+        )  # fmt: skip
+
+
 # ---- the dual loss ----
 
 

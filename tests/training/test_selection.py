@@ -58,6 +58,14 @@ def test_quantiles_are_torchs_row_by_row(share):
     assert ours[3].item() == 0.0
 
 
+@pytest.mark.parametrize(("count", "share"), [(512, 1.0), (512, 0.5), (900, 0.37)])
+def test_quantiles_of_a_policy_in_bfloat16_are_of_the_right_places(count, share):
+    """Whose numbers count to 256 one by one: the last of 512 would be beyond the row."""
+    values = torch.linspace(0.0, 4.0, count)[torch.randperm(count)][None].bfloat16()
+    ours = quantiles(values, torch.ones(1, count, dtype=torch.bool), share)
+    assert ours.item() == pytest.approx(values[0].float().quantile(share).item(), abs=1e-2)
+
+
 def test_the_band_pushes_what_is_outside_and_nothing_else():
     entropies = torch.tensor([[1.0, 2.0, 3.0, 4.0, 5.0, 9.0]], requires_grad=True)
     selected = torch.tensor([[True] * 5 + [False]])

@@ -50,9 +50,10 @@ def top_entropy(entropies: torch.Tensor, mask: torch.Tensor, share: float) -> to
 def quantiles(values: torch.Tensor, mask: torch.Tensor, share: float) -> torch.Tensor:
     """(B, 1) of each row's values that are masked 1, linear between neighbours as `torch.quantile`; 0 without any."""
     sorted_values = values.masked_fill(~mask, math.inf).sort(dim=1).values
-    place = share * (mask.sum(dim=1, keepdim=True) - 1).clamp(min=0).to(values.dtype)
+    # In float64: bfloat16, which values may be of, has no place behind 256 but every second one
+    place = share * (mask.sum(dim=1, keepdim=True) - 1).clamp(min=0).double()
     below, above = (sorted_values.gather(1, at.long()) for at in (place.floor(), place.ceil()))
-    between = torch.lerp(below, above, place - place.floor())
+    between = torch.lerp(below, above, (place - place.floor()).to(values.dtype))
     return torch.where(mask.any(dim=1, keepdim=True), between, torch.zeros_like(between))
 
 

@@ -232,7 +232,7 @@ class WindowSide(GRPOTrainer):
             if self._selection is not None:
                 needed = window.needed(self._inputs) if self._drops else None
                 chosen = select(self._selection, self._inputs, results[0], results[1], needed, self._ledger)
-                self._selected = chosen, results[1]
+                self._selected = None if self._selection.band is None else (chosen, results[1])
             self._live = results[0]
             logps = results[0].detach()
             self._scored = logps, None if results[1] is None else results[1].detach()

@@ -65,7 +65,7 @@ def asked(what: str, task: str | None, overrides: Sequence[str], model: str | No
     path = Path(what)
     if path.suffix.lower() in RECIPES:
         recipe = load_recipe(path, overrides)
-        chosen = model or recipe.model.name or recipe.model.gguf
+        chosen = model or (None if recipe.model.merge else recipe.model.name or recipe.model.gguf)
         if not chosen:
             folder = Path(recipe.run.dir or "")
             raise ConfigError(

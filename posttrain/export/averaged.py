@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from posttrain.errors import ConfigError
@@ -59,8 +60,8 @@ def merge_models(
         check_folder(source, "posttrain merge")
     shares = [1.0 / len(sources)] * len(sources) if ratios is None else list(ratios)
     with in_place(to, force=False) as folder:
-        with loading(sources[0], "posttrain merge"):
-            average(sources, shares, folder, trust_remote_code=trust_remote_code)
+        told = partial(loading, where="posttrain merge")
+        average(sources, shares, folder, trust_remote_code=trust_remote_code, loading=told)
         if dtype != "float32":
             cast(folder, dtype)
         named = [model if source == model else Path(model).name for model, source in zip(models, sources, strict=True)]

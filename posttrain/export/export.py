@@ -91,7 +91,7 @@ def export(
         )  # fmt: skip
     origin = origin_of(layout, base_model=base_model, license=license)
     if adapter and not merge_lora:
-        _check_base(origin)
+        _check_base(origin, rest=(layout.path / REST).is_dir())
     check_free(to, force=force)
     torn = why_torn(source, contents=True)
     if torn:
@@ -179,11 +179,12 @@ def check_free(to: Path, *, force: bool = False) -> None:
         )  # fmt: skip
 
 
-def _check_base(origin: Origin) -> None:
-    if origin.hub_id and (not origin.made_here or origin.named):
+def _check_base(origin: Origin, *, rest: bool) -> None:
+    if origin.hub_id and (origin.named or not (origin.made_here or rest)):
         return
+    words = f"what the adapter left of {origin.words} when it began with a part of it" if rest else origin.words
     raise ConfigError(
-        "the adapter stands on a model of this machine alone: " + origin.words,
+        "the adapter stands on a model of this machine alone: " + words,
         expected="a base model that others can load",
         where="--to",
         fix="add --merge-lora for a model that loads by itself, or --base-model ORG/NAME if those very weights are "

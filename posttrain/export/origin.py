@@ -9,6 +9,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from posttrain.models.gguf_files import PACKAGED
+from posttrain.recipe.ratios import bai_ratios
 from posttrain.rundir import reading as run_reading
 from posttrain.rundir.layout import Layout
 from posttrain.rundir.masking import without_secrets
@@ -54,6 +55,10 @@ def origin_of(layout: Layout, *, base_model: str | None = None, license: str | N
         words = (
             f"a Llama-style model built from scratch ({', '.join(f'{k} {v}' for k, v in model['init'].items() if v)})"
         )
+    elif merge := model.get("merge"):  # `name` is the first of them
+        ratios = merge.get("ratios") or bai_ratios(*merge["bai"])
+        shown = [f"`{each}`" if is_hub_id(each) else plain_name(PurePath(each).name) for each in merge["models"]]
+        words = "the sum " + " + ".join(f"{ratio:.4g} * {each}" for ratio, each in zip(ratios, shown, strict=True))
     elif name in PACKAGED:
         hub_id, known = ON_THE_HUB.get(name, (None, None))
         words = (

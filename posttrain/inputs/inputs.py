@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from posttrain.errors import ConfigError, DataError, PosttrainError
 from posttrain.inputs.applying import check_tasks_covered
 from posttrain.inputs.curriculum import check_curriculum
@@ -334,7 +336,7 @@ def loading(source: str | Path, where: str) -> Iterator[None]:
         yield
     except PosttrainError:
         raise
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         if "trust_remote_code" in str(error):
             raise ConfigError(
                 f"the model {str(source)!r} brings code of its own, which has not been run",

@@ -11,7 +11,8 @@ Which ratios is `recipe.ratios`'.
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,12 @@ OF_NO_EFFECT = {
 
 
 def average(
-    sources: Sequence[str | Path], ratios: Sequence[float], folder: Path, *, trust_remote_code: bool = False
+    sources: Sequence[str | Path],
+    ratios: Sequence[float],
+    folder: Path,
+    *,
+    trust_remote_code: bool = False,
+    loading: Callable[[str | Path], AbstractContextManager[None]] = nullcontext,
 ) -> None:
     """Write the weighted sum of models, and the tokenizer and the configuration of the first.
 
@@ -42,20 +48,26 @@ def average(
         ratios: As many; their sum is 1.
         folder: Where.
         trust_remote_code: Of the models.
+        loading: Given a source, the context that it is loaded in, which tells what went wrong.
 
     Raises:
         ConfigError: Models that cannot be added to one another, with what they differ in.
     """
     check_ratios(sources, ratios, "ratios")
-    tokenizer = load_tokenizer(sources[0], trust_remote_code=trust_remote_code)
-    for source in sources[1:]:
-        _check_vocabulary(tokenizer, load_tokenizer(source, trust_remote_code=trust_remote_code), sources[0], source)
+    tokenizers = []
+    for source in sources:
+        with loading(source):
+            tokenizers.append(load_tokenizer(source, trust_remote_code=trust_remote_code))
+    tokenizer = tokenizers[0]
+    for source, other in zip(sources[1:], tokenizers[1:], strict=True):
+        _check_vocabulary(tokenizer, other, sources[0], source)
     total: dict[str, torch.Tensor] = {}
     first: Any = None
     for place, (source, ratio) in enumerate(zip(sources, ratios, strict=True)):
         if place and not ratio:
             continue
-        model = load_policy(source, trainable=False, trust_remote_code=trust_remote_code)
+        with loading(source):
+            model = load_policy(source, trainable=False, trust_remote_code=trust_remote_code)
         try:
             check_weights(model)
         except ConfigError as error:

@@ -89,7 +89,7 @@ def _check_cycles(given: Mapping[str, Any], steps: int, warmup_steps: int) -> No
 
 def _check_infinite(given: Mapping[str, Any], left: int) -> None:
     cooldown, anneal = given.get("num_cooldown_steps"), given.get("num_anneal_steps", 0)
-    if cooldown is None or cooldown < 0 or anneal < 0 or cooldown + anneal > left:
+    if cooldown is None or not (cooldown >= 0 and anneal >= 0 and cooldown + anneal <= left):  # NaN is neither
         seen = "no num_cooldown_steps" if cooldown is None else f"num_cooldown_steps {cooldown:g} and "
         seen += "" if cooldown is None else f"num_anneal_steps {anneal:g}"
         raise _refused(

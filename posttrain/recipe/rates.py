@@ -2,7 +2,7 @@
 
 Each gives the share of `learning_rate` at a clock: the steps that are done, or, under a budget, its spent share times
 `steps`. The first step is taken at the rate of clock 0, and at clock `steps` nothing is trained any more, as with
-transformers' own. Before `warmup_steps` a rate rises in a straight line, as theirs do.
+transformers' own. Before `warmup_steps` a rate rises in a straight line, as theirs do, to where the schedule is then.
 
 - `wsd_s` (Wen et al. 2024, arXiv 2410.05192): cycles of a constant rate and a decay, in which 1 / rate changes in a
   straight line; each cycle goes on from what the decay before it left, at the full rate again, without a rise.
@@ -77,7 +77,7 @@ def rate_of(name: str, kwargs: Mapping[str, Any], *, learning_rate: float, steps
 
 
 def _risen(clock: float, *, after: Rate, warmup_steps: int) -> float:
-    return clock / warmup_steps if clock < warmup_steps else after(clock)
+    return after(warmup_steps) * clock / warmup_steps if clock < warmup_steps else after(clock)
 
 
 def inverse_linear(share: float, low: float) -> float:

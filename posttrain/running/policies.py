@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -159,8 +160,9 @@ def write_average(
     """
     for source in sources:
         check_folder(source, where)
-    with staged(folder.parent, folder.name) as staging, loading(sources[0], where):
-        average(sources, ratios, staging / folder.name, trust_remote_code=trust_remote_code)
+    told = partial(loading, where=where)
+    with staged(folder.parent, folder.name) as staging:
+        average(sources, ratios, staging / folder.name, trust_remote_code=trust_remote_code, loading=told)
 
 
 def save_whole(

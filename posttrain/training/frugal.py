@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from posttrain.errors import ConfigError
 from posttrain.models.policy_weights import base_model
 from posttrain.recipe.optimizers import frugal_settings
 
@@ -97,13 +98,24 @@ class Frugal(Optimizer):
 
 
 def frugal_of(args: Any, model: nn.Module) -> tuple[type[Frugal], dict[str, Any]]:
-    """The optimizer and its arguments of a trainer's settings, as `Trainer.get_optimizer_cls_and_kwargs` gives them."""
+    """The optimizer and its arguments of a trainer's settings, as `Trainer.get_optimizer_cls_and_kwargs` gives them.
+
+    Raises:
+        ConfigError: No weight of a linear layer trains: all would be AdamW's.
+    """
     settings = frugal_settings(args.optim_args, "optim_args")
     base = base_model(model)
     head = base.get_output_embeddings()
     matrices = {id(each.weight) for each in base.modules() if isinstance(each, nn.Linear) and each is not head}
     matrices -= {id(each.weight) for each in base.modules() if isinstance(each, nn.Embedding)}  # where they are tied
     trained = [p for p in model.parameters() if p.requires_grad]
+    if not any(id(p) in matrices for p in trained):
+        raise ConfigError(
+            f"frugal, and no linear layer of the {type(base).__name__} trains: it would be AdamW of everything",
+            expected="weights of torch.nn.Linear, whose columns it chooses from",
+            where="optim",
+            fix="set optim: adamw_torch",
+        )
     groups = [
         {"params": [p for p in trained if id(p) in matrices], "weight_decay": args.weight_decay},
         {

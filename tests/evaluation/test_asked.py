@@ -122,6 +122,12 @@ def test_a_recipe_with_a_model(folder):
     assert asked("mine.yaml", None, ["model=other/model"]).model == "other/model"
 
 
+def test_a_recipe_whose_model_is_a_sum_is_not_evaluated_as_the_first(folder):
+    merged = "model={merge: {models: [owner/one, owner/two], ratios: [0.5, 0.5]}}"
+    with pytest.raises(ConfigError, match="made by its run"):
+        asked("mine.yaml", None, [merged])
+
+
 @pytest.mark.parametrize("what", ["run/model", "shared"])
 def test_the_models_own_rendering_holds_for_another_task(folder, what):
     """Of a run's model and of an exported folder; a recipe beside it switches no code on."""

@@ -117,6 +117,15 @@ def test_what_is_not_a_number_is_refused_or_not_read(tmp_path, capsys):
         assert seen in capsys.readouterr().err
 
 
+def test_the_model_that_cannot_be_loaded_is_the_one_that_is_named(tmp_path, capsys):
+    one, bare, torn = (saved(tmp_path / name) for name in ("one", "bare", "torn"))
+    (bare / "model.safetensors").unlink()
+    (torn / "model.safetensors").write_bytes(b"torn")
+    for other in (bare, torn):
+        assert main(["merge", str(one), str(other), "--to", str(tmp_path / "new")]) == 2
+        assert f"the model '{other}' cannot be loaded" in capsys.readouterr().err
+
+
 def test_an_adapter_that_cannot_be_added_is_told_what_to_do(tmp_path):
     base = saved(tmp_path / "base")
     config = LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM", use_dora=True)

@@ -67,6 +67,17 @@ def test_power_halves_over_four_times_the_tokens():
     assert at(100) == pytest.approx(0.05)
 
 
+@pytest.mark.parametrize(
+    ("name", "kwargs"),
+    [("power", {"num_stable_steps": 5}), ("infinite", {"num_cooldown_steps": 0}), *LEGAL.items()][:-1],
+)
+def test_a_rise_ends_where_the_schedule_is_by_then(name, kwargs):
+    at = rate(name, kwargs, warmup_steps=20)
+    assert at(0) == 0.0
+    assert at(20 - 1e-7) == pytest.approx(at(20), abs=1e-6)
+    assert at(10) == pytest.approx(at(20) / 2)
+
+
 def test_the_refined_curve_of_even_norms_is_transformers_linear():
     at = rate("refined", {"points": [1.0, 2 / 3, 1 / 3, 0.0]}, steps=60)
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
@@ -92,6 +103,8 @@ def test_a_clock_between_steps_and_at_the_end_is_fine(name):
         ("wsd_s", {"decay": 3}, "takes no decay"),
         ("infinite", {}, "no num_cooldown_steps"),
         ("infinite", {"num_cooldown_steps": 60, "num_anneal_steps": 50}, "num_anneal_steps 50"),
+        ("infinite", {"num_cooldown_steps": math.nan}, "num_cooldown_steps nan"),
+        ("infinite", {"num_cooldown_steps": 6, "num_anneal_steps": math.nan}, "num_anneal_steps nan"),
         ("infinite", {"num_cooldown_steps": 6, "constant_lr_ratio": 0.05}, "constant_lr_ratio 0.05"),
         ("infinite", {"num_cooldown_steps": 6, "min_lr_ratio": 0.05}, "nothing falls to it"),
         ("power", {}, "without arguments"),

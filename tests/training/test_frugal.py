@@ -7,7 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from transformers import GPT2Config, GPT2LMHeadModel
 
+from posttrain.errors import ConfigError
 from posttrain.recipe.optimizers import states_of
 from posttrain.training.frugal import Frugal, frugal_of
 
@@ -86,3 +88,10 @@ def test_a_model_keeps_what_the_plan_says(tiny_model, density):
     trained = sum(p.numel() for p in tiny_model.parameters())
     told = states_of({"optim": "frugal", "optim_args": args.optim_args}, trained=trained, linear=linear, hidden=1)
     assert kept == pytest.approx(told, rel=0.02)
+
+
+def test_a_model_without_linear_layers_is_refused():
+    model = GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=8, n_head=2, vocab_size=20, n_positions=16))
+    args = SimpleNamespace(optim_args=None, weight_decay=0.0)
+    with pytest.raises(ConfigError, match="no linear layer of the GPT2LMHeadModel"):
+        frugal_of(args, model)

@@ -39,7 +39,7 @@ def average(
     folder: Path,
     *,
     trust_remote_code: bool = False,
-    loading: Callable[[str | Path], AbstractContextManager[None]] = nullcontext,
+    loading: Callable[[str | Path], AbstractContextManager[Any]] = nullcontext,
 ) -> None:
     """Write the weighted sum of models, and the tokenizer and the configuration of the first.
 

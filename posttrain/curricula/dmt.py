@@ -59,7 +59,7 @@ class DMT(Curriculum):
         second = [row for name, rows in sources.items() if name not in self.special for row in rows]
         for name in self.special:
             rows = sources[name]
-            again = permutation(f"dmt:{name}:{seed}", len(rows))[: int(self.k * len(rows))]
+            again = permutation(f"dmt:{name}:{seed}", len(rows))[: int(self.k * len(rows) + 1e-9)]  # 0.29 of 100 is 29
             second += [rows[place] for place in again]
         return first, sorted(second)
 

@@ -66,7 +66,7 @@ class AheadSide(GRPOSide):
         inputs = super()._prepare_inputs(generation_batch)
         if self.args.vllm_ahead:
             self._ledger.facts["stale_steps"] = self.state.global_step - taken.step if taken else 0
-            if self.state.global_step + 1 < self.args.max_steps:
+            if comes_another(self.args, self.state.global_step):
                 self._begin_next(sent=taken is None)
         return inputs
 
@@ -114,6 +114,12 @@ class AheadSide(GRPOSide):
         sampled = load_sampled(checkpoint, saved["processes"])[first : first + len(rows)]
         self.vllm_generation.restore_next(self._place_in_window(len(rows)), prompt_ids, self.num_generations, sampled)
         self._next = NextWindow(list(saved["rows"]), rows, saved["step"])
+
+
+def comes_another(args: Any, step: int) -> bool:
+    """Whether a window comes behind the one that opens after so many steps; what is sampled for none is for nothing."""
+    lasts = args.steps_per_generation * args.num_iterations // args.gradient_accumulation_steps
+    return step + max(1, lasts) < args.max_steps
 
 
 def check_ahead(args: Any, method: Method | None, curriculum: Any = None) -> None:

@@ -369,6 +369,8 @@ def test_dmt_mixes_in_a_share_of_each_specialised_source():
         assert len(first) == 130_000
         counts = Counter(table.columns["source"][row] for row in second)
         assert (counts["maths"], counts["code"], counts["chat"]) == (*again, 100)
+    hundred = Table(101, {"source": ["maths"] * 100 + ["chat"]})
+    assert len(DMT(special=("maths",), k=0.29).stages(hundred, 4)[1]) == 30, "29, which binary fractions fall short of"
     assert DMT(special=("maths",)).stages(table, 4)[1] == DMT(special=("maths",)).stages(table, 4)[1]
 
 

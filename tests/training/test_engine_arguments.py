@@ -9,7 +9,7 @@ import pytest
 from posttrain.curricula import DUMP
 from posttrain.errors import ConfigError
 from posttrain.methods import PrefixRFT
-from posttrain.training.ahead_side import check_ahead
+from posttrain.training.ahead_side import check_ahead, comes_another
 from posttrain.training.config import check_engine_arguments
 from tests.training.conftest import hybrid_args
 
@@ -71,6 +71,15 @@ def test_what_cannot_be_sampled_ahead_is_refused(tmp_path, changes, method, said
 def test_a_curriculum_and_a_window_ahead_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="with a curriculum"):
         check_ahead(hybrid_args(tmp_path, **SERVER), None, DUMP())
+
+
+@pytest.mark.parametrize(
+    ("window", "iterations", "opens", "another"),
+    [(1, 1, 2, True), (1, 1, 3, False), (2, 1, 0, True), (2, 1, 2, False), (1, 2, 2, False), (2, 2, 0, False)],
+)
+def test_nothing_is_sampled_for_a_window_that_does_not_come(tmp_path, window, iterations, opens, another):
+    args = hybrid_args(tmp_path, max_steps=4, steps_per_generation=window, num_iterations=iterations)
+    assert comes_another(args, opens) == another
 
 
 def test_what_can_be_sampled_ahead(tmp_path):

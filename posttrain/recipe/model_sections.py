@@ -217,6 +217,17 @@ class LoraSection(Section):
             raise ConfigError(
                 f"kind: adalora, and {odd[0]}", expected="what AdaLoRA has", fix=f"leave {odd[0]} out",
             )  # fmt: skip
+        for name, least in {"tinit": 0, "tfinal": 0, "deltaT": 1, "init_r": 1}.items():
+            value = self.args.get(name, least)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ConfigError(
+                    f"args.{name}: {value!r}", expected=f"a whole number, {least} or more", fix=f"leave args.{name} out"
+                )
+        weight = self.args.get("orth_reg_weight", 0.0)
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0.0 <= weight < float("inf"):
+            raise ConfigError(
+                f"args.orth_reg_weight: {weight!r}", expected="a number, 0 or more", fix="leave it out, which is 0.5"
+            )
         if not self.init_r > self.r:
             raise ConfigError(
                 f"init_r: {self.init_r}, and r: {self.r}", expected="more ranks at first than are left",

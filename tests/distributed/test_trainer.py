@@ -191,7 +191,9 @@ def test_the_cases_show_what_they_are_for(one):
     assert refreshed, "no norm was measured aside"
     assert [record["rollouts"] for record in records["windows, rows"]][-1] == 64
     assert all(record["kl"] is not None for record in records["windows, rows"] if record["mix"]["grpo"])
-    assert all(records[f"{name}, rows"][-1]["kl"] > 1e-6 for name in CASES if name not in ("windows", "dropping"))
+    last_kl = {name: records[f"{name}, rows"][-1]["kl"] for name in CASES if name not in ("windows", "dropping")}
+    least = {"migu": 1e-7}  # of which most rows stay where they are
+    assert not {name: kl for name, kl in last_kl.items() if not kl or kl <= least.get(name, 1e-6)}
     assert all(0.0 < record["trained_rows"] < 0.8 for record in records["dropping, rows"])
     assert all(0.0 < record["positions"] < 0.5 for record in records["dropping, rows"])
     for name, used in (("relift", 2), ("passes", 7)):

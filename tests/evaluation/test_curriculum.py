@@ -83,7 +83,7 @@ def test_a_curriculum_without_a_name_is_easy_to_hard_and_another_takes_its_place
         (["hybrid.method=uft"], "the method uft begins them with demonstrations"),
         (
             ["rollout={engine: vllm, mode: server, server_base_url: 'http://localhost:1', ahead: 1}"],
-            r"rollout\.ahead: 1, and a curriculum",
+            r"1, with a curriculum",
         ),
     ],
 )

@@ -89,7 +89,7 @@ def test_by_part_by_reward_and_by_text(view, run, capsys):
         (["--part", "format"], "format<0.5"),
         (["--part", "nothing>1"], "one of: form, right, right.extra, right.format"),
         (["--step", "33"], "such as 30, 40"),
-        (["--eval", "other"], "start, warmup, hybrid, final"),
+        (["--eval", "other"], "start, warmup, hybrid, averaged, final"),
         (["--limit", "0"], "at least 1"),
         (["--step", "1", "--from", "1"], "one step, or a range"),
     ]:

@@ -351,7 +351,8 @@ def test_ctrl_c_reaches_the_owner_alone():
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
     assert process.stdout
     assert process.stdout.readline() == "interrupted\n"
-    assert pids_of(process.pid) == []  # they were at a batch that nobody waits for any more
+    # They were at a batch that nobody waits for any more
+    assert wait_until(lambda: pids_of(process.pid) == [])
     process.kill()
     process.communicate()
     assert wait_until(lambda: not any(map(is_running, workers)))

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
+from typing import NamedTuple
 
 from posttrain.errors import ConfigError
 from posttrain.reading.compare import problems
@@ -70,14 +71,21 @@ def tuning_runs(study: Study, arm: str, failed: Iterable[str] = ()) -> list[Job]
         arm: Whose.
         failed: Names of runs that failed, which are not waited for.
     """
-    jobs, lost = study.grid_of(arm), set(failed)
-    while jobs and not _open(study, jobs, lost):
-        further = list(_further(study, arm, jobs))
+    return _tuned(study, arm, set(failed))[0]
+
+
+def _tuned(study: Study, arm: str, lost: set[str]) -> tuple[list[Job], _Seen]:
+    """An arm's runs that are known to be needed, and what they show."""
+    jobs = study.grid_of(arm)
+    seen = _look(study, jobs, lost)
+    while jobs and not seen.open:
+        further = list(_further(study, arm, jobs, seen.tried))
         if not further:
             break
         for point in further:
             jobs.append(_numbered(study, arm, point, {job.name for job in jobs}))
-    return jobs
+        seen = _look(study, jobs, lost)
+    return jobs, seen
 
 
 def _numbered(study: Study, arm: str, point: Point, taken: set[str]) -> Job:
@@ -108,31 +116,33 @@ def chosen(study: Study, arm: str, failed: Iterable[str] = ()) -> Chosen:
         arm: Whose.
         failed: Names of runs that failed, which are not waited for.
     """
-    lost = set(failed)
-    jobs = tuning_runs(study, arm, lost)
+    jobs, seen = _tuned(study, arm, set(failed))
     if not jobs:
         return Chosen({})
-    tried, changed = _outcomes(study, jobs), changed_runs(study, jobs)
-    best = _best(tried)
-    if best is None or _open(study, jobs, lost):
-        return Chosen(None, tried, changed=changed)
-    return Chosen(best, tried, [key for key in best if _edge(key, best, tried)], changed)
+    best = _best(seen.tried)
+    if best is None or seen.open:
+        return Chosen(None, seen.tried, changed=seen.changed)
+    return Chosen(best, seen.tried, [key for key in best if _edge(key, best, seen.tried)], seen.changed)
 
 
-def _outcomes(study: Study, jobs: Sequence[Job]) -> list[Tried]:
+class _Seen(NamedTuple):
+    """What runs show: each point with its score, those of another recipe, and whether one is still to come."""
+
+    tried: list[Tried]
+    changed: dict[str, list[str]]
+    open: bool
+
+
+def _look(study: Study, jobs: Sequence[Job], lost: set[str]) -> _Seen:
     changed = changed_runs(study, jobs)
-    return [
-        Tried(job.point, *score_of(study.layout(job)))
-        if study.is_done(job) and job.name not in changed
-        else Tried(job.point, None, None)
-        for job in jobs
+    counts = [study.is_done(job) and job.name not in changed for job in jobs]
+    tried = [
+        Tried(job.point, *score_of(study.layout(job))) if known else Tried(job.point, None, None)
+        for job, known in zip(jobs, counts, strict=True)
     ]
-
-
-def _open(study: Study, jobs: Sequence[Job], failed: set[str]) -> bool:
-    """Whether a run is still to come, or is there with another recipe."""
-    changed = changed_runs(study, jobs)
-    return any((not study.is_done(job) or job.name in changed) and job.name not in failed for job in jobs)
+    return _Seen(
+        tried, changed, any(job.name not in lost for job, known in zip(jobs, counts, strict=True) if not known)
+    )
 
 
 def _best(tried: Sequence[Tried]) -> Point | None:
@@ -140,9 +150,8 @@ def _best(tried: Sequence[Tried]) -> Point | None:
     return max(known, key=lambda each: (each.score, each.reward)).point if known else None
 
 
-def _further(study: Study, arm: str, jobs: Sequence[Job]) -> Iterator[Point]:
+def _further(study: Study, arm: str, jobs: Sequence[Job], tried: Sequence[Tried]) -> Iterator[Point]:
     """The best point with the next value of each key that has its best one at an edge and may go on."""
-    tried = _outcomes(study, jobs)
     best = _best(tried)
     for key, allowed in study.further(arm).items():
         values = {job.point[key] for job in jobs}

@@ -16,15 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
-from posttrain.errors import ConfigError, ResumeError
+from posttrain.errors import ConfigError
 from posttrain.methods.base import Method
 from posttrain.recipe.window_ahead import refused
 from posttrain.rollouts.sampling import Sampled
 from posttrain.training.grpo_side import GRPOSide
+from posttrain.training.saved import saved_tensors
 
 PRIVATE_NAMES: dict[str, tuple[str, ...]] = {
     "_prepare_inputs": ("self", "generation_batch"),
@@ -170,16 +170,8 @@ def load_sampled(checkpoint: Path, processes: int) -> list[Sampled]:
         ResumeError: A file is missing or torn.
     """
     rows = []
-    for file in (checkpoint / _name(rank) for rank in range(processes)):
-        try:
-            saved = load_file(file)
-        except (OSError, SafetensorError) as error:
-            raise ResumeError(
-                f"rollouts that were sampled ahead cannot be read: {error}",
-                expected=f"{file.name}, as it was written with the checkpoint",
-                where=str(file),
-                fix="resume from an older checkpoint",
-            ) from error
+    for rank in range(processes):
+        saved = saved_tensors(checkpoint / _name(rank), "rollouts that were sampled ahead")
         lengths = saved["lengths"].tolist()
         cut = [part.split(lengths) for part in (saved["tokens"], saved["logprobs"])]
         for tokens, logprobs, truncated in zip(*cut, saved["truncated"].tolist(), strict=True):

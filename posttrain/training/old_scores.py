@@ -12,11 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch.nn.utils.rnn import pad_sequence
 
-from posttrain.errors import ResumeError
+from posttrain.training.saved import saved_tensors
 
 WINDOW = 8
 """Steps in a window: PSFT's 256 demonstrations in updates of 32."""
@@ -66,16 +65,7 @@ class OldScores:
         """Take up a window that as many processes saved; each keeps the scores of all."""
         self.until = until
         for rank in range(processes):
-            file = checkpoint / _name(rank)
-            try:
-                saved = load_file(file)
-            except (OSError, SafetensorError) as error:
-                raise ResumeError(
-                    f"the scores that sft_weight: clipped compares with cannot be read: {error}",
-                    expected=f"{file.name}, as it was written with the checkpoint",
-                    where=str(file),
-                    fix="resume from an older checkpoint",
-                ) from error
+            saved = saved_tensors(checkpoint / _name(rank), "the scores that sft_weight: clipped compares with")
             self._scores |= {int(place): scores.to(device) for place, scores in saved.items()}
 
 

@@ -23,7 +23,7 @@ def run_of(path, model: dict) -> Layout:
 
 
 def test_a_sum_of_models_is_none_of_them(tmp_path):
-    merge = {"models": ["owner/one", "owner/two", "/home/me/three"], "ratios": None, "bai": [0.5, 0.5]}
+    merge = {"models": ["owner/one", "owner/two", "/models/three"], "ratios": None, "bai": [0.5, 0.5]}
     layout = run_of(tmp_path, {"name": "owner/one", "merge": merge})
     found = origin_of(layout)
     assert (found.hub_id, found.made_here) == (None, True)

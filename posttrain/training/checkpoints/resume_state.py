@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from posttrain.errors import ResumeError
 from posttrain.storage.checkpoints import step_of
 from posttrain.training.budget import Budget
+from posttrain.training.saved import saved_tensors
 from posttrain.training.window import window
 from posttrain.training.window.cut import Cut
 
@@ -134,15 +134,7 @@ def check_start(saved: str | None, present: str | None) -> None:
 
 
 def _read(file: Path) -> dict[str, torch.Tensor]:
-    try:
-        return load_file(file)
-    except (OSError, SafetensorError) as error:
-        raise ResumeError(
-            f"rollouts of the window that {file.parent.name} lies inside cannot be read: {error}",
-            expected=f"{file.name}, as it was written with the checkpoint",
-            where=str(file),
-            fix="resume from an older checkpoint",
-        ) from error
+    return saved_tensors(file, f"rollouts of the window that {file.parent.name} lies inside")
 
 
 def _window_name(rank: int) -> str:

@@ -15,6 +15,7 @@ from posttrain.curricula.difficulty_pools import DifficultyPools
 from posttrain.curricula.dmt import DMT
 from posttrain.curricula.dump import DUMP
 from posttrain.curricula.easy_to_hard import EasyToHard
+from posttrain.curricula.gain_rl import GAINRL
 from posttrain.curricula.human import Human
 from posttrain.curricula.mixed_sources import MixedSources
 from posttrain.curricula.rif import RIF
@@ -26,6 +27,7 @@ CURRICULA: dict[str, type[Curriculum]] = {
     "dump": DUMP,
     "bots": BOTS,
     "difficulty_pools": DifficultyPools,
+    "gain_rl": GAINRL,
     "human": Human,
     "dmt": DMT,
     "mixed_sources": MixedSources,
@@ -38,6 +40,7 @@ __all__ = [
     "CURRICULA",
     "DMT",
     "DUMP",
+    "GAINRL",
     "RIF",
     "STAT",
     "Curriculum",

@@ -77,16 +77,24 @@ class Table:
         size: The number of prompts.
         columns: The columns that it asked for, by name.
         rates: How often each was solved before the stage, where that was measured.
+        angles: Mean cosines of each one's hidden states before the stage, where these were measured: within the
+            question, between it and the template, and of all tokens.
     """
 
     size: int
     columns: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     rates: Sequence[float] | None = None
+    angles: Sequence[Sequence[float]] | None = None
     _made: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def record(self) -> dict[str, Any]:
         """As JSON."""
-        return {"size": self.size, "columns": dict(self.columns), "rates": self.rates}
+        return {"size": self.size, "columns": dict(self.columns), "rates": self.rates, "angles": self.angles}
+
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any]) -> Table:
+        """What `record` gave; one of before there were angles has none."""
+        return cls(record["size"], record["columns"], record["rates"], record.get("angles"))
 
     def rows_of(self, column: str) -> dict[str, list[int]]:
         """The rows of each value of a column, the values as text and in the order in which they first stand there."""
@@ -125,6 +133,8 @@ class Curriculum:
     """Whether pass rates are measured before the stage."""
     by_source: ClassVar[bool] = False
     """Whether it cannot do without sources."""
+    passes: ClassVar[int] = 0
+    """How often each prompt passes through the model before the stage, to measure the angles of its hidden states."""
 
     @property
     def completions(self) -> int:
@@ -145,13 +155,20 @@ class Curriculum:
         needed = [*self.wanted(), *([source or SOURCES[0]] if self.by_source or self.source else [])]
         return [name for name in dict.fromkeys(needed) if name not in columns]
 
-    def table(self, rows: Any, columns: Sequence[str], rates: Sequence[float] | None = None) -> Table:
+    def table(
+        self,
+        rows: Any,
+        columns: Sequence[str],
+        rates: Sequence[float] | None = None,
+        angles: Sequence[Sequence[float]] | None = None,
+    ) -> Table:
         """What it needs to know of the prompts.
 
         Args:
             rows: The prompts: a data set, or anything whose `rows[name]` gives a column.
             columns: The columns that they have.
             rates: Measured pass rates.
+            angles: Measured angles of hidden states, as in `Table`.
 
         Raises:
             DataError: They lack a column that it needs, or one has no value in some row.
@@ -170,8 +187,9 @@ class Curriculum:
                     where="curriculum",
                     fix="fill it in, or leave these rows out",
                 )
-        size = len(rates) if rates is not None and not taken else len(next(iter(taken.values()), rows))
-        table = Table(size, taken, rates)
+        measured = rates if rates is not None else angles
+        size = len(measured) if measured is not None and not taken else len(next(iter(taken.values()), rows))
+        table = Table(size, taken, rates, angles)
         self.check(table)
         return table
 

@@ -42,7 +42,7 @@ def check_curriculum(recipe: Recipe, rows: Sequence[Mapping[str, Any]]) -> None:
     try:
         if lacking := curriculum.missing(names):
             raise curriculum.lack(lacking[0], names)
-        if not curriculum.completions:  # else the rates are to be measured
+        if not (curriculum.completions or curriculum.passes):  # else rates or angles are to be measured
             curriculum.table(Columns(rows), names)
     except DataError as error:
         key = f"hybrid.{error.where}" if error.where else "hybrid.curriculum"

@@ -15,6 +15,7 @@ from posttrain.curricula import (
     CURRICULA,
     DMT,
     DUMP,
+    GAINRL,
     RIF,
     STAT,
     DifficultyPools,
@@ -27,6 +28,7 @@ from posttrain.curricula import (
 )
 from posttrain.curricula.base import outcomes_of, summed_up
 from posttrain.curricula.dump import bonus, softmax
+from posttrain.curricula.gain_rl import chosen, shift, weight
 from posttrain.curricula.order import permutation
 from posttrain.curricula.packed import unpacked
 from posttrain.curricula.rif import kept
@@ -41,6 +43,7 @@ ROWS = {
     "strong": [0.5, 1.0, 0.2] * 10,
 }
 RATES = [0.0, 0.25, 0.5, 1.0, 0.5, 0.75] * 5
+ANGLES = [[row % 7 / 10, row % 3 / 100, 0.3] for row in range(30)]
 SETTINGS = {
     "easy_to_hard by a column": EasyToHard(by="level"),
     "bots with anchors": BOTS(anchors=("weak", "strong")),
@@ -48,12 +51,13 @@ SETTINGS = {
     "dmt": DMT(special=("a", "c"), k=0.2),
     "mixed by size": MixedSources(caps={"c": 4}),
     "mixed by shares": MixedSources(caps={"b": 3}, shares={"a": 1, "b": 2, "c": 1}),
-    **{name: kind() for name, kind in CURRICULA.items() if name not in ("dmt", "mixed_sources")},
+    "gain_rl": GAINRL(std=8, n=4, adj_max=8, round=10),
+    **{name: kind() for name, kind in CURRICULA.items() if name not in ("dmt", "mixed_sources", "gain_rl")},
 }
 
 
 def sampler(curriculum) -> Sampler:
-    return Sampler(curriculum, curriculum.table(ROWS, list(ROWS), RATES))
+    return Sampler(curriculum, curriculum.table(ROWS, list(ROWS), RATES, ANGLES))
 
 
 def gave(rows, of=lambda row: row % 5) -> list[Outcome]:
@@ -132,6 +136,7 @@ def test_settings_go_through_a_recipe_and_unknown_ones_are_refused():
         (lambda: BOTS(rho=0.5), "rho: 0.5, and no anchors"),
         (lambda: DifficultyPools(easy_fraction=0.6, hard_fraction=0.5), "no more than 1 together"),
         (lambda: DifficultyPools(easy_threshold=0.2, hard_threshold=0.2), "the former below the latter"),
+        (lambda: GAINRL(adj_min=2000), "adj_min: 2000, and adj_max: 1000"),
     ],
 )
 def test_settings_without_effect_are_refused(make, says):
@@ -156,6 +161,7 @@ def test_settings_without_effect_are_refused(make, says):
         (Human(), {"source": ["a"], "level": ["low"]}, "'level' is not of numbers"),
         (EasyToHard(), {"prompt": ["x"]}, "pass rates of the prompts are not known"),
         (RIF(), {"prompt": ["x"]}, "pass rates of the prompts are not known"),
+        (GAINRL(), {"prompt": ["x"]}, "angles of the prompts' hidden states are not known"),
     ],
 )
 def test_columns_that_are_needed_and_lacking_are_named(curriculum, columns, says):
@@ -273,6 +279,63 @@ def test_dump_goes_to_the_source_that_teaches():
     counts = Counter(ROWS["source"][row] for row in some.draw(state, 200))
     assert counts["b"] > 150
     assert Counter(some.draw(state, 3000)).keys() >= {row for row in range(30) if ROWS["source"][row] == "b"}
+
+
+# ---- gain_rl ----
+
+
+def test_gain_rl_has_the_numbers_of_the_code():
+    own = {name: getattr(GAINRL(), name) for name in ("n", "alpha", "beta", "adj_min", "adj_max")}
+    assert own == {"n": 500, "alpha": 2, "beta": 0.5, "adj_min": 0, "adj_max": 1000}
+    assert shift(1.0, 0.3, **own) == pytest.approx(649.32, abs=0.005)
+    assert shift(0.0, 0.0, **own) == 0.0
+    assert shift(1.0, 5.0, **{**own, "n": 5000}) == 1000.0
+    assert weight(7, 7, 1000) == 1.0
+    assert weight(1007, 7, 1000) == pytest.approx(0.606531, abs=1e-6)
+
+
+def test_gain_rl_orders_by_what_the_context_counts():
+    table = Table(3, angles=[[0.9, 0.0, 0.5], [0.2, 0.1, 0.5], [0.9, 0.0, 0.5]])
+    assert GAINRL().order(table).tolist() == [1, 0, 2], "0.2 + 8 * 0.1 is more than 0.9"
+    assert GAINRL(context=1).order(table).tolist() == [0, 2, 1]
+
+
+def test_a_round_is_drawn_by_weights_and_without_replacement():
+    size, std, counts = 60, 6.0, Counter()
+    for key in range(4000):
+        ranks = chosen(size, 1, 20.0, std, (key,))
+        counts.update(ranks)
+    p = np.array([weight(rank, 20.0, std) for rank in range(size)])
+    p /= p.sum()
+    seen = np.array([counts[rank] for rank in range(size)])
+    assert np.abs(seen - 4000 * p).max() < 5 * np.sqrt(4000 * p.max()), "5 standard deviations"
+    ranks = chosen(size, 25, 20.0, std, (1,))
+    assert len(set(ranks)) == 25
+    assert list(ranks) == sorted(ranks)
+    assert chosen(100, 10, 99.0, 0.01, (1,)) == tuple(range(90, 100)), "weights that no float holds"
+
+
+def test_the_window_moves_after_a_round_by_its_accuracy():
+    curriculum = GAINRL(std=5, n=4, adj_max=8, round=6)
+    table = Table(40, angles=[[1 - row / 40, 0.0, row / 40] for row in range(40)])
+    state, rows = curriculum.start(table, 3), []
+    for solved in (4, 2):
+        drawn = curriculum.draw(table, state, 4)
+        rows.append(drawn)
+        assert (state["mean"], state["rounds"]) == (0.0, 0)
+        state = curriculum.observe(table, state, gave(drawn, of=lambda row, solved=solved: solved))
+    assert rows[0] == sorted(rows[0]), "the highest concentration first"
+    accuracy = (4 * 1.0 + 4 * 0.5) / 8
+    moved = 4 * np.tanh(2 * (accuracy - 0.5)) + 4 * np.tanh(2 * np.mean([*rows[0], *rows[1]]) / 40)
+    assert state["mean"] == pytest.approx(moved, abs=1e-5)
+    assert (state["rounds"], state["began"], state["scored"]) == (1, 8, 0)
+    for _ in range(60):
+        drawn = curriculum.draw(table, state, 6)
+        state = curriculum.observe(table, state, gave(drawn, of=lambda row: 4))
+    assert state["mean"] == 39.0, "past the last prompt nothing is left"
+    assert min(curriculum.draw(table, state, 6)) > 15
+    unscored = curriculum.observe(table, state, [Outcome(row, (None,)) for row in range(6)])
+    assert unscored["mean"] == state["mean"]
 
 
 # ---- bots ----

@@ -72,6 +72,24 @@ def test_pass_rates_that_order_no_prompts(folder):
     assert len(lines(folder / "run", "pass_rates.jsonl")) == 7
 
 
+GAIN = "hybrid.curriculum={name: gain_rl, std: 3, n: 2, adj_max: 3, round: 2}"
+
+
+def test_angles_of_hidden_states_are_those_of_one_process(whole_run):
+    """Both measure their share of the batches, and the window moves alike."""
+    settings = (GAIN, "task.train=7", "hybrid.controller={name: grpo_only}", "evaluate.batch_size=2")
+    one, two = whole_run(1, *ONE_EQUALS_TWO, *settings), whole_run(2, *settings)
+    assert_equal_run(one, two)
+    angles = [lines(run, "angles.jsonl") for run in (one, two)]
+    assert len(angles[0]) == 7
+    assert angles[0] == angles[1]
+    drawn = [
+        [line["curriculum"] for line in lines(run, "steps.jsonl") if line["stage"] == "hybrid"] for run in (one, two)
+    ]
+    assert drawn[0] == drawn[1]
+    assert drawn[0][-1]["windows"][-1]["round"] > 0
+
+
 # ---- the launcher itself ----
 
 

@@ -170,6 +170,7 @@ def test_every_file_is_documented_and_no_other(run):
         "errors.jsonl",
         "alarms.jsonl",
         "pass_rates.jsonl",
+        "angles.jsonl",
         "curriculum.json",
         "trackers.json",
         *("base", "merged", "rest", "averaged"),
@@ -261,7 +262,7 @@ def test_what_a_curriculum_records_is_documented_and_no_other():
     found: set[str] = set()
     for name, kind in CURRICULA.items():
         curriculum = needy.get(name) or kind()
-        some = Sampler(curriculum, curriculum.table(columns, list(columns), [0.5, 1.0]))
+        some = Sampler(curriculum, curriculum.table(columns, list(columns), [0.5, 1.0], [[0.1, 0.2, 0.3]] * 2))
         window = some.window(some.start(0), [Outcome(0, (1.0, 0.0))])
         found |= {"name", "windows", *window, *summed_up([window])}
     assert set(rows_under(RUNS, "curriculum")) == found

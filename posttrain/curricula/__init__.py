@@ -4,7 +4,7 @@ A controller says how much of each loss a step has; a curriculum says of which p
 small file: frozen settings, `draw` and `observe` over a JSON state. Tensors, files and clocks never belong here: that
 is what makes a run resumable, its draws the same on every process, and its record replayable.
 
-Other rooms import: `base`, `beside`, `order`.
+Other rooms import: `base`, `beside`, `gain_rl`, `order`.
 """
 
 from __future__ import annotations

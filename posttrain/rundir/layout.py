@@ -86,6 +86,11 @@ class Layout:
         return self.path / "curriculum.json"
 
     @property
+    def warmup_curriculum_file(self) -> Path:
+        """What the warm-up's curriculum knows of each demonstration, by its row among those that have labels."""
+        return self.path / "warmup_curriculum.json"
+
+    @property
     def warmup_model(self) -> Path:
         """The model at the end of the warm-up: the reference of the KL, and where other methods can start."""
         return self.path / "warmup"

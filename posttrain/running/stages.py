@@ -27,7 +27,8 @@ from posttrain.errors import DataError, RewardError, TrainingError
 from posttrain.evaluation.angles import Angles, Passes, measured_angles
 from posttrain.evaluation.curriculum import measured
 from posttrain.evaluation.examiner import Examiner
-from posttrain.inputs.data import as_table, fit_to_model, tokenize_demonstrations, with_demonstrated
+from posttrain.inputs.curriculum import Columns, names_of
+from posttrain.inputs.data import as_table, fit_to_model, numbered_demonstrations, with_demonstrated
 from posttrain.inputs.misfits import HALF_PRECISION_FIX, half_precision
 from posttrain.processes.ranks import Ranks
 from posttrain.recipe.recipe import Recipe
@@ -185,6 +186,7 @@ class Stages:
                 migu=section.migu,
                 sft_weight=section.sft_weight,
                 sft_tries=section.sft_tries,
+                curriculum=self._sampler_of_demonstrations(),
             )
             self.dir.mark_done("warmup", vars(result))
         self.progress.finish("warmup")
@@ -382,6 +384,21 @@ class Stages:
         self.ranks.decided(lambda: write_text(self.dir.curriculum_file, json.dumps(record)))
         return sampler
 
+    def _sampler_of_demonstrations(self) -> Sampler | None:
+        """The warm-up's curriculum over the demonstrations that have labels, left for whoever replays its draws."""
+        curriculum = self.recipe.warmup.curriculum
+        if curriculum is None:
+            return None
+        _, numbers = self._numbered_demonstrations
+        rows = [self.data.demonstrations[number] for number in numbers]
+        try:
+            sampler = Sampler(curriculum, curriculum.table(Columns(rows), names_of(rows), of="demonstrations"))
+        except DataError as error:
+            error.shared = self.ranks.count > 1  # all processes have the same rows
+            raise
+        self.ranks.decided(lambda: write_text(self.dir.warmup_curriculum_file, json.dumps(sampler.table.record())))
+        return sampler
+
     def _pass_rates(self, curriculum: Any, rows: list[Any]) -> list[float]:
         """How often the curriculum's model solves each prompt, measured once."""
 
@@ -425,10 +442,14 @@ class Stages:
 
         return report
 
-    @cached_property  # both stages train on them
+    @property
     def _demonstrations(self) -> Dataset:
+        return self._numbered_demonstrations[0]
+
+    @cached_property  # both stages train on them
+    def _numbered_demonstrations(self) -> tuple[Dataset, list[int]]:
         rows = fit_to_model(self.data.demonstrations, self.tokenizer)
-        return tokenize_demonstrations(
+        return numbered_demonstrations(
             rows,
             self.tokenizer,
             max_length=self.recipe.warmup.max_length,

@@ -172,6 +172,7 @@ def test_every_file_is_documented_and_no_other(run):
         "pass_rates.jsonl",
         "angles.jsonl",
         "curriculum.json",
+        "warmup_curriculum.json",
         "trackers.json",
         *("base", "merged", "rest", "averaged"),
     }  # where there is something to say

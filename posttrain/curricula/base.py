@@ -79,10 +79,12 @@ class Asked(NamedTuple):
         kind: `losses`: the mean NLL of the label tokens, in nats, by source; other kinds are for those who measure them
             to know.
         rows: Of each source the demonstrations to measure.
+        target: Demonstrations that these are compared with, where they are.
     """
 
     kind: str
     rows: Mapping[str, Sequence[int]]
+    target: Sequence[int] = ()
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainerCallba
 from trl import SFTConfig, SFTTrainer
 
 from posttrain.curricula import Curriculum, Sampler
+from posttrain.curricula.flad import GRADIENTS
 from posttrain.errors import ConfigError, TrainingError
 from posttrain.models.four_bit import adapters_kept
 from posttrain.models.positions import count_by_mask
@@ -36,6 +37,7 @@ from posttrain.training.padding_row import PaddingKept
 from posttrain.training.row_weights import row_weights
 from posttrain.training.scheduled import Scheduled, check_own_schedule, known_to_transformers
 from posttrain.training.skipped import SaveLater, SkippedSteps, too_many
+from posttrain.training.source_gradients import check_whole_weights
 from posttrain.training.streams import Stream
 from posttrain.training.token_weights import WEIGHTS, weighted
 
@@ -93,6 +95,8 @@ class WarmupTrainer(Scheduled, WholeCheckpoints, SFTTrainer):
         self._weight, self._tries, self.draws = sft_weight, sft_tries, draws
         if draws is not None and self.accelerator.parallelism_config is not None:
             raise _cut_up(draws)
+        if draws is not None and draws.stream.sampler.curriculum.asks == GRADIENTS:
+            check_whole_weights(self.accelerator, draws.stream.sampler.curriculum.name)
         self._start = self._snapshot() if sft_weight in AGAINST_START else None
         self._start_sums: list[torch.Tensor] = []
         self.padded: str | None = self._pack() if packed else OWN_CHOICE

@@ -15,9 +15,11 @@ from posttrain.curricula import (
     CURRICULA,
     DMT,
     DUMP,
+    EXP3,
     GAINRL,
     RIF,
     STAT,
+    UCB1,
     DifficultyPools,
     EasyToHard,
     Human,
@@ -28,10 +30,12 @@ from posttrain.curricula import (
 )
 from posttrain.curricula.base import outcomes_of, summed_up
 from posttrain.curricula.dump import bonus, softmax
+from posttrain.curricula.exp3 import chances, epsilon
 from posttrain.curricula.gain_rl import chosen, shift, weight
 from posttrain.curricula.order import permutation
 from posttrain.curricula.packed import unpacked
 from posttrain.curricula.rif import kept
+from posttrain.curricula.ucb1 import bound
 from posttrain.errors import ConfigError, DataError
 
 ROWS = {
@@ -52,7 +56,11 @@ SETTINGS = {
     "mixed by size": MixedSources(caps={"c": 4}),
     "mixed by shares": MixedSources(caps={"b": 3}, shares={"a": 1, "b": 2, "c": 1}),
     "gain_rl": GAINRL(std=8, n=4, adj_max=8, round=10),
-    **{name: kind() for name, kind in CURRICULA.items() if name not in ("dmt", "mixed_sources", "gain_rl")},
+    "exp3": EXP3(validation=2),
+    "ucb1 beside a target": UCB1(target=("a",), validation=9, batch=2),
+    **{
+        name: CURRICULA[name]() for name in ("easy_to_hard", "rif", "dump", "bots", "difficulty_pools", "human", "stat")
+    },
 }
 
 
@@ -160,6 +168,8 @@ def test_settings_without_effect_are_refused(make, says):
         (MixedSources(shares={"a": 1}), {"source": ["a", "b"]}, "shares for a, and prompts of a, b"),
         (Human(), {"source": ["a"], "level": ["low"]}, "'level' is not of numbers"),
         (EasyToHard(), {"prompt": ["x"]}, "pass rates of the prompts are not known"),
+        (EXP3(), {"source": ["a", "b", "a", "b"]}, r"sources a \(2\), b \(2\), of which validation: 16 holds back the"),
+        (UCB1(target=("c",)), {"source": ["a", "b"]}, "no demonstration is of the source 'c'"),
         (RIF(), {"prompt": ["x"]}, "pass rates of the prompts are not known"),
         (GAINRL(), {"prompt": ["x"]}, "angles of the prompts' hidden states are not known"),
     ],
@@ -475,6 +485,76 @@ def test_mixed_sources_hold_caps_and_shares():
     assert state["taken"] == counts
     later = Counter(ROWS["source"][row] for row in shared.draw({**shared.start(1), "drawn": 400}, 40))
     assert later == {"a": 10, "b": 20, "c": 10}, "a stage that was without it until here has nothing to make up for"
+
+
+# ---- exp3, ucb1 ----
+
+
+def test_exp3_has_the_numbers_of_the_code():
+    assert [epsilon(3, plays) for plays in (0, 1, 10)] == pytest.approx([1 / 3, 0.182459, 0.060214], abs=1e-6)
+    assert chances([1.5, 0.3, -0.6], 1 / 3, epsilon(3, 1)) == pytest.approx([0.391339, 0.322475, 0.286186], abs=1e-6)
+    assert sum(chances([5000.0, -3.0], 0.3, 0.1)) == pytest.approx(1.0), "sums that no exponential holds"
+    table = Table(30, {"source": ROWS["source"]})
+    curriculum = EXP3(validation=2, batch=3)
+    state = curriculum.start(table, 0)
+    assert [of["p"] for of in state["sources"].values()] == pytest.approx([1 / 3] * 3)
+    assert curriculum.ask(table, state) is None
+    kept = curriculum.kept(table, 0)
+    state = curriculum.observe(table, state, [Outcome(kept[name][0], ()) for name in "abc"])
+    asked = curriculum.ask(table, state)
+    assert (asked.kind, asked.rows) == ("gradients", {name: [kept[name][0]] for name in "abc"})
+    assert len(asked.target) == 6
+    assert not {*asked.target} & {row for rows in kept.values() for row in rows}
+    state = curriculum.take(table, state, {"a": 0.5, "b": 0.1, "c": -0.2})
+    assert [of["reward"] for of in state["sources"].values()] == pytest.approx([1.5, 0.3, -0.6])
+    assert [of["p"] for of in state["sources"].values()] == pytest.approx([0.391339, 0.322475, 0.286186], abs=1e-6)
+    assert curriculum.ask(table, state) is None
+    state = curriculum.observe(table, state, [Outcome(kept["c"][0], ())])
+    after = curriculum.take(table, state, {"c": 0.1})
+    assert after["sources"]["a"]["reward"] == 1.5, "no row, no reward"
+    assert after["sources"]["c"]["reward"] == pytest.approx(-0.6 + 0.1 / state["sources"]["c"]["p"])
+
+
+def test_exp3_draws_by_its_chances_and_never_the_targets_rows():
+    table = Table(30, {"source": ROWS["source"]})
+    curriculum = EXP3(validation=2)
+    state = curriculum.start(table, 1)
+    for name, p in (("a", 0.7), ("b", 0.2), ("c", 0.1)):
+        state["sources"][name]["p"] = p
+    rows = curriculum.draw(table, state, 2000)
+    counts = Counter(ROWS["source"][row] for row in rows)
+    assert counts["a"] == pytest.approx(1400, abs=5 * (2000 * 0.21) ** 0.5)
+    assert not {*rows} & {*curriculum.held(table, 1)}
+    own = [row for row in rows if ROWS["source"][row] == "b"]
+    assert sorted(own[:8]) == sorted(curriculum.kept(table, 1)["b"]), "each once before one comes again"
+
+
+def test_ucb1_has_the_numbers_of_the_code():
+    bounds = [bound(value, 12, n) for value, n in ((0.5, 5), (0.1, 3), (-0.2, 1))]
+    assert bounds == pytest.approx([1.496977, 1.387091, 2.029308], abs=1e-6)
+    table = Table(30, {"source": ROWS["source"]})
+    curriculum = UCB1(validation=1, batch=2)
+    state = curriculum.start(table, 0)
+    asked = curriculum.ask(table, state)
+    kept = curriculum.kept(table, 0)
+    assert asked.rows == {name: kept[name][:2] for name in "abc"}, "before the first step some rows of each"
+    state = curriculum.take(table, state, {"a": 0.5, "b": 0.1, "c": -0.2})
+    assert curriculum.ask(table, state) is None
+    taken = {"a": 8, "b": 4, "c": 0}  # 4, 2 and 0 plays of 9: t is 12 with the 3 that each begins with
+    assert curriculum.choose(state, {**taken, "c": 6}, 0) == "a"
+    assert curriculum.choose(state, taken, 0) == "c"
+    drawn = Counter(ROWS["source"][row] for row in curriculum.draw(table, state, 400))
+    assert drawn["a"] > drawn["b"] > drawn["c"] > 0
+    state = curriculum.observe(table, state, [Outcome(kept["a"][0], ())])
+    assert curriculum.take(table, state, {"a": 1.0})["sources"]["a"]["value"] == pytest.approx(0.55)
+
+
+def test_a_target_source_may_be_nothing_but_the_target():
+    table = Table(30, {"source": ROWS["source"]})
+    curriculum = UCB1(target=("a",), validation=5)
+    assert curriculum.held(table, 0) == [0, 6, 12, 18, 24]
+    assert list(curriculum.kept(table, 0)) == ["b", "c"]
+    assert list(curriculum.start(table, 0)["sources"]) == ["b", "c"]
 
 
 # ---- what it costs ----

@@ -128,6 +128,10 @@ class FLAD(Curriculum):
         """The gradients of the rows that were trained on last, beside the target's."""
         return Asked(GRADIENTS, state["last"], self.held(table, state["seed"])) if state["last"] else None
 
+    def measured(self, table: Table, steps: int, rows: int) -> int:
+        """Passes of a demonstration that as many steps of so many rows take for the comparisons, over all of them."""
+        return max(steps - 1, 0) * (len(self.held(table, 0)) + rows)
+
     def take(self, table: Table, state: State, measured: Mapping[str, float]) -> State:
         """The state with the cosines of the sources that were measured."""
         seen = {name: round(value, DIGITS) for name, value in measured.items()}

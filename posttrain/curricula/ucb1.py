@@ -50,6 +50,12 @@ class UCB1(FLAD):
             self.held(table, seed),
         )
 
+    def measured(self, table: Table, steps: int, rows: int) -> int:
+        """With those before the first step."""
+        first = self.ask(table, self.start(table, 0))
+        assert first is not None
+        return super().measured(table, steps, rows) + sum(map(len, first.rows.values())) + len(first.target)
+
     def choose(self, state: State, taken: Mapping[str, int], number: int) -> str:
         """The highest bound, the first of equal ones."""
         bounds = self._bounds(state, taken)

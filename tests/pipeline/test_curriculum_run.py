@@ -204,3 +204,31 @@ def test_plan_says_what_is_measured_first(finished, tmp_path, capsys):
     said = " ".join(capsys.readouterr().out.split())
     assert "curriculum: 6 prompts pass through the model once first, about" in said
     assert "a round of 256 takes each of the 6 prompts" in said
+
+
+def test_a_warm_up_by_gradients_says_its_cost_and_goes_on_where_it_was_killed(finished, tmp_path, capsys):
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    write_problems(tmp_path)
+    settings = (
+        "warmup.curriculum={name: ucb1, source: level, validation: 1, batch: 2}", "warmup.steps=4",
+        "warmup.save_steps=1", "warmup.per_device_train_batch_size=2", "hybrid.steps=1", "hybrid.curriculum=null",
+    )  # fmt: skip
+    rows = [json.loads(line) for line in (tmp_path / "problems.jsonl").read_text().splitlines()]
+    levels = [{**row, "level": "low" if number % 2 else "high"} for number, row in enumerate(rows)]
+    (tmp_path / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in levels))
+    main(["plan", str(tmp_path / "recipe.yaml"), "--cpu", *settings])
+    said = " ".join(capsys.readouterr().out.split())
+    # Before the first step two of both sources beside the target's two, after each but the last a step's two and these
+    assert "ucb1: 2 demonstrations are the target and not trained on; gradients over the LM head take 18 more" in said
+    killed = train(tmp_path, *settings, fault=at_step("warmup", 3))
+    assert killed.code == -9, killed.text
+    ended = train(tmp_path, *settings)
+    assert ended.code == 0, ended.text
+    steps = [json.loads(line) for line in (tmp_path / "run" / "steps.jsonl").read_text().splitlines()]
+    warmup = [line for line in steps if line["stage"] == "warmup"]
+    measured = [of for line in warmup for window in line["curriculum"]["windows"] for of in window["measured"]]
+    assert [line["step"] for line in warmup] == [1, 2, 3, 4]
+    assert sum(of["rows"] for of in measured) == 18
+    main(["plan", str(tmp_path / "recipe.yaml"), "--cpu", "hybrid.curriculum={name: exp3, source: level}"])
+    said = " ".join("".join(capsys.readouterr()).split())
+    assert "goes by gradients of demonstrations, measured while they train, and draws no prompts" in said

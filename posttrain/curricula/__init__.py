@@ -9,6 +9,7 @@ Other rooms import: `base`, `beside`, `order`.
 
 from __future__ import annotations
 
+from posttrain.curricula.aioli import Aioli
 from posttrain.curricula.base import Curriculum, Outcome, Sampler, State, Table
 from posttrain.curricula.bots import BOTS
 from posttrain.curricula.difficulty_pools import DifficultyPools
@@ -18,6 +19,7 @@ from posttrain.curricula.easy_to_hard import EasyToHard
 from posttrain.curricula.human import Human
 from posttrain.curricula.mixed_sources import MixedSources
 from posttrain.curricula.rif import RIF
+from posttrain.curricula.skill_it import SkillIt
 from posttrain.curricula.stat import STAT
 
 CURRICULA: dict[str, type[Curriculum]] = {
@@ -30,8 +32,10 @@ CURRICULA: dict[str, type[Curriculum]] = {
     "dmt": DMT,
     "mixed_sources": MixedSources,
     "stat": STAT,
+    "skill_it": SkillIt,
+    "aioli": Aioli,
 }
-"""What a recipe can name under `hybrid.curriculum.name`."""
+"""What a recipe can name under `hybrid.curriculum.name`, and those that need no rollouts under `warmup.curriculum`."""
 
 __all__ = [
     "BOTS",
@@ -40,6 +44,7 @@ __all__ = [
     "DUMP",
     "RIF",
     "STAT",
+    "Aioli",
     "Curriculum",
     "DifficultyPools",
     "EasyToHard",
@@ -47,6 +52,7 @@ __all__ = [
     "MixedSources",
     "Outcome",
     "Sampler",
+    "SkillIt",
     "State",
     "Table",
 ]

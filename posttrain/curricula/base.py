@@ -225,6 +225,14 @@ class Curriculum:
         """What is to be measured before the next draw, where demonstrations train; pure."""
         return None
 
+    def first_change(self, table: Table) -> int | None:
+        """Steps that are done when what was measured first moves the draws; `None` where nothing is."""
+        return None
+
+    def passes(self, table: Table, steps: int) -> int:
+        """Passes of a demonstration through the model that measurements take, in a stage of so many steps."""
+        return 0
+
     def take(self, table: Table, state: State, measured: Mapping[str, float]) -> State:
         """The state once what was asked for is measured, by source; pure."""
         raise NotImplementedError

@@ -51,7 +51,19 @@ def check_curriculum(recipe: Recipe, rows: Sequence[Mapping[str, Any]], stage: s
         if lacking := curriculum.missing(names):
             raise curriculum.lack(lacking[0], names, of)
         if not curriculum.completions:  # else the rates are to be measured
-            curriculum.table(Columns(rows), names, of=of)
+            table = curriculum.table(Columns(rows), names, of=of)
+            _check_moves(curriculum.first_change(table), section.steps)
     except DataError as error:
         key = f"{stage}.{error.where}" if error.where else f"{stage}.curriculum"
         raise DataError(error.seen, expected=error.expected, where=recipe.where(key), fix=error.fix) from error
+
+
+def _check_moves(change: int | None, steps: int) -> None:
+    """Refuse a stage that is over before what is measured could move the draws."""
+    if change is not None and steps <= change:
+        raise DataError(
+            f"the mix first moves after step {change}, and the stage has {steps}",
+            expected="measurements that have an effect",
+            where="curriculum.update_steps",
+            fix="lower it, or train for more steps",
+        )

@@ -6,6 +6,7 @@ from collections import Counter
 from typing import Any
 
 from posttrain.curricula import Curriculum
+from posttrain.errors import PosttrainError
 from posttrain.inputs.curriculum import ROWS, Columns, names_of
 from posttrain.recipe.recipe import Recipe
 from posttrain.tasks import TaskData
@@ -33,7 +34,19 @@ def _of_stage(recipe: Recipe, stage: str, rows: list[dict[str, Any]]) -> list[st
         shows = "the report shows the draws by it" if stage == "hybrid" else "the record has the draws by it"
         more = f"set {stage}.curriculum.source to a column, and {shows}"
         return [f"{said}: the {ROWS[stage]} have no column of sources ({more})"]
+    said += _measured(curriculum, rows, section.steps)
     counts = Counter(map(str, Columns(rows)[column]))
     if len(counts) > MOST_SOURCES:
         return [f"{said}: {len(counts):,} sources by the column {column}"]
     return [f"{said}: sources by the column {column}: " + ", ".join(f"{name} ({n:,})" for name, n in counts.items())]
+
+
+def _measured(curriculum: Curriculum, rows: list[dict[str, Any]], steps: int) -> str:
+    """What its measurements take, beside the steps."""
+    if not curriculum.asks:
+        return ""
+    try:
+        passes = curriculum.passes(curriculum.table(Columns(rows), names_of(rows)), steps)
+    except PosttrainError:  # which is told of where the rows are checked
+        return ""
+    return f", with {passes:,} passes of held-out demonstrations for their {curriculum.asks}, not in the seconds below"

@@ -17,12 +17,14 @@ from posttrain.curricula import (
     DUMP,
     RIF,
     STAT,
+    Aioli,
     DifficultyPools,
     EasyToHard,
     Human,
     MixedSources,
     Outcome,
     Sampler,
+    SkillIt,
     Table,
 )
 from posttrain.curricula.base import outcomes_of, summed_up
@@ -41,14 +43,19 @@ ROWS = {
     "strong": [0.5, 1.0, 0.2] * 10,
 }
 RATES = [0.0, 0.25, 0.5, 1.0, 0.5, 0.75] * 5
+NEEDY = ("dmt", "mixed_sources", "skill_it", "aioli")
 SETTINGS = {
     "easy_to_hard by a column": EasyToHard(by="level"),
     "bots with anchors": BOTS(anchors=("weak", "strong")),
     "half of the pools": DifficultyPools(easy_fraction=0.25, hard_fraction=0.25),
     "dmt": DMT(special=("a", "c"), k=0.2),
     "mixed by size": MixedSources(caps={"c": 4}),
+    "skill_it": SkillIt(graph={"a": ("b",)}, update_steps=2, held_out=2, eta=0.3),
+    "skill_it with targets": SkillIt(target=("b",), update_steps=1, held_out=1),
+    "aioli": Aioli(sweeps=1, probe_steps=1, update_steps=4, held_out=2),
+    "aioli without an average": Aioli(sweeps=2, probe_steps=1, update_steps=7, held_out=3, ema=None),
     "mixed by shares": MixedSources(caps={"b": 3}, shares={"a": 1, "b": 2, "c": 1}),
-    **{name: kind() for name, kind in CURRICULA.items() if name not in ("dmt", "mixed_sources")},
+    **{name: kind() for name, kind in CURRICULA.items() if name not in NEEDY},
 }
 
 

@@ -9,6 +9,7 @@ Other rooms import: `base`, `beside`, `flad`, `gain_rl`, `order`.
 
 from __future__ import annotations
 
+from posttrain.curricula.aioli import Aioli
 from posttrain.curricula.base import Curriculum, Outcome, Sampler, State, Table
 from posttrain.curricula.bots import BOTS
 from posttrain.curricula.difficulty_pools import DifficultyPools
@@ -20,6 +21,7 @@ from posttrain.curricula.gain_rl import GAINRL
 from posttrain.curricula.human import Human
 from posttrain.curricula.mixed_sources import MixedSources
 from posttrain.curricula.rif import RIF
+from posttrain.curricula.skill_it import SkillIt
 from posttrain.curricula.stat import STAT
 from posttrain.curricula.ucb1 import UCB1
 
@@ -36,8 +38,10 @@ CURRICULA: dict[str, type[Curriculum]] = {
     "stat": STAT,
     "exp3": EXP3,
     "ucb1": UCB1,
+    "skill_it": SkillIt,
+    "aioli": Aioli,
 }
-"""What a recipe can name under `hybrid.curriculum.name`."""
+"""What a recipe can name under `hybrid.curriculum.name`, and those that need no rollouts under `warmup.curriculum`."""
 
 __all__ = [
     "BOTS",
@@ -49,6 +53,7 @@ __all__ = [
     "RIF",
     "STAT",
     "UCB1",
+    "Aioli",
     "Curriculum",
     "DifficultyPools",
     "EasyToHard",
@@ -56,6 +61,7 @@ __all__ = [
     "MixedSources",
     "Outcome",
     "Sampler",
+    "SkillIt",
     "State",
     "Table",
 ]

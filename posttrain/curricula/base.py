@@ -151,8 +151,8 @@ class Curriculum:
     """Whether pass rates are measured before the stage."""
     by_source: ClassVar[bool] = False
     """Whether it cannot do without sources."""
-    passes: ClassVar[int] = 0
-    """How often each prompt passes through the model before the stage, to measure the angles of its hidden states."""
+    prefills: ClassVar[bool] = False
+    """Whether each prompt passes through the model once before the stage, for the angles of its hidden states."""
     asks: ClassVar[str | None] = None
     """What it goes by that is measured while demonstrations train (the `kind` of what it asks): it draws no prompts."""
 
@@ -243,6 +243,15 @@ class Curriculum:
     def ask(self, table: Table, state: State) -> Asked | None:
         """What is to be measured before the next draw, where demonstrations train; pure."""
         return None
+
+    def first_change(self, table: Table) -> int | None:
+        """Steps that are done when what was measured first moves the draws; `None` where nothing is."""
+        return None
+
+    def passes(self, table: Table, steps: int, rows: int = 0) -> int:
+        """Passes of a demonstration through the model that measurements take, in a stage of so many steps of as many
+        rows."""
+        return 0
 
     def take(self, table: Table, state: State, measured: Mapping[str, float]) -> State:
         """The state once what was asked for is measured, by source; pure."""

@@ -62,6 +62,10 @@ class EXP3(FLAD):
         sources = {name: {**of, "reward": 0.0, "p": each} for name, of in state["sources"].items()}
         return {**state, "sources": sources, "epsilon": each}
 
+    def first_change(self, table: Table) -> int:
+        """One: the second step is drawn by what the first has shown."""
+        return 1
+
     def choose(self, state: State, taken: Mapping[str, int], number: int) -> str:
         """By chance."""
         names, upto = list(state["sources"]), list(accumulate(of["p"] for of in state["sources"].values()))

@@ -34,13 +34,13 @@ class FLAD(Curriculum):
         source: The column that says which source a demonstration is from; `None` takes `source`, or the `task` of a
             mixture.
         target: The sources whose gradient the others are compared with; none named: all of them.
-        validation: Demonstrations of each of these that are never trained on, whose gradient is the target's. A target
+        held_out: Demonstrations of each of these that are never trained on, whose gradient is the target's. A target
             source that has no more is not drawn at all.
         batch: Demonstrations that count as one play.
     """
 
     target: tuple[str, ...] = ()
-    validation: Annotated[int, Field(ge=1)] = 16
+    held_out: Annotated[int, Field(ge=1)] = 16
     batch: Annotated[int, Field(ge=1)] = 8
     by_source: ClassVar[bool] = True
     asks: ClassVar[str | None] = GRADIENTS
@@ -58,9 +58,9 @@ class FLAD(Curriculum):
         if len(self.kept(table, 0)) < 2:
             sizes = ", ".join(f"{name} ({len(rows):,})" for name, rows in list(sources.items())[:12])
             raise DataError(
-                f"the sources {sizes}, of which validation: {self.validation} holds back the target",
+                f"the sources {sizes}, of which held_out: {self.held_out} holds back the target",
                 expected="at least two sources with demonstrations left to draw",
-                where="curriculum.validation",
+                where="curriculum.held_out",
                 fix="set it lower, name a target, or name another column with `source:`",
             )
 
@@ -76,13 +76,13 @@ class FLAD(Curriculum):
             left = {name: sorted({*rows} - {*held.get(name, ())}) for name, rows in self._sources(table).items()}
             return {name: rows for name, rows in left.items() if rows}
 
-        return table.once(("flad kept", self.target, self.validation, seed), make)
+        return table.once(("flad kept", self.target, self.held_out, seed), make)
 
     def _held(self, table: Table, seed: int) -> dict[str, list[int]]:
         sources = self._sources(table)
 
         def chosen(name: str, rows: list[int]) -> list[int]:
-            return sorted(rows[at] for at in permutation(f"validation:{name}:{seed}", len(rows))[: self.validation])
+            return sorted(rows[at] for at in permutation(f"held out:{name}:{seed}", len(rows))[: self.held_out])
 
         return {name: chosen(name, sources[name]) for name in (self.target or sources)}
 
@@ -97,14 +97,17 @@ class FLAD(Curriculum):
 
     def draw(self, table: Table, state: State, count: int) -> list[int]:
         """A source for each row, then its next row."""
-        kept, seed = self.kept(table, state["seed"]), state["seed"]
-        taken = {name: of["taken"] for name, of in state["sources"].items()}
-        drawn: list[int] = []
+        kept, seed, names = self.kept(table, state["seed"]), state["seed"], list[str]()
+        begun = {name: of["taken"] for name, of in state["sources"].items()}
+        taken = dict(begun)
         for number in range(state["drawn"], state["drawn"] + count):
-            name = self.choose(state, taken, number)
-            drawn += reshuffled(kept[name], f"{self.name}:{name}", seed, taken[name], 1)
-            taken[name] += 1
-        return drawn
+            names.append(self.choose(state, taken, number))
+            taken[names[-1]] += 1
+        ready = {
+            name: iter(reshuffled(kept[name], f"{self.name}:{name}", seed, begun[name], taken[name] - begun[name]))
+            for name in set(names)
+        }
+        return [next(ready[name]) for name in names]
 
     def choose(self, state: State, taken: Mapping[str, int], number: int) -> str:
         """The source of the draw of a number, after so many rows of each."""
@@ -128,8 +131,8 @@ class FLAD(Curriculum):
         """The gradients of the rows that were trained on last, beside the target's."""
         return Asked(GRADIENTS, state["last"], self.held(table, state["seed"])) if state["last"] else None
 
-    def measured(self, table: Table, steps: int, rows: int) -> int:
-        """Passes of a demonstration that as many steps of so many rows take for the comparisons, over all of them."""
+    def passes(self, table: Table, steps: int, rows: int = 0) -> int:
+        """Those of a step's rows and of the target's, between any two steps."""
         return max(steps - 1, 0) * (len(self.held(table, 0)) + rows)
 
     def take(self, table: Table, state: State, measured: Mapping[str, float]) -> State:

@@ -97,7 +97,7 @@ class GAINRL(Curriculum):
     context: float = 8.0
     model: Literal["base", "warmup"] = "warmup"
     adaptive: ClassVar[bool] = True
-    passes: ClassVar[int] = 1
+    prefills: ClassVar[bool] = True
     __pydantic_config__ = {"extra": "forbid"}
 
     def __post_init__(self) -> None:

@@ -50,11 +50,11 @@ class UCB1(FLAD):
             self.held(table, seed),
         )
 
-    def measured(self, table: Table, steps: int, rows: int) -> int:
+    def passes(self, table: Table, steps: int, rows: int = 0) -> int:
         """With those before the first step."""
         first = self.ask(table, self.start(table, 0))
         assert first is not None
-        return super().measured(table, steps, rows) + sum(map(len, first.rows.values())) + len(first.target)
+        return super().passes(table, steps, rows) + sum(map(len, first.rows.values())) + len(first.target)
 
     def choose(self, state: State, taken: Mapping[str, int], number: int) -> str:
         """The highest bound, the first of equal ones."""

@@ -123,7 +123,7 @@ def amounts(
         evaluations=evaluations(recipe),
         evaluation_completions=(held_out or 0) * (1 + sampling),
         curriculum_completions=curriculum.completions * (prompts or 0) if curriculum else 0,
-        curriculum_passes=curriculum.passes * (prompts or 0) if curriculum else 0,
+        curriculum_passes=(prompts or 0) if curriculum and curriculum.prefills else 0,
     )
 
 

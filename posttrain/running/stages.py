@@ -368,7 +368,7 @@ class Stages:
         if curriculum is None:
             return None
         rates = self._pass_rates(curriculum, rows) if curriculum.completions else None
-        states, took = self._angles(curriculum, rows) if curriculum.passes else (None, None)
+        states, took = self._angles(curriculum, rows) if curriculum.prefills else (None, None)
         try:
             sampler = Sampler(curriculum, curriculum.table(prompts, prompts.column_names, rates, states))
         except DataError as error:

@@ -166,7 +166,7 @@ class DrawnDemonstrations:
 
 
 def demonstrations_by(
-    given: Curriculum | Sampler | str | None, demonstrations: Dataset, *, seed: int
+    given: Curriculum | Sampler | str | None, demonstrations: Dataset, *, seed: int, max_length: int | None = None
 ) -> DrawnDemonstrations | None:
     """The demonstrations as a curriculum draws them, where there is one.
 
@@ -174,9 +174,10 @@ def demonstrations_by(
         given: A curriculum whose columns the demonstrations have, its name, or a sampler over as many rows.
         demonstrations: `input_ids` and `labels`.
         seed: Run seed.
+        max_length: Tokens that the trainer would keep of one.
 
     Raises:
-        ConfigError: It goes by rollouts, or is over another number of rows.
+        ConfigError: It goes by rollouts, or is over another number of rows; or one is longer than is kept.
         DataError: Rows lack what the curriculum needs.
     """
     named = curriculum_of(given)
@@ -195,6 +196,14 @@ def demonstrations_by(
             expected=f"one over the {len(demonstrations)} demonstrations",
             where="curriculum",
             fix="make its table from the rows that were tokenised",
+        )
+    longest = max(map(len, demonstrations["input_ids"]))
+    if max_length is not None and longest > max_length:
+        raise ConfigError(
+            f"a demonstration of {longest} tokens, and max_length {max_length}",
+            expected="demonstrations that are cut already where a curriculum draws them",
+            where="max_length",
+            fix=f"tokenize_demonstrations(..., max_length={max_length})",
         )
     return DrawnDemonstrations(named, demonstrations, seed=seed)
 

@@ -281,7 +281,7 @@ def warm_up(
     stream = Stream(len(demonstrations), seed=args.seed, name="demonstrations")
     per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
     order = stream.take(args.max_steps * per_step)
-    draws = demonstrations_by(curriculum, demonstrations, seed=args.seed)
+    draws = demonstrations_by(curriculum, demonstrations, seed=args.seed, max_length=args.max_length)
     skipped = SkippedSteps(max_skipped_steps, "warmup.max_skipped_steps")
     with adapters_kept(model):
         trainer = WarmupTrainer(

@@ -20,12 +20,14 @@ from posttrain.curricula import (
     RIF,
     STAT,
     UCB1,
+    Aioli,
     DifficultyPools,
     EasyToHard,
     Human,
     MixedSources,
     Outcome,
     Sampler,
+    SkillIt,
     Table,
 )
 from posttrain.curricula.base import outcomes_of, summed_up
@@ -48,19 +50,22 @@ ROWS = {
 }
 RATES = [0.0, 0.25, 0.5, 1.0, 0.5, 0.75] * 5
 ANGLES = [[row % 7 / 10, row % 3 / 100, 0.3] for row in range(30)]
+NEEDY = ("dmt", "mixed_sources", "skill_it", "aioli", "gain_rl", "exp3", "ucb1")
 SETTINGS = {
     "easy_to_hard by a column": EasyToHard(by="level"),
     "bots with anchors": BOTS(anchors=("weak", "strong")),
     "half of the pools": DifficultyPools(easy_fraction=0.25, hard_fraction=0.25),
     "dmt": DMT(special=("a", "c"), k=0.2),
     "mixed by size": MixedSources(caps={"c": 4}),
+    "skill_it": SkillIt(graph={"a": ("b",)}, update_steps=2, held_out=2, eta=0.3),
+    "skill_it with targets": SkillIt(target=("b",), update_steps=1, held_out=1),
+    "aioli": Aioli(sweeps=1, probe_steps=1, update_steps=4, held_out=2),
+    "aioli without an average": Aioli(sweeps=2, probe_steps=1, update_steps=7, held_out=3, ema=None),
     "mixed by shares": MixedSources(caps={"b": 3}, shares={"a": 1, "b": 2, "c": 1}),
     "gain_rl": GAINRL(std=8, n=4, adj_max=8, round=10),
-    "exp3": EXP3(validation=2),
-    "ucb1 beside a target": UCB1(target=("a",), validation=9, batch=2),
-    **{
-        name: CURRICULA[name]() for name in ("easy_to_hard", "rif", "dump", "bots", "difficulty_pools", "human", "stat")
-    },
+    "exp3": EXP3(held_out=2),
+    "ucb1 beside a target": UCB1(target=("a",), held_out=9, batch=2),
+    **{name: kind() for name, kind in CURRICULA.items() if name not in NEEDY},
 }
 
 
@@ -168,7 +173,7 @@ def test_settings_without_effect_are_refused(make, says):
         (MixedSources(shares={"a": 1}), {"source": ["a", "b"]}, "shares for a, and prompts of a, b"),
         (Human(), {"source": ["a"], "level": ["low"]}, "'level' is not of numbers"),
         (EasyToHard(), {"prompt": ["x"]}, "pass rates of the prompts are not known"),
-        (EXP3(), {"source": ["a", "b", "a", "b"]}, r"sources a \(2\), b \(2\), of which validation: 16 holds back the"),
+        (EXP3(), {"source": ["a", "b", "a", "b"]}, r"sources a \(2\), b \(2\), of which held_out: 16 holds back the"),
         (UCB1(target=("c",)), {"source": ["a", "b"]}, "no demonstration is of the source 'c'"),
         (RIF(), {"prompt": ["x"]}, "pass rates of the prompts are not known"),
         (GAINRL(), {"prompt": ["x"]}, "angles of the prompts' hidden states are not known"),
@@ -495,7 +500,7 @@ def test_exp3_has_the_numbers_of_the_code():
     assert chances([1.5, 0.3, -0.6], 1 / 3, epsilon(3, 1)) == pytest.approx([0.391339, 0.322475, 0.286186], abs=1e-6)
     assert sum(chances([5000.0, -3.0], 0.3, 0.1)) == pytest.approx(1.0), "sums that no exponential holds"
     table = Table(30, {"source": ROWS["source"]})
-    curriculum = EXP3(validation=2, batch=3)
+    curriculum = EXP3(held_out=2, batch=3)
     state = curriculum.start(table, 0)
     assert [of["p"] for of in state["sources"].values()] == pytest.approx([1 / 3] * 3)
     assert curriculum.ask(table, state) is None
@@ -517,7 +522,7 @@ def test_exp3_has_the_numbers_of_the_code():
 
 def test_exp3_draws_by_its_chances_and_never_the_targets_rows():
     table = Table(30, {"source": ROWS["source"]})
-    curriculum = EXP3(validation=2)
+    curriculum = EXP3(held_out=2)
     state = curriculum.start(table, 1)
     for name, p in (("a", 0.7), ("b", 0.2), ("c", 0.1)):
         state["sources"][name]["p"] = p
@@ -533,7 +538,7 @@ def test_ucb1_has_the_numbers_of_the_code():
     bounds = [bound(value, 12, n) for value, n in ((0.5, 5), (0.1, 3), (-0.2, 1))]
     assert bounds == pytest.approx([1.496977, 1.387091, 2.029308], abs=1e-6)
     table = Table(30, {"source": ROWS["source"]})
-    curriculum = UCB1(validation=1, batch=2)
+    curriculum = UCB1(held_out=1, batch=2)
     state = curriculum.start(table, 0)
     asked = curriculum.ask(table, state)
     kept = curriculum.kept(table, 0)
@@ -551,7 +556,7 @@ def test_ucb1_has_the_numbers_of_the_code():
 
 def test_a_target_source_may_be_nothing_but_the_target():
     table = Table(30, {"source": ROWS["source"]})
-    curriculum = UCB1(target=("a",), validation=5)
+    curriculum = UCB1(target=("a",), held_out=5)
     assert curriculum.held(table, 0) == [0, 6, 12, 18, 24]
     assert list(curriculum.kept(table, 0)) == ["b", "c"]
     assert list(curriculum.start(table, 0)["sources"]) == ["b", "c"]

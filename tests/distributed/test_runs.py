@@ -90,7 +90,7 @@ def test_angles_of_hidden_states_are_those_of_one_process(whole_run):
     assert drawn[0][-1]["windows"][-1]["round"] > 0
 
 
-GRADIENTS = ("warmup.curriculum={name: exp3, source: people, validation: 2}", "task.people=[2,3]", "hybrid.steps=1")
+GRADIENTS = ("warmup.curriculum={name: exp3, source: people, held_out: 2}", "task.people=[2,3]", "hybrid.steps=1")
 
 
 @pytest.mark.parametrize("adapter", [(), LORA], ids=["head", "adapter"])

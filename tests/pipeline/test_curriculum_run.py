@@ -210,7 +210,7 @@ def test_a_warm_up_by_gradients_says_its_cost_and_goes_on_where_it_was_killed(fi
     (tmp_path / "recipe.yaml").write_text(RECIPE)
     write_problems(tmp_path)
     settings = (
-        "warmup.curriculum={name: ucb1, source: level, validation: 1, batch: 2}", "warmup.steps=4",
+        "warmup.curriculum={name: ucb1, source: level, held_out: 1, batch: 2}", "warmup.steps=4",
         "warmup.save_steps=1", "warmup.per_device_train_batch_size=2", "hybrid.steps=1", "hybrid.curriculum=null",
     )  # fmt: skip
     rows = [json.loads(line) for line in (tmp_path / "problems.jsonl").read_text().splitlines()]
@@ -219,7 +219,7 @@ def test_a_warm_up_by_gradients_says_its_cost_and_goes_on_where_it_was_killed(fi
     main(["plan", str(tmp_path / "recipe.yaml"), "--cpu", *settings])
     said = " ".join(capsys.readouterr().out.split())
     # Before the first step two of both sources beside the target's two, after each but the last a step's two and these
-    assert "ucb1: 2 demonstrations are the target and not trained on; gradients over the LM head take 18 more" in said
+    assert "curriculum ucb1, with 18 passes of demonstrations, trained and held out, for their gradients" in said
     killed = train(tmp_path, *settings, fault=at_step("warmup", 3))
     assert killed.code == -9, killed.text
     ended = train(tmp_path, *settings)

@@ -26,7 +26,7 @@ from tests.training.conftest import COMMON, ROWS, StopAt
 
 LOOKED = ("step", "sft_loss", "sft_norm", "learning_rate", "demonstration_cursor", "curriculum")
 SOURCES = ["even" if row["answer"] % 2 == 0 else "odd" for row in ROWS]
-EVERY = {"exp3": EXP3(validation=3, batch=4), "ucb1": UCB1(validation=3, batch=4)}
+EVERY = {"exp3": EXP3(held_out=3, batch=4), "ucb1": UCB1(held_out=3, batch=4)}
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +188,7 @@ def test_the_source_that_agrees_with_the_target_is_drawn_more(name, warmed, toke
     wrong = [{**row, "completion": " 9 9 9"} for row in ROWS]
     data = tokenize_demonstrations([*ROWS, *wrong, *ROWS], tokenizer)
     sources = ["right"] * 25 + ["wrong"] * 25 + ["target"] * 25
-    curriculum = type(EVERY[name])(target=("target",), validation=25, batch=1)
+    curriculum = type(EVERY[name])(target=("target",), held_out=25, batch=1)
     lines, *_ = warmed(curriculum, sources=sources, data=data, steps=16, learning_rate=3e-3)
     drawn = [row for line in lines[6:] for window in line["curriculum"]["windows"] for row in window["rows"]]
     right = sum(row < 25 for row in drawn)

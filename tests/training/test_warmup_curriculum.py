@@ -12,7 +12,7 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, PrinterCallback, set_seed
 from trl import SFTConfig, SFTTrainer
 
-from posttrain.curricula import BOTS, DMT, DUMP, RIF, EasyToHard, Human, MixedSources, Sampler, Table
+from posttrain.curricula import BOTS, DMT, DUMP, RIF, Aioli, EasyToHard, Human, MixedSources, Sampler, SkillIt, Table
 from posttrain.curricula.base import outcomes_of
 from posttrain.errors import ConfigError, DataError
 from posttrain.inputs.data import numbered_demonstrations, tokenize_demonstrations
@@ -131,6 +131,51 @@ def test_a_warm_up_that_stops_and_goes_on_is_one_that_never_stopped(curriculum, 
         assert counts == [{"even": {"demonstrations": 3}, "odd": {"demonstrations": 1}}] * 6
 
 
+BY_LOSSES = {
+    "skill_it": SkillIt(update_steps=2, held_out=3, eta=1.0, graph={"odd": ("even",)}),
+    "aioli": Aioli(sweeps=1, probe_steps=1, update_steps=4, held_out=3, eta=3.0),
+}
+
+
+@pytest.mark.parametrize("packed", [True, False], ids=["packed", "padded"])
+@pytest.mark.parametrize("name", BY_LOSSES)
+@pytest.mark.parametrize("stop", [3, 4])
+def test_what_was_measured_is_measured_alike_after_a_stop(name, stop, packed, warmed):
+    """Stopped before a measurement is due, and where it is."""
+    sampler = sampler_of(BY_LOSSES[name])
+    whole, weights, _ = warmed(sampler, "whole", steps=7, packed=packed)
+    warmed(sampler, "cut", steps=7, stop=stop, packed=packed)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="the checkpoint")
+        rest, other, _ = warmed(sampler, "cut", steps=7, resume=stop, seed=99, packed=packed)
+    assert torch.equal(weights, other)
+    assert rest == whole[stop:]
+    replayed(sampler, whole)
+    measured = [m for line in whole for window in line["curriculum"]["windows"] for m in window.get("measured", ())]
+    assert len(measured) == {"skill_it": 3, "aioli": 6}[name]
+    assert all(each["kind"] == "losses" and each["rows"] == 6 and each["tokens"] > 6 for each in measured)
+    assert sum(each["rows"] for each in measured) == sampler.curriculum.passes(sampler.table, 7)
+
+
+def test_a_loss_is_the_mean_nll_of_what_is_held_out(warmed, model, rows):
+    """Of the weights as they were handed in, by transformers' own loss, one row at a time."""
+    sampler = sampler_of(BY_LOSSES["aioli"])
+    held = sampler.curriculum.held(sampler.table, COMMON["seed"])
+    for packed in (True, False):
+        lines, *_ = warmed(sampler, steps=5, packed=packed, per_device_train_batch_size=4)
+        (first,) = lines[0]["curriculum"]["windows"][0]["measured"]
+        for name, some in held.items():
+            total, count = 0.0, 0
+            for row in some:
+                ids, labels = (torch.tensor([rows[row][key]]) for key in ("input_ids", "labels"))
+                labelled = int((labels[:, 1:] != -100).sum())
+                with torch.no_grad():
+                    total += float(model.eval()(input_ids=ids, labels=labels).loss) * labelled
+                count += labelled
+            assert first["values"][name] == pytest.approx(total / count, rel=1e-5)
+        assert not set(drawn(lines)) & {row for some in held.values() for row in some}
+
+
 def test_another_curriculum_begins_anew_where_the_checkpoint_stands(warmed):
     warmed(sampler_of(Human()), "cut", stop=2)
     lines, *_ = warmed(sampler_of(EasyToHard(by="level")), "cut", resume=2)
@@ -163,6 +208,11 @@ def test_columns_may_stand_in_the_demonstrations(rows, model, tokenizer, tmp_pat
     assert steps[0]["curriculum"]["sources"] == {"even": {"demonstrations": 3}, "odd": {"demonstrations": 1}}
     with pytest.raises(DataError, match="the demonstrations have no column 'level'"):
         warm_up(model, tokenizer, named, args, norm_window=1, recorder=steps, curriculum=Human())  # type: ignore[arg-type]
+
+
+def test_demonstrations_that_trl_would_cut_are_refused(warmed):
+    with pytest.raises(ConfigError, match=r"a demonstration of .. tokens, and max_length 10"):
+        warmed(sampler_of(SHARES), max_length=10)
 
 
 def test_rows_without_a_label_left_are_not_drawn_from(tokenizer):

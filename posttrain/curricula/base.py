@@ -1,5 +1,8 @@
 """What a curriculum is: `draw` gives the next prompts from a JSON state, `observe` the state after their rollouts.
 
+The same draws the demonstrations of a warm-up, which have no rollouts: `observe` then takes in what was drawn, and what
+a curriculum goes by is measured on demands of its own (`ask`, `take`).
+
 Prompts are rows of a `Table` by number. A state has at least `drawn`, how many prompts were taken since the stage
 began, and `seed`. Two things hold for every curriculum, and a test asks each of them:
 
@@ -69,6 +72,21 @@ class Outcome(NamedTuple):
         return [(reward - mean) / (spread + EPSILON) for reward in known]
 
 
+class Asked(NamedTuple):
+    """What a curriculum of demonstrations is to be told before it draws on.
+
+    Attributes:
+        kind: `losses`: the mean NLL of the label tokens, in nats, by source; other kinds are for those who measure them
+            to know.
+        rows: Of each source the demonstrations to measure.
+        target: Demonstrations that these are compared with, where they are.
+    """
+
+    kind: str
+    rows: Mapping[str, Sequence[int]]
+    target: Sequence[int] = ()
+
+
 @dataclass(frozen=True)
 class Table:
     """What a curriculum may know of each prompt before it is sampled.
@@ -77,16 +95,24 @@ class Table:
         size: The number of prompts.
         columns: The columns that it asked for, by name.
         rates: How often each was solved before the stage, where that was measured.
+        angles: Mean cosines of each one's hidden states before the stage, where these were measured: within the
+            question, between it and the template, and of all tokens.
     """
 
     size: int
     columns: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     rates: Sequence[float] | None = None
+    angles: Sequence[Sequence[float]] | None = None
     _made: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def record(self) -> dict[str, Any]:
         """As JSON."""
-        return {"size": self.size, "columns": dict(self.columns), "rates": self.rates}
+        return {"size": self.size, "columns": dict(self.columns), "rates": self.rates, "angles": self.angles}
+
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any]) -> Table:
+        """What `record` gave; one of before there were angles has none."""
+        return cls(record["size"], record["columns"], record["rates"], record.get("angles"))
 
     def rows_of(self, column: str) -> dict[str, list[int]]:
         """The rows of each value of a column, the values as text and in the order in which they first stand there."""
@@ -125,6 +151,10 @@ class Curriculum:
     """Whether pass rates are measured before the stage."""
     by_source: ClassVar[bool] = False
     """Whether it cannot do without sources."""
+    prefills: ClassVar[bool] = False
+    """Whether each prompt passes through the model once before the stage, for the angles of its hidden states."""
+    asks: ClassVar[str | None] = None
+    """What it goes by that is measured while demonstrations train (the `kind` of what it asks): it draws no prompts."""
 
     @property
     def completions(self) -> int:
@@ -145,19 +175,28 @@ class Curriculum:
         needed = [*self.wanted(), *([source or SOURCES[0]] if self.by_source or self.source else [])]
         return [name for name in dict.fromkeys(needed) if name not in columns]
 
-    def table(self, rows: Any, columns: Sequence[str], rates: Sequence[float] | None = None) -> Table:
+    def table(
+        self,
+        rows: Any,
+        columns: Sequence[str],
+        rates: Sequence[float] | None = None,
+        angles: Sequence[Sequence[float]] | None = None,
+        of: str = "prompts",
+    ) -> Table:
         """What it needs to know of the prompts.
 
         Args:
             rows: The prompts: a data set, or anything whose `rows[name]` gives a column.
             columns: The columns that they have.
             rates: Measured pass rates.
+            angles: Measured angles of hidden states, as in `Table`.
+            of: What the rows are called where they are refused.
 
         Raises:
             DataError: They lack a column that it needs, or one has no value in some row.
         """
         if lacking := self.missing(columns):
-            raise self.lack(lacking[0], columns)
+            raise self.lack(lacking[0], columns, of)
         source = self.source_of(columns)
         names = dict.fromkeys([*self.wanted(), *([source] if source else [])])
         taken = {name: list(rows[name]) for name in names}
@@ -165,21 +204,22 @@ class Curriculum:
             gone = sum(value is None for value in values)
             if gone and (name in self.wanted() or self.by_source):
                 raise DataError(
-                    f"{gone} of {len(values)} prompts have no value in the column {name!r}",
+                    f"{gone} of {len(values)} {of} have no value in the column {name!r}",
                     expected=f"one in each: the curriculum {self.name} draws by it",
                     where="curriculum",
                     fix="fill it in, or leave these rows out",
                 )
-        size = len(rates) if rates is not None and not taken else len(next(iter(taken.values()), rows))
-        table = Table(size, taken, rates)
+        measured = rates if rates is not None else angles
+        size = len(measured) if measured is not None and not taken else len(next(iter(taken.values()), rows))
+        table = Table(size, taken, rates, angles)
         self.check(table)
         return table
 
-    def lack(self, column: str, columns: Sequence[str]) -> DataError:
+    def lack(self, column: str, columns: Sequence[str], of: str = "prompts") -> DataError:
         """The error of rows without a column."""
         key = "source" if column == (self.source or SOURCES[0]) else "by"
         return DataError(
-            f"the prompts have no column {column!r}{hint(column, columns)}; they have {', '.join(columns) or 'none'}",
+            f"the {of} have no column {column!r}{hint(column, columns)}; they have {', '.join(columns) or 'none'}",
             expected=f"what the curriculum {self.name} draws by",
             where="curriculum",
             fix=f"name another with `{key}:`, such as one of these, or add it to the rows",
@@ -199,6 +239,23 @@ class Curriculum:
     def observe(self, table: Table, state: State, outcomes: Sequence[Outcome]) -> State:
         """The state after prompts were taken and their rollouts scored, in the order in which they were drawn; pure."""
         return {**state, "drawn": state["drawn"] + len(outcomes)}
+
+    def ask(self, table: Table, state: State) -> Asked | None:
+        """What is to be measured before the next draw, where demonstrations train; pure."""
+        return None
+
+    def first_change(self, table: Table) -> int | None:
+        """Steps that are done when what was measured first moves the draws; `None` where nothing is."""
+        return None
+
+    def passes(self, table: Table, steps: int, rows: int = 0) -> int:
+        """Passes of a demonstration through the model that measurements take, in a stage of so many steps of as many
+        rows."""
+        return 0
+
+    def take(self, table: Table, state: State, measured: Mapping[str, float]) -> State:
+        """The state once what was asked for is measured, by source; pure."""
+        raise NotImplementedError
 
     def told(self, table: Table, state: State, rows: Sequence[int]) -> dict[str, Any]:
         """What the record has to say of a draw: enough for `reason`. Lists of as many items as there are rows go by
@@ -240,16 +297,27 @@ class Sampler:
         """The state after their rollouts."""
         return self.curriculum.observe(self.table, state, outcomes)
 
+    def ask(self, state: State) -> Asked | None:
+        """What is to be measured before the next draw."""
+        return self.curriculum.ask(self.table, state)
+
+    def take(self, state: State, measured: Mapping[str, float]) -> State:
+        """The state once it is measured."""
+        return self.curriculum.take(self.table, state, measured)
+
     def window(self, state: State, outcomes: Sequence[Outcome]) -> dict[str, Any]:
         """What is put down of a window: what was drawn from which state, what came of it, and what explains it."""
         rows = [outcome.row for outcome in outcomes]
         column = self.curriculum.source_of(list(self.table.columns))
         bests = [outcome.best for outcome in outcomes]
+        scored = {
+            "rewards": [list(outcome.rewards) for outcome in outcomes],
+            "best": bests[0] if len(set(bests)) == 1 else bests,
+        }
         return {
             "drawn": state["drawn"],
             "rows": rows,
-            "rewards": [list(outcome.rewards) for outcome in outcomes],
-            "best": bests[0] if len(set(bests)) == 1 else bests,
+            **(scored if any(outcome.rewards for outcome in outcomes) else {}),  # demonstrations have none
             **({"sources": [str(self.table.columns[column][row]) for row in rows]} if column else {}),
             **self.curriculum.told(self.table, state, rows),
         }
@@ -257,7 +325,9 @@ class Sampler:
 
 def outcomes_of(window: Mapping[str, Any]) -> list[Outcome]:
     """The outcomes that a recorded window had."""
-    rows, best = window["rows"], window["best"]
+    rows, best = window["rows"], window.get("best", 1.0)
+    if "rewards" not in window:
+        return [Outcome(row, ()) for row in rows]
     bests = best if isinstance(best, list) else [best] * len(rows)
     return [Outcome(row, tuple(rewards), top) for row, rewards, top in zip(rows, window["rewards"], bests, strict=True)]
 
@@ -283,6 +353,15 @@ def summed_up(windows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         by = {name: {"prompts": len(some), "solve_rate": _mean_rate(some)} for name, some in sorted(shown.items())}
         numbers["sources"] = by
     return numbers
+
+
+def counted(windows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The windows of demonstrations in numbers: `sources`, of each the `demonstrations` that were drawn; nothing where
+    sources are not known."""
+    sources = [source for window in windows for source in window.get("sources", ())]
+    if not sources:
+        return {}
+    return {"sources": {name: {"demonstrations": sources.count(name)} for name in sorted(set(sources))}}
 
 
 def _mean_rate(outcomes: Sequence[Outcome]) -> float | None:

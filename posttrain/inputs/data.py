@@ -133,19 +133,35 @@ def tokenize_demonstrations(
         UnlikePrompts: The template renders another prompt for the sampler, and `after` is `template`.
         DataError: A row lacks a column, or nothing is left; the template refuses a row.
     """
+    return numbered_demonstrations(
+        rows, tokenizer, max_length=max_length, template_kwargs=template_kwargs, after=after
+    )[0]
+
+
+def numbered_demonstrations(
+    rows: Iterable[Row],
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_length: int | None = None,
+    template_kwargs: Mapping[str, Any] | None = None,
+    after: After = "template",
+) -> tuple[Dataset, list[int]]:
+    """What `tokenize_demonstrations` gives, and of each of its rows the number of the row that it was made of."""
     kwargs, rows = template_kwargs or {}, list(rows)
     check_rendering(rows, "demonstrations")
     pairs = [demonstration_ids(row, number, tokenizer, kwargs, after) for number, row in enumerate(rows)]
     examples = [_labelled(*pair, max_length) for pair in pairs]
-    kept = [example for example in examples if any(label != IGNORED for label in example["labels"])]
-    if not kept:
+    numbers = [
+        number for number, example in enumerate(examples) if any(label != IGNORED for label in example["labels"])
+    ]
+    if not numbers:
         raise DataError(
             "no demonstration has a completion token left" if examples else "there are no demonstrations",
             expected=f"completions that begin within {max_length} tokens" if examples else "at least one row",
             where="demonstrations",
             fix="raise max_length" if examples else "give some, or use a controller without SFT, such as grpo_only",
         )
-    return Dataset.from_list(kept)
+    return Dataset.from_list([examples[number] for number in numbers]), numbers
 
 
 def _labelled(prompt_ids: list[int], completion_ids: list[int], max_length: int | None) -> dict[str, list[int]]:

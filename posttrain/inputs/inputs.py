@@ -69,6 +69,7 @@ def _check_streams(recipe: Recipe, data: TaskData) -> None:
             fix="name data with completions, or train without: warmup.steps=0 hybrid.controller=grpo_only",
         )
     check_curriculum(recipe, [*data.train, *data.demonstrations] if method else data.train)
+    check_curriculum(recipe, data.demonstrations, "warmup")
     if not data.train and grpo:
         raise DataError(
             _none("prompts", data),

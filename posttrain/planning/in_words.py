@@ -65,6 +65,13 @@ def amounts_in_words(plan: Plan) -> Iterator[str]:
     if much.curriculum_completions:
         to = "order" if recipe.hybrid.curriculum and recipe.hybrid.curriculum.name == "easy_to_hard" else "choose"
         yield f"curriculum: {much.curriculum_completions:,} completions sampled first, to {to} the prompts"
+    if much.curriculum_passes:
+        lengths = plan.texts.prompts if plan.texts else None
+        about = f", about {round(lengths.mean * much.curriculum_passes):,} tokens" if lengths else ""
+        yield (
+            f"curriculum: {much.curriculum_passes:,} prompts pass through the model once first{about}, to order them "
+            "by the angles of their hidden states"
+        )
     yield from plan.curriculum
 
 

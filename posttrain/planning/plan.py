@@ -187,7 +187,8 @@ class _Maker:
             recipe=recipe, machine=machine, batch=batch, amounts=much, counts=counts, counted=counted,
             notes=data.notes if data else [], model=model, texts=texts, memory=memory, time=time, past=past,
             findings=sorted(self.findings, key=lambda finding: order.index(finding.level)), missing=self.missing,
-            paired=paired, curriculum=curriculum_in_words(recipe, data), rates=curves(recipe),
+            paired=paired, curriculum=curriculum_in_words(recipe, data, batch.warmup_rows_per_step),
+            rates=curves(recipe),
         )  # fmt: skip
 
     def _fitted(self, recipe: Recipe) -> Recipe:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from posttrain.curricula import CURRICULA
@@ -49,6 +51,17 @@ def of_run(lines: Sequence[Mapping[str, Any]], parts: Sequence[Sequence[Mapping[
         if any(mean is not None for mean in means):
             sentences.append(f"{what} was by quarter {', '.join('-' if m is None else f'{m:.2f}' for m in means)}.")
     return sentences + _by_source(quarters)
+
+
+def of_passes(file: Path) -> list[str]:
+    """What a curriculum took before the stage, from `curriculum.json`; none where nothing passed through the model."""
+    took = json.loads(file.read_text(encoding="utf-8")).get("passes") if file.exists() else None
+    if not took:
+        return []
+    return [
+        f"Before the stage {took['prompts']:,} prompts passed through the model once, {took['tokens']:,} tokens in "
+        f"{took['seconds']:.1f} s, for the angles of their hidden states; these seconds are no step's."
+    ]
 
 
 def _by_source(quarters: Sequence[Sequence[Mapping[str, Any]]]) -> list[str]:

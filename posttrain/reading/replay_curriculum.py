@@ -118,8 +118,7 @@ def replay_curriculum(path: str | Path, overrides: Iterable[str] = ()) -> Curric
         )
     own, other = with_overrides(recipe, ()), with_overrides(recipe, overrides)
     read = json.loads(layout.curriculum_file.read_text(encoding="utf-8"))
-    table = Table(read["size"], read["columns"], read["rates"])
-    fresh = Table(read["size"], read["columns"], read["rates"])
+    table, fresh = Table.of_record(read), Table.of_record(read)
     missing = other.missing(list(table.columns))
     if missing:
         raise other.lack(missing[0], list(table.columns))

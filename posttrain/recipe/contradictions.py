@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from posttrain.curricula.beside import EXPECTED, refused
+from posttrain.curricula.beside import EXPECTED, ON_DEMONSTRATIONS, refused, refused_on_demonstrations
 from posttrain.errors import ConfigError
 from posttrain.methods.base import LOSSES
 from posttrain.recipe.adapter_serving import adapter_of, why_sent_whole
@@ -258,15 +258,18 @@ def _refill(recipe: Recipe, num_processes: int) -> list[ConfigError]:
 
 
 def _curriculum(recipe: Recipe, num_processes: int) -> list[ConfigError]:
-    """Where a curriculum has nothing to draw, or learns of other rollouts than the policy's own."""
-    hybrid = recipe.hybrid
-    if hybrid.curriculum is None or not hybrid.steps:
-        return []
-    seen = refused(hybrid.curriculum, hybrid.controller, hybrid.method)
-    fix = "leave the curriculum out, or the other"
-    if seen:
-        return [_problem(recipe, "hybrid.curriculum", seen, expected=EXPECTED, fix=fix)]
-    return []
+    """Where a curriculum has nothing to draw, or learns of other rollouts than the policy's own, or of none."""
+    hybrid, warmup, problems = recipe.hybrid, recipe.warmup, []
+    if hybrid.curriculum is not None and hybrid.steps:
+        asks = hybrid.curriculum.asks
+        fix = "set it as warmup.curriculum" if asks else "leave the curriculum out, or the other"
+        if seen := refused(hybrid.curriculum, hybrid.controller, hybrid.method):
+            problems.append(_problem(recipe, "hybrid.curriculum", seen, expected=EXPECTED, fix=fix))
+    if warmup.curriculum is not None and warmup.steps:
+        fix = "set it as hybrid.curriculum, or easy_to_hard with `by` a column"
+        if seen := refused_on_demonstrations(warmup.curriculum):
+            problems.append(_problem(recipe, "warmup.curriculum", seen, expected=ON_DEMONSTRATIONS, fix=fix))
+    return problems
 
 
 def _kl(recipe: Recipe, num_processes: int) -> list[ConfigError]:

@@ -48,6 +48,7 @@ KINDS: dict[Key, tuple[str, ...]] = {
     ("hybrid", "controller"): ("name",),
     ("hybrid", "method"): ("name",),
     ("hybrid", "curriculum"): ("name",),
+    ("warmup", "curriculum"): ("name",),
 }
 """Sections that come in kinds, and the keys that tell which. Another kind replaces its parent's section whole."""
 
@@ -153,14 +154,14 @@ def _write_out(data: dict[str, Any], folder: Path, strays: dict[str, str] | None
 
     `strays` takes the rewards' relative paths that lead out of `folder`: absolute -> as written.
     """
-    hybrid = data.get("hybrid")
+    hybrid, warmup = data.get("hybrid"), data.get("warmup")
     if isinstance(data.get("task"), list):
         parts = [{"name": part} if isinstance(part, str) else part for part in data["task"]]
         data["task"] = {"name": Mixture.name, "tasks": parts}
     if isinstance(data.get("model"), str) and data["model"].lower().endswith(GGUF_SUFFIX):
         data["model"] = {"gguf": data["model"]}
     of_hybrid = [(hybrid, key) for key in ("controller", "method", "curriculum")]
-    for section, key in ((data, "model"), (data, "task"), *of_hybrid):
+    for section, key in ((data, "model"), (data, "task"), *of_hybrid, (warmup, "curriculum")):
         if isinstance(section, dict) and isinstance(section.get(key), str):
             section[key] = {"name": section[key]}
     model = data.get("model")
@@ -237,11 +238,12 @@ def _complete(layer: Layer, path: Path) -> None:
 
 def _name_curriculum(layer: Layer) -> None:
     """A curriculum without a name is the one that there was before others, so that another is told from it."""
-    hybrid = layer.data.get("hybrid")
-    curriculum = hybrid.get("curriculum") if isinstance(hybrid, dict) else None
-    if isinstance(curriculum, dict) and "name" not in curriculum:
-        curriculum["name"] = EasyToHard.name
-        layer.origins[("hybrid", "curriculum", "name")] = DEFAULT
+    for stage in ("hybrid", "warmup"):
+        section = layer.data.get(stage)
+        curriculum = section.get("curriculum") if isinstance(section, dict) else None
+        if isinstance(curriculum, dict) and "name" not in curriculum:
+            curriculum["name"] = EasyToHard.name
+            layer.origins[(stage, "curriculum", "name")] = DEFAULT
 
 
 def _reward_files(layer: Layer, strays: Mapping[str, str]) -> Iterable[ConfigError]:

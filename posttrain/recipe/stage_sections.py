@@ -79,6 +79,7 @@ class WarmupSection(StageSection):
         norm_window: Last steps whose SFT gradient norms are averaged into G_warmup; null takes 10, or all there are.
         packed: As `hybrid.packed`: demonstrations in one sequence without padding, where the model allows it.
         sft_weight, sft_tries: As those of `hybrid`, without `clipped`.
+        curriculum: Which demonstration is next, of those that need no rollouts; null shuffles them.
     """
 
     max_length: Size | None = 1024
@@ -86,6 +87,7 @@ class WarmupSection(StageSection):
     packed: bool = True
     sft_weight: SFTWeight = "nll"
     sft_tries: Size | None = None
+    curriculum: AnyCurriculum | None = None
 
     @field_validator("args")
     @classmethod

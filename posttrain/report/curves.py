@@ -77,7 +77,8 @@ def curves(steps: Lines, evals: Lines, alarms: Lines, offset: int) -> list[Drawn
                 continue
         marks = [(float(each["place"]), each["name"]) for each in alarms if each["kind"] in kinds]
         drawn.append(draw(title, series, marks=marks, **common, **options))
-    drawn += _by_source(steps, offset, common)
+    drawn += _by_source([line for line in steps if line.get("stage") != "warmup"], offset, common)
+    drawn += _of_demonstrations([line for line in steps if line.get("stage") == "warmup"], common)
     return [each for each in drawn if each is not None]
 
 
@@ -102,6 +103,32 @@ def _by_source(steps: Lines, offset: int, common: dict[str, Any]) -> list[Drawn 
         ("Solve rate of each source" + more, rates, "share"),
     )
     return [draw(title, series, unit=unit, **common, **_SHARE) for title, series, unit in named if series]
+
+
+def _of_demonstrations(steps: Lines, common: dict[str, Any]) -> list[Drawn | None]:
+    """Of a warm-up's curriculum: the share of each source in the demonstrations, and its validation loss."""
+    shares: dict[str, list[tuple[float, float]]] = {}
+    losses: dict[str, list[tuple[float, float]]] = {}
+    lines = [(float(line["step"]), line["curriculum"]) for line in steps if line.get("curriculum")]
+    counts = Counter(name for _, seen in lines for name in seen.get("sources", {}))
+    names = sorted(name for name, _ in counts.most_common(MOST_SOURCES))
+    for at, seen in lines:
+        of = {name: each["demonstrations"] for name, each in seen.get("sources", {}).items()}
+        for name in names if of else ():
+            shares.setdefault(name, []).append((at, of.get(name, 0) / sum(of.values())))
+        for measured in (each for window in seen["windows"] for each in window.get("measured", ())):
+            for name in (name for name in names if measured["kind"] == "losses" and name in measured["values"]):
+                losses.setdefault(name, []).append((at, measured["values"][name]))
+    more = f", {MOST_SOURCES} of {len(counts)}" if len(counts) > MOST_SOURCES else ""
+    named: tuple[tuple[str, dict[str, list[tuple[float, float]]], dict[str, Any]], ...] = (
+        ("Share of each source in the warm-up" + more, shares, {**_SHARE, "unit": "of demonstrations"}),
+        ("Validation loss of each source" + more, losses, {"log": True, "unit": "nats a token"}),
+    )
+    return [
+        draw(title, [Series(name, points) for name, points in seen.items()], **common, **options)
+        for title, seen, options in named
+        if seen
+    ]
 
 
 def mix(steps: Lines, offset: int) -> Drawn | None:

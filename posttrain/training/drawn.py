@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from posttrain.controllers import Controller
@@ -30,13 +30,14 @@ class Drawn(Stream):
     Args:
         sampler: The curriculum over these rows.
         seed: Run seed.
+        name: What the rows are.
 
     Attributes:
         state: The curriculum's, after all windows that were scored.
     """
 
-    def __init__(self, sampler: Sampler, *, seed: int):
-        super().__init__(sampler.size, seed=seed, name="prompts")
+    def __init__(self, sampler: Sampler, *, seed: int, name: str = "prompts"):
+        super().__init__(sampler.size, seed=seed, name=name)
         self.sampler = sampler
         self.state: State = sampler.start(seed)
         self._next: list[int] = []  # drawn from the state so far
@@ -50,6 +51,10 @@ class Drawn(Stream):
             self._next = self.sampler.draw(self.state, max(place + 1, 2 * len(self._next), 8))
         return self._next[place]
 
+    def drawn_rows(self) -> list[int]:
+        """The rows up to the cursor that were taken from the present state."""
+        return [self.row(place) for place in range(self.state["drawn"], self.cursor)]
+
     def observe(self, outcomes: Sequence[Outcome]) -> dict[str, Any]:
         """Take in what the prompts up to the cursor gave, in the order in which they were drawn.
 
@@ -59,8 +64,12 @@ class Drawn(Stream):
         window = self.sampler.window(self.state, outcomes)
         self.state, self._next = self.sampler.observe(self.state, outcomes), []
         if self.state["drawn"] != self.cursor:
-            raise ValueError(f"{self.cursor} prompts were taken, and {self.state['drawn']} were scored")
+            raise ValueError(f"{self.cursor} {self.name} were taken, and {self.state['drawn']} were scored")
         return window
+
+    def take_in(self, measured: Mapping[str, float]) -> None:
+        """Take in what the curriculum had asked for, before anything is drawn by it."""
+        self.state, self._next = self.sampler.take(self.state, measured), []
 
     @property
     def fingerprint(self) -> str:
@@ -82,9 +91,10 @@ class Drawn(Stream):
         state = (saved or {}).get("state") or {}
         name, before = self.sampler.curriculum.name, (saved or {}).get("name")
         same = before == name and state.keys() == fresh.keys() and _alike(state, fresh)
-        if not same and self.sampler.curriculum.adaptive:
-            other = f"was of the curriculum {before}" if before and before != name else "knows other prompts or none"
-            warnings.warn(f"the checkpoint {other}: {name} begins anew at prompt {cursor:,}", stacklevel=2)
+        if not same and (self.sampler.curriculum.adaptive or self.sampler.curriculum.asks):
+            rows = self.name
+            other = f"was of the curriculum {before}" if before and before != name else f"knows other {rows} or none"
+            warnings.warn(f"the checkpoint {other}: {name} begins anew at {rows[:-1]} {cursor:,}", stacklevel=2)
         self.state, self._next = {**(state if same else fresh), "drawn": cursor, "seed": self.seed}, []
         self.cursor = cursor
 

@@ -15,6 +15,8 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase, PrinterCallback, TrainerCallback, TrainerState
 from trl import SFTConfig, SFTTrainer
 
+from posttrain.curricula import Curriculum, Sampler
+from posttrain.curricula.flad import GRADIENTS
 from posttrain.errors import ConfigError, TrainingError
 from posttrain.models.four_bit import adapters_kept
 from posttrain.models.positions import count_by_mask
@@ -24,7 +26,9 @@ from posttrain.processes.ranks import Ranks
 from posttrain.processes.zero import check_gives_norms
 from posttrain.recipe.section import AGAINST_START, BY_ROW
 from posttrain.recipe.sft_losses import CLIPPED_LATER
+from posttrain.storage.checkpoints import step_of
 from posttrain.training.checkpoints.whole import WholeCheckpoints
+from posttrain.training.drawn_demonstrations import DrawnDemonstrations, demonstrations_by
 from posttrain.training.gradnorm import total_norm
 from posttrain.training.ledger import Recorder
 from posttrain.training.migu import RowsByMagnitude
@@ -33,6 +37,7 @@ from posttrain.training.padding_row import PaddingKept
 from posttrain.training.row_weights import row_weights
 from posttrain.training.scheduled import Scheduled, check_own_schedule, known_to_transformers
 from posttrain.training.skipped import SaveLater, SkippedSteps, too_many
+from posttrain.training.source_gradients import check_whole_weights
 from posttrain.training.streams import Stream
 from posttrain.training.token_weights import WEIGHTS, weighted
 
@@ -60,6 +65,7 @@ class WarmupTrainer(Scheduled, WholeCheckpoints, SFTTrainer):
             handed log-probabilities times their weights and computes its loss of them. Or what a whole demonstration
             counts (see `row_weights`); the policy that some of these compare with is the one handed in.
         sft_tries: Of `dco`: its N.
+        draws: Draws each step's demonstrations, in place of the order of `train_dataset`.
 
     Attributes:
         padded: Why batches have padding; `None` where they have none.
@@ -76,6 +82,7 @@ class WarmupTrainer(Scheduled, WholeCheckpoints, SFTTrainer):
         packed: bool = True,
         sft_weight: str = "nll",
         sft_tries: int | None = None,
+        draws: DrawnDemonstrations | None = None,
         **kwargs: Any,
     ):
         check_weight(args, sft_weight, kwargs.get("compute_loss_func"))
@@ -85,7 +92,11 @@ class WarmupTrainer(Scheduled, WholeCheckpoints, SFTTrainer):
         super().__init__(model, args, **kwargs)
         self.add_callback(padding.built(self.model))
         count_by_mask(self.model)
-        self._weight, self._tries = sft_weight, sft_tries
+        self._weight, self._tries, self.draws = sft_weight, sft_tries, draws
+        if draws is not None and self.accelerator.parallelism_config is not None:
+            raise _cut_up(draws)
+        if draws is not None and draws.stream.sampler.curriculum.asks == GRADIENTS:
+            check_whole_weights(self.accelerator, draws.stream.sampler.curriculum.name)
         self._start = self._snapshot() if sft_weight in AGAINST_START else None
         self._start_sums: list[torch.Tensor] = []
         self.padded: str | None = self._pack() if packed else OWN_CHOICE
@@ -116,16 +127,21 @@ class WarmupTrainer(Scheduled, WholeCheckpoints, SFTTrainer):
         return PolicySnapshot(self.model)
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
-        """TRL's; where weights compare with the starting policy, the step's demonstrations are scored by it at once."""
+        """TRL's; where weights compare with the starting policy, the step's demonstrations are scored by it at once.
+
+        A curriculum draws them here, when the step before has moved the weights.
+        """
+        if self.draws is not None:
+            epoch_iterator = self.draws.batches(self, num_batches)
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         if self._start is not None:
             policy = self.accelerator.unwrap_model(self.model)
             with self._start.swapped_into(policy):
-                self._start_sums = [self._score(policy, batch).sum(dim=1) for batch in batches]
+                self._start_sums = [self.label_log_probs(policy, batch).sum(dim=1) for batch in batches]
         return batches, items
 
-    def _score(self, policy: Any, batch: dict[str, Any]) -> torch.Tensor:
-        """(B, T - 1) log-probabilities of a batch's labels."""
+    def label_log_probs(self, policy: Any, batch: dict[str, Any]) -> torch.Tensor:
+        """(B, T - 1) log-probabilities of a batch's labels, in nats; 0 where there is none."""
         inputs, autocast = send_to_device(batch, self.args.device), self.accelerator.autocast
         if self.padded is None:
             return label_scores(policy, inputs["input_ids"], inputs["labels"], autocast=autocast)
@@ -163,6 +179,11 @@ class WarmupTrainer(Scheduled, WholeCheckpoints, SFTTrainer):
             self._nll, self._seen = part if self._nll is None else self._nll + part, None
         return loss
 
+    def save_more(self, checkpoint: Path) -> None:
+        """The state of the curriculum."""
+        if self.draws is not None and self.accelerator.is_main_process:
+            self.draws.save(checkpoint)
+
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """TRL's, with the NLL since the last time, over all processes."""
         if self._nll is not None and "loss" in logs:
@@ -195,7 +216,8 @@ class Warmup:
     Attributes:
         g_warmup: Mean norm of the SFT gradient over the last steps, before clipping; skipped steps have none.
         steps: Optimizer steps done; fewer than asked for if training was stopped.
-        demonstration_cursor: Demonstrations taken so far; the hybrid stage goes on from there.
+        demonstration_cursor: Demonstrations taken so far of the shuffled stream, which the hybrid stage goes on with; 0
+            where a curriculum drew them.
     """
 
     g_warmup: float
@@ -220,6 +242,7 @@ def warm_up(
     sft_weight: str = "nll",
     sft_tries: int | None = None,
     migu: float | None = None,
+    curriculum: Curriculum | Sampler | str | None = None,
 ) -> Warmup:
     """Train the model on the demonstrations.
 
@@ -243,8 +266,11 @@ def warm_up(
         on_start: Called with the trainer before its first step.
         sft_weight, sft_tries: What a token counts (see `WarmupTrainer`).
         migu: Share of each linear layer's rows that get no gradient (see `migu`).
+        curriculum: Which demonstrations are next, or its name: one whose columns `demonstrations` has, or a sampler
+            over as many rows. `None` shuffles them.
 
     Raises:
+        ConfigError: The curriculum goes by rollouts.
         TrainingError: Too many steps in a row were skipped, or more than one at the end: what makes gradients infinite
             may be in the weights, and nothing after them shows that it is not.
     """
@@ -255,6 +281,7 @@ def warm_up(
     stream = Stream(len(demonstrations), seed=args.seed, name="demonstrations")
     per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
     order = stream.take(args.max_steps * per_step)
+    draws = demonstrations_by(curriculum, demonstrations, seed=args.seed, max_length=args.max_length)
     skipped = SkippedSteps(max_skipped_steps, "warmup.max_skipped_steps")
     with adapters_kept(model):
         trainer = WarmupTrainer(
@@ -263,14 +290,17 @@ def warm_up(
             packed=packed,
             sft_weight=sft_weight,
             sft_tries=sft_tries,
-            train_dataset=demonstrations.select(order),
+            draws=draws,
+            train_dataset=demonstrations.select_columns(["input_ids", "labels"]).select(order),
             processing_class=tokenizer,
             callbacks=[(watch := _Watch(recorder, per_step, skipped)), SaveLater(skipped), *callbacks],
         )
     if migu is not None:
         trainer.add_callback(RowsByMagnitude(trainer.model, trainer.accelerator, migu, "warmup.migu"))
     check_gives_norms(trainer.accelerator, accumulation=args.gradient_accumulation_steps)
-    watch.padded = trainer.padded
+    watch.padded, watch.draws = trainer.padded, draws
+    if draws is not None and checkpoint is not None:
+        draws.go_on(checkpoint, step_of(checkpoint) * per_step)
     if on_start is not None:
         on_start(trainer)
     trainer.remove_callback(PrinterCallback)
@@ -283,7 +313,8 @@ def warm_up(
         raise too_many(skipped.in_a_row, "the last ones", expected="a warm-up that ends in sound steps", where=step)
     if on_end is not None:
         on_end(trainer)
-    return Warmup(sum(tail) / len(tail) if tail else math.nan, step, step * per_step)
+    cursor = step * per_step if draws is None else 0
+    return Warmup(sum(tail) / len(tail) if tail else math.nan, step, cursor)
 
 
 def _norms(state: TrainerState) -> list[float]:
@@ -298,6 +329,7 @@ class _Watch(TrainerCallback):
         self._recorder, self._per_step, self._skipped = recorder, per_step, skipped
         self._started, self._was_skipped = 0.0, False
         self.padded: str | None = None
+        self.draws: DrawnDemonstrations | None = None
 
     def on_train_begin(self, args, state, control, **kwargs):
         """Count what an earlier session skipped."""
@@ -319,6 +351,8 @@ class _Watch(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
         """Close the books on the step."""
         self._was_skipped = self._skipped.finish_step()
+        if self.draws is not None:
+            self.draws.finish_step()
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         """Turn a log entry of the trainer into a line of `steps.jsonl`."""
@@ -350,8 +384,25 @@ class _Watch(TrainerCallback):
             "entropy": logs.get("entropy"),
             "learning_rate": logs.get("learning_rate"),
             "padded": self.padded,
-            "seconds": {"total": round(time.perf_counter() - self._started, 4)},
+            "seconds": self._seconds(),
             "demonstration_cursor": state.global_step * self._per_step,
             "skipped": self._was_skipped,
         }
+        if self.draws is not None:
+            record["curriculum"] = self.draws.record()
         Ranks.joined().on_main(lambda: self._recorder.step(record))  # a full disk ends all processes, not one
+
+    def _seconds(self) -> dict[str, float]:
+        total = time.perf_counter() - self._started
+        if self.draws is None:
+            return {"total": round(total, 4)}
+        return {"total": round(total + self.draws.seconds, 4), "curriculum": round(self.draws.seconds, 4)}
+
+
+def _cut_up(draws: DrawnDemonstrations) -> ConfigError:
+    return ConfigError(
+        f"the curriculum {draws.stream.sampler.curriculum.name}, and a parallelism_config that cuts rows or layers up",
+        expected="processes that take rows in turn",
+        where="curriculum",
+        fix="leave the curriculum or the parallelism_config out",
+    )

@@ -28,7 +28,7 @@ def test_the_arms_of_a_study_go_with_their_recipe(path: Path) -> None:
     study = Study(path)
     if path.stem == "curricula":
         assert study.reference == "uniform"
-        assert {"easy_to_hard", "dump", "bots", "difficulty_pools"} < set(study.arms)
+        assert {"easy_to_hard", "dump", "bots", "difficulty_pools", "gain_rl"} < set(study.arms)
         return
     assert study.reference == "switch"
     if path.stem == "countdown_smollm2":

@@ -71,6 +71,7 @@ def scaled(recipe: Recipe, *, model: str | Path, folder: str | Path) -> Scaled:
     left_out: list[str] = []
     accumulation, per_device = _micro_batches(recipe)
     measures = recipe.hybrid.curriculum is not None and recipe.hybrid.curriculum.completions > 0
+    asks = recipe.warmup.curriculum is not None and recipe.warmup.curriculum.asks
     hybrid = recipe.hybrid.model_copy(
         update={
             "steps": min(recipe.hybrid.steps, STEPS),
@@ -96,6 +97,7 @@ def scaled(recipe: Recipe, *, model: str | Path, folder: str | Path) -> Scaled:
             "warmup_steps": 0,
             "save_steps": 1,
             "max_skipped_steps": 0,
+            "curriculum": None if asks else recipe.warmup.curriculum,
             "norm_window": recipe.warmup.norm_window and min(recipe.warmup.norm_window, STEPS),
             "gradient_accumulation_steps": min(recipe.warmup.gradient_accumulation_steps, 2),
             "per_device_train_batch_size": 1 if recipe.warmup.gradient_accumulation_steps > 1 else 2,
@@ -104,6 +106,8 @@ def scaled(recipe: Recipe, *, model: str | Path, folder: str | Path) -> Scaled:
     )
     if measures:
         left_out.append("the curriculum's pass rates: random weights solve no prompt")
+    if asks and recipe.warmup.steps:
+        left_out.append(f"the warm-up's curriculum: {STEPS} steps show little of the {asks} that it measures")
     update = {
         "model": _model(recipe, model, left_out),
         "lora": _lora(recipe, left_out),

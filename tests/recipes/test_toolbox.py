@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ def _compared(resolved: dict[str, Any]) -> dict[str, Any]:
 def test_each_differs_from_the_base_and_from_the_others(path: Path) -> None:
     assert settings(path) != settings(RECIPES / "toolbox/base.yaml")
     assert all(settings(path) != settings(other) for other in TOOLS if other != path)
-    assert load_recipe(path).run.dir.name == f"toolbox-{path.stem.replace('_', '-')}"
+    assert load_recipe(path).run.dir == f"runs/toolbox-{path.stem.replace('_', '-')}"
 
 
 def test_the_arms_of_the_study_are_the_recipes() -> None:
@@ -40,11 +41,5 @@ def test_the_arms_of_the_study_are_the_recipes() -> None:
     assert study.reference == "plain"
     for name, changed in study.arms.items():
         path = RECIPES / "toolbox" / f"{'base' if name == 'plain' else name}.yaml"
-        overrides = [f"{key}={value}" for key, value in _as_yaml(changed).items()]
+        overrides = [f"{key}={json.dumps(value)}" for key, value in changed.items()]
         assert _compared(load_recipe(RECIPES / "toolbox/base.yaml", overrides).resolved()) == settings(path), name
-
-
-def _as_yaml(changed: Any) -> dict[str, str]:
-    import json
-
-    return {key: json.dumps(value) for key, value in changed.items()}

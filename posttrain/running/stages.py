@@ -184,6 +184,7 @@ class Stages:
                 migu=section.migu,
                 sft_weight=section.sft_weight,
                 sft_tries=section.sft_tries,
+                old=self.policies.old(),
             )
             self.dir.mark_done("warmup", vars(result))
         self.progress.finish("warmup")

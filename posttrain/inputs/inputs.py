@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 
 from posttrain.errors import ConfigError, DataError, PosttrainError
 from posttrain.inputs.applying import check_tasks_covered
+from posttrain.inputs.compatible import check_old
 from posttrain.inputs.curriculum import check_curriculum
 from posttrain.inputs.four_bit import check_four_bit, check_saved_quantised, four_bit_options
 from posttrain.inputs.judged import own_reward_configs, routed, rows_of
@@ -239,6 +240,8 @@ def check_model(recipe: Recipe, data: TaskData | None = None, rewards: Sequence[
             positions = getattr(model_config.get_text_config(), "max_position_embeddings", None)
             if recipe.hybrid.steps and recipe.hybrid.method and recipe.hybrid.method.teacher_kl:
                 check_plain_logits(model_config)
+            if recipe.warmup.steps and recipe.warmup.muscle:
+                check_old(recipe, tokenizer, model_config, loading=loading)
     if adapter:
         config = json.loads((Path(name) / "adapter_config.json").read_text())
         check_trains_on(config, beta=recipe.hybrid.grpo.beta if recipe.hybrid.steps else 0.0, where=where)

@@ -230,6 +230,11 @@ def _tokens(plan: Plan, rows: int) -> str:
 
 def _weighted(stage: WarmupSection | HybridSection) -> str:
     name = stage.sft_weight
+    if isinstance(stage, WarmupSection) and stage.muscle:
+        return (
+            f"; each token's KL to {stage.muscle.old} where the policy's own next token is another, to the policy as "
+            "it began where it is the same (muscle): two forward passes more over every row"
+        )
     if name == "nll":
         return ""
     if name == "dco":

@@ -14,8 +14,9 @@ from typing import Any
 
 from posttrain.errors import PosttrainError
 from posttrain.inputs.applying import idle_rewards, try_rewards, uses_rewards
+from posttrain.inputs.compatible import check_old
 from posttrain.inputs.four_bit import check_unsharded
-from posttrain.inputs.inputs import load_data, load_judges, load_rewards
+from posttrain.inputs.inputs import load_data, load_judges, load_rewards, loading
 from posttrain.inputs.misfits import misfits
 from posttrain.inputs.rendering import UnlikePrompts
 from posttrain.planning.amounts import Amounts, amounts
@@ -31,6 +32,8 @@ from posttrain.planning.model_facts import (
     describe_model,
     is_absent,
     is_hub_id,
+    name_is_absent,
+    old_bytes,
     tokenizer_of,
 )
 from posttrain.planning.padded import stages_in_words
@@ -55,7 +58,7 @@ class Missing:
     """Something that the plan had to do without.
 
     Attributes:
-        what: `model`, `tokenizer` or `data`.
+        what: `model`, `the old model`, `tokenizer` or `data`.
         why: What was seen.
         without: What cannot be told without it.
         stops: Whether a run here would stop at this.
@@ -264,6 +267,8 @@ class _Maker:
             for problem in unfit:
                 self._problem("model", problem)
             model = describe_model(recipe, config, on_gpu=self.machine.device == "cuda")
+            if recipe.warmup.steps and recipe.warmup.muscle:
+                model = self._beside_old(model, tokenizer, config)
             if model.shape is None:
                 self.missing.append(Missing("shape", model.uncounted, "memory and time", stops=False))
             self._padded(model)
@@ -277,6 +282,20 @@ class _Maker:
             else:
                 self._problem("model", error)
         return texts, model
+
+    def _beside_old(self, model: ModelFacts, tokenizer: Any, config: Any) -> ModelFacts:
+        """The model's facts with those of the one that `warmup.muscle` names, where that is here."""
+        section = self.recipe.warmup.muscle
+        assert section is not None
+        try:
+            old = check_old(self.recipe, tokenizer, config, loading=loading, local=self.offline)
+            return replace(model, old_bytes=old_bytes(self.recipe, old, on_gpu=self.machine.device == "cuda"))
+        except PosttrainError as error:
+            if name_is_absent(section.old, offline=self.offline):
+                self.missing.append(Missing("the old model", error.seen, "its memory, and whether its tokens fit"))
+            else:
+                self._problem("model", error)
+        return model
 
     def _padded(self, model: ModelFacts) -> None:
         """Where `packed: true` will come to nothing."""

@@ -3,5 +3,6 @@
 Where rows come from is `tasks/`'s; what a reward is, `scoring/`'s.
 
 Other rooms import: `applying`, `compatible`, `curriculum`, `data`, `demonstrated`, `ends`, `first_step`, `four_bit`,
-`gathering`, `inputs`, `judged`, `leaks`, `misfits`, `overlap`, `pairs`, `rendering`, `same_stream`, `shown`, `tokens`.
+`gathering`, `inputs`, `judged`, `leaks`, `looked_for`, `misfits`, `overlap`, `pairs`, `rendering`, `same_stream`,
+`shown`, `tokens`.
 """

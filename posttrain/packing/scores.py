@@ -1,8 +1,9 @@
 """Log-probabilities of a batch in one packed forward pass: no padding, each group's prompt once, the head where needed.
 
 The pass goes through the model as it is wrapped for training (DDP, FSDP2, DeepSpeed, PEFT) and through the fused head
-that TRL has put on it. `install` prepares a model: its attention becomes `attention`'s, and a hook behind the
-backbone keeps only the hidden states that are scored. Without a `tree` a prepared model does what it did.
+that TRL has put on it. `install` prepares a model: its attention becomes `attention`'s, a hook behind the backbone
+keeps only the hidden states that are scored, and on a CPU its linear layers multiply by oneDNN. Without a `tree` a
+prepared model does what it did.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from posttrain.inputs.data import IGNORED
+from posttrain.models import products
 from posttrain.models.policy_weights import base_model
 from posttrain.models.positions import counts_by_mask
 from posttrain.packing import attention as tree_attention
@@ -67,6 +69,7 @@ def install(model: nn.Module) -> str | None:
         return None
     if reason := deaf(base):
         return reason
+    products.install(base)
     tree_attention.register()
     base.set_attn_implementation(tree_attention.stand_in(base.config._attn_implementation))
     backbone.register_forward_hook(_keep_scored, with_kwargs=True)

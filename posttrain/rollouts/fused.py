@@ -11,18 +11,18 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.nn.functional import linear, rms_norm, silu
+from torch.nn.functional import rms_norm, silu
 from transformers import LlamaForCausalLM
 from transformers.activations import SiLUActivation
 from transformers.models.llama import modeling_llama as llama
+
+from posttrain.models import products
+from posttrain.models.products import Product
 
 __all__ = ["Attend", "Fused", "fused"]
 
 Attend = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 """Takes a layer's number, its queries [N, H, D], keys and values [N, H / n, D], and gives what is read [N, H, D]."""
-
-ROWS = 128
-"""Tokens of a pass that packed weights are laid out for; any number is computed."""
 
 COPIED = 16_000_000
 """Parameters up to which the weights are copied once a call; of larger models the copy would take a while."""
@@ -47,12 +47,10 @@ def fused(model: Any) -> Fused | None:
     inner = model.model
     if (
         config.hidden_act != "silu"
-        or any(
-            type(module) not in PLAIN or "forward" in vars(module) or _is_hooked(module) for module in inner.modules()
-        )
+        or any(type(module) not in PLAIN or _is_replaced(module) or _is_hooked(module) for module in inner.modules())
         or any(getattr(module, "bias", None) is not None for module in [*inner.modules(), model.lm_head])
         or type(model.lm_head) is not torch.nn.Linear
-        or "forward" in vars(model.lm_head)
+        or _is_replaced(model.lm_head)
         or any(map(_is_hooked, (model, model.lm_head)))
         or inner.rotary_emb.rope_type != "default"
     ):
@@ -60,46 +58,12 @@ def fused(model: Any) -> Fused | None:
     return Fused(model)
 
 
+def _is_replaced(module: Any) -> bool:
+    return "forward" in vars(module) and not products.installed(module)
+
+
 def _is_hooked(module: Any) -> bool:
     return bool(module._forward_hooks or module._forward_pre_hooks)
-
-
-ONEDNN: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
-PACK: Any = getattr(torch.ops.mkldnn, "_reorder_linear_weight", None)
-"""What torch's compiler has a CPU multiply with. The operators are torch's own business."""
-
-
-class Product:
-    """x W' for float32 rows, by oneDNN where torch has it.
-
-    `linear` goes to MKL, which on processors other than Intel's does without AVX-512: less than half of oneDNN's speed.
-    Its result for a row also changes with the number of rows; oneDNN's was the same for every number tried.
-
-    Args:
-        weights: W, [out, in], in parts of its rows.
-        copied: Lay them out as one in oneDNN's own order, which is faster and takes as much memory again.
-    """
-
-    def __init__(self, *weights: torch.Tensor, copied: bool):
-        self._onednn = ONEDNN is not None and PACK is not None and torch.backends.mkldnn.enabled
-        self._weights = [each.detach() for each in weights]
-        if copied:
-            whole = torch.cat(self._weights) if len(weights) > 1 else self._weights[0]
-            self._weights = [PACK(whole, ROWS) if self._onednn else whole]
-
-    def __call__(self, x_N: torch.Tensor) -> torch.Tensor:
-        """[N, in] to [N, out]."""
-        if self._onednn:
-            parts = [ONEDNN(x_N, each, None, "none", [], "") for each in self._weights]
-        else:
-            parts = [linear(x_N, each) for each in self._weights]
-        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
-
-    def added_to(self, y_N: torch.Tensor, x_N: torch.Tensor) -> torch.Tensor:
-        """The product plus y [N, out]; of one part."""
-        if self._onednn:
-            return ONEDNN.binary(x_N, y_N, self._weights[0], None, "add")
-        return torch.addmm(y_N, x_N, self._weights[0].t())
 
 
 class Fused:

@@ -7,6 +7,7 @@ import torch
 from peft import LNTuningConfig, LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, LlamaConfig
 
+from posttrain.models import products
 from posttrain.models.inference import inference
 from posttrain.rollouts import fused as module
 from posttrain.rollouts.fused import fused
@@ -32,7 +33,7 @@ def test_logits_are_those_of_transformers(monkeypatch, more, how):
     if how == "as they are":
         monkeypatch.setattr(module, "COPIED", 0)
     if how == "without oneDNN":
-        monkeypatch.setattr(module, "ONEDNN", None)
+        monkeypatch.setattr(products, "ONEDNN", None)
     torch.manual_seed(1)
     model = AutoModelForCausalLM.from_config(LlamaConfig(**{**SHAPE, **COMMON, **more})).eval()
     for layer in model.model.layers:

@@ -1,0 +1,126 @@
+"""Products of float32 rows and weights on a CPU, by oneDNN.
+
+`linear` goes to MKL, which on processors other than Intel's does without AVX-512: less than half of oneDNN's speed. Its
+result for a row also changes with the number of rows; oneDNN's was the same for every number tried. The operators are
+those that torch's compiler multiplies with, and torch's own business: without them everything is as it was.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.functional import linear
+
+ONEDNN: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+PACK: Any = getattr(torch.ops.mkldnn, "_reorder_linear_weight", None)
+
+ROWS = 128
+"""Rows that packed weights are laid out for; any number is computed."""
+
+FEWEST = 32
+"""Rows from which on a layer in training multiplies by oneDNN: below, the way there takes longer."""
+
+
+def available() -> bool:
+    """Whether torch has the operators, and its user wants oneDNN (`torch.backends.mkldnn`)."""
+    return ONEDNN is not None and PACK is not None and bool(torch.backends.mkldnn.enabled)
+
+
+class Product:
+    """x W' for float32 rows, without gradients.
+
+    Args:
+        weights: W, [out, in], in parts of its rows.
+        copied: Lay them out as one in oneDNN's own order, which is faster and takes as much memory again.
+    """
+
+    def __init__(self, *weights: torch.Tensor, copied: bool):
+        self._onednn = available()
+        self._weights = [each.detach() for each in weights]
+        if copied:
+            whole = torch.cat(self._weights) if len(weights) > 1 else self._weights[0]
+            self._weights = [PACK(whole, ROWS) if self._onednn else whole]
+
+    def __call__(self, x_N: torch.Tensor) -> torch.Tensor:
+        """[N, in] to [N, out]."""
+        if self._onednn:
+            parts = [_product(x_N, each) for each in self._weights]
+        else:
+            parts = [linear(x_N, each) for each in self._weights]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+    def added_to(self, y_N: torch.Tensor, x_N: torch.Tensor) -> torch.Tensor:
+        """The product plus y [N, out]; of one part."""
+        if self._onednn:
+            return ONEDNN.binary(x_N, y_N, self._weights[0], None, "add")
+        return torch.addmm(y_N, x_N, self._weights[0].t())
+
+
+def install(model: nn.Module) -> None:
+    """Let the linear layers of a model multiply by oneDNN where they can: float32 on a CPU, without autocast.
+
+    Layers that are more than torch's own, or whose forward() somebody has replaced, stay as they are.
+    """
+    for module in model.modules():
+        if type(module) is nn.Linear and "forward" not in vars(module):
+            module.forward = partial(_forward, module)  # type: ignore[method-assign]
+
+
+def installed(module: nn.Module) -> bool:
+    """Whether `install` has replaced this module's forward()."""
+    return getattr(vars(module).get("forward"), "func", None) is _forward
+
+
+def _forward(self: nn.Linear, input: torch.Tensor) -> torch.Tensor:
+    """nn.Linear's."""
+    weight, bias = self.weight, self.bias
+    if not _fits(input, weight) or not (bias is None or bias.dtype == torch.float32):
+        return linear(input, weight, bias)
+    if not torch.is_grad_enabled():
+        return _product(input, weight, bias)
+    return _Linear.apply(input, weight, bias)
+
+
+def _fits(x: torch.Tensor, weight: torch.Tensor) -> bool:
+    return (
+        x.dtype == weight.dtype == torch.float32
+        and x.device.type == weight.device.type == "cpu"
+        and x.numel() >= FEWEST * x.shape[-1]
+        and x.is_contiguous()
+        and weight.is_contiguous()
+        and available()
+        and type(x) is torch.Tensor
+        and type(weight) in (nn.Parameter, torch.Tensor)  # a sharded one is neither
+        and not hasattr(weight, "ds_id")  # DeepSpeed's may be empty by the time of the backward pass
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+    )
+
+
+def _product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    return ONEDNN(x, weight, bias, "none", [], "")
+
+
+class _Linear(torch.autograd.Function):
+    """x W' + b with its gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        ctx.save_for_backward(x, weight)
+        return _product(x, weight, bias)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        of_x, of_weight, of_bias = ctx.needs_input_grad
+        grad = grad.contiguous()
+        flat = grad.flatten(0, -2)
+        return (
+            _product(grad, weight.t()) if of_x else None,
+            _product(flat.t(), x.flatten(0, -2).t()) if of_weight else None,
+            flat.sum(0) if of_bias else None,
+        )

@@ -79,10 +79,12 @@ class Asked(NamedTuple):
         kind: `losses`: the mean NLL of the label tokens, in nats, by source; other kinds are for those who measure them
             to know.
         rows: Of each source the demonstrations to measure.
+        target: Demonstrations that these are compared with, where they are.
     """
 
     kind: str
     rows: Mapping[str, Sequence[int]]
+    target: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
@@ -93,16 +95,24 @@ class Table:
         size: The number of prompts.
         columns: The columns that it asked for, by name.
         rates: How often each was solved before the stage, where that was measured.
+        angles: Mean cosines of each one's hidden states before the stage, where these were measured: within the
+            question, between it and the template, and of all tokens.
     """
 
     size: int
     columns: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     rates: Sequence[float] | None = None
+    angles: Sequence[Sequence[float]] | None = None
     _made: dict[Hashable, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def record(self) -> dict[str, Any]:
         """As JSON."""
-        return {"size": self.size, "columns": dict(self.columns), "rates": self.rates}
+        return {"size": self.size, "columns": dict(self.columns), "rates": self.rates, "angles": self.angles}
+
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any]) -> Table:
+        """What `record` gave; one of before there were angles has none."""
+        return cls(record["size"], record["columns"], record["rates"], record.get("angles"))
 
     def rows_of(self, column: str) -> dict[str, list[int]]:
         """The rows of each value of a column, the values as text and in the order in which they first stand there."""
@@ -141,6 +151,8 @@ class Curriculum:
     """Whether pass rates are measured before the stage."""
     by_source: ClassVar[bool] = False
     """Whether it cannot do without sources."""
+    prefills: ClassVar[bool] = False
+    """Whether each prompt passes through the model once before the stage, for the angles of its hidden states."""
     asks: ClassVar[str | None] = None
     """What it goes by that is measured while demonstrations train (the `kind` of what it asks): it draws no prompts."""
 
@@ -164,7 +176,12 @@ class Curriculum:
         return [name for name in dict.fromkeys(needed) if name not in columns]
 
     def table(
-        self, rows: Any, columns: Sequence[str], rates: Sequence[float] | None = None, of: str = "prompts"
+        self,
+        rows: Any,
+        columns: Sequence[str],
+        rates: Sequence[float] | None = None,
+        angles: Sequence[Sequence[float]] | None = None,
+        of: str = "prompts",
     ) -> Table:
         """What it needs to know of the prompts.
 
@@ -172,6 +189,7 @@ class Curriculum:
             rows: The prompts: a data set, or anything whose `rows[name]` gives a column.
             columns: The columns that they have.
             rates: Measured pass rates.
+            angles: Measured angles of hidden states, as in `Table`.
             of: What the rows are called where they are refused.
 
         Raises:
@@ -191,8 +209,9 @@ class Curriculum:
                     where="curriculum",
                     fix="fill it in, or leave these rows out",
                 )
-        size = len(rates) if rates is not None and not taken else len(next(iter(taken.values()), rows))
-        table = Table(size, taken, rates)
+        measured = rates if rates is not None else angles
+        size = len(measured) if measured is not None and not taken else len(next(iter(taken.values()), rows))
+        table = Table(size, taken, rates, angles)
         self.check(table)
         return table
 
@@ -229,8 +248,9 @@ class Curriculum:
         """Steps that are done when what was measured first moves the draws; `None` where nothing is."""
         return None
 
-    def passes(self, table: Table, steps: int) -> int:
-        """Passes of a demonstration through the model that measurements take, in a stage of so many steps."""
+    def passes(self, table: Table, steps: int, rows: int = 0) -> int:
+        """Passes of a demonstration through the model that measurements take, in a stage of so many steps of as many
+        rows."""
         return 0
 
     def take(self, table: Table, state: State, measured: Mapping[str, float]) -> State:

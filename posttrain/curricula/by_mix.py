@@ -86,7 +86,7 @@ class ByMix(Curriculum):
         """Steps that are done when what was measured first moves the mix."""
         return self.update_steps
 
-    def passes(self, table: Table, steps: int) -> int:
+    def passes(self, table: Table, steps: int, rows: int = 0) -> int:
         """Passes of held-out demonstrations through the model that a stage of so many steps asks for."""
         times = sum(self.measures_after(done, len(self.rows(table))) for done in range(steps))
         return times * self.held_out * len(self.validated(table))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
 import torch
 from torch.distributed.tensor import DTensor
 
+from posttrain.evaluation.angles import Angles, measure
 from posttrain.evaluation.curriculum import pass_rates
 from posttrain.evaluation.evaluate import Evaluation, evaluate
 from posttrain.inputs.data import fit_to_model, with_demonstrated
@@ -159,6 +160,25 @@ class Examiner:
         result = self._examine(model, rows, [1], samples, grpo.temperature, grpo.max_completion_length, on_progress)
         return pass_rates(result.rows, len(rows))
 
+    def angles(
+        self, model: Any, rows: list[dict[str, Any]], on_progress: Callable[[int, int], None] | None
+    ) -> list[Angles]:
+        """The angles of each row's hidden states, of one pass through the model."""
+        prompts = [row["prompt"] for row in fit_to_model(rows, self._tokenizer)]
+        with self._autocast():
+            return measure(
+                model.to("cuda" if self._on_gpu else "cpu"),
+                tokenize_prompts(self._tokenizer, prompts, self._template_kwargs),
+                batch_size=self._recipe.evaluate.batch_size,
+                on_progress=on_progress,
+                ranks=self._ranks,
+            )
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        """The arithmetic that training computes in, which wraps the policy during a stage and not after it."""
+        autocast = self._on_gpu and self._dtype != torch.float32
+        return torch.autocast("cuda", self._dtype) if autocast else nullcontext()
+
     def _examine(
         self,
         model: Any,
@@ -170,10 +190,8 @@ class Examiner:
         on_progress: Callable[[int, int], None] | None,
     ) -> Evaluation:
         engine = self.engine(model)
-        # The arithmetic that training computes in, which wraps the policy during a stage and not after it
-        autocast = self._on_gpu and engine is None and self._dtype != torch.float32
         sharded = any(isinstance(each, DTensor) or is_partitioned(each) for each in model.parameters())
-        with torch.autocast("cuda", self._dtype) if autocast else nullcontext():
+        with self._autocast() if engine is None else nullcontext():
             return evaluate(
                 model if sharded else model.to("cuda" if self._on_gpu else "cpu"),
                 self._tokenizer,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from posttrain.curricula import Curriculum
 from posttrain.errors import DataError
 from posttrain.recipe.recipe import Recipe
 
@@ -50,20 +51,20 @@ def check_curriculum(recipe: Recipe, rows: Sequence[Mapping[str, Any]], stage: s
     try:
         if lacking := curriculum.missing(names):
             raise curriculum.lack(lacking[0], names, of)
-        if not curriculum.completions:  # else the rates are to be measured
+        if not (curriculum.completions or curriculum.prefills):  # else rates or angles are to be measured
             table = curriculum.table(Columns(rows), names, of=of)
-            _check_moves(curriculum.first_change(table), section.steps)
+            _check_moves(curriculum, curriculum.first_change(table), section.steps)
     except DataError as error:
         key = f"{stage}.{error.where}" if error.where else f"{stage}.curriculum"
         raise DataError(error.seen, expected=error.expected, where=recipe.where(key), fix=error.fix) from error
 
 
-def _check_moves(change: int | None, steps: int) -> None:
+def _check_moves(curriculum: Curriculum, change: int | None, steps: int) -> None:
     """Refuse a stage that is over before what is measured could move the draws."""
     if change is not None and steps <= change:
         raise DataError(
             f"the mix first moves after step {change}, and the stage has {steps}",
             expected="measurements that have an effect",
-            where="curriculum.update_steps",
-            fix="lower it, or train for more steps",
+            where="curriculum.update_steps" if hasattr(curriculum, "update_steps") else "steps",
+            fix="lower it, or train for more steps" if hasattr(curriculum, "update_steps") else "train for more steps",
         )

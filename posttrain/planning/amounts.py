@@ -61,6 +61,7 @@ class Amounts:
         evaluations: Of the held-out rows.
         evaluation_completions: Of one evaluation.
         curriculum_completions: Sampled to measure pass rates, before stage 2.
+        curriculum_passes: Of prompts through the model, to measure their hidden states, before stage 2.
     """
 
     warmup_steps: int
@@ -81,6 +82,7 @@ class Amounts:
     evaluations: int
     evaluation_completions: int
     curriculum_completions: int
+    curriculum_passes: int
 
 
 def amounts(
@@ -101,7 +103,7 @@ def amounts(
     sampled = plan.completions_per_step / hybrid.grpo.num_iterations
     batches = hybrid.refill.max_batches if hybrid.refill else 1
     sampling = recipe.evaluate.samples if max(recipe.evaluate.k) > 1 else 0
-    curriculum = hybrid.curriculum.completions if hybrid.curriculum and hybrid.steps else 0
+    curriculum = hybrid.curriculum if hybrid.steps else None
     return Amounts(
         warmup_steps=warmup.steps,
         warmup_demonstrations=warmup_rows,
@@ -120,7 +122,8 @@ def amounts(
         sampled_tokens=round(grpo.most * sampled) * batches * hybrid.grpo.max_completion_length,
         evaluations=evaluations(recipe),
         evaluation_completions=(held_out or 0) * (1 + sampling),
-        curriculum_completions=curriculum * (prompts or 0),
+        curriculum_completions=curriculum.completions * (prompts or 0) if curriculum else 0,
+        curriculum_passes=(prompts or 0) if curriculum and curriculum.prefills else 0,
     )
 
 

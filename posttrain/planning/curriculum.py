@@ -6,6 +6,7 @@ from collections import Counter
 from typing import Any
 
 from posttrain.curricula import Curriculum
+from posttrain.curricula.flad import GRADIENTS
 from posttrain.errors import PosttrainError
 from posttrain.inputs.curriculum import ROWS, Columns, names_of
 from posttrain.recipe.recipe import Recipe
@@ -15,14 +16,17 @@ MOST_SOURCES = 12
 """Sources that are named; of more their number is said."""
 
 
-def curriculum_in_words(recipe: Recipe, data: TaskData | None) -> list[str]:
+def curriculum_in_words(recipe: Recipe, data: TaskData | None, warmup_rows_per_step: int) -> list[str]:
     """The lines of a plan; none without a curriculum, or without rows."""
     if data is None:
         return []
-    return [*_of_stage(recipe, "warmup", data.demonstrations), *_of_stage(recipe, "hybrid", data.train)]
+    return [
+        *_of_stage(recipe, "warmup", data.demonstrations, warmup_rows_per_step),
+        *_of_stage(recipe, "hybrid", data.train),
+    ]
 
 
-def _of_stage(recipe: Recipe, stage: str, rows: list[dict[str, Any]]) -> list[str]:
+def _of_stage(recipe: Recipe, stage: str, rows: list[dict[str, Any]], per_step: int = 0) -> list[str]:
     section = getattr(recipe, stage)
     curriculum: Curriculum | None = section.curriculum
     if curriculum is None or not section.steps or not rows:
@@ -34,19 +38,20 @@ def _of_stage(recipe: Recipe, stage: str, rows: list[dict[str, Any]]) -> list[st
         shows = "the report shows the draws by it" if stage == "hybrid" else "the record has the draws by it"
         more = f"set {stage}.curriculum.source to a column, and {shows}"
         return [f"{said}: the {ROWS[stage]} have no column of sources ({more})"]
-    said += _measured(curriculum, rows, section.steps)
+    said += _measured(curriculum, rows, section.steps, per_step)
     counts = Counter(map(str, Columns(rows)[column]))
     if len(counts) > MOST_SOURCES:
         return [f"{said}: {len(counts):,} sources by the column {column}"]
     return [f"{said}: sources by the column {column}: " + ", ".join(f"{name} ({n:,})" for name, n in counts.items())]
 
 
-def _measured(curriculum: Curriculum, rows: list[dict[str, Any]], steps: int) -> str:
+def _measured(curriculum: Curriculum, rows: list[dict[str, Any]], steps: int, per_step: int) -> str:
     """What its measurements take, beside the steps."""
     if not curriculum.asks:
         return ""
     try:
-        passes = curriculum.passes(curriculum.table(Columns(rows), names_of(rows)), steps)
+        passes = curriculum.passes(curriculum.table(Columns(rows), names_of(rows)), steps, per_step)
     except PosttrainError:  # which is told of where the rows are checked
         return ""
-    return f", with {passes:,} passes of held-out demonstrations for their {curriculum.asks}, not in the seconds below"
+    of = "demonstrations, trained and" if curriculum.asks == GRADIENTS else "demonstrations that are"
+    return f", with {passes:,} passes of {of} held out, for their {curriculum.asks}, not in the seconds below"

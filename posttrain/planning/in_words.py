@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from posttrain.inputs.looked_for import in_words as leaks_in_words
 from posttrain.planning.amounts import Range
 from posttrain.planning.lengths import room_for_prompts, shares_over
 from posttrain.planning.methods import method_in_words
@@ -65,7 +66,17 @@ def amounts_in_words(plan: Plan) -> Iterator[str]:
     if much.curriculum_completions:
         to = "order" if recipe.hybrid.curriculum and recipe.hybrid.curriculum.name == "easy_to_hard" else "choose"
         yield f"curriculum: {much.curriculum_completions:,} completions sampled first, to {to} the prompts"
+    if much.curriculum_passes:
+        lengths = plan.texts.prompts if plan.texts else None
+        about = f", about {round(lengths.mean * much.curriculum_passes):,} tokens" if lengths else ""
+        yield (
+            f"curriculum: {much.curriculum_passes:,} prompts pass through the model once first{about}, to order them "
+            "by the angles of their hidden states"
+        )
     yield from plan.curriculum
+    yield from plan.routes
+    if said := leaks_in_words(plan.leaks):
+        yield said
 
 
 def _hybrid(plan: Plan, processes: str) -> Iterator[str]:
@@ -223,6 +234,11 @@ def _tokens(plan: Plan, rows: int) -> str:
 
 def _weighted(stage: WarmupSection | HybridSection) -> str:
     name = stage.sft_weight
+    if isinstance(stage, WarmupSection) and stage.muscle:
+        return (
+            f"; each token's KL to {stage.muscle.old} where the policy's own next token is another, to the policy as "
+            "it began where it is the same (muscle): two forward passes more over every row"
+        )
     if name == "nll":
         return ""
     if name == "dco":

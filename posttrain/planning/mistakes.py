@@ -13,6 +13,8 @@ from statistics import fmean
 from typing import Literal
 
 from posttrain.controllers.sasr import GUARD_CEILING
+from posttrain.curricula import GAINRL
+from posttrain.curricula.gain_rl import weight
 from posttrain.errors import ConfigError
 from posttrain.extras import install
 from posttrain.inputs.four_bit import check_four_bit
@@ -38,6 +40,10 @@ LARGE_KL, SMALL_KL = 1.0, 0.01
 """Nats per token. A policy at 1 gives what it samples e times the probability that its start did, token by token.
 A run of recipes/quickstart.yaml has 0.03 in the median and 0.4 at most."""
 USUAL_KL = "a run of recipes/quickstart.yaml has 0.03 in the median and 0.4 at most"
+FLAT = 0.5
+"""Of the weights of a window over all prompts the least, above which it hardly chooses."""
+OF_GSM8K = 1000 / 7473
+"""GAIN-RL's window as a share of the prompts that its authors set it for."""
 MODULES = {"tensorboard": ("tensorboard", "tensorboardX"), "comet_ml": ("comet_ml",), "wandb": ("wandb",),
            "trackio": ("trackio",), "mlflow": ("mlflow",), "swanlab": ("swanlab",), "clearml": ("clearml",),
            "codecarbon": ("codecarbon",), "dvclive": ("dvclive",), "neptune": ("neptune",)}  # fmt: skip
@@ -81,8 +87,8 @@ class Seen:
 def likely_mistakes(seen: Seen) -> list[Finding]:
     """Everything that is to be said, warnings first."""
     looks: tuple[Callable[[Seen], Iterator[Finding]], ...] = (
-        _cut_off, _kl_target, _groups, _evaluations, _norms, _schedule_of_mu, _curriculum, _engine,
-        _sent_whole, _four_bit, _optimizers, _trackers, _dropout, _precision,
+        _cut_off, _kl_target, _groups, _evaluations, _norms, _schedule_of_mu, _curriculum, _window_of_ranks,
+        _engine, _sent_whole, _four_bit, _optimizers, _trackers, _dropout, _precision,
     )  # fmt: skip
     found = [finding for look in looks for finding in look(seen)]
     return sorted(found, key=lambda finding: finding.level == "note")
@@ -274,6 +280,36 @@ def _curriculum(seen: Seen) -> Iterator[Finding]:
         advice = f"set hybrid.steps to {steps} to reach the hard ones, or task.train lower"
     level: Level = "note" if solved is None else "warning"
     yield Finding(level, "curriculum_not_reached", recipe.where("hybrid.steps"), evidence, advice)
+
+
+def _window_of_ranks(seen: Seen) -> Iterator[Finding]:
+    """A window over the prompts that is as good as all of them, or that never moves."""
+    recipe, curriculum = seen.recipe, seen.recipe.hybrid.curriculum
+    if not recipe.hybrid.steps or not isinstance(curriculum, GAINRL) or not seen.prompts:
+        return
+    least = weight(seen.prompts - 1, 0.0, curriculum.std)
+    if curriculum.round >= seen.prompts:
+        yield _warning(
+            recipe, "window_of_all_prompts", "hybrid.curriculum.round",
+            f"a round of {curriculum.round} takes each of the {seen.prompts:,} prompts, wherever the window is",
+            f"set it lower, such as {max(1, seen.prompts // 10)}",
+        )  # fmt: skip
+    elif least > FLAT:
+        std = max(1, round(seen.prompts * OF_GSM8K))
+        yield _warning(
+            recipe, "window_of_all_prompts", "hybrid.curriculum.std",
+            f"the {seen.prompts:,} prompts have weights of {least:.2f} to 1 in a window of {curriculum.std:g} ranks, "
+            "which takes them nearly all alike",
+            f"the paper's numbers are for some thousand prompts: set std to {std}, n to {max(1, std // 2)} and adj_max "
+            f"to {std}",
+        )  # fmt: skip
+    drawn = seen.much.grpo_steps.most * seen.much.prompts_per_step
+    if drawn <= curriculum.round:
+        yield _warning(
+            recipe, "window_never_moves", "hybrid.curriculum.round",
+            f"the stage draws at most {drawn:,.0f} prompts, and the window moves after {curriculum.round} of them",
+            f"set it lower, such as {max(1, round(drawn / 10))}",
+        )  # fmt: skip
 
 
 def _engine(seen: Seen) -> Iterator[Finding]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from posttrain.curricula import CURRICULA
@@ -81,6 +83,17 @@ def of_demonstrations(lines: Sequence[Mapping[str, Any]], quarters: Sequence[Seq
         *sentences,
         f"It measured {kind} {len(measured):,} times, which took {passes:,} passes of a demonstration and {tokens:,} "
         f"tokens" + (f" (from the first to the last: {moved})." if len(last) <= MOST else "."),
+    ]
+
+
+def of_passes(file: Path) -> list[str]:
+    """What a curriculum took before the stage, from `curriculum.json`; none where nothing passed through the model."""
+    took = json.loads(file.read_text(encoding="utf-8")).get("passes") if file.exists() else None
+    if not took:
+        return []
+    return [
+        f"Before the stage {took['prompts']:,} prompts passed through the model once, {took['tokens']:,} tokens in "
+        f"{took['seconds']:.1f} s, for the angles of their hidden states; these seconds are no step's."
     ]
 
 

@@ -25,7 +25,7 @@ from posttrain.reading.explain import (
     refilled,
     taught_nothing,
 )
-from posttrain.reading.explain_curriculum import of_demonstrations
+from posttrain.reading.explain_curriculum import of_demonstrations, of_passes
 from posttrain.reading.explain_curriculum import of_run as of_draws
 from posttrain.reading.explain_decision import number
 from posttrain.reading.explain_method import of_run
@@ -53,6 +53,7 @@ def explain_run(run: Recorded) -> dict[str, Any]:
         sentences += [
             *of_run(lines, _quarters(lines)),
             *of_draws(lines, _quarters(lines)),
+            *of_passes(run.layout.curriculum_file),
             *_nothing(run, lines),
             *_skipped(lines),
             *_time(lines),

@@ -136,8 +136,7 @@ def replay_curriculum(path: str | Path, overrides: Iterable[str] = (), stage: st
             fix="replay another; only `posttrain run` can try it",
         )
     read = json.loads(_file(layout, stage).read_text(encoding="utf-8"))
-    table = Table(read["size"], read["columns"], read["rates"])
-    fresh = Table(read["size"], read["columns"], read["rates"])
+    table, fresh = Table.of_record(read), Table.of_record(read)
     missing = other.missing(list(table.columns))
     if missing:
         raise other.lack(missing[0], list(table.columns), of)

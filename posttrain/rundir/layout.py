@@ -76,6 +76,11 @@ class Layout:
         return self.path / "pass_rates.jsonl"
 
     @property
+    def angles_file(self) -> Path:
+        """Each prompt of a curriculum and the angles of its hidden states before the hybrid stage."""
+        return self.path / "angles.jsonl"
+
+    @property
     def curriculum_file(self) -> Path:
         """What a curriculum knows of each prompt, by its row: what replays its draws."""
         return self.path / "curriculum.json"

@@ -2,7 +2,7 @@
 
     recipe.yaml  environment.json  data.json (hashes of the rows)  state.json
     steps.jsonl  eval.jsonl  alarms.jsonl  errors.jsonl (failures of rewards)  report.html
-    pass_rates.jsonl, curriculum.json, warmup_curriculum.json (of a curriculum)
+    pass_rates.jsonl, angles.jsonl, curriculum.json, warmup_curriculum.json (of a curriculum)
     completions/step-000010.parquet  completions/eval-hybrid-000050.parquet
     checkpoints/{warmup,hybrid}/checkpoint-N/  warmup/ (the warmed-up model)  model/ (the final one)
 

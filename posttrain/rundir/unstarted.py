@@ -23,7 +23,7 @@ def forget_unstarted(layout: Layout) -> bool:
     Returns:
         Whether it did: an evaluation took its time, so that with one among it nothing is removed.
     """
-    if layout.eval_file.exists() or layout.pass_rates_file.exists():
+    if any(file.exists() for file in (layout.eval_file, layout.pass_rates_file, layout.angles_file)):
         return False
     for folder in (*BASES, REST):  # models as the recipe describes them
         shutil.rmtree(layout.path / folder, ignore_errors=True)

@@ -24,6 +24,7 @@ from transformers import PrinterCallback, TrainerCallback, set_seed
 from posttrain import alarms
 from posttrain.curricula import Sampler
 from posttrain.errors import DataError, RewardError, TrainingError
+from posttrain.evaluation.angles import Angles, Passes, measured_angles
 from posttrain.evaluation.curriculum import measured
 from posttrain.evaluation.examiner import Examiner
 from posttrain.inputs.curriculum import Columns, names_of
@@ -186,6 +187,7 @@ class Stages:
                 sft_weight=section.sft_weight,
                 sft_tries=section.sft_tries,
                 curriculum=self._sampler_of_demonstrations(),
+                old=self.policies.old(),
             )
             self.dir.mark_done("warmup", vars(result))
         self.progress.finish("warmup")
@@ -367,8 +369,9 @@ class Stages:
         if curriculum is None:
             return None
         rates = self._pass_rates(curriculum, rows) if curriculum.completions else None
+        states, took = self._angles(curriculum, rows) if curriculum.prefills else (None, None)
         try:
-            sampler = Sampler(curriculum, curriculum.table(prompts, prompts.column_names, rates))
+            sampler = Sampler(curriculum, curriculum.table(prompts, prompts.column_names, rates, states))
         except DataError as error:
             error.shared = self.ranks.count > 1  # all processes have the same rows
             raise
@@ -376,7 +379,10 @@ class Stages:
             solved, orders = sum(rate > 0 for rate in rates), {"easy_to_hard": "easiest first", "rif": "shuffled"}
             order = orders.get(curriculum.name, f"solved by some; {curriculum.name} draws from all")
             self.progress.message(f"curriculum: {solved} of {len(rows)} prompts, {order}")
-        self.ranks.decided(lambda: write_text(self.dir.curriculum_file, json.dumps(sampler.table.record())))
+        if took is not None:
+            self.progress.message(f"curriculum: {took.in_words()}, for the angles of their hidden states")
+        record = sampler.table.record() | ({"passes": took._asdict()} if took else {})
+        self.ranks.decided(lambda: write_text(self.dir.curriculum_file, json.dumps(record)))
         return sampler
 
     def _sampler_of_demonstrations(self) -> Sampler | None:
@@ -396,13 +402,25 @@ class Stages:
 
     def _pass_rates(self, curriculum: Any, rows: list[Any]) -> list[float]:
         """How often the curriculum's model solves each prompt, measured once."""
-        warmed = curriculum.model == "warmup" and self.dir.done("warmup")
 
         def measure() -> list[float]:
-            model = self.policies.load(self.dir.warmup_model if warmed else self.policies.source)
+            model = self._measured_model(curriculum)
             return self.examiner.pass_rates(model, rows, curriculum.samples, self._tracked("pass rates"))
 
         return measured(rows, self.dir.pass_rates_file, measure, self.ranks)
+
+    def _angles(self, curriculum: Any, rows: list[Any]) -> tuple[list[list[float]], Passes]:
+        """The angles of each prompt's hidden states in the curriculum's model, measured once, and what that took."""
+
+        def measure() -> list[Angles]:
+            return self.examiner.angles(self._measured_model(curriculum), rows, self._tracked("angles"))
+
+        return measured_angles(rows, self.dir.angles_file, measure, self.ranks)
+
+    def _measured_model(self, curriculum: Any) -> Any:
+        """What a curriculum looks at before the stage."""
+        warmed = curriculum.model == "warmup" and self.dir.done("warmup")
+        return self.policies.load(self.dir.warmup_model if warmed else self.policies.source)
 
     def _evaluate(self, stage: str, step: int, model: Any) -> None:
         result = self.examiner.evaluate(model, self.data.eval, self._tracked(f"eval {stage}"))

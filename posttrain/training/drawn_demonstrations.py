@@ -25,6 +25,7 @@ from posttrain.inputs.data import IGNORED
 from posttrain.models.inference import inference
 from posttrain.processes.ranks import Ranks
 from posttrain.training.drawn import Drawn, curriculum_of
+from posttrain.training.source_gradients import cosines
 from posttrain.training.streams import micro_batches
 
 STATE = "curriculum.json"
@@ -45,8 +46,8 @@ class Measured(NamedTuple):
     tokens: int
 
 
-Measure = Callable[[Any, Dataset, Mapping[str, Sequence[int]]], Measured]
-"""From a `WarmupTrainer`, all demonstrations, and of each source the rows that were asked for."""
+Measure = Callable[..., Measured]
+"""From a `WarmupTrainer`, all demonstrations, of each source the rows that were asked for, and the rows of a target."""
 
 
 def losses(trainer: Any, demonstrations: Dataset, rows: Mapping[str, Sequence[int]]) -> Measured:
@@ -83,7 +84,14 @@ def losses(trainer: Any, demonstrations: Dataset, rows: Mapping[str, Sequence[in
     return Measured(values, len(every), sum(known[row][2] for row in every))
 
 
-MEASURES: dict[str, Measure] = {"losses": losses}
+def gradients(trainer: Any, demonstrations: Dataset, rows: Mapping[str, Sequence[int]], *target: int) -> Measured:
+    """The cosine between the gradients of each source's rows and of the target's (see `source_gradients`)."""
+    every = [row for some in (*rows.values(), target) for row in some]
+    values = {name: round(value, DIGITS) for name, value in cosines(trainer, demonstrations, rows, target).items()}
+    return Measured(values, len(every), sum(len(demonstrations[row]["labels"]) for row in every))
+
+
+MEASURES: dict[str, Measure] = {"losses": losses, "gradients": gradients}
 """What curricula may ask for, by `Asked.kind`."""
 
 
@@ -127,7 +135,7 @@ class DrawnDemonstrations:
         self._measured = []
         sampler = self.stream.sampler
         while (asked := sampler.ask(self.stream.state)) is not None:
-            got = MEASURES[asked.kind](trainer, self._columns, asked.rows)
+            got = MEASURES[asked.kind](trainer, self._columns, asked.rows, *asked.target)
             self.stream.take_in(got.values)
             self._measured.append({"kind": asked.kind, **got._asdict()})
 

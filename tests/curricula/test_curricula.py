@@ -15,8 +15,11 @@ from posttrain.curricula import (
     CURRICULA,
     DMT,
     DUMP,
+    EXP3,
+    GAINRL,
     RIF,
     STAT,
+    UCB1,
     Aioli,
     DifficultyPools,
     EasyToHard,
@@ -29,9 +32,12 @@ from posttrain.curricula import (
 )
 from posttrain.curricula.base import outcomes_of, summed_up
 from posttrain.curricula.dump import bonus, softmax
+from posttrain.curricula.exp3 import chances, epsilon
+from posttrain.curricula.gain_rl import chosen, shift, weight
 from posttrain.curricula.order import permutation
 from posttrain.curricula.packed import unpacked
 from posttrain.curricula.rif import kept
+from posttrain.curricula.ucb1 import bound
 from posttrain.errors import ConfigError, DataError
 
 ROWS = {
@@ -43,7 +49,8 @@ ROWS = {
     "strong": [0.5, 1.0, 0.2] * 10,
 }
 RATES = [0.0, 0.25, 0.5, 1.0, 0.5, 0.75] * 5
-NEEDY = ("dmt", "mixed_sources", "skill_it", "aioli")
+ANGLES = [[row % 7 / 10, row % 3 / 100, 0.3] for row in range(30)]
+NEEDY = ("dmt", "mixed_sources", "skill_it", "aioli", "gain_rl", "exp3", "ucb1")
 SETTINGS = {
     "easy_to_hard by a column": EasyToHard(by="level"),
     "bots with anchors": BOTS(anchors=("weak", "strong")),
@@ -55,12 +62,15 @@ SETTINGS = {
     "aioli": Aioli(sweeps=1, probe_steps=1, update_steps=4, held_out=2),
     "aioli without an average": Aioli(sweeps=2, probe_steps=1, update_steps=7, held_out=3, ema=None),
     "mixed by shares": MixedSources(caps={"b": 3}, shares={"a": 1, "b": 2, "c": 1}),
+    "gain_rl": GAINRL(std=8, n=4, adj_max=8, round=10),
+    "exp3": EXP3(held_out=2),
+    "ucb1 beside a target": UCB1(target=("a",), held_out=9, batch=2),
     **{name: kind() for name, kind in CURRICULA.items() if name not in NEEDY},
 }
 
 
 def sampler(curriculum) -> Sampler:
-    return Sampler(curriculum, curriculum.table(ROWS, list(ROWS), RATES))
+    return Sampler(curriculum, curriculum.table(ROWS, list(ROWS), RATES, ANGLES))
 
 
 def gave(rows, of=lambda row: row % 5) -> list[Outcome]:
@@ -139,6 +149,7 @@ def test_settings_go_through_a_recipe_and_unknown_ones_are_refused():
         (lambda: BOTS(rho=0.5), "rho: 0.5, and no anchors"),
         (lambda: DifficultyPools(easy_fraction=0.6, hard_fraction=0.5), "no more than 1 together"),
         (lambda: DifficultyPools(easy_threshold=0.2, hard_threshold=0.2), "the former below the latter"),
+        (lambda: GAINRL(adj_min=2000), "adj_min: 2000, and adj_max: 1000"),
     ],
 )
 def test_settings_without_effect_are_refused(make, says):
@@ -162,7 +173,10 @@ def test_settings_without_effect_are_refused(make, says):
         (MixedSources(shares={"a": 1}), {"source": ["a", "b"]}, "shares for a, and prompts of a, b"),
         (Human(), {"source": ["a"], "level": ["low"]}, "'level' is not of numbers"),
         (EasyToHard(), {"prompt": ["x"]}, "pass rates of the prompts are not known"),
+        (EXP3(), {"source": ["a", "b", "a", "b"]}, r"sources a \(2\), b \(2\), of which held_out: 16 holds back the"),
+        (UCB1(target=("c",)), {"source": ["a", "b"]}, "no demonstration is of the source 'c'"),
         (RIF(), {"prompt": ["x"]}, "pass rates of the prompts are not known"),
+        (GAINRL(), {"prompt": ["x"]}, "angles of the prompts' hidden states are not known"),
     ],
 )
 def test_columns_that_are_needed_and_lacking_are_named(curriculum, columns, says):
@@ -280,6 +294,63 @@ def test_dump_goes_to_the_source_that_teaches():
     counts = Counter(ROWS["source"][row] for row in some.draw(state, 200))
     assert counts["b"] > 150
     assert Counter(some.draw(state, 3000)).keys() >= {row for row in range(30) if ROWS["source"][row] == "b"}
+
+
+# ---- gain_rl ----
+
+
+def test_gain_rl_has_the_numbers_of_the_code():
+    own = {name: getattr(GAINRL(), name) for name in ("n", "alpha", "beta", "adj_min", "adj_max")}
+    assert own == {"n": 500, "alpha": 2, "beta": 0.5, "adj_min": 0, "adj_max": 1000}
+    assert shift(1.0, 0.3, **own) == pytest.approx(649.32, abs=0.005)
+    assert shift(0.0, 0.0, **own) == 0.0
+    assert shift(1.0, 5.0, **{**own, "n": 5000}) == 1000.0
+    assert weight(7, 7, 1000) == 1.0
+    assert weight(1007, 7, 1000) == pytest.approx(0.606531, abs=1e-6)
+
+
+def test_gain_rl_orders_by_what_the_context_counts():
+    table = Table(3, angles=[[0.9, 0.0, 0.5], [0.2, 0.1, 0.5], [0.9, 0.0, 0.5]])
+    assert GAINRL().order(table).tolist() == [1, 0, 2], "0.2 + 8 * 0.1 is more than 0.9"
+    assert GAINRL(context=1).order(table).tolist() == [0, 2, 1]
+
+
+def test_a_round_is_drawn_by_weights_and_without_replacement():
+    size, std, counts = 60, 6.0, Counter()
+    for key in range(4000):
+        ranks = chosen(size, 1, 20.0, std, (key,))
+        counts.update(ranks)
+    p = np.array([weight(rank, 20.0, std) for rank in range(size)])
+    p /= p.sum()
+    seen = np.array([counts[rank] for rank in range(size)])
+    assert np.abs(seen - 4000 * p).max() < 5 * np.sqrt(4000 * p.max()), "5 standard deviations"
+    ranks = chosen(size, 25, 20.0, std, (1,))
+    assert len(set(ranks)) == 25
+    assert list(ranks) == sorted(ranks)
+    assert chosen(100, 10, 99.0, 0.01, (1,)) == tuple(range(90, 100)), "weights that no float holds"
+
+
+def test_the_window_moves_after_a_round_by_its_accuracy():
+    curriculum = GAINRL(std=5, n=4, adj_max=8, round=6)
+    table = Table(40, angles=[[1 - row / 40, 0.0, row / 40] for row in range(40)])
+    state, rows = curriculum.start(table, 3), []
+    for solved in (4, 2):
+        drawn = curriculum.draw(table, state, 4)
+        rows.append(drawn)
+        assert (state["mean"], state["rounds"]) == (0.0, 0)
+        state = curriculum.observe(table, state, gave(drawn, of=lambda row, solved=solved: solved))
+    assert rows[0] == sorted(rows[0]), "the highest concentration first"
+    accuracy = (4 * 1.0 + 4 * 0.5) / 8
+    moved = 4 * np.tanh(2 * (accuracy - 0.5)) + 4 * np.tanh(2 * np.mean([*rows[0], *rows[1]]) / 40)
+    assert state["mean"] == pytest.approx(moved, abs=1e-5)
+    assert (state["rounds"], state["began"], state["scored"]) == (1, 8, 0)
+    for _ in range(60):
+        drawn = curriculum.draw(table, state, 6)
+        state = curriculum.observe(table, state, gave(drawn, of=lambda row: 4))
+    assert state["mean"] == 39.0, "past the last prompt nothing is left"
+    assert min(curriculum.draw(table, state, 6)) > 15
+    unscored = curriculum.observe(table, state, [Outcome(row, (None,)) for row in range(6)])
+    assert unscored["mean"] == state["mean"]
 
 
 # ---- bots ----
@@ -419,6 +490,76 @@ def test_mixed_sources_hold_caps_and_shares():
     assert state["taken"] == counts
     later = Counter(ROWS["source"][row] for row in shared.draw({**shared.start(1), "drawn": 400}, 40))
     assert later == {"a": 10, "b": 20, "c": 10}, "a stage that was without it until here has nothing to make up for"
+
+
+# ---- exp3, ucb1 ----
+
+
+def test_exp3_has_the_numbers_of_the_code():
+    assert [epsilon(3, plays) for plays in (0, 1, 10)] == pytest.approx([1 / 3, 0.182459, 0.060214], abs=1e-6)
+    assert chances([1.5, 0.3, -0.6], 1 / 3, epsilon(3, 1)) == pytest.approx([0.391339, 0.322475, 0.286186], abs=1e-6)
+    assert sum(chances([5000.0, -3.0], 0.3, 0.1)) == pytest.approx(1.0), "sums that no exponential holds"
+    table = Table(30, {"source": ROWS["source"]})
+    curriculum = EXP3(held_out=2, batch=3)
+    state = curriculum.start(table, 0)
+    assert [of["p"] for of in state["sources"].values()] == pytest.approx([1 / 3] * 3)
+    assert curriculum.ask(table, state) is None
+    kept = curriculum.kept(table, 0)
+    state = curriculum.observe(table, state, [Outcome(kept[name][0], ()) for name in "abc"])
+    asked = curriculum.ask(table, state)
+    assert (asked.kind, asked.rows) == ("gradients", {name: [kept[name][0]] for name in "abc"})
+    assert len(asked.target) == 6
+    assert not {*asked.target} & {row for rows in kept.values() for row in rows}
+    state = curriculum.take(table, state, {"a": 0.5, "b": 0.1, "c": -0.2})
+    assert [of["reward"] for of in state["sources"].values()] == pytest.approx([1.5, 0.3, -0.6])
+    assert [of["p"] for of in state["sources"].values()] == pytest.approx([0.391339, 0.322475, 0.286186], abs=1e-6)
+    assert curriculum.ask(table, state) is None
+    state = curriculum.observe(table, state, [Outcome(kept["c"][0], ())])
+    after = curriculum.take(table, state, {"c": 0.1})
+    assert after["sources"]["a"]["reward"] == 1.5, "no row, no reward"
+    assert after["sources"]["c"]["reward"] == pytest.approx(-0.6 + 0.1 / state["sources"]["c"]["p"])
+
+
+def test_exp3_draws_by_its_chances_and_never_the_targets_rows():
+    table = Table(30, {"source": ROWS["source"]})
+    curriculum = EXP3(held_out=2)
+    state = curriculum.start(table, 1)
+    for name, p in (("a", 0.7), ("b", 0.2), ("c", 0.1)):
+        state["sources"][name]["p"] = p
+    rows = curriculum.draw(table, state, 2000)
+    counts = Counter(ROWS["source"][row] for row in rows)
+    assert counts["a"] == pytest.approx(1400, abs=5 * (2000 * 0.21) ** 0.5)
+    assert not {*rows} & {*curriculum.held(table, 1)}
+    own = [row for row in rows if ROWS["source"][row] == "b"]
+    assert sorted(own[:8]) == sorted(curriculum.kept(table, 1)["b"]), "each once before one comes again"
+
+
+def test_ucb1_has_the_numbers_of_the_code():
+    bounds = [bound(value, 12, n) for value, n in ((0.5, 5), (0.1, 3), (-0.2, 1))]
+    assert bounds == pytest.approx([1.496977, 1.387091, 2.029308], abs=1e-6)
+    table = Table(30, {"source": ROWS["source"]})
+    curriculum = UCB1(held_out=1, batch=2)
+    state = curriculum.start(table, 0)
+    asked = curriculum.ask(table, state)
+    kept = curriculum.kept(table, 0)
+    assert asked.rows == {name: kept[name][:2] for name in "abc"}, "before the first step some rows of each"
+    state = curriculum.take(table, state, {"a": 0.5, "b": 0.1, "c": -0.2})
+    assert curriculum.ask(table, state) is None
+    taken = {"a": 8, "b": 4, "c": 0}  # 4, 2 and 0 plays of 9: t is 12 with the 3 that each begins with
+    assert curriculum.choose(state, {**taken, "c": 6}, 0) == "a"
+    assert curriculum.choose(state, taken, 0) == "c"
+    drawn = Counter(ROWS["source"][row] for row in curriculum.draw(table, state, 400))
+    assert drawn["a"] > drawn["b"] > drawn["c"] > 0
+    state = curriculum.observe(table, state, [Outcome(kept["a"][0], ())])
+    assert curriculum.take(table, state, {"a": 1.0})["sources"]["a"]["value"] == pytest.approx(0.55)
+
+
+def test_a_target_source_may_be_nothing_but_the_target():
+    table = Table(30, {"source": ROWS["source"]})
+    curriculum = UCB1(target=("a",), held_out=5)
+    assert curriculum.held(table, 0) == [0, 6, 12, 18, 24]
+    assert list(curriculum.kept(table, 0)) == ["b", "c"]
+    assert list(curriculum.start(table, 0)["sources"]) == ["b", "c"]
 
 
 # ---- what it costs ----

@@ -72,6 +72,49 @@ def test_pass_rates_that_order_no_prompts(folder):
     assert len(lines(folder / "run", "pass_rates.jsonl")) == 7
 
 
+GAIN = "hybrid.curriculum={name: gain_rl, std: 3, n: 2, adj_max: 3, round: 2}"
+
+
+def test_angles_of_hidden_states_are_those_of_one_process(whole_run):
+    """Both measure their share of the batches, and the window moves alike."""
+    settings = (GAIN, "task.train=7", "hybrid.controller={name: grpo_only}", "evaluate.batch_size=2")
+    one, two = whole_run(1, *ONE_EQUALS_TWO, *settings), whole_run(2, *settings)
+    assert_equal_run(one, two)
+    angles = [lines(run, "angles.jsonl") for run in (one, two)]
+    assert len(angles[0]) == 7
+    assert angles[0] == angles[1]
+    drawn = [
+        [line["curriculum"] for line in lines(run, "steps.jsonl") if line["stage"] == "hybrid"] for run in (one, two)
+    ]
+    assert drawn[0] == drawn[1]
+    assert drawn[0][-1]["windows"][-1]["round"] > 0
+
+
+GRADIENTS = ("warmup.curriculum={name: exp3, source: people, held_out: 2}", "task.people=[2,3]", "hybrid.steps=1")
+
+
+@pytest.mark.parametrize("adapter", [(), LORA], ids=["head", "adapter"])
+def test_sources_by_gradients_are_drawn_as_by_one_process(whole_run, adapter):
+    """Each takes its share of the passes, and both have the same cosines and chances."""
+    one, two = whole_run(1, *ONE_EQUALS_TWO, *GRADIENTS, *adapter), whole_run(2, *GRADIENTS, *adapter)
+    assert_equal_run(one, two)
+    told = [
+        [line["curriculum"] for line in lines(run, "steps.jsonl") if line["stage"] == "warmup"] for run in (one, two)
+    ]
+    for mine, theirs in zip(*told, strict=True):
+        (window,), (also,) = mine["windows"], theirs["windows"]
+        assert window["rows"] == also["rows"]
+        for name, chance in window["chances"].items():
+            assert chance["p"] == pytest.approx(also["chances"][name]["p"], abs=1e-4)
+    measured = [window["measured"][0] for line in told[1][1:] for window in line["windows"]]
+    assert [each["rows"] for each in measured] == [8 + 4] * 4, "a step's, and two of both sources"
+
+
+def test_gradients_of_shards_are_refused(folder):
+    ended = on_ranks(folder, *GRADIENTS, codes=[2, 2], fsdp=True)
+    assert "compares gradients, and this start cuts weights up" in ended[0].text
+
+
 # ---- the launcher itself ----
 
 

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from ruamel.yaml import YAML
 
 from posttrain.controllers import CONTROLLERS
-from posttrain.curricula import CURRICULA, DMT, Aioli, Curriculum, MixedSources, Outcome, Sampler, SkillIt
+from posttrain.curricula import CURRICULA, DMT, EXP3, UCB1, Aioli, Curriculum, MixedSources, Outcome, Sampler, SkillIt
 from posttrain.curricula.base import summed_up
 from posttrain.launch.launch import NAMES
 from posttrain.recipe.recipe import TASKS, Recipe
@@ -170,6 +170,7 @@ def test_every_file_is_documented_and_no_other(run):
         "errors.jsonl",
         "alarms.jsonl",
         "pass_rates.jsonl",
+        "angles.jsonl",
         "curriculum.json",
         "warmup_curriculum.json",
         "trackers.json",
@@ -260,10 +261,11 @@ def test_what_a_curriculum_records_is_documented_and_no_other():
     columns = {"source": ["a", "b"] * 2, "level": [1, 2] * 2, "skills": ["x", "y"] * 2}
     needy: dict[str, Curriculum] = {"dmt": DMT(special=("a",)), "mixed_sources": MixedSources()}
     needy |= {"skill_it": SkillIt(held_out=1), "aioli": Aioli(held_out=1)}
+    needy |= {"exp3": EXP3(held_out=1), "ucb1": UCB1(held_out=1)}
     found: set[str] = set()
     for name, kind in CURRICULA.items():
         curriculum = needy.get(name) or kind()
-        some = Sampler(curriculum, curriculum.table(columns, list(columns), [0.5, 1.0] * 2))
+        some = Sampler(curriculum, curriculum.table(columns, list(columns), [0.5, 1.0] * 2, [[0.1, 0.2, 0.3]] * 4))
         window = some.window(some.start(0), [Outcome(0, (1.0, 0.0))])
         found |= {"name", "windows", "measured", *window, *summed_up([window])}
     assert set(rows_under(RUNS, "curriculum")) == found

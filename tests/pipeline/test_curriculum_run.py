@@ -141,3 +141,94 @@ def test_a_resumed_run_measures_nothing_anew(finished):
     _, said = finished
     assert "resuming" in said
     assert "pass rates" not in said
+
+
+GAIN = "hybrid.curriculum={name: gain_rl, std: 2, n: 2, adj_max: 3, round: 2, source: answer}"
+
+
+@pytest.fixture(scope="module")
+def by_angles(tmp_path_factory):
+    """A run by the angles of hidden states, killed within a round and resumed."""
+    folder = tmp_path_factory.mktemp("gain")
+    (folder / "recipe.yaml").write_text(RECIPE)
+    write_problems(folder)
+    settings = (GAIN, "hybrid.steps=6", "warmup.steps=10")
+    killed = train(folder, *settings, fault=at_step("hybrid", 4))
+    assert killed.code == -9, killed.text
+    ended = train(folder, *settings)
+    assert ended.code == 0, ended.text
+    return folder / "run", killed.text, ended.text
+
+
+def test_angles_are_measured_once_and_their_cost_is_said(by_angles, capsys):
+    run, first, second = by_angles
+    lines = [json.loads(line) for line in (run / "angles.jsonl").read_text().splitlines()]
+    tokens = sum(line["tokens"] for line in lines)
+    assert len(lines) == 6
+    assert tokens >= 6 * 5
+    said = f"curriculum: 6 prompts passed through the model once, {tokens} tokens in "
+    assert said in first
+    assert said in second, "what the run took, also where it was before"
+    told = json.loads((run / "curriculum.json").read_text())
+    assert told["passes"]["tokens"] == tokens
+    assert told["angles"] == [[line[name] for name in ("within", "between", "whole")] for line in lines]
+    assert f"passed through the model once, {tokens} tokens" in said_by(capsys, "explain", str(run))
+
+
+def test_a_window_that_moves_is_told_and_drawn_again(by_angles, capsys):
+    run = by_angles[0]
+    steps = [json.loads(line) for line in (run / "steps.jsonl").read_text().splitlines()]
+    windows = [window for line in steps if line["stage"] == "hybrid" for window in line["curriculum"]["windows"]]
+    assert [window["round"] for window in windows] == [0, 0, 1, 1, 2, 2]
+    means = [window["mean"] for window in windows]
+    assert means[0] == means[1] == 0.0
+    assert means == sorted(means)
+    assert "by angle concentration, with the weight" in said_by(capsys, "explain", str(run), "--step", "3")
+    said = said_by(capsys, "replay", str(run), "curriculum.std=100")
+    assert "all 6 prompts of 6 steps are drawn as in the run" in said
+    told = json.loads(said_by(capsys, "replay", str(run), "curriculum.round=1", "--json"))
+    assert told["same"] < told["prompts"] == 6
+    assert main(["replay", str(run), "curriculum={name: rif}"]) == 2
+    assert "pass rates of the prompts are not known" in capsys.readouterr().err
+
+
+def test_a_run_without_angles_replays_none(by_answer, capsys):
+    assert main(["replay", str(by_answer), "curriculum={name: gain_rl}"]) == 2
+    assert "angles of the prompts' hidden states are not known" in capsys.readouterr().err
+
+
+def test_plan_says_what_is_measured_first(finished, tmp_path, capsys):
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    write_problems(tmp_path)
+    main(["plan", str(tmp_path / "recipe.yaml"), "--cpu", "hybrid.curriculum=gain_rl"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "curriculum: 6 prompts pass through the model once first, about" in said
+    assert "a round of 256 takes each of the 6 prompts" in said
+
+
+def test_a_warm_up_by_gradients_says_its_cost_and_goes_on_where_it_was_killed(finished, tmp_path, capsys):
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    write_problems(tmp_path)
+    settings = (
+        "warmup.curriculum={name: ucb1, source: level, held_out: 1, batch: 2}", "warmup.steps=4",
+        "warmup.save_steps=1", "warmup.per_device_train_batch_size=2", "hybrid.steps=1", "hybrid.curriculum=null",
+    )  # fmt: skip
+    rows = [json.loads(line) for line in (tmp_path / "problems.jsonl").read_text().splitlines()]
+    levels = [{**row, "level": "low" if number % 2 else "high"} for number, row in enumerate(rows)]
+    (tmp_path / "problems.jsonl").write_text("".join(json.dumps(row) + "\n" for row in levels))
+    main(["plan", str(tmp_path / "recipe.yaml"), "--cpu", *settings])
+    said = " ".join(capsys.readouterr().out.split())
+    # Before the first step two of both sources beside the target's two, after each but the last a step's two and these
+    assert "curriculum ucb1, with 18 passes of demonstrations, trained and held out, for their gradients" in said
+    killed = train(tmp_path, *settings, fault=at_step("warmup", 3))
+    assert killed.code == -9, killed.text
+    ended = train(tmp_path, *settings)
+    assert ended.code == 0, ended.text
+    steps = [json.loads(line) for line in (tmp_path / "run" / "steps.jsonl").read_text().splitlines()]
+    warmup = [line for line in steps if line["stage"] == "warmup"]
+    measured = [of for line in warmup for window in line["curriculum"]["windows"] for of in window["measured"]]
+    assert [line["step"] for line in warmup] == [1, 2, 3, 4]
+    assert sum(of["rows"] for of in measured) == 18
+    main(["plan", str(tmp_path / "recipe.yaml"), "--cpu", "hybrid.curriculum={name: exp3, source: level}"])
+    said = " ".join("".join(capsys.readouterr()).split())
+    assert "goes by gradients of demonstrations, measured while they train, and draws no prompts" in said

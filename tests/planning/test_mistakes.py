@@ -107,6 +107,11 @@ def test_other_mistakes() -> None:
     rates = Past(path="r", rates=(0.4,) * 9 + (0.0,))
     assert kinds(hard, past=rates) == ["curriculum_not_reached"]
     assert kinds(hard, past=replace(rates, rates=(0.4,) + (0.0,) * 99)) == []
+    window = {"name": "gain_rl", "round": 64}
+    gain = {"steps": 50, "controller": {"name": "grpo_only"}}  # 50 prompts of 640
+    assert kinds(recipe(hybrid={**gain, "curriculum": window})) == ["window_of_all_prompts", "window_never_moves"]
+    assert kinds(recipe(hybrid={**gain, "curriculum": {**window, "std": 80, "round": 10}})) == []
+    assert kinds(recipe(hybrid={**gain, "curriculum": {**window, "round": 640}}))[0] == "window_of_all_prompts"
     dropping = {"lora": {"lora_dropout": 0.1}, "evaluate": {"every": 20}}
     guard = {"controller": {"name": "sasr", "kl_target": 0.1}, "kl": {"sample": 1.0}}
     assert kinds(recipe(**dropping, hybrid=guard)) == ["dropout_in_kl"]

@@ -55,7 +55,9 @@ def test_amounts_by_hand() -> None:
     assert much.sampled_tokens == 30 * 32 * 50
     assert much.evaluations == 1 + 1 + 2 + 1  # start, warm-up, steps 10 and 20, final
     assert much.evaluation_completions == 50 * (1 + 4)
-    assert much.curriculum_completions == 3 * 640
+    assert (much.curriculum_completions, much.curriculum_passes) == (3 * 640, 0)
+    _, much = numbers(recipe(hybrid={"steps": 3, "curriculum": {"name": "gain_rl"}}))
+    assert (much.curriculum_completions, much.curriculum_passes) == (0, 640)
 
 
 def test_generations_that_serve_twice_sample_half() -> None:

@@ -107,7 +107,7 @@ def scaled(recipe: Recipe, *, model: str | Path, folder: str | Path) -> Scaled:
     if measures:
         left_out.append("the curriculum's pass rates: random weights solve no prompt")
     if asks and recipe.warmup.steps:
-        left_out.append(f"the warm-up's curriculum: {STEPS} steps are over before it measures {asks}")
+        left_out.append(f"the warm-up's curriculum: {STEPS} steps show little of the {asks} that it measures")
     update = {
         "model": _model(recipe, model, left_out),
         "lora": _lora(recipe, left_out),

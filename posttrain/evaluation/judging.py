@@ -57,11 +57,12 @@ def passes(outcome: Outcome, threshold: float = PASS) -> bool:
 
 
 def judge(rewards: Sequence[Reward], threshold: float) -> dict[str, Any]:
-    """What judged, as eval.jsonl records it: `rewards` (name, weight and, where there are any, kwargs and tasks) and
-    `threshold`."""
+    """What judged, as eval.jsonl records it: `rewards` (name, weight and, where there are any, kwargs, tasks and
+    sources) and `threshold`."""
     named = []
     for reward in rewards:
-        more = {"kwargs": dict(reward.kwargs), "tasks": sorted(reward.tasks or ())}
+        routes = {"tasks": sorted(reward.tasks or ()), "sources": sorted(reward.sources or ())}
+        more = {"kwargs": dict(reward.kwargs), **routes}
         named.append({"name": reward.name, "weight": reward.weight} | {key: part for key, part in more.items() if part})
     return {"rewards": named, "threshold": threshold}
 

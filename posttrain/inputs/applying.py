@@ -70,6 +70,7 @@ class Tried:
         failed: How many it failed on.
         error: What it failed by first.
         tasks: The tasks it is for; None: all.
+        sources: The sources it is for; None: all.
     """
 
     reward: str
@@ -79,15 +80,16 @@ class Tried:
     failed: int
     error: str
     tasks: frozenset[str] | None
+    sources: frozenset[str] | None = None
 
     @classmethod
     def of(cls, reward: Reward, outcomes: Sequence[Outcome]) -> Tried:
         """From the outcomes of the rows that it is for."""
         errors = [outcome.error for outcome in outcomes if outcome.error]
         scored = sum(outcome.score is not None for outcome in outcomes)
-        return cls(
-            reward.name, reward.weight, len(outcomes), scored, len(errors), errors[0] if errors else "", reward.tasks
-        )
+        error = errors[0] if errors else ""
+        routes = reward.tasks, reward.sources
+        return cls(reward.name, reward.weight, len(outcomes), scored, len(errors), error, *routes)
 
     @property
     def idle(self) -> bool:
@@ -183,4 +185,5 @@ def idle_rewards(tried: Sequence[Tried]) -> Iterator[tuple[bool, RewardError]]:
 
 def _shares_rows(one: Tried, other: Tried) -> bool:
     """Whether a reward is for all rows that another one is for."""
-    return one.tasks is None or (other.tasks is not None and other.tasks <= one.tasks)
+    routes = (one.tasks, other.tasks), (one.sources, other.sources)
+    return all(its is None or (others is not None and others <= its) for its, others in routes)

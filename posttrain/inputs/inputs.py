@@ -12,12 +12,14 @@ from typing import Any
 from safetensors import SafetensorError
 
 from posttrain.errors import ConfigError, DataError, PosttrainError
-from posttrain.inputs.applying import check_tasks_covered
+from posttrain.inputs.applying import check_tasks_covered, uses_rewards
+from posttrain.inputs.compatible import check_old
 from posttrain.inputs.curriculum import check_curriculum
 from posttrain.inputs.four_bit import check_four_bit, check_saved_quantised, four_bit_options
 from posttrain.inputs.judged import own_reward_configs, routed, rows_of
 from posttrain.inputs.leaks import check_disjoint
 from posttrain.inputs.misfits import continues_an_adapter, misfits, precision_misfits
+from posttrain.inputs.sources import check_columns_by_source, check_sources, check_sources_covered
 from posttrain.models.gguf_files import file_sha256, gguf_file
 from posttrain.recipe.adapter_kinds import check_trains_on
 from posttrain.recipe.mistakes import raise_all
@@ -90,10 +92,12 @@ def load_rewards(recipe: Recipe, data: TaskData, functions: Iterable[Callable[..
     Raises:
         RewardError: A reward cannot be loaded, or takes a column that the data does not have.
         ConfigError: A task without a reward of its own, such as `rows`, has none of the recipe's either.
-        ConfigError: No reward applies to the prompts of one of a mixture's tasks; or one votes, beside a method.
+        ConfigError: No reward applies to the prompts of one of a mixture's tasks or of a source, or one is for a source
+            that no row has; or one votes, beside a method.
     """
     named: list[Any] = [routed(reward, recipe.task) for reward in recipe.rewards]
     rewards = [load_reward(source) for source in [*named, *functions]] or task_rewards(recipe.task)
+    check_sources(recipe, data)
     rows = data.train or data.demonstrations or data.eval
     if len(own_rewards(recipe.task)) > 1:
         rewards = [_fitted(reward, rows) for reward in rewards]
@@ -110,6 +114,9 @@ def load_rewards(recipe: Recipe, data: TaskData, functions: Iterable[Callable[..
                 "a file beside the recipe, or a built-in one, such as `- math_answer`",
             )
     check_tasks_covered(recipe, rewards, data.train)
+    check_columns_by_source(rewards, rows)
+    if uses_rewards(recipe):
+        check_sources_covered(rewards, data.train, recipe.where("rewards"))
     if recipe.hybrid.length_budget and recipe.hybrid.steps and data.train and BUDGET in data.train[0]:
         raise own_budget(data.train[0], recipe.where("hybrid.length_budget"))
     voting, method = next((reward.name for reward in rewards if reward.of_group), None), recipe.hybrid.method
@@ -133,8 +140,10 @@ def load_judges(recipe: Recipe, data: TaskData, rewards: Sequence[Reward]) -> li
 
     Raises:
         RewardError: One cannot be loaded, or takes a column that the held-out rows do not have.
-        ConfigError: None of them has a weight above 0, so that nothing could pass.
+        ConfigError: None of them has a weight above 0, so that nothing could pass; or none judges the held-out rows of
+            a source.
     """
+    check_sources(recipe, data, "evaluate.reward")
     named = [load_reward(routed(each, recipe.task, "evaluate.reward")) for each in recipe.evaluate.reward or []]
     voting = next((reward.name for reward in named if not reward.judges), None)
     if voting is not None:
@@ -157,9 +166,12 @@ def load_judges(recipe: Recipe, data: TaskData, rewards: Sequence[Reward]) -> li
             fix=f"name what judges, such as evaluate: {{reward: {next(filter(None, own.values()), 'NAME')}}}",
         )
     if len(own) > 1:
-        return [_fitted(reward, data.eval) for reward in judges]
-    for reward in judges if data.eval else []:
+        judges = [_fitted(reward, data.eval) for reward in judges]
+    for reward in judges if data.eval and len(own) == 1 else []:
         reward.check_columns({name for name in data.eval[0] if name != "completion"})
+    check_columns_by_source(judges, data.eval)
+    key = "evaluate.reward" if recipe.evaluate.reward else "rewards"
+    check_sources_covered(judges, data.eval, recipe.where(key), what="held-out rows", key=key)
     return judges
 
 
@@ -239,6 +251,8 @@ def check_model(recipe: Recipe, data: TaskData | None = None, rewards: Sequence[
             positions = getattr(model_config.get_text_config(), "max_position_embeddings", None)
             if recipe.hybrid.steps and recipe.hybrid.method and recipe.hybrid.method.teacher_kl:
                 check_plain_logits(model_config)
+            if recipe.warmup.steps and recipe.warmup.muscle:
+                check_old(recipe, tokenizer, model_config, loading=loading)
     if adapter:
         config = json.loads((Path(name) / "adapter_config.json").read_text())
         check_trains_on(config, beta=recipe.hybrid.grpo.beta if recipe.hybrid.steps else 0.0, where=where)

@@ -55,7 +55,9 @@ def _named(
 
 
 def _name(reward: RewardConfig) -> str:
-    return reward.name or _short(reward.import_ or reward.path or "")
+    """What a task knows it by. One of some sources alone is not what a task's rows have to be readable by."""
+    name = reward.name or _short(reward.import_ or reward.path or "")
+    return f"{name} of {', '.join(reward.sources)}" if reward.sources else name
 
 
 def _short(source: str) -> str:

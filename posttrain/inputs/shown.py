@@ -85,8 +85,13 @@ def contexts(
     return [ids[place] for place in range(len(shown))]
 
 
-def check_plain_logits(config: Any) -> None:
+def check_plain_logits(config: Any, what: str = "teacher_kl", where: str = "hybrid.method") -> None:
     """Refuse a model by whose configuration logits are more than a product, of which a KL to a teacher is made.
+
+    Args:
+        config: Of the model.
+        what: What makes the KL.
+        where: The key that asked for it.
 
     Raises:
         ConfigError: With the field that says so.
@@ -94,10 +99,10 @@ def check_plain_logits(config: Any) -> None:
     text = config.get_text_config()
     if scaled := [name for name in SCALES if getattr(text, name, None) not in (None, 1.0)]:
         raise ConfigError(
-            f"the model's configuration has {scaled[0]}: {getattr(text, scaled[0])}, with teacher_kl",
+            f"the model's configuration has {scaled[0]}: {getattr(text, scaled[0])}, with {what}",
             expected="logits that are the product of hidden states and the head's weight",
-            where="hybrid.method",
-            fix="leave teacher_kl out",
+            where=where,
+            fix=f"leave {what} out",
         )
 
 

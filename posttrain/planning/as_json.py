@@ -3,7 +3,8 @@
 status        ok | warning | problem
 recipe        the file; machine: device, processes, per_node, config, launched, gpus (bytes), unsized, memory (bytes)
 settings      [{key, value, source: default | parent | recipe | command line, at: file:line}]
-data          {train, demonstrations, eval, counted, notes, paired: {prompts, paired, several}, of a method}
+data          {train, demonstrations, eval, counted, notes, paired: {prompts, paired, several}, of a method,
+              leaks: {rows, of_rows, trained, of_trained, overlapping, share, contaminated, short, generated}}
 step          what one optimizer step consumes: the fields of `plan.BatchPlan`
 amounts       what the run consumes: the fields of `planning.amounts.Amounts`; steps as {least, most, begun}
 model         {kind, parameters, trained, weight_bytes, trained_bytes, positions, shape, four_bit, four_bit_bytes,
@@ -47,6 +48,7 @@ def as_json(plan: Plan, path: str, settings: Sequence[Setting], launch: Launch) 
                 "counted": plan.counted,
                 "notes": plan.notes,
                 "paired": asdict(plan.paired) if plan.paired else None,
+                "leaks": plan.leaks,
             },
             "step": asdict(plan.batch),
             "amounts": asdict(plan.amounts),

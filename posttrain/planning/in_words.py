@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from posttrain.inputs.looked_for import in_words as leaks_in_words
 from posttrain.planning.amounts import Range
 from posttrain.planning.lengths import room_for_prompts, shares_over
 from posttrain.planning.methods import method_in_words
@@ -73,6 +74,9 @@ def amounts_in_words(plan: Plan) -> Iterator[str]:
             "by the angles of their hidden states"
         )
     yield from plan.curriculum
+    yield from plan.routes
+    if said := leaks_in_words(plan.leaks):
+        yield said
 
 
 def _hybrid(plan: Plan, processes: str) -> Iterator[str]:
@@ -230,6 +234,11 @@ def _tokens(plan: Plan, rows: int) -> str:
 
 def _weighted(stage: WarmupSection | HybridSection) -> str:
     name = stage.sft_weight
+    if isinstance(stage, WarmupSection) and stage.muscle:
+        return (
+            f"; each token's KL to {stage.muscle.old} where the policy's own next token is another, to the policy as "
+            "it began where it is the same (muscle): two forward passes more over every row"
+        )
     if name == "nll":
         return ""
     if name == "dco":

@@ -32,7 +32,9 @@ FILLED = 0.92
 Parts = dict[str, float]
 
 STARTING_POLICY = ("KL snapshot", "reference")
-"""Parts that stage 1 has no use for."""
+"""Parts that stage 1 has no use for, but for the losses that compare with its beginning."""
+OLD_MODEL = "old model"
+"""Of `warmup.muscle`, which is there in stage 1 alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,15 +135,15 @@ def memory_of(
     basic = {name: size for name, size in stage_two.items() if name not in STARTING_POLICY}
     on_gpu = machine.device == "cuda"
     moments: dict[str, Parts] = {}
+    counted = dict.fromkeys(stage_two)
     for moment, work in works.items():
         if moment == "warmup":
             basic["optimizer"] = optimizer_bytes(recipe.warmup.args, model) / machine.shares["optimizer"]
         if moment in ("warmup", "sft", "grpo"):
             part = "training" if moment == "grpo" else "sft"
             passing = _training_parts(part, model, _checkpointed(recipe, moment, work, on_gpu), costs, on_gpu=on_gpu)
-            before = basic
-            if moment == "warmup" and recipe.warmup.sft_weight in AGAINST_START and not model.has_adapter:
-                before = basic | {STARTING_POLICY[0]: model.trained * model.trained_bytes}
+            before = basic | _teachers(recipe, model) if moment == "warmup" else basic
+            counted |= dict.fromkeys(before)
             moments[moment] = (before if moment == "warmup" else stage_two) | passing
         elif not _engine(recipe):
             # Gradients are dropped after each step; the rest stays where it is
@@ -155,12 +157,28 @@ def memory_of(
     share = recipe.rollout.gpu_memory_utilization if colocated and not recipe.rollout.enable_sleep_mode else 0.0
     available, of = _available(machine)
     made = Memory(
-        moments=moments, engine_share=share, available=available, of=of, smallest_gpu=None, exact=tuple(stage_two)
+        moments=moments, engine_share=share, available=available, of=of, smallest_gpu=None, exact=tuple(counted)
     )
     if not on_gpu:
         return made
     enough = [size for size in GPU_SIZES if needed(made.peak, share) <= size * GIB]
     return replace(made, smallest_gpu=enough[0] if enough else None)
+
+
+def _teachers(recipe: Recipe, model: ModelFacts) -> Parts:
+    """What the warm-up's loss compares with: the policy as it began, and the model before it."""
+    warmup, parts = recipe.warmup, Parts()
+    fresh = recipe.lora is not None and not recipe.lora.splits_base  # turned off instead of copied (see `snapshot`)
+    if (warmup.sft_weight in AGAINST_START or warmup.muscle) and not fresh:
+        parts[STARTING_POLICY[0]] = model.trained * model.trained_bytes
+    if warmup.muscle:
+        parts[OLD_MODEL] = model.old_bytes
+        head = recipe.lora.modules_to_save if recipe.lora else None
+        if model.shape and (not model.has_adapter or head):  # a head that trains is copied for the new model's logits
+            parts[STARTING_POLICY[0]] = (
+                parts.get(STARTING_POLICY[0], 0) + model.shape.vocab * model.shape.hidden * model.trained_bytes
+            )
+    return parts
 
 
 def _engine(recipe: Recipe) -> bool:

@@ -125,10 +125,14 @@ def _room(recipe: Recipe, completions: Lengths) -> Iterator[Finding]:
     )  # fmt: skip
 
 
+def _routed(reward: Reward) -> bool:
+    return reward.tasks is not None or reward.sources is not None
+
+
 def _rewards(recipe: Recipe, rewards: Sequence[Reward]) -> Iterator[Finding]:
     """Whether a rollout can be solved as the method asks for it, as far as scores are known to be from 0 to 1."""
     passing = getattr(recipe.hybrid.method, "passing", None)
-    if passing is None or not rewards or any(each.tasks is not None for each in rewards):  # which add up by the row
+    if passing is None or not rewards or any(_routed(each) for each in rewards):  # which add up by the row
         return
     where, key = recipe.where("hybrid.method"), "hybrid.method.passing"
     own = [each.name for each in rewards if each.style == "trl"]

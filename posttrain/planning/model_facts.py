@@ -9,6 +9,7 @@ from typing import Any
 
 from posttrain.errors import ConfigError
 from posttrain.inputs.inputs import hub_options, loading
+from posttrain.inputs.misfits import continues_an_adapter
 from posttrain.models.cost_counts import ModelShape
 from posttrain.models.gguf_files import PACKAGED, gguf_file
 from posttrain.planning.padded import padded_of
@@ -31,6 +32,7 @@ class ModelFacts:
         weight_bytes: Of one of `parameters` that is not in 4 bits.
         four_bit: How many of `parameters` are held in 4 bits.
         four_bit_bytes: Of one of those.
+        old_bytes: Of the weights of the old model that `warmup.muscle` names; 0: none, or not known.
         trained_bytes: Of one of `trained`: adapters stay in float32.
         positions: Longest sequence it takes; None: not said.
         shape: For counting work; None for a model whose work is not counted (a mixture of experts).
@@ -49,6 +51,7 @@ class ModelFacts:
     padded: dict[str, str] = field(default_factory=dict)
     four_bit: int = 0
     four_bit_bytes: float = 0.0
+    old_bytes: float = 0.0
 
     @property
     def base_bytes(self) -> float:
@@ -70,8 +73,13 @@ def is_hub_id(recipe: Recipe) -> bool:
 def is_absent(recipe: Recipe, *, offline: bool) -> bool:
     """Whether a model that cannot be read is merely not here: on the hub without a network, a folder that an earlier
     run will write, a package that is not installed."""
-    name = recipe.model.gguf or recipe.model.name or ""
-    return name in PACKAGED or (offline if is_hub_id(recipe) else not Path(name).expanduser().exists())
+    return name_is_absent(recipe.model.gguf or recipe.model.name or "", offline=offline)
+
+
+def name_is_absent(name: str, *, offline: bool) -> bool:
+    """As `is_absent`, of what a key names."""
+    hub = bool(name) and not gguf_named(name) and not _is_path(name)
+    return name in PACKAGED or (offline if hub else not Path(name).expanduser().exists())
 
 
 def gguf_named(name: str | None) -> bool:
@@ -171,7 +179,7 @@ def describe_model(recipe: Recipe, config: Any, *, on_gpu: bool) -> ModelFacts:
     parameters, section = model.num_parameters(), recipe.model
     four_bit = _linear(model) if section.load_in_4bit else 0
     trained, trained_bytes = parameters, BYTES[dtype]
-    if recipe.lora:
+    if recipe.lora or continues_an_adapter(recipe):
         model = _adapted(recipe, model)
         trained, trained_bytes = sum(each.numel() for each in model.parameters() if each.requires_grad), 4
     shape, uncounted = None, ""
@@ -195,6 +203,23 @@ def describe_model(recipe: Recipe, config: Any, *, on_gpu: bool) -> ModelFacts:
     )
 
 
+def old_bytes(recipe: Recipe, config: Any, *, on_gpu: bool) -> float:
+    """What the weights of the model that `warmup.muscle` names take, held as the policy's base is.
+
+    Args:
+        recipe: The recipe.
+        config: The old model's.
+        on_gpu: As for `describe_model`.
+    """
+    section = recipe.warmup.muscle
+    assert section is not None
+    named = recipe.model.model_copy(update={"name": section.old, "revision": section.revision})
+    some = recipe.model_copy(update={"model": named})
+    facts = describe_model(some, config, on_gpu=on_gpu)
+    adapter = facts.trained * facts.trained_bytes if continues_an_adapter(some) else 0
+    return facts.base_bytes + adapter
+
+
 def _linear(model: Any) -> int:
     """Weights of linear layers but the LM head's: what is held in 4 bits."""
     from torch import nn
@@ -205,13 +230,17 @@ def _linear(model: Any) -> int:
 
 
 def _adapted(recipe: Recipe, model: Any) -> Any:
-    """A model with the recipe's adapter on it."""
-    from peft import get_peft_model
+    """A model with the recipe's adapter on it, or with the one that it goes on training."""
+    from peft import PeftConfig, get_peft_model
 
     from posttrain.models.new_adapter import adapter_config
 
-    assert recipe.lora is not None
     try:
+        if recipe.lora is None:
+            saved = PeftConfig.from_pretrained(str(recipe.model.name))
+            saved.inference_mode = False
+            with _on_meta():
+                return get_peft_model(model, saved)
         with _on_meta():
             return get_peft_model(model, adapter_config(recipe.lora.peft_kwargs()))
     except ValueError as error:

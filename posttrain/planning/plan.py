@@ -14,8 +14,11 @@ from typing import Any
 
 from posttrain.errors import PosttrainError
 from posttrain.inputs.applying import idle_rewards, try_rewards, uses_rewards
+from posttrain.inputs.compatible import check_old
 from posttrain.inputs.four_bit import check_unsharded
-from posttrain.inputs.inputs import load_data, load_judges, load_rewards
+from posttrain.inputs.inputs import load_data, load_judges, load_rewards, loading
+from posttrain.inputs.looked_for import in_words as leaks_in_words
+from posttrain.inputs.looked_for import look_for_leaks
 from posttrain.inputs.misfits import misfits
 from posttrain.inputs.rendering import UnlikePrompts
 from posttrain.planning.amounts import Amounts, amounts
@@ -31,11 +34,14 @@ from posttrain.planning.model_facts import (
     describe_model,
     is_absent,
     is_hub_id,
+    name_is_absent,
+    old_bytes,
     tokenizer_of,
 )
 from posttrain.planning.padded import stages_in_words
 from posttrain.planning.past import Past, differences, past_of, tells_of
 from posttrain.planning.rates import Curve, curves
+from posttrain.planning.routes import routes_in_words
 from posttrain.planning.seconds import Time, measured, shipped, time_of
 from posttrain.planning.work import Assumed, works_of
 from posttrain.recipe.arithmetic import BatchPlan, batch_plan, for_processes
@@ -55,7 +61,7 @@ class Missing:
     """Something that the plan had to do without.
 
     Attributes:
-        what: `model`, `tokenizer` or `data`.
+        what: `model`, `the old model`, `tokenizer` or `data`.
         why: What was seen.
         without: What cannot be told without it.
         stops: Whether a run here would stop at this.
@@ -88,6 +94,8 @@ class Plan:
         missing: What could not be had.
         paired: Prompts and demonstrations, of a recipe with a method.
         curriculum: What the curriculum draws by, in words, of a recipe with one that goes by columns.
+        routes: Which rewards score which source's prompts, in words, where they are routed.
+        leaks: Of held-out rows in what is trained on, as `looked_for.look_for_leaks` has it.
         rates: The learning rate over each stage.
     """
 
@@ -107,6 +115,8 @@ class Plan:
     missing: list[Missing] = field(default_factory=list)
     paired: Paired | None = None
     curriculum: list[str] = field(default_factory=list)
+    routes: list[str] = field(default_factory=list)
+    leaks: dict[str, Any] | None = None
     rates: dict[str, Curve] = field(default_factory=dict)
 
     @property
@@ -181,6 +191,7 @@ class _Maker:
         on_gpu = machine.device == "cuda"
         seen = Seen(recipe, batch, much, texts, past, positions, prompts, held_out, on_gpu)
         self.findings += likely_mistakes(seen)
+        leaks = self._leaks(data)
         self.findings += method_findings(recipe, paired, texts.completions if texts else None, self.trained_by)
         order = ("problem", "warning", "note")
         return Plan(
@@ -188,7 +199,7 @@ class _Maker:
             notes=data.notes if data else [], model=model, texts=texts, memory=memory, time=time, past=past,
             findings=sorted(self.findings, key=lambda finding: order.index(finding.level)), missing=self.missing,
             paired=paired, curriculum=curriculum_in_words(recipe, data, batch.warmup_rows_per_step),
-            rates=curves(recipe),
+            routes=routes_in_words(self.trained_by, data), leaks=leaks, rates=curves(recipe),
         )  # fmt: skip
 
     def _fitted(self, recipe: Recipe) -> Recipe:
@@ -251,6 +262,19 @@ class _Maker:
             self._problem("rewards", error)
         return data
 
+    def _leaks(self, data: TaskData | None) -> dict[str, Any] | None:
+        """How much of the held-out rows stands in what is trained on."""
+        if data is None:
+            return None
+        found = look_for_leaks(self.recipe, data)
+        if found["contaminated"]:
+            shown = "look at the nearest pairs by `posttrain data leaks`, and leave such rows out of one side"
+            where = self.recipe.where("task")
+            self.findings.append(
+                Finding("warning", "leaks", where, leaks_in_words(found).removeprefix("leaks: "), shown)
+            )
+        return found
+
     def _model(self, data: TaskData | None) -> tuple[Texts | None, ModelFacts | None]:
         recipe, texts, model = self.recipe, None, None
         if recipe.model.init is not None and data is None:
@@ -264,6 +288,8 @@ class _Maker:
             for problem in unfit:
                 self._problem("model", problem)
             model = describe_model(recipe, config, on_gpu=self.machine.device == "cuda")
+            if recipe.warmup.steps and recipe.warmup.muscle:
+                model = self._beside_old(model, tokenizer, config)
             if model.shape is None:
                 self.missing.append(Missing("shape", model.uncounted, "memory and time", stops=False))
             self._padded(model)
@@ -277,6 +303,20 @@ class _Maker:
             else:
                 self._problem("model", error)
         return texts, model
+
+    def _beside_old(self, model: ModelFacts, tokenizer: Any, config: Any) -> ModelFacts:
+        """The model's facts with those of the one that `warmup.muscle` names, where that is here."""
+        section = self.recipe.warmup.muscle
+        assert section is not None
+        try:
+            old = check_old(self.recipe, tokenizer, config, loading=loading, local=self.offline)
+            return replace(model, old_bytes=old_bytes(self.recipe, old, on_gpu=self.machine.device == "cuda"))
+        except PosttrainError as error:
+            if name_is_absent(section.old, offline=self.offline):
+                self.missing.append(Missing("the old model", error.seen, "its memory, and whether its tokens fit"))
+            else:
+                self._problem("model", error)
+        return model
 
     def _padded(self, model: ModelFacts) -> None:
         """Where `packed: true` will come to nothing."""

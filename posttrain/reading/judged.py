@@ -14,7 +14,7 @@ Line = Mapping[str, Any]
 
 
 def judge_of(line: Line, recipe: Line) -> dict[str, Any] | None:
-    """`rewards` (a dict each: name, weight, perhaps kwargs and tasks) and `threshold`; `None` where nobody can tell.
+    """`rewards` (a dict each: name, weight, perhaps kwargs, tasks, sources) and `threshold`; `None` if nobody can tell.
 
     Args:
         line: Of eval.jsonl.
@@ -46,15 +46,20 @@ def in_words(judge: Line | None, name: Callable[[str], str] = str) -> str:
     one, same = len(rewards) == 1, len({each["weight"] for each in rewards}) == 1
     called = [
         name(each["name"])
-        + (f" on {' and '.join(each['tasks'])}" if each.get("tasks") else "")
+        + (f" on {' and '.join(_rows_of(each))}" if _rows_of(each) else "")
         + ("" if one or same else f" (weight {each['weight']:g})")
         for each in rewards
     ]
-    apart = not one and all(each.get("tasks") for each in rewards)
+    apart = not one and all(_rows_of(each) for each in rewards)
     what = "score" if one or apart else "mean" if same else "weighed mean"
     bar = f"{judge['threshold']:g}" + (" or more" if judge["threshold"] < 1 else "")
     which = "which passes" if one else "which pass"
     return f"{' and '.join(filter(None, [', '.join(called[:-1]), called[-1]]))}, {which} a problem at a {what} of {bar}"
+
+
+def _rows_of(reward: Line) -> list[str]:
+    """The tasks and sources that a reward judges; none: all rows."""
+    return [*reward.get("tasks", ()), *reward.get("sources", ())]
 
 
 def meaning(judge: Line | None) -> Any:

@@ -14,7 +14,7 @@ from posttrain.recipe.mistakes import raise_all
 from posttrain.recipe.model_contradictions import OF_THE_MODEL
 from posttrain.recipe.recipe import Recipe
 from posttrain.recipe.selected_tokens import length_budget, tokens
-from posttrain.recipe.sft_losses import one_loss, token_weights
+from posttrain.recipe.sft_losses import muscle, one_loss, token_weights
 from posttrain.recipe.tracking import HEEDED
 from posttrain.recipe.window_ahead import window_ahead
 
@@ -37,6 +37,7 @@ def contradictions(recipe: Recipe, num_processes: int = 1) -> list[ConfigError]:
         _stages,
         token_weights,
         one_loss,
+        muscle,
         _stage_of_controller,
         _method,
         _refill,

@@ -11,6 +11,9 @@ from posttrain.errors import ConfigError
 from posttrain.recipe.rates import CONSTANT_LR_RATIO, MIN_LR_RATIO, POWER_B, cycle_ends, rate_of
 
 WHERE = "lr_scheduler_type"
+NO_FALL = 1
+"""Steps of a decay in which no step's rate is lower."""
+FIRST_IS_FULL = "the first step of a decay still has the rate before it, so that one of a single step has no effect"
 
 
 def check_own(name: str, kwargs: Mapping[str, Any], *, learning_rate: float, steps: int, warmup_steps: int) -> None:
@@ -77,13 +80,14 @@ def _check_cycles(given: Mapping[str, Any], steps: int, warmup_steps: int) -> No
         )
     ends = (warmup_steps, *cycle_ends(cycles, steps))
     shortest = min(after - before for before, after in pairwise(ends))
-    if decay is None or not 0 < decay <= shortest:
+    if decay is None or not NO_FALL < decay <= shortest:
         seen = "no num_decay_steps" if decay is None else f"num_decay_steps {decay:g}"
+        seen += f": {FIRST_IS_FULL}" if decay is not None and 0 < decay <= NO_FALL else ""
         raise _refused(
             f"the schedule wsd_s with {seen}",
-            f"over how many steps at the end of each cycle the rate falls, {max(shortest, 0)} at most: the shortest "
-            "cycle, without the warm-up",
-            f"num_decay_steps: {max(shortest // 5, 1)}",
+            f"over how many steps at the end of each cycle the rate falls, 2 or more and {max(shortest, 0)} at most: "
+            "the shortest cycle, without the warm-up",
+            f"num_decay_steps: {max(shortest // 5, 2)}" if shortest > NO_FALL else "cycles: 1",
         )
 
 
@@ -98,6 +102,7 @@ def _check_infinite(given: Mapping[str, Any], left: int) -> None:
             "most, behind the warm-up",
             f"num_cooldown_steps: {max(left // 4, 1)}, num_anneal_steps: {left // 10}",
         )
+    _check_falls("num_anneal_steps", anneal)
     constant, low = given.get("constant_lr_ratio", CONSTANT_LR_RATIO), given.get("min_lr_ratio", MIN_LR_RATIO)
     if not low < constant <= 1:
         raise _refused(
@@ -130,6 +135,7 @@ def _check_power(given: Mapping[str, Any], learning_rate: float, steps: int, war
         raise _refused(f"b {given['b']:g}", "a power below 0: the rate falls", f"b: {POWER_B}")
     if not 0 <= decay <= steps - warmup_steps:
         raise _refused(f"num_decay_steps {decay:g}", f"0 to {max(steps - warmup_steps, 0)}", "num_decay_steps: 10")
+    _check_falls("num_decay_steps", decay)
     if "min_lr_ratio" in given and not decay:
         raise _refused("min_lr_ratio without num_decay_steps: nothing falls to it", "both, or neither",
                        "num_decay_steps: 10")  # fmt: skip
@@ -148,6 +154,11 @@ def _check_power(given: Mapping[str, Any], learning_rate: float, steps: int, war
             "learning_rate before the decay",
             "a share below that", f"min_lr_ratio: {before / 10:.2g}",
         )  # fmt: skip
+
+
+def _check_falls(key: str, steps: float) -> None:
+    if 0 < steps <= NO_FALL:
+        raise _refused(f"{key} {steps:g}: {FIRST_IS_FULL}", "2 or more, or 0", f"{key}: 2")
 
 
 def _refused(seen: str, expected: str, example: str) -> ConfigError:

@@ -10,7 +10,7 @@ from typing import Any
 
 from posttrain.errors import ConfigError
 from posttrain.nearest import did_you_mean
-from posttrain.recipe.own_schedules import check_own
+from posttrain.recipe.own_schedules import FIRST_IS_FULL, NO_FALL, check_own
 from posttrain.recipe.rates import NO_WARMUP, OWN
 
 WHERE, KWARGS = "lr_scheduler_type", "lr_scheduler_kwargs"
@@ -117,6 +117,9 @@ def _check_decay(kwargs: Mapping[str, Any], steps: int, warmup_steps: int) -> No
             where=WHERE,
             fix=_write(f"num_decay_steps: {max(left, 0) // 5 or max(left, 0)}"),
         )
+    if 0 < decay <= NO_FALL and (stable is None or decay == left):
+        seen = f"the schedule warmup_stable_decay with num_decay_steps {decay}: {FIRST_IS_FULL}"
+        raise ConfigError(seen, expected="2 or more", where=WHERE, fix=_write("num_decay_steps: 2"))
     for key in ("warmup_type", "decay_type"):
         if (kwargs.get(key) or "linear") not in SHAPES:
             seen = f"{key} {kwargs[key]!r}"

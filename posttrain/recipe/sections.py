@@ -39,7 +39,7 @@ class RewardConfig(Section):
 
     `:FUNCTION` may be left out when it is `score`. A relative path starts at the folder of the recipe that names it.
     `weight` multiplies the score, `kwargs` are passed to every call, `tasks` names the tasks of a mixture whose rows it
-    applies to. `- NAME` is short for `- {name: NAME}`.
+    applies to, `sources` the values of the rows' column `source`. `- NAME` is short for `- {name: NAME}`.
     """
 
     model_config = ConfigDict(populate_by_name=True)
@@ -50,6 +50,7 @@ class RewardConfig(Section):
     weight: float = 1.0
     kwargs: Mapping[str, Any] = {}
     tasks: Annotated[list[str], Field(min_length=1)] | None = None
+    sources: Annotated[list[str], Field(min_length=1)] | None = None
 
     @model_validator(mode="before")
     @classmethod

@@ -6,6 +6,7 @@ from typing import Any
 
 from posttrain.errors import ConfigError
 from posttrain.methods.base import weight_refused
+from posttrain.recipe.model_sections import GGUF_SUFFIX
 from posttrain.recipe.recipe import Recipe
 from posttrain.recipe.section import AGAINST_START, OF_WHOLE, TRIES
 
@@ -44,6 +45,35 @@ def token_weights(recipe: Recipe, num_processes: int) -> list[ConfigError]:
     if hybrid.steps and hybrid.sft_weight in OF_WHOLE and getattr(hybrid.controller, "needs_statistics", False):
         seen = f"{hybrid.sft_weight}, and the controller {hybrid.controller.name}: {BY_TOKEN}"
         problems.append(_problem(recipe, "hybrid.sft_weight", seen, fix="take a weight by token, or chord"))
+    return problems
+
+
+def muscle(recipe: Recipe, num_processes: int) -> list[ConfigError]:
+    """A second loss beside `warmup.muscle`, or a new model that is none yet."""
+    warmup, hybrid = recipe.warmup, recipe.hybrid
+    if warmup.muscle is None:
+        return []
+    if not warmup.steps:
+        seen = "muscle, but warmup.steps is 0: nothing trains by it"
+        return [_problem(recipe, "warmup.muscle", seen, fix="set warmup.steps above 0, or leave muscle out")]
+    others = {f"args.{name}": warmup.args.get(name) not in (None, plain) for name, plain in PLAIN_LOSS.items()}
+    others["sft_weight"] = warmup.sft_weight != "nll"
+    problems = [
+        _problem(
+            recipe, f"warmup.{name}", "another loss, and warmup.muscle", expected="one loss",
+            fix="leave one of them out",
+        )
+        for name, there in others.items()
+        if there
+    ]  # fmt: skip
+    if recipe.model.name is None or recipe.model.name.lower().endswith(GGUF_SUFFIX):
+        seen = "muscle, which begins with a model that is trained already"
+        expected = "model.name: the new model's folder (such as RUN/model) or hub id"
+        problems.append(_problem(recipe, "warmup.muscle", seen, expected=expected, fix="name it, or leave muscle out"))
+    if hybrid.steps and hybrid.controller.needs_g_warmup and getattr(hybrid.controller, "g_warmup", None) is None:
+        seen = f"muscle, and the controller {hybrid.controller.name} compares the two stages' gradient norms"
+        fix = "set hybrid.steps to 0, take a controller such as static, or set hybrid.controller.g_warmup"
+        problems.append(_problem(recipe, "warmup.muscle", seen, expected="one loss in both stages", fix=fix))
     return problems
 
 

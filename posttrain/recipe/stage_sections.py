@@ -71,6 +71,18 @@ class StageSection(Section):
         return {"max_steps": self.steps, **self.model_dump(include=same), **saving}
 
 
+class MuscleSection(Section):
+    """What a new model is to stay compatible with (MUSCLE, arXiv 2407.09435).
+
+    Args:
+        old: The model before, with the same vocabulary: a hub id or a folder, an adapter's included.
+        revision: Of a hub id.
+    """
+
+    old: str
+    revision: str | None = None
+
+
 class WarmupSection(StageSection):
     """Stage 1, SFT on the demonstrations. `steps: 0` leaves it out.
 
@@ -80,6 +92,8 @@ class WarmupSection(StageSection):
         packed: As `hybrid.packed`: demonstrations in one sequence without padding, where the model allows it.
         sft_weight, sft_tries: As those of `hybrid`, without `clipped`.
         curriculum: Which demonstration is next, of those that need no rollouts; null shuffles them.
+        muscle: Train towards the old model where the policy's own next token is not the demonstration's, and towards
+            the policy as it began where it is; null trains on the demonstrations' likelihood.
     """
 
     max_length: Size | None = 1024
@@ -88,6 +102,7 @@ class WarmupSection(StageSection):
     sft_weight: SFTWeight = "nll"
     sft_tries: Size | None = None
     curriculum: AnyCurriculum | None = None
+    muscle: MuscleSection | None = None
 
     @field_validator("args")
     @classmethod

@@ -39,6 +39,8 @@ def _apart(recipe: Recipe, stage: int) -> list[ConfigError]:
     """What of the hybrid stage needs more than one gradient a step, or whole weights."""
     early = recipe.warmup.steps and recipe.warmup.sft_weight in AGAINST_START
     before = [no_start(recipe.where("warmup.sft_weight"))] if early else []
+    if recipe.warmup.steps and recipe.warmup.muscle:
+        before.append(no_start(recipe.where("warmup.muscle"), "muscle, which compares"))
     if not recipe.hybrid.steps:
         return before
     needs = apart(recipe.hybrid.controller)
@@ -87,13 +89,13 @@ def no_teacher_kl(where: str) -> ConfigError:
     )
 
 
-def no_start(where: str) -> ConfigError:
-    """The error of a weight for which the starting policy's values take the place of the present ones."""
+def no_start(where: str, what: str = f"one of {', '.join(AGAINST_START)}, which compare") -> ConfigError:
+    """The error of a loss for which the starting policy's values take the place of the present ones."""
     return ConfigError(
-        f"one of {', '.join(AGAINST_START)}, which compare with the starting policy, under DeepSpeed",
+        f"{what} with the starting policy, under DeepSpeed",
         expected="weights that change places in the model, which DeepSpeed keeps copies of",
         where=where,
-        fix=f"take another weight, or {INSTEAD}",
+        fix=f"take another loss, or {INSTEAD}",
     )
 
 

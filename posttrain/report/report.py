@@ -10,6 +10,7 @@ from posttrain.alarms import read as read_alarms
 from posttrain.drawing import page
 from posttrain.drawing.steps import StepNames
 from posttrain.errors import CheckpointError
+from posttrain.inputs.looked_for import in_words as leaks_in_words
 from posttrain.reading.compare_spending import spent
 from posttrain.reading.judged import in_words, judge_of
 from posttrain.report import alarms, completions, curves, tables
@@ -18,6 +19,7 @@ from posttrain.report.trained import go_on, trained
 from posttrain.rundir.facts import read_recipe
 from posttrain.rundir.layout import Layout
 from posttrain.rundir.reading import evals as read_evals
+from posttrain.rundir.reading import leaks_of
 from posttrain.rundir.reading import steps as read_steps
 from posttrain.storage import files
 from posttrain.watching.progress import duration
@@ -65,6 +67,7 @@ def _values(layout: Layout) -> dict[str, Any]:
         "table": table,
         "headline": head,
         "judged": _judged(recipe, evals),
+        "leaks": leaks_in_words(leaks_of(layout)),
         "tiles": _tiles(steps, raised, total),
         "mix": curves.mix(steps, offset),
         "pins": alarms.pins(raised, min(places), max(places)) if places else [],

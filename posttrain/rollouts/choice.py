@@ -54,14 +54,18 @@ class Choice:
             logits_B_V = warp(None, logits_B_V)
         return self._draw.choose(logits_B_V)[:, 0]
 
-    def at(self, logits_N_V: torch.Tensor, rows: Sequence[int], places: Sequence[int]) -> list[int]:
-        """The chosen tokens where `rows` of the call are at `places` of their completions."""
+    def at(
+        self, logits_N_V: torch.Tensor, rows: Sequence[Sequence[int]], places: Sequence[int]
+    ) -> Sequence[Sequence[int]]:
+        """For each of the N: the tokens chosen where these rows of the call are at this place of their completions."""
         if self._draw is None:
-            return logits_N_V.argmax(dim=-1).tolist()
+            return [[token] * len(some) for token, some in zip(logits_N_V.argmax(dim=-1).tolist(), rows, strict=True)]
         for warp in self._warpers:
             logits_N_V = warp(None, logits_N_V)
-        draws_N_1 = self._draw.draws_B_N[list(rows), list(places), None]
-        return picked(logits_N_V, draws_N_1, check=not any(places))[:, 0].tolist()
+        widest = max(map(len, rows))
+        filled = torch.tensor([[*some, *[some[0]] * (widest - len(some))] for some in rows])
+        draws_N_R = self._draw.draws_B_N[filled, torch.tensor(places)[:, None]]
+        return picked(logits_N_V, draws_N_R, check=not any(places)).tolist()
 
     def keep(self, rows: torch.Tensor) -> None:
         """Go on with these rows alone."""
@@ -86,12 +90,12 @@ class InverseTransform(LogitsProcessor):
         return chosen_B_1
 
 
-def picked(scores_N_V: torch.Tensor, draws_N_1: torch.Tensor, *, check: bool) -> torch.Tensor:
-    """The token [N, 1] at which each cumulative distribution passes its draw.
+def picked(scores_N_V: torch.Tensor, draws_N_R: torch.Tensor, *, check: bool) -> torch.Tensor:
+    """The tokens [N, R] at which each cumulative distribution passes its draws.
 
     Args:
         scores_N_V: Logits.
-        draws_N_1: From 0 to below 1.
+        draws_N_R: From 0 to below 1.
         check: Look whether they are finite; once a batch, for it waits for the device.
 
     Raises:
@@ -108,7 +112,7 @@ def picked(scores_N_V: torch.Tensor, draws_N_1: torch.Tensor, *, check: bool) ->
             fix="its weights have diverged: lower the learning rate and start over by --restart, which keeps this "
             "run aside; on a GPU, rule out float16",
         )
-    draw_N_1 = draws_N_1.to(exact) * total_N_1
+    draws_N_R = draws_N_R.to(exact) * total_N_1
     # Below the total even when rounded, so that a token of probability 0 is never the one.
-    draw_N_1 = torch.minimum(draw_N_1, torch.nextafter(total_N_1, torch.zeros_like(total_N_1)))
-    return torch.searchsorted(cumulative_N_V, draw_N_1, right=True).clamp_(max=scores_N_V.shape[1] - 1)
+    draws_N_R = torch.minimum(draws_N_R, torch.nextafter(total_N_1, torch.zeros_like(total_N_1)))
+    return torch.searchsorted(cumulative_N_V, draws_N_R, right=True).clamp_(max=scores_N_V.shape[1] - 1)

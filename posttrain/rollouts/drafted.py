@@ -1,33 +1,30 @@
-"""A decoding loop that reads several tokens of a row at once: the last one and guesses at what follows it.
+"""A decoding loop that reads several tokens of a row at once, and the tokens that rows have in common once.
 
 Each completion is a function of its row's uniform numbers: token t is where the policy's cumulative distribution
-passes number t (`choice`). So guesses need no rule of acceptance. A pass gives the policy's distribution after each
-token that it reads, and with the row's own numbers the tokens that the policy says there. As far as the guess agrees
-with them it was right, and what comes behind was read after just the tokens that plain decoding would have had; the
-first that differs is the policy's own, and the rest of the guess is forgotten. By induction every token is the one of
-plain decoding, whatever was guessed: guesses decide how many passes it takes, never what comes out. (That a guess is
-right has the policy's own probability of it, as in speculative sampling, arXiv 2211.17192, with a known draft.) As
-everywhere, another shape of a pass changes the last bits of logits, which can tip a token now and then.
+passes number t (`choice`). So neither guesses nor company need a rule of acceptance:
+
+- A pass reads the last token and guesses at what follows it. It gives the policy's distribution after each, and with
+  the row's own numbers the tokens that the policy says there. As far as the guess agrees with them it was right, and
+  what comes behind was read after just the tokens that plain decoding would have had; the first that differs is the
+  policy's own, and the rest of the guess is forgotten. (That a guess is right has the policy's own probability of it,
+  as in speculative sampling, arXiv 2211.17192, with a known draft.)
+- Rows of one prompt that have said the same so far are one lane: the distribution that comes next is the same for all,
+  and each picks from it with its own number. Where they pick different tokens the lane parts.
+
+By induction every token is the one of plain decoding, whatever was guessed and shared: these decide how much is
+computed, never what comes out. As everywhere, another shape of a pass changes the last bits of logits, which can tip a
+token now and then.
 """
 
 from __future__ import annotations
 
-import inspect
-import itertools
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
-from transformers import DynamicCache
-from transformers.cache_utils import Cache
 
-from posttrain.models.policy_weights import base_model
-from posttrain.models.positions import is_scaled
-from posttrain.rollouts.decode import extend
 from posttrain.rollouts.drafts import Drafts
-from posttrain.rollouts.fused import Fused, fused
-from posttrain.rollouts.kv_buffers import NotPlain, key_heads
-from posttrain.rollouts.row_buffers import Layout, Part, RowBuffers, attention_to_rows
+from posttrain.rollouts.lane_cache import LaneCache
 
 __all__ = ["ChooseAt", "decode_drafted"]
 
@@ -35,29 +32,47 @@ MOST = 12
 """Tokens of a guess at most."""
 
 FEW, SIDE_BY_SIDE = 2, 192
-"""Attention pads all rows to the longest guess, which so has this many tokens divided by the rows, or `FEW`."""
+"""Attention pads all lanes to the longest guess, which so has this many tokens divided by the lanes, or `FEW`."""
 
 PASS = 16
 """What a pass costs whatever it reads, in tokens read; measured on models of 1 and 3 million parameters."""
 
-ROW = 0.5
-"""What a row of a pass costs whatever it reads, in tokens read: attention's walk through its keys."""
-
-ROOM = 16
-"""Positions by which the buffers grow at least."""
-
-GROWTH = 0.25
-"""By how much of their length they grow."""
-
-LEAVE = 0.25
-"""Share of the rows that must have ended before the others get buffers without them."""
+LANE = 0.5
+"""What a lane of a pass costs whatever it reads, in tokens read: attention's walk through its keys."""
 
 
 class ChooseAt(Protocol):
     """What turns logits into tokens."""
 
-    def at(self, logits_N_V: torch.Tensor, rows: Sequence[int], places: Sequence[int]) -> list[int]:
-        """The token of each: of which row of the call it is, and which of its completion's tokens."""
+    def at(
+        self, logits_N_V: torch.Tensor, rows: Sequence[Sequence[int]], places: Sequence[int]
+    ) -> Sequence[Sequence[int]]:
+        """For each of the N: the tokens that these rows of the call have at this place of their completions."""
+
+
+class Lane(NamedTuple):
+    """Rows of one prompt that have said the same.
+
+    Attributes:
+        text: Token ids of the prompt and what has been said.
+        first: Length of the prompt.
+        rows: Numbers of the rows in the call.
+        slot: Where the keys of what was said are.
+        prompt: Number of the prompt.
+        guess: What the next pass reads behind the last token.
+    """
+
+    text: list[int]
+    first: int
+    rows: list[int]
+    slot: int
+    prompt: int
+    guess: Sequence[int] = ()
+
+    @property
+    def said(self) -> int:
+        """Tokens said."""
+        return len(self.text) - self.first
 
 
 @torch.no_grad()
@@ -88,151 +103,75 @@ def decode_drafted(
         NotPlain: Before anything was sampled.
     """
     limits = [min(max_new_tokens, limit) for limit in limits or [max_new_tokens] * len(prompt_ids)]
-    rows = _Rows(model, prompt_ids, limits)
-    ends = set(eos_ids)
-    texts = [list(ids) for ids in prompt_ids]
-    firsts = [len(ids) for ids in prompt_ids]
-    alive, guesses = list(range(len(prompt_ids))), {row: list[int]() for row in range(len(prompt_ids))}
-    logits_N_V = rows.logits_B_V
+    rows_of: dict[tuple[int, ...], list[int]] = {}
+    for row, ids in enumerate(prompt_ids):
+        rows_of.setdefault(tuple(ids), []).append(row)
+    lanes = [Lane(list(ids), len(ids), rows, n, n) for n, (ids, rows) in enumerate(rows_of.items())]
+    cache = LaneCache(model, list(rows_of))
+    logits_N_V, ends, done = cache.logits_U_V, set(eos_ids), dict[int, list[int]]()
     while True:
-        at = [(row, len(texts[row]) - firsts[row] + more) for row in alive for more in range(len(guesses[row]) + 1)]
-        said = iter(choose.at(logits_N_V, [row for row, _ in at], [place for _, place in at]))
-        left = []
-        for row in alive:
-            before, guess = len(texts[row]), guesses[row]
-            taken = [next(said) for _ in range(len(guess) + 1)]
-            right = next((place for place, token in enumerate(guess) if token != taken[place]), len(guess))
-            if extend(texts[row], taken[: right + 1], ends, firsts[row] + limits[row]):
-                if on_row is not None:
-                    on_row(row, texts[row][firsts[row] :])
-            else:
-                left.append(row)
-            drafts.read(texts[row], before)
-        alive = left
-        if not alive:
-            return [text[first:] for text, first in zip(texts, firsts, strict=True)]
-        least = 1 / (1 + ROW + PASS / len(alive))
-        guesses = {
-            row: drafts.after(
-                texts[row],
-                min(MOST, max(FEW, SIDE_BY_SIDE // len(alive)), firsts[row] + limits[row] - len(texts[row]) - 1),
-                least,
-            )
-            for row in alive
-        }
-        alive = [row for row in rows.rows if row in guesses]  # the order in which logits come
-        logits_N_V = rows.read(
-            {row: [texts[row][-1], *guesses[row]] for row in alive},
-            {row: len(texts[row]) - firsts[row] for row in alive},
+        asked = [(lane.rows, lane.said + more) for lane in lanes for more in range(len(lane.guess) + 1)]
+        chosen = iter(choose.at(logits_N_V, [rows for rows, _ in asked], [place for _, place in asked]))
+        going: list[Lane] = []
+        for lane in lanes:
+            goes_on = False
+            for (tokens, ended), rows in parted(lane, [next(chosen) for _ in range(len(lane.guess) + 1)], ends, limits):
+                text = [*lane.text, *tokens]
+                drafts.read(text, len(lane.text), times=len(rows))
+                if not ended:
+                    # The first that goes on keeps the keys, another has a copy
+                    slot = cache.copied(lane.slot, lane.said + len(tokens) - 1) if goes_on else lane.slot
+                    going.append(Lane(text, lane.first, rows, slot, lane.prompt))
+                    goes_on = True
+                for row in rows if ended else ():
+                    done[row] = text[lane.first :]
+                    if on_row is not None:
+                        on_row(row, list(done[row]))
+            if not goes_on:
+                cache.freed(lane.slot)
+        if not going:
+            return [done[row] for row in range(len(prompt_ids))]
+        lanes = [lane._replace(guess=_guess(lane, len(going), drafts, limits)) for lane in going]
+        slots, logits_N_V = cache.read(
+            [(lane.slot, lane.prompt, lane.said - 1, [lane.text[-1], *lane.guess]) for lane in lanes],
+            rows=sum(len(lane.rows) for lane in lanes),
+            most=max(limits[row] for lane in lanes for row in lane.rows),
         )
+        lanes = [lane._replace(slot=slot) for lane, slot in zip(lanes, slots, strict=True)]
 
 
-class _Rows:
-    """The rows being decoded and what the model keeps of them.
+Said = tuple[tuple[int, ...], bool]
+"""Tokens that a row says, and whether they end its completion."""
 
-    Attributes:
-        rows: For each row that has a place in the buffers, its number in the call; a prompt's stand together.
-        logits_B_V: After the prompts, of each row of the call.
+
+def parted(
+    lane: Lane, chosen: Sequence[Sequence[int]], ends: set[int], limits: Sequence[int]
+) -> Iterable[tuple[Said, list[int]]]:
+    """What the rows of a lane say in a pass, and which rows each, in their order.
+
+    Args:
+        lane: With the guess that was read.
+        chosen: Tokens of its rows after the last token, and after each of the guess as if that were right.
+        ends: Tokens that end a completion.
+        limits: Most tokens of each row of the call.
     """
+    groups: dict[Said, list[int]] = {}
+    for number, row in enumerate(lane.rows):
+        tokens, ended, left = list[int](), False, limits[row] - lane.said
+        for place, some in enumerate(chosen):
+            token = some[number]
+            tokens.append(token)
+            ended = token in ends or len(tokens) == left
+            if ended or place == len(lane.guess) or token != lane.guess[place]:
+                break
+        groups.setdefault((tuple(tokens), ended), []).append(row)
+    return groups.items()
 
-    def __init__(self, model: Any, prompt_ids: Sequence[Sequence[int]], limits: Sequence[int]):
-        self.model = base_model(model)
-        config = self.model.config
-        if is_scaled(config):  # by the longest row of a pass, which guesses make another
-            raise NotPlain
-        self._shared = config.num_attention_heads // key_heads(config)
-        place = {ids: number for number, ids in enumerate(dict.fromkeys(map(tuple, prompt_ids)))}
-        self._prompt_of = [place[tuple(ids)] for ids in prompt_ids]
-        self._limits, self._lengths = limits, [len(ids) for ids in place]
-        longest = max(self._lengths)
-        self._layers = [
-            RowBuffers(len(place), longest, self._shared, self.model.dtype) for _ in DynamicCache(config=config).layers
-        ]
-        self._cache = Cache(layers=list(self._layers))
-        self._fused: Fused | None = None
-        last_U = torch.tensor(self._lengths).cumsum(0) - 1
-        keep = "logits_to_keep" in inspect.signature(self.model.forward).parameters
-        logits = self._read_prompts(list(place), **({"logits_to_keep": last_U} if keep else {}))
-        self.logits_B_V = (logits if keep else logits.index_select(0, last_U))[self._prompt_of]
-        self._prompts = list(range(len(place)))
-        self.rows = sorted(range(len(prompt_ids)), key=self._prompt_of.__getitem__)
-        for layer in self._layers:
-            layer.prompts_are_read(len(self.rows), self._capacity(1))
-        self._fused = fused(self.model)
 
-    def read(self, tokens: dict[int, list[int]], said: dict[int, int]) -> torch.Tensor:
-        """Read the next tokens of rows; the logits after each, of the rows in their order.
-
-        Args:
-            tokens: Of each row that goes on, the last of its completion and guesses at what follows.
-            said: Tokens of its completion.
-        """
-        needed = max(said[row] - 1 + len(some) for row, some in tokens.items())
-        if len(tokens) <= (1 - LEAVE) * len(self.rows) or needed > self._layers[0].capacity:
-            self._take(tokens, max(said.values()) - 1, needed)
-        of = [(row, tokens.get(row, ())) for row in self.rows]
-        starts = [said[row] - 1 if some else 0 for row, some in of]
-        counts = [len(some) for _, some in of]
-        capacity, prompts = self._layers[0].capacity, {prompt: n for n, prompt in enumerate(self._prompts)}
-        within = [start + n for start, count in zip(starts, counts, strict=True) for n in range(count)]
-        in_prompt = [0] * len(prompts)
-        for (row, _), count in zip(of, counts, strict=True):
-            in_prompt[prompts[self._prompt_of[row]]] += count
-        lengths = [self._lengths[prompt] for prompt in self._prompts]
-        its_length = [length for length, count in zip(lengths, in_prompt, strict=True) for _ in range(count)]
-        slots = [number * capacity for number, count in enumerate(counts) for _ in range(count)]
-        longest, dtype = max(within) + 1, self.model.dtype
-        layout = Layout(
-            torch.tensor(within) + torch.tensor(its_length),
-            torch.tensor(within) + torch.tensor(slots),
-            longest,
-            (
-                Part.of(counts, [n + 1 for n in within], longest, self._shared, dtype),
-                Part.of(in_prompt, its_length, max(self._lengths), self._shared, dtype),
-            ),
-        )
-        return self._pass([token for _, some in of for token in some], layout)
-
-    def _read_prompts(self, prompts: Sequence[Sequence[int]], **more: Any) -> torch.Tensor:
-        longest = max(self._lengths)
-        within = torch.tensor([n for length in self._lengths for n in range(length)])
-        rows = torch.tensor([number for number, length in enumerate(self._lengths) for _ in range(length)])
-        ends = [0, *itertools.accumulate(self._lengths)]
-        layout = Layout(within, rows * longest + within, longest, None, list(itertools.pairwise(ends)))
-        logits = self._pass([token for ids in prompts for token in ids], layout, **more)
-        if any(layer.passes != 1 or layer.given is not None for layer in self._layers):
-            raise NotPlain
-        return logits
-
-    def _capacity(self, needed: int) -> int:
-        most = max(self._limits[row] for row in self.rows)
-        return max(needed, min(most, needed + max(ROOM, int(GROWTH * needed))))
-
-    def _take(self, kept: dict[int, list[int]], held: int, needed: int) -> None:
-        """Keep these rows and what they have said, with room for more than is needed."""
-        places = [place for place, row in enumerate(self.rows) if row in kept]
-        self.rows = [self.rows[place] for place in places]
-        prompts = sorted({self._prompt_of[row] for row in self.rows})
-        stays = [place for place, prompt in enumerate(self._prompts) if prompt in set(prompts)]
-        self._prompts = prompts
-        for layer in self._layers:
-            layer.take(torch.tensor(places), torch.tensor(stays), held, self._capacity(needed))
-
-    def _attend(self, number: int, query_N: torch.Tensor, keys_N: torch.Tensor, values_N: torch.Tensor) -> torch.Tensor:
-        layer = self._layers[number]
-        if not layer.is_initialized:
-            layer.lazy_initialization(keys_N[None].transpose(1, 2), values_N[None].transpose(1, 2))
-        layer.write(keys_N, values_N)
-        return layer.attend(query_N.contiguous())
-
-    def _pass(self, tokens: Sequence[int], layout: Layout, **more: Any) -> torch.Tensor:
-        for layer in self._layers:
-            layer.layout = layout
-        if self._fused is not None:
-            return self._fused.logits(torch.tensor(tokens), layout.positions_N, self._attend)
-        with attention_to_rows(self.model.config, self._layers):
-            out = self.model(
-                input_ids=torch.tensor([tokens]), attention_mask=None, position_ids=layout.positions_N[None],
-                past_key_values=self._cache, use_cache=True, return_dict=True, **more,
-            )  # fmt: skip
-        return out.logits[0].float()
+def _guess(lane: Lane, lanes: int, drafts: Drafts, limits: Sequence[int]) -> list[int]:
+    """The guess that is worth reading: as long as it is likely enough that one of the lane's rows says it."""
+    room = max(limits[row] for row in lane.rows) - lane.said - 1
+    least = 1 / (1 + LANE + PASS / lanes)
+    return drafts.after(
+        lane.text, min(MOST, max(FEW, SIDE_BY_SIDE // lanes), room), 1 - (1 - least) ** (1 / len(lane.rows))
+    )

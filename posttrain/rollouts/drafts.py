@@ -25,10 +25,10 @@ class Followers:
         self.counts: dict[int, int] = {}
         self.total, self.likeliest = 0, -1
 
-    def add(self, token: int) -> None:
-        """Count one more."""
-        count = self.counts[token] = self.counts.get(token, 0) + 1
-        self.total += 1
+    def add(self, token: int, times: int) -> None:
+        """Count it this many times."""
+        count = self.counts[token] = self.counts.get(token, 0) + times
+        self.total += times
         if count > self.counts.get(self.likeliest, 0):
             self.likeliest = token
 
@@ -49,8 +49,8 @@ class Texts:
                 break
             self.read(ids, start)
 
-    def read(self, ids: Sequence[int], start: int) -> None:
-        """Count the tokens from place `start` on, until enough were."""
+    def read(self, ids: Sequence[int], start: int, times: int = 1) -> None:
+        """Count the tokens from place `start` on this many times, until enough were."""
         if self._left <= 0:
             return
         self._left -= len(ids) - start
@@ -61,7 +61,7 @@ class Texts:
                     followers = self.followed.get(context)
                     if followers is None:
                         followers = self.followed[context] = Followers()
-                    followers.add(ids[place])
+                    followers.add(ids[place], times)
 
 
 class Drafts:
@@ -77,9 +77,9 @@ class Drafts:
         self._known: dict[tuple[int, ...], Followers] = {} if texts is None else texts.followed
         self._said = Texts()
 
-    def read(self, ids: Sequence[int], start: int) -> None:
-        """Learn from the tokens of a row from place `start` on."""
-        self._said.read(ids, start)
+    def read(self, ids: Sequence[int], start: int, times: int = 1) -> None:
+        """Learn from the tokens from place `start` on, which so many rows have said."""
+        self._said.read(ids, start, times)
 
     def after(self, ids: Sequence[int], most: int, least: float) -> list[int]:
         """The likely next tokens.

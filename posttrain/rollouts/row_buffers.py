@@ -31,7 +31,7 @@ class Part(NamedTuple):
 
     Attributes:
         blocks, most: B and K.
-        place_N: Where each token stands in B * K; None: at its own number, for every block is full.
+        place_N: Where each token stands in B * K; None: at its own number, for all blocks are full and in order.
         mask: What is added to scores [B, 1, heads of a key * K, T].
     """
 
@@ -41,26 +41,33 @@ class Part(NamedTuple):
     mask: torch.Tensor
 
     @classmethod
-    def of(cls, counts: Sequence[int], seen: Sequence[int], longest: int, shared: int, dtype: torch.dtype) -> Part:
-        """The part of blocks with `counts` tokens, of which each sees the first `seen` of `longest` keys.
+    def of(
+        cls, block_N: Sequence[int], seen_N: Sequence[int], blocks: int, longest: int, shared: int, dtype: torch.dtype
+    ) -> Part:
+        """The part of tokens each of which sees the first keys of its block.
 
         Args:
-            counts: Tokens of each block; 0: of it only the place is still there.
-            seen: Keys that each token sees, at least 1, block after block.
+            block_N: The block of each token.
+            seen_N: Keys that it sees, at least 1.
+            blocks: B; of one without a token only the place is there.
             longest: T.
             shared: Query heads of a key.
             dtype: Of the mask; the kernel takes none but the queries'.
         """
-        blocks, most = len(counts), max(counts)
-        places = [block * most + number for block, count in enumerate(counts) for number in range(count)]
+        counts, numbers = [0] * blocks, list[int]()
+        for block in block_N:
+            numbers.append(counts[block])
+            counts[block] += 1
+        most = max(counts)
+        places = [block * most + number for block, number in zip(block_N, numbers, strict=True)]
         # A place without a token sees one key, for a softmax over nothing is not a number
         visible = [1] * (blocks * most)
-        for place, keys in zip(places, seen, strict=True):
+        for place, keys in zip(places, seen_N, strict=True):
             visible[place] = keys
         hidden = torch.arange(longest) >= torch.tensor(visible).view(blocks, 1, most, 1)
         mask = torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, -torch.inf).repeat(1, 1, shared, 1)
-        full = len(places) == blocks * most
-        return cls(blocks, most, None if full else torch.tensor(places), mask)
+        in_order = places == list(range(blocks * most))
+        return cls(blocks, most, None if in_order else torch.tensor(places), mask)
 
     def attend(
         self, query_N: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale: float | None
@@ -160,6 +167,16 @@ class RowBuffers(CacheLayerMixin):
             return _prompt_by_prompt(query, key, value, self.layout.spans, scale)
         return self.attend(query[0].transpose(0, 1).contiguous(), scale)[None]
 
+    def attend_packed(self, query_N: torch.Tensor, keys_N: torch.Tensor, values_N: torch.Tensor) -> torch.Tensor:
+        """Write the keys and values [N, heads, D] of a pass; what its queries [N, H, D] read."""
+        query, keys, values = (each[None].transpose(1, 2) for each in (query_N, keys_N, values_N))
+        if not self.is_initialized:
+            self.lazy_initialization(keys, values)
+        self.write(keys_N, values_N)
+        if self.layout.parts is None:
+            return _prompt_by_prompt(query, keys, values, self.layout.spans, None)[0]
+        return self.attend(query_N.contiguous())
+
     def write(self, keys_N: torch.Tensor, values_N: torch.Tensor) -> None:
         """Put the keys and values [N, heads, D] of a pass into their places."""
         for buffer, states in ((self.keys, keys_N), (self.values, values_N)):
@@ -170,28 +187,35 @@ class RowBuffers(CacheLayerMixin):
         assert self.layout.parts is not None
         assert self.prompt is not None
         said, prompts = self.layout.parts
-        keys, values = (each[:, : self.layout.longest].transpose(1, 2) for each in (self.keys, self.values))
+        used = slice(said.blocks), slice(self.layout.longest)
+        keys, values = (each[used].transpose(1, 2) for each in (self.keys, self.values))
         out, sums = said.attend(query_N, keys, values, scale)
         keys, values = self.prompt
         read, its_sums = prompts.attend(query_N, keys, values, scale)
         return out.lerp(read, torch.sigmoid(its_sums - sums)[..., None].to(out.dtype))
 
-    def prompts_are_read(self, rows: int, capacity: int) -> None:
-        """What is held so far is the prompts'; from now on `rows` speak."""
+    def prompts_are_read(self) -> None:
+        """What is held so far is the prompts'; from now on rows speak, once `take` has made room for them."""
         self.prompt = (self.keys.transpose(1, 2).contiguous(), self.values.transpose(1, 2).contiguous())
-        self._rows, self.capacity, self.is_initialized = rows, capacity, False
+        self.keys = self.values = None
+        self.capacity = 0
 
-    def take(self, places: torch.Tensor, prompts: torch.Tensor, held: int, capacity: int) -> None:
-        """Go on with the rows and the prompts at these places, and the first `held` tokens of rows."""
-        for name in ("keys", "values") if self.is_initialized else ():
-            old = getattr(self, name)
-            new = old.new_zeros(len(places), capacity, *old.shape[2:])
-            new[:, :held] = old[:, :held].index_select(0, places)
-            setattr(self, name, new)
+    def copy(self, old: torch.Tensor, new: torch.Tensor, held: int) -> None:
+        """Give the rows at the places `new` the first `held` tokens of those at `old`."""
+        for buffer in (self.keys, self.values):
+            buffer[new, :held] = buffer[old, :held]
+
+    def take(self, places: torch.Tensor, prompts: torch.Tensor, held: int, rows: int, capacity: int) -> None:
+        """Go on with the rows and the prompts at these places, the first `held` tokens of rows, and room for more."""
         keys, values = self.prompt  # type: ignore[misc]
+        for name, prompt in (("keys", keys), ("values", values)):
+            new = prompt.new_zeros(rows, capacity, prompt.shape[1], prompt.shape[3])
+            if held:
+                new[: len(places), :held] = getattr(self, name)[:, :held].index_select(0, places)
+            setattr(self, name, new)
         if len(prompts) < len(keys):
             self.prompt = (keys.index_select(0, prompts), values.index_select(0, prompts))
-        self._rows, self.capacity = len(places), capacity
+        self.capacity = capacity
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Positions that the next pass sees, and where they begin; nobody makes a mask of them."""
@@ -243,15 +267,19 @@ def _attend(
     return layer.attend_plainly(query, key, value, scaling), None
 
 
-@contextlib.contextmanager
-def attention_to_rows(config: Any, layers: Sequence[RowBuffers]) -> Iterator[None]:
-    """Inside, a model with this config attends to these buffers, of which each layer has one.
+def check_attention(config: Any) -> None:
+    """Whether a model with this config can attend to such buffers.
 
     Raises:
         NotPlain: Its attention is not SDPA, or torch lacks the operator.
     """
     if config._attn_implementation not in SDPA or KERNEL is None:
         raise NotPlain
+
+
+@contextlib.contextmanager
+def attention_to_rows(config: Any, layers: Sequence[RowBuffers]) -> Iterator[None]:
+    """Inside, a model with this config, which `check_attention` passes, attends to these, one for each layer."""
     _current.layers = layers
     try:
         with attention(config, NAME, _attend):

@@ -103,6 +103,21 @@ def environment(layout: Layout) -> dict[str, Any]:
     return read_environment(layout.environment_file)
 
 
+def leaks_of(layout: Layout, fingerprint: str | None = None) -> dict[str, Any] | None:
+    """What a run found of its held-out rows in what it trains on (`inputs.looked_for`); `None` where it says nothing.
+
+    Args:
+        layout: Its directory.
+        fingerprint: Of the rows that it must have been of; `None`: of any.
+    """
+    try:
+        found = json.loads(layout.data_file.read_text(encoding="utf-8"))
+        same = fingerprint in (None, found["fingerprint"])
+        return dict(found["leaks"]) if same and "leaks" in found else None
+    except (OSError, ValueError, KeyError, TypeError):  # of an older version, or torn
+        return None
+
+
 def accepted_changes(layout: Layout, section: str = "") -> list[tuple[int, list[str]]]:
     """What --accept-changes was said to on the way: the hybrid step from which it holds, and `key: was -> is` lines.
 

@@ -24,6 +24,8 @@ from posttrain.inputs.four_bit import check_unsharded
 from posttrain.inputs.gathering import Inputs, gather
 from posttrain.inputs.inputs import check_model
 from posttrain.inputs.leaks import prompt_hashes
+from posttrain.inputs.looked_for import in_words as leaks_in_words
+from posttrain.inputs.looked_for import look_for_leaks
 from posttrain.processes.connection import explained
 from posttrain.processes.launched import sharded_by
 from posttrain.processes.ranks import Ranks
@@ -35,6 +37,7 @@ from posttrain.rollouts.vllm_build import check_installed
 from posttrain.rundir.data_changes import Contents, contents
 from posttrain.rundir.facts import flatten, named, processes_of, settled_engine
 from posttrain.rundir.layout import Layout
+from posttrain.rundir.reading import leaks_of
 from posttrain.rundir.shared import SharedRunDir
 from posttrain.running import out_of_memory
 from posttrain.running.stages import Stages, stages_of
@@ -172,6 +175,8 @@ def _run(
         for reward in [*given.judges, *loaded]:
             fingerprints[f"reward {reward.name}"] = reward.source_sha256 or ""
         described["trained_prompts"] = prompt_hashes(data.train, data.demonstrations)
+        known = None if restart else leaks_of(Layout(path), described["fingerprint"])
+        described["leaks"] = known or look_for_leaks(recipe, data)
         quiet_libraries()
         # Before there is a run directory, which a corrected name would not fit any more
         fingerprints |= check_model(recipe, data, [*loaded, *given.judges])
@@ -195,6 +200,8 @@ def _run(
     ):
         for change in run_dir.changes:
             progress.message(f"changed since the last start: {change}")
+        if described["leaks"]["contaminated"]:
+            progress.message(leaks_in_words(described["leaks"]))
         if run_dir.done("final") and run_dir.has_report():
             progress.message(f"{run_dir.path} is finished, nothing to do: see {run_dir.report_file}")
             return RunResult(run_dir.path, run_dir.evaluations())

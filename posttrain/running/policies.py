@@ -96,6 +96,19 @@ class Policies:
         """The policy of a folder or hub id, an adapter included; on all processes or on none."""
         return self._ranks.together(lambda: self._load(source))
 
+    def old(self) -> Any:
+        """The model before, of `warmup.muscle`, in the dtype of the policy; `None` without one."""
+        section, where = self._recipe.warmup.muscle, self._recipe.where("warmup.muscle.old")
+        if section is None:
+            return None
+        options = policy_options(self._recipe, on_gpu=self.on_gpu) | {"revision": section.revision}
+
+        def loaded() -> Any:
+            with loading(section.old, where):
+                return load_policy(section.old, trainable=False, **options)
+
+        return self._ranks.together(loaded)
+
     def _load(self, source: str | Path) -> Any:
         with loading(source, self._recipe.where("model")):
             return load_policy(source, **policy_options(self._recipe, on_gpu=self.on_gpu))

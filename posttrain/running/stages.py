@@ -187,6 +187,7 @@ class Stages:
                 sft_weight=section.sft_weight,
                 sft_tries=section.sft_tries,
                 curriculum=self._sampler_of_demonstrations(),
+                old=self.policies.old(),
             )
             self.dir.mark_done("warmup", vars(result))
         self.progress.finish("warmup")

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from posttrain.errors import RewardError
-from posttrain.scoring.score import NOT_FOR_TRL, Outcome, Reward, Score, as_number, describe
+from posttrain.scoring.score import NOT_FOR_TRL, SOURCE, Outcome, Reward, Score, as_number, describe
 
 
 def score_completion(reward: Reward, completion: str, row: Mapping[str, Any]) -> Outcome:
@@ -55,12 +55,13 @@ def score_batch(
         extras: `completion_ids` and TRL's `trainer_state`, `log_extra`, ...
 
     Returns:
-        B outcomes. None and NaN mean 'does not apply', as they do in TRL. Rows of tasks that are not the reward's are
-        left out of the call.
+        B outcomes. None and NaN mean 'does not apply', as they do in TRL. Rows of tasks and sources that are not the
+        reward's are left out of the call.
     """
-    size, tasks = len(completions), columns.get("task")
-    if reward.tasks is not None and tasks is not None:
-        taken = [i for i, task in enumerate(tasks) if task in reward.tasks]
+    size = len(completions)
+    if reward.tasks is not None or reward.sources is not None:
+        by = {name: columns[name] for name in ("task", SOURCE) if name in columns}
+        taken = [i for i in range(size) if reward.applies_to({name: values[i] for name, values in by.items()})]
         if len(taken) < size:
             return _score_some(taken, reward, prompts, completions, columns, extras or {})
     started = time.perf_counter()

@@ -54,7 +54,7 @@ def load_reward(source: RewardSource | Callable[..., Any], base_dir: str | Path 
         source: An object with `name` (built in, or an installed entry point of the group `posttrain.rewards`),
             `path` (`./file.py:function`) or `import_` (`package.module:function`), `weight` and `kwargs`; or a
             function; or a Reward, returned as it is. The function's name may be left out when it is `score`.
-            `tasks` may name the only tasks of a mixture that the reward applies to.
+            `tasks` may name the only tasks of a mixture that the reward applies to, `sources` the only sources.
         base_dir: The recipe's folder, which `path` is relative to.
 
     Raises:
@@ -77,7 +77,8 @@ def load_reward(source: RewardSource | Callable[..., Any], base_dir: str | Path 
         function, name = _from_file(spec.path, Path(base_dir))
     else:
         function, name = _from_import(str(spec.import_))
-    return Reward.from_callable(function, spec.weight, name, spec.kwargs, getattr(spec, "tasks", None))
+    routes = (getattr(spec, key, None) for key in ("tasks", "sources"))
+    return Reward.from_callable(function, spec.weight, name, spec.kwargs, *routes)
 
 
 def known_rewards() -> dict[str, EntryPoint]:

@@ -187,7 +187,7 @@ class RewardPool:
     ) -> tuple[dict[Payload, list[int]], dict[int, Outcome]]:
         """What workers are sent, with the places where it stands in the batch; and what cannot be sent, by place.
 
-        Rows of tasks that are not the reward's are in neither.
+        Rows of tasks and sources that are not the reward's are in neither.
         """
         places: dict[Payload, list[int]] = {}
         failures: dict[int, Outcome] = {}

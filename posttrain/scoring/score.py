@@ -34,6 +34,8 @@ _TRL_ARGUMENTS = frozenset({"prompts", "completions", "completion_ids"}) | TRL_E
 GROUP = "group_completions"
 #: What a reward that judges a completion's length is given: the tokens that were sampled of it.
 LENGTH = "completion_tokens"
+#: The column that says which source a row is from.
+SOURCE = "source"
 #: Columns that GRPOTrainer keeps from reward functions.
 NOT_FOR_TRL = frozenset({"prompt", "completion", "completion_ids"})
 _ROUNDING = 1e-9
@@ -113,6 +115,7 @@ class Reward:
         source: The file that defines the function, if there is one.
         source_sha256: SHA-256 of that file, so that a resumed run notices a changed reward.
         tasks: The tasks it applies to: a row whose column `task` names another is not scored. None: to every row.
+        sources: The sources it applies to: only rows whose column `source` names one of them. None: to every row.
     """
 
     name: str
@@ -123,6 +126,7 @@ class Reward:
     source: str | None = None
     source_sha256: str | None = None
     tasks: frozenset[str] | None = None
+    sources: frozenset[str] | None = None
 
     @classmethod
     def from_callable(
@@ -132,6 +136,7 @@ class Reward:
         name: str | None = None,
         kwargs: Mapping[str, Any] | None = None,
         tasks: Iterable[str] | None = None,
+        sources: Iterable[str] | None = None,
     ) -> Reward:
         """Wrap a function, reading its calling style from its signature.
 
@@ -171,8 +176,8 @@ class Reward:
         if check := getattr(function, "check_kwargs", None):
             check(**kwargs)
         path, digest = _source(function)
-        routed = None if tasks is None else frozenset(tasks)
-        return cls(name, function, float(weight), kwargs, style, path, digest, routed)
+        routed = (None if names is None else frozenset(names) for names in (tasks, sources))
+        return cls(name, function, float(weight), kwargs, style, path, digest, *routed)
 
     @functools.cached_property
     def parameters(self) -> Mapping[str, inspect.Parameter]:
@@ -243,8 +248,12 @@ class Reward:
                 )
 
     def applies_to(self, row: Mapping[str, Any]) -> bool:
-        """Whether the row is of one of the reward's tasks; a row without the column `task` is of the only one."""
-        return self.tasks is None or "task" not in row or row["task"] in self.tasks
+        """Whether the row is of one of the reward's tasks, and of one of its sources.
+
+        A row without the column `task` is of the only task; one without a `source` is of none of them.
+        """
+        of_task = self.tasks is None or "task" not in row or row["task"] in self.tasks
+        return of_task and (self.sources is None or str(row.get(SOURCE)) in self.sources)
 
     def columns(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """The part of `row` that the function's signature takes."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from trl import SFTConfig, SFTTrainer
 from posttrain.curricula import Curriculum, Sampler
 from posttrain.curricula.flad import GRADIENTS
 from posttrain.errors import ConfigError, TrainingError
-from posttrain.models.four_bit import adapters_kept
+from posttrain.models.four_bit import adapters_kept, is_four_bit
 from posttrain.models.positions import count_by_mask
 from posttrain.models.snapshot import PolicySnapshot
 from posttrain.packing.scores import label_inputs, label_scores
@@ -32,6 +33,7 @@ from posttrain.training.drawn_demonstrations import DrawnDemonstrations, demonst
 from posttrain.training.gradnorm import total_norm
 from posttrain.training.ledger import Recorder
 from posttrain.training.migu import RowsByMagnitude
+from posttrain.training.muscle import Compatibility
 from posttrain.training.packable import OWN_CHOICE, ROUTER_LOSS, pack, warn_of_padding
 from posttrain.training.padding_row import PaddingKept
 from posttrain.training.row_weights import row_weights
@@ -55,8 +57,8 @@ class WarmupConfig(SFTConfig):
 class WarmupTrainer(Scheduled, WholeCheckpoints, SFTTrainer):
     """`trl.SFTTrainer` with checkpoints that are whole or absent, and batches without padding.
 
-    Where the loss is more or other than the NLL of the labels (`sft_weight`, `loss_type`, label smoothing, a router
-    loss), what it logs has that NLL as `nll`: the mean over the label tokens of the step, in nats.
+    Where the loss is more or other than the NLL of the labels (`sft_weight`, `old`, `loss_type`, label smoothing, a
+    router loss), what it logs has that NLL as `nll`: the mean over the label tokens of the step, in nats.
 
     Args:
         packed: Hand batches to the model as one sequence without padding, with the head on labels only, where the model
@@ -66,6 +68,7 @@ class WarmupTrainer(Scheduled, WholeCheckpoints, SFTTrainer):
             counts (see `row_weights`); the policy that some of these compare with is the one handed in.
         sft_tries: Of `dco`: its N.
         draws: Draws each step's demonstrations, in place of the order of `train_dataset`.
+        old: The model before, with as many logits a token; what is trained is then the loss of `muscle`.
 
     Attributes:
         padded: Why batches have padding; `None` where they have none.
@@ -83,9 +86,10 @@ class WarmupTrainer(Scheduled, WholeCheckpoints, SFTTrainer):
         sft_weight: str = "nll",
         sft_tries: int | None = None,
         draws: DrawnDemonstrations | None = None,
+        old: Any = None,
         **kwargs: Any,
     ):
-        check_weight(args, sft_weight, kwargs.get("compute_loss_func"))
+        check_weight(args, sft_weight, kwargs.get("compute_loss_func"), compatible=old is not None)
         if sft_weight == "dft":
             args.loss_type, sft_weight = "dft", "nll"
         padding = PaddingKept(model)
@@ -97,34 +101,44 @@ class WarmupTrainer(Scheduled, WholeCheckpoints, SFTTrainer):
             raise _cut_up(draws)
         if draws is not None and draws.stream.sampler.curriculum.asks == GRADIENTS:
             check_whole_weights(self.accelerator, draws.stream.sampler.curriculum.name)
-        self._start = self._snapshot() if sft_weight in AGAINST_START else None
+        against = f"sft_weight {sft_weight!r}", "warmup.sft_weight"
+        self._start = self._snapshot(*against) if sft_weight in AGAINST_START else None
         self._start_sums: list[torch.Tensor] = []
-        self.padded: str | None = self._pack() if packed else OWN_CHOICE
+        self.padded: str | None = self._pack(old) if packed else OWN_CHOICE
         warn_of_padding(self.padded)
         self._seen: Any = None
         self._nll: torch.Tensor | None = None
-        other = args.loss_type != "nll" or sft_weight != "nll"
+        self._compatible = None if old is None else self._compatibility(old)
+        other = args.loss_type != "nll" or sft_weight != "nll" or old is not None
         if self.aux_loss_enabled or self.label_smoother is not None or other:
             self.model.register_forward_hook(self._look, with_kwargs=True)
 
-    def _pack(self) -> str | None:
+    def _pack(self, old: Any) -> str | None:
         if self.aux_loss_enabled:  # looks at padded logits, as does a loss of one's own
             return ROUTER_LOSS
         if self.compute_loss_func is not None:
             return "compute_loss_func: it is given logits of whole rows"
         if self.accelerator.parallelism_config is not None:
             return "parallelism_config: sequence parallelism cuts rows up"
+        if old is not None and (reason := pack(old, self.args)):
+            return f"of the old model: {reason}"
         return pack(self.model, self.args)
 
-    def _snapshot(self) -> PolicySnapshot:
+    def _snapshot(self, what: str, where: str) -> PolicySnapshot:
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             raise ConfigError(
-                f"sft_weight {self._weight!r} compares with the policy as it was handed in, and this start cuts it up",
+                f"{what} compares with the policy as it was handed in, and this start cuts it up",
                 expected="one process, or several under DDP",
-                where="warmup.sft_weight",
-                fix="launch with DDP, or take another weight",
+                where=where,
+                fix="launch with DDP, or take another loss",
             )
         return PolicySnapshot(self.model)
+
+    def _compatibility(self, old: Any) -> Compatibility:
+        new = self._snapshot("muscle", "warmup.muscle")
+        if not is_four_bit(old):  # those are where they were loaded to
+            old.to(self.args.device)
+        return Compatibility(self.model, new, old, self.accelerator.autocast)
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
         """TRL's; where weights compare with the starting policy, the step's demonstrations are scored by it at once.
@@ -165,14 +179,18 @@ class WarmupTrainer(Scheduled, WholeCheckpoints, SFTTrainer):
         """Behind a forward pass, which has the labels' log-probabilities where it went through TRL's fused head."""
         if model.training and getattr(output, "log_probs", None) is not None:
             self._seen = output.log_probs.detach(), output.label_mask
-            if self._weight != "nll":
+            if self._compatible is not None:
+                output.log_probs = -self._compatible.kl(kwargs)
+            elif self._weight != "nll":
                 output.log_probs = self._counted(output.log_probs, output.label_mask, kwargs.get("tree"))
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """TRL's, on a packed batch where that is possible."""
         if self.padded is None and self.model.training:
             inputs = label_inputs(inputs["input_ids"], inputs["labels"], inputs["attention_mask"])
-        loss = super().compute_loss(model, inputs, *args, **kwargs)
+        looking = self._compatible.beside(inputs) if self._compatible and self.model.training else nullcontext()
+        with looking:
+            loss = super().compute_loss(model, inputs, *args, **kwargs)
         if self._seen is not None:
             (log_probs, mask), tokens = self._seen, kwargs.get("num_items_in_batch")
             part = -log_probs.sum() / (mask.sum() if tokens is None else tokens)
@@ -189,11 +207,20 @@ class WarmupTrainer(Scheduled, WholeCheckpoints, SFTTrainer):
         if self._nll is not None and "loss" in logs:
             logs["nll"] = float(self.accelerator.reduce(self._nll, reduction="sum"))
             self._nll = None
+            if self._compatible is not None:
+                logs["toward_old"] = self._toward_old(self._compatible)
         super().log(logs, *args, **kwargs)
 
+    def _toward_old(self, compatible: Compatibility) -> float:
+        """Share of the label tokens since the last time whose KL was to the old model, over all processes."""
+        assert compatible.toward_old is not None
+        old, tokens = self.accelerator.reduce(compatible.toward_old, reduction="sum").tolist()
+        compatible.toward_old = None
+        return old / tokens if tokens else 0.0
 
-def check_weight(args: SFTConfig, sft_weight: str, own_loss: Any = None) -> None:
-    """Refuse a token weight that the warm-up cannot give.
+
+def check_weight(args: SFTConfig, sft_weight: str, own_loss: Any = None, *, compatible: bool = False) -> None:
+    """Refuse a token weight that the warm-up cannot give, or a second loss beside one.
 
     Raises:
         ConfigError: `clipped`; no such weight; or one beside another loss.
@@ -203,10 +230,11 @@ def check_weight(args: SFTConfig, sft_weight: str, own_loss: Any = None) -> None
         raise ConfigError(repr(sft_weight), expected=" or ".join(names), where="sft_weight", fix=CLIPPED_LATER)
     others = {"loss_type": args.loss_type != "nll", "label_smoothing_factor": args.label_smoothing_factor > 0}
     found = [name for name, other in {**others, "compute_loss_func": own_loss is not None}.items() if other]
-    if sft_weight != "nll" and found:
-        raise ConfigError(
-            f"sft_weight {sft_weight!r} and {found[0]}", expected="one loss", where="sft_weight", fix="leave one out"
-        )
+    if compatible and sft_weight != "nll":
+        found.append(f"sft_weight {sft_weight!r}")
+    if found and (compatible or sft_weight != "nll"):
+        one = "an old model" if compatible else f"sft_weight {sft_weight!r}"
+        raise ConfigError(f"{one} and {found[0]}", expected="one loss", where="sft_weight", fix="leave one out")
 
 
 @dataclass(frozen=True)
@@ -243,6 +271,7 @@ def warm_up(
     sft_tries: int | None = None,
     migu: float | None = None,
     curriculum: Curriculum | Sampler | str | None = None,
+    old: Any = None,
 ) -> Warmup:
     """Train the model on the demonstrations.
 
@@ -268,6 +297,7 @@ def warm_up(
         migu: Share of each linear layer's rows that get no gradient (see `migu`).
         curriculum: Which demonstrations are next, or its name: one whose columns `demonstrations` has, or a sampler
             over as many rows. `None` shuffles them.
+        old: The model before (see `WarmupTrainer`).
 
     Raises:
         ConfigError: The curriculum goes by rollouts.
@@ -292,6 +322,7 @@ def warm_up(
             sft_tries=sft_tries,
             draws=draws,
             train_dataset=demonstrations.select_columns(["input_ids", "labels"]).select(order),
+            old=old,
             processing_class=tokenizer,
             callbacks=[(watch := _Watch(recorder, per_step, skipped)), SaveLater(skipped), *callbacks],
         )
@@ -379,6 +410,7 @@ class _Watch(TrainerCallback):
             "reason": "warm-up",
             "sft_loss": logs.get("nll", loss),
             "sft_trained_loss": loss if "nll" in logs else None,
+            "toward_old": logs.get("toward_old"),
             "sft_norm": None if self._was_skipped else norm,
             "grad_norm": norm,
             "entropy": logs.get("entropy"),

@@ -92,6 +92,21 @@ def test_a_clock_between_steps_and_at_the_end_is_fine(name):
     assert all(0.0 <= at(step / 7) <= 1.0 for step in range(0, 701))
 
 
+DECAYED = [("wsd_s", "num_decay_steps"), ("infinite", "num_anneal_steps"), ("power", "num_decay_steps")]
+
+
+@pytest.mark.parametrize(("name", "key"), DECAYED)
+def test_a_decay_of_one_step_would_change_no_steps_rate_and_one_of_two_does(name, key):
+    given = {**LEGAL[name], key: 1e-9} | ({"cycles": 1} if name == "wsd_s" else {})
+    without, one, two = (
+        [rate_of(name, given | {key: many}, learning_rate=1e-5, steps=100, warmup_steps=0)(step) for step in range(100)]
+        for many in (1e-9, 1, 2)
+    )
+    assert one == without
+    assert two[:-1] == without[:-1]
+    assert two[-1] < without[-1]
+
+
 @pytest.mark.parametrize(
     ("name", "kwargs", "seen"),
     [
@@ -100,6 +115,11 @@ def test_a_clock_between_steps_and_at_the_end_is_fine(name):
         ("wsd_s", {"cycles": [40, 400], "num_decay_steps": 3}, "cycles"),
         ("wsd_s", {"num_decay_steps": 3, "min_lr_ratio": 0.0}, "min_lr_ratio 0"),
         ("wsd_s", {"num_decay_steps": True}, "num_decay_steps True"),
+        ("wsd_s", {"num_decay_steps": 1}, "a single step has no effect"),
+        ("wsd_s", {"num_decay_steps": 1, "cycles": 100}, "a single step has no effect"),
+        ("infinite", {"num_cooldown_steps": 6, "num_anneal_steps": 1}, "a single step has no effect"),
+        ("power", {"num_stable_steps": 20, "num_decay_steps": 1}, "a single step has no effect"),
+        ("warmup_stable_decay", {"num_decay_steps": 1}, "a single step has no effect"),
         ("wsd_s", {"decay": 3}, "takes no decay"),
         ("infinite", {}, "no num_cooldown_steps"),
         ("infinite", {"num_cooldown_steps": 60, "num_anneal_steps": 50}, "num_anneal_steps 50"),

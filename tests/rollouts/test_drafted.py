@@ -21,8 +21,7 @@ from transformers import (
 
 from posttrain.errors import TrainingError
 from posttrain.models.inference import inference
-from posttrain.rollouts import drafted as module
-from posttrain.rollouts import row_buffers
+from posttrain.rollouts import lane_cache, row_buffers
 from posttrain.rollouts.choice import Choice, sampler
 from posttrain.rollouts.drafted import decode_drafted
 from posttrain.rollouts.drafts import CONTEXTS, Drafts, Texts
@@ -123,9 +122,9 @@ def test_batches_and_limits_of_all_kinds(groups, limit, eos_ids):
 
 @pytest.mark.parametrize("leave", [0.0, 1.0])
 def test_when_rows_leave_and_how_buffers_grow_changes_nothing(monkeypatch, leave):
-    monkeypatch.setattr(module, "LEAVE", leave)
-    monkeypatch.setattr(module, "ROOM", 1)
-    monkeypatch.setattr(module, "GROWTH", 0.0)
+    monkeypatch.setattr(lane_cache, "LEAVE", leave)
+    monkeypatch.setattr(lane_cache, "ROOM", 1)
+    monkeypatch.setattr(lane_cache, "GROWTH", 0.0)
     model, rows, sampling = build(CONFIGS["llama-gqa"]), prompts()[::-1] + prompts(), Sampling(max_tokens=60)
     plain = ours(model, rows, sampling, (1, 5, 9, 13))
     assert drafted(model, rows, sampling, (1, 5, 9, 13), Prophet(rows, plain)) == plain
@@ -156,9 +155,40 @@ def test_right_guesses_save_passes_and_wrong_ones_make_no_more():
     found, shapes = passes_of(model, lambda: drafted(model, rows, sampling, (), Known(rows, plain)))
     assert found == plain
     assert len(shapes) == 4, "the prompt, then 1 and 12 tokens at a time"
-    assert shapes == [5, 6 * 13, 6 * 13, 6 * 6]
+    assert shapes == [5, 13, 13, 6], "what six rows have in common is read once"
     _, shapes = passes_of(model, lambda: drafted(model, rows, sampling, (), Random()))
     assert len(shapes) <= 33
+
+
+def test_what_rows_have_in_common_is_read_once():
+    """Of 16 rows of one prompt, as many tokens are read as there are different beginnings of completions."""
+    model, rows, sampling = build(CONFIGS["llama"]), prompts([(5, 16), (7, 8)]), Sampling(max_tokens=24, top_k=2)
+    plain = ours(model, rows, sampling, (1, 5))
+    found, shapes = passes_of(model, lambda: drafted(model, rows, sampling, (1, 5), NoGuess()))
+    assert found == plain
+    beginnings = {(tuple(ids), tuple(said[:n])) for ids, said in zip(rows, plain, strict=True) for n in range(1, 24)}
+    ended = {(tuple(ids), tuple(said)) for ids, said in zip(rows, plain, strict=True) if len(said) < 24}
+    assert sum(shapes) == 5 + 7 + len(beginnings - ended)
+    assert sum(shapes) < sum(map(len, plain)) * 0.9
+
+
+def test_lanes_that_part_and_end_leave_their_slots_to_others(monkeypatch):
+    copies = []
+    copied = lane_cache.LaneCache.copied
+    monkeypatch.setattr(lane_cache.LaneCache, "copied", lambda *args: copies.append(copied(*args)) or copies[-1])
+    monkeypatch.setattr(lane_cache, "LEAVE", 1.0)  # no buffers without the free ones in between
+    model, rows = build(CONFIGS["llama-gqa"]), prompts([(5, 16), (3, 12)])
+    sampling, ends = Sampling(max_tokens=40, top_k=3), tuple(range(0, VOCABULARY, 12))
+    plain = ours(model, rows, sampling, ends)
+    assert drafted(model, rows, sampling, ends, Prophet(rows, plain)) == plain
+    assert len(set(copies)) < len(copies), "a slot was used again"
+
+
+class NoGuess(Drafts):
+    """None at all."""
+
+    def after(self, ids, most, least):
+        return []
 
 
 def test_the_law_of_completions_is_the_policys():
@@ -180,10 +210,18 @@ def test_the_law_of_completions_is_the_policys():
 
     spread([], 1.0)
     seen = dict.fromkeys(laws, 0)
-    guessed = 0
+    guessed, read = 0, 0
+
+    class Counting(Drafts):
+        def after(self, ids, most, least):
+            nonlocal guessed
+            guess = super().after(ids, most, least)
+            guessed += len(guess)
+            return guess
+
     for start in range(0, count, 1000):
         numbers = [(11, start + row) for row in range(1000)]
-        drafts = Drafts(Texts([(each, 0) for each in itertools.islice(laws, 30)]))
+        drafts = Counting(Texts([(each, 0) for each in itertools.islice(laws, 30)]))
         choice = Choice(sampler(numbers, Sampling(max_tokens=longest), "cpu"))
         with inference(model):
             found, shapes = passes_of(
@@ -192,7 +230,7 @@ def test_the_law_of_completions_is_the_policys():
                     model, [prompt] * 1000, choice, drafts, max_new_tokens=longest, eos_ids=(end,)
                 ),
             )
-        guessed += sum(shapes)
+        read += sum(shapes)
         for ids in found:
             seen[tuple(ids)] += 1
     often = [each for each, mass in laws.items() if mass * count >= 5]
@@ -204,7 +242,8 @@ def test_the_law_of_completions_is_the_policys():
     assert freedom > 100
     assert statistic < bound
     assert sum(seen.values()) == count
-    assert guessed > count * longest / 2, "guesses were read"
+    assert guessed > read / 8, "guesses were read"
+    assert read < count, "and what completions have in common once"
 
 
 def test_adapters_apply_and_the_fused_pass_leaves_them_alone():
@@ -215,7 +254,7 @@ def test_adapters_apply_and_the_fused_pass_leaves_them_alone():
             torch.nn.init.normal_(parameter, std=0.3)
     adapted.double()
     assert drafted(adapted, rows, sampling, (1, 5), Random()) == ours(adapted, rows, sampling, (1, 5))
-    assert module.fused(adapted.float().get_base_model()) is None
+    assert lane_cache.fused(adapted.float().get_base_model()) is None
 
 
 def test_of_bfloat16_most_tokens_are_the_same():

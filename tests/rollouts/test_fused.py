@@ -23,20 +23,28 @@ def attend_causally(_number, query_N, keys_N, values_N):
     return torch.nn.functional.scaled_dot_product_attention(query, keys, values, is_causal=True).transpose(0, 1)
 
 
-@pytest.mark.parametrize(
-    "more", [{}, {"num_key_value_heads": 2}, {"num_key_value_heads": 1, "head_dim": 16}, {"tie_word_embeddings": True}]
-)
-def test_logits_are_those_of_transformers(more):
+SHAPES = [{}, {"num_key_value_heads": 2}, {"num_key_value_heads": 1, "head_dim": 16}, {"tie_word_embeddings": True}]
+
+
+@pytest.mark.parametrize("more", SHAPES)
+@pytest.mark.parametrize("how", ["copied", "as they are", "without oneDNN"])
+def test_logits_are_those_of_transformers(monkeypatch, more, how):
+    if how == "as they are":
+        monkeypatch.setattr(module, "COPIED", 0)
+    if how == "without oneDNN":
+        monkeypatch.setattr(module, "ONEDNN", None)
     torch.manual_seed(1)
     model = AutoModelForCausalLM.from_config(LlamaConfig(**{**SHAPE, **COMMON, **more})).eval()
     for layer in model.model.layers:
         torch.nn.init.uniform_(layer.input_layernorm.weight, 0.5, 1.5)
         torch.nn.init.uniform_(layer.post_attention_layernorm.weight, 0.5, 1.5)
-    ids = torch.randint(2, 60, (17,))
+    ids, wanted = torch.randint(2, 60, (17,)), torch.tensor([3, 16])
     with torch.no_grad():
         expected = model(ids[None]).logits[0]
         found = fused(model).logits(ids, torch.arange(17), attend_causally)
+        some = fused(model).logits(ids, torch.arange(17), attend_causally, wanted)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(some, expected[wanted], rtol=1e-5, atol=1e-5)
 
 
 def test_sampling_uses_it_and_gives_the_same_tokens():
@@ -72,14 +80,12 @@ def test_what_it_takes(make, takes):
     assert (fused(make()) is not None) == takes
 
 
-def test_it_is_for_small_models_without_hooks(monkeypatch):
+def test_it_is_for_models_without_hooks():
     model = build(CONFIGS["llama"]).float()
     hook = model.model.layers[0].register_forward_hook(lambda *_: None)
     assert fused(model) is None
     hook.remove()
     assert fused(model) is not None
-    monkeypatch.setattr(module, "LARGEST", 100)
-    assert fused(model) is None
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,10 @@ def test_a_ratio_beyond_all_numbers_is_clipped_and_one_of_no_window_is_one():
 
 @pytest.fixture
 def rows(tokenizer):
+    return made_rows(tokenizer)
+
+
+def made_rows(tokenizer):
     """Token rows of unequal lengths."""
     made = []
     for number in range(10):

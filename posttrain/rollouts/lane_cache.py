@@ -1,0 +1,173 @@
+"""What a model keeps of lanes (see `drafted`): their keys and values, and a pass that reads their next tokens."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import DynamicCache
+from transformers.cache_utils import Cache
+
+from posttrain.models.policy_weights import base_model
+from posttrain.models.positions import is_scaled
+from posttrain.rollouts.fused import fused
+from posttrain.rollouts.kv_buffers import NotPlain, key_heads
+from posttrain.rollouts.row_buffers import Layout, Part, RowBuffers, attention_to_rows, check_attention
+
+ROOM = 16
+"""Positions by which the buffers grow at least."""
+
+GROWTH = 0.25
+"""By how much of their length they grow."""
+
+LEAVE = 0.25
+"""Share of the slots that must be free before the lanes get buffers without them."""
+
+Tokens = Sequence[int]
+
+
+class LaneCache:
+    """Keys and values of the prompts, and of what lanes have said in slots of their own.
+
+    The first lanes are the prompts', in slots of the same numbers.
+
+    Args:
+        model: As `decode_drafted` takes it.
+        prompts: Token ids of the U prompts, which are read at once.
+
+    Raises:
+        NotPlain: The model's attention is not for it.
+
+    Attributes:
+        logits_U_V: After each prompt.
+    """
+
+    def __init__(self, model: Any, prompts: Sequence[Tokens]):
+        self.model = base_model(model)
+        config = self.model.config
+        if is_scaled(config):  # by the longest row of a pass, which guesses make another
+            raise NotPlain
+        check_attention(config)
+        self._shared = config.num_attention_heads // key_heads(config)
+        self._lengths = [len(ids) for ids in prompts]
+        self._layers = [
+            RowBuffers(len(prompts), max(self._lengths), self._shared, self.model.dtype)
+            for _ in DynamicCache(config=config).layers
+        ]
+        self._cache = Cache(layers=list(self._layers))
+        fast = fused(self.model)
+        # What a replaced forward() does, such as accelerate's, the prompts' pass tells: autocast is found out
+        self._fused = None if "forward" in vars(self.model) else fast
+        self.logits_U_V = self._read_prompts(prompts)
+        self._fused = fast
+        self._prompts = list(range(len(prompts)))
+        self._slots, self._used = 0, len(prompts)
+        self._free, self._copies = list[int](), list[tuple[int, int, int]]()
+        for layer in self._layers:
+            layer.prompts_are_read()
+
+    def copied(self, slot: int, held: int) -> int:
+        """A slot that holds the first `held` tokens of this one from the next pass on."""
+        if self._free:
+            new = self._free.pop()
+        else:
+            new, self._used = self._used, self._used + 1
+        self._copies.append((slot, new, held))
+        return new
+
+    def freed(self, slot: int) -> None:
+        """Nothing goes on in this slot."""
+        self._free.append(slot)
+
+    def read(
+        self, lanes: Sequence[tuple[int, int, int, Tokens]], *, rows: int, most: int
+    ) -> tuple[list[int], torch.Tensor]:
+        """Read the next tokens of all lanes.
+
+        Args:
+            lanes: Of each the slot, the prompt, tokens that the slot holds, and those that come next; a prompt's stand
+                together.
+            rows: Rows that they are lanes of.
+            most: Tokens that a completion can have at most.
+
+        Returns:
+            The slots that the lanes have now, and the logits after each token, in the order of the lanes.
+        """
+        slots = [slot for slot, _, _, _ in lanes]
+        needed = max(held + len(tokens) for _, _, held, tokens in lanes)
+        if len(lanes) <= (1 - LEAVE) * self._used or self._used > self._slots or needed > self._layers[0].capacity:
+            slots = self._take(lanes, rows, max(needed, min(most, needed + max(ROOM, int(GROWTH * needed)))))
+        else:
+            self._copy()
+        capacity, prompts = self._layers[0].capacity, {prompt: n for n, prompt in enumerate(self._prompts)}
+        of = [
+            (slot, prompts[prompt], held + number, self._lengths[prompt])
+            for slot, (_, prompt, held, tokens) in zip(slots, lanes, strict=True)
+            for number in range(len(tokens))
+        ]
+        slot_N, prompt_N, within_N, length_N = map(list, zip(*of, strict=True))
+        longest, dtype = max(within_N) + 1, self.model.dtype
+        layout = Layout(
+            torch.tensor(within_N) + torch.tensor(length_N),
+            torch.tensor(slot_N) * capacity + torch.tensor(within_N),
+            longest,
+            (
+                Part.of(slot_N, [n + 1 for n in within_N], self._used, longest, self._shared, dtype),
+                Part.of(prompt_N, length_N, len(prompts), max(self._lengths), self._shared, dtype),
+            ),
+        )
+        return slots, self._pass([token for _, _, _, tokens in lanes for token in tokens], layout)
+
+    def _copy(self) -> None:
+        copies, self._copies = self._copies, []
+        if copies:
+            old, new, held = map(list, zip(*copies, strict=True))
+            for layer in self._layers:
+                layer.copy(torch.tensor(old), torch.tensor(new), max(held))
+
+    def _take(self, lanes: Sequence[tuple[int, int, int, Tokens]], rows: int, capacity: int) -> list[int]:
+        """Keep what these lanes hold, with room for more; their slots."""
+        of = {new: old for old, new, _ in self._copies}
+        places = torch.tensor([of.get(slot, slot) for slot, _, _, _ in lanes])
+        going = {prompt for _, prompt, _, _ in lanes}
+        stay = [place for place, prompt in enumerate(self._prompts) if prompt in going]
+        self._prompts = [self._prompts[place] for place in stay]
+        held = max(held for _, _, held, _ in lanes)
+        self._slots = min(rows, len(lanes) + max(ROOM, len(lanes) // 2))
+        for layer in self._layers:
+            layer.take(places, torch.tensor(stay), held, self._slots, capacity)
+        self._used, self._free, self._copies = len(lanes), [], []
+        return list(range(len(lanes)))
+
+    def _read_prompts(self, prompts: Sequence[Tokens]) -> torch.Tensor:
+        """Logits [U, V] after each prompt."""
+        longest = max(self._lengths)
+        within = torch.tensor([n for length in self._lengths for n in range(length)])
+        rows = torch.tensor([number for number, length in enumerate(self._lengths) for _ in range(length)])
+        ends = [0, *itertools.accumulate(self._lengths)]
+        layout = Layout(within, rows * longest + within, longest, None, list(itertools.pairwise(ends)))
+        return self._pass([token for ids in prompts for token in ids], layout, torch.tensor(ends[1:]) - 1)
+
+    def _pass(self, tokens: Tokens, layout: Layout, wanted: torch.Tensor | None = None) -> torch.Tensor:
+        """Logits after the tokens, or after those that are wanted."""
+        for layer in self._layers:
+            layer.layout = layout
+        ids_N = torch.tensor(tokens)
+        if self._fused is not None:
+            return self._fused.logits(
+                ids_N, layout.positions_N, lambda number, *states: self._layers[number].attend_packed(*states), wanted
+            )
+        keeps = wanted is not None and "logits_to_keep" in inspect.signature(self.model.forward).parameters
+        with attention_to_rows(self.model.config, self._layers):
+            out = self.model(
+                input_ids=ids_N[None], attention_mask=None, position_ids=layout.positions_N[None],
+                past_key_values=self._cache, use_cache=True, return_dict=True,
+                **({"logits_to_keep": wanted} if keeps else {}),
+            )  # fmt: skip
+        if layout.parts is None and any(layer.passes != 1 or layer.given is not None for layer in self._layers):
+            raise NotPlain
+        logits_N_V = out.logits[0].float()
+        return logits_N_V if wanted is None or keeps else logits_N_V.index_select(0, wanted)

@@ -118,13 +118,16 @@ class FLAD(Curriculum):
         return sum(taken.values()) / self.batch
 
     def observe(self, table: Table, state: State, outcomes: Sequence[Outcome]) -> State:
-        """What was drawn of each source, whose gradients are to be asked for."""
+        """What was drawn of each source, whose gradients are to be asked for.
+
+        A replay under other settings may bring rows of a source that these do not draw: nothing is known of it.
+        """
         column, last = table.columns[str(self.source_of(list(table.columns)))], dict[str, list[int]]()
+        sources = dict(state["sources"])
         for outcome in outcomes:
-            last.setdefault(str(column[outcome.row]), []).append(outcome.row)
-        sources = {
-            name: {**of, "taken": of["taken"] + len(last.get(name, ()))} for name, of in state["sources"].items()
-        }
+            if (name := str(column[outcome.row])) in sources:
+                last.setdefault(name, []).append(outcome.row)
+        sources |= {name: {**sources[name], "taken": sources[name]["taken"] + len(of)} for name, of in last.items()}
         return {**super().observe(table, state, outcomes), "sources": sources, "last": dict(sorted(last.items()))}
 
     def ask(self, table: Table, state: State) -> Asked | None:

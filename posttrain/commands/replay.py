@@ -7,8 +7,11 @@ from typing import Any
 
 DESCRIPTION = """Feed the signals that a run recorded (gradient norms, KL) through its controller under other settings,
 with the same draws, and show the mix and p of both; or the groups that its method decided on through the method under
-other settings, or the prompts that its curriculum drew. Without settings it must give the run's own decisions; exit
-code 1: it does not. How the model itself would have moved is not known: its signals and rewards are the run's."""
+other settings, or the prompts or demonstrations that its curriculum drew. Without settings it must give the run's own
+decisions; exit code 1: it does not. How the model itself would have moved is not known: its signals and rewards are the
+run's."""
+
+STAGES = ("warmup", "hybrid")
 
 
 def add(commands: Any) -> argparse.ArgumentParser:
@@ -41,7 +44,7 @@ def _replay(args: argparse.Namespace) -> int:
     asked = [text for text in args.overrides if _is_of_method(text)]
     if asked:
         return _replay_method(args, asked)
-    if drawn := [text for text in args.overrides if _section(text) == "curriculum"]:
+    if drawn := [text for text in args.overrides if _section(text) in ("curriculum", "warmup")]:
         return _replay_curriculum(args, drawn)
     result = replay(args.run, args.overrides)
     method = None if args.overrides or args.out else _own_method(args.run)
@@ -82,12 +85,10 @@ def _own_curriculum(args: argparse.Namespace) -> bool:
     """Whether a run's draws are not what its own settings give, which is said where there are any."""
     from posttrain.reading.replay_curriculum import has_curriculum, replay_curriculum, sentences
 
-    if not has_curriculum(args.run):
-        return False
-    result = replay_curriculum(args.run)
-    if not args.json:
+    results = [replay_curriculum(args.run, (), stage) for stage in STAGES if has_curriculum(args.run, stage)]
+    for result in results if not args.json else ():
         print("\n" + "\n".join(sentences(result)))
-    return bool(result.other_than_run)
+    return any(result.other_than_run for result in results)
 
 
 def _replay_curriculum(args: argparse.Namespace, asked: list[str]) -> int:
@@ -97,15 +98,17 @@ def _replay_curriculum(args: argparse.Namespace, asked: list[str]) -> int:
     from posttrain.reading.replay_curriculum import replay_curriculum, sentences
     from posttrain.storage.files import plain
 
-    if len(asked) < len(args.overrides) or args.out:
-        other = next((text for text in args.overrides if text not in asked), f"--out {args.out}")
+    stages = {"warmup" if _section(text) == "warmup" else "hybrid": text for text in asked}
+    if len(asked) < len(args.overrides) or args.out or len(stages) > 1:
+        others = [text for text in args.overrides if text not in asked] or list(stages.values())[1:]
+        other = next(iter(others), f"--out {args.out}")
         raise ConfigError(
             f"{asked[0]} together with {other}",
             expected="settings of the curriculum alone, told in words or as --json",
             where="command line",
-            fix="replay one, then the other" if len(asked) < len(args.overrides) else "leave --out out",
+            fix="leave --out out" if not others else "replay one, then the other",
         )
-    result = replay_curriculum(args.run, asked)
+    result = replay_curriculum(args.run, asked, *stages)
     if args.json:
         print(json.dumps(plain(result.summary()), ensure_ascii=False))
     else:

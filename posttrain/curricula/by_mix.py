@@ -119,7 +119,7 @@ class ByMix(Curriculum):
         weights, credit, taken = self.weights(table, state), dict(state["credit"]), dict(state["taken"])
         values = table.columns[self._column(table)]
         for outcome in outcomes:
-            _next_of(credit, weights, str(values[outcome.row]))
+            _next_of(credit, weights)  # what these weights would have drawn, if the outcomes are of others
             taken[str(values[outcome.row])] += 1
         more = {"steps": state["steps"] + 1, "taken": taken, "credit": credit}
         return {**super().observe(table, state, outcomes), **more}
@@ -156,10 +156,10 @@ class ByMix(Curriculum):
         return str(self.source_of(list(table.columns)))
 
 
-def _next_of(credit: dict[str, float], weights: Mapping[str, float], name: str | None = None) -> str:
-    """Give every source its share of one draw, and the draw to the one that has most, or to the one named."""
+def _next_of(credit: dict[str, float], weights: Mapping[str, float]) -> str:
+    """Give every source its share of one draw, and the draw to the one that has most."""
     for each, share in weights.items():
         credit[each] += share
-    name = name or max(credit, key=credit.__getitem__)
+    name = max(credit, key=credit.__getitem__)
     credit[name] -= 1.0
     return name

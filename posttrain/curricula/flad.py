@@ -33,13 +33,13 @@ class FLAD(Curriculum):
     Args:
         source: The column that says which source a demonstration is from; `None` takes `source`, or the `task` of a
             mixture.
-        target: The sources whose gradient the others are compared with; none named: all of them.
+        target: The sources whose gradient the others are compared with; `None` takes all.
         held_out: Demonstrations of each of these that are never trained on, whose gradient is the target's. A target
             source that has no more is not drawn at all.
         batch: Demonstrations that count as one play.
     """
 
-    target: tuple[str, ...] = ()
+    target: tuple[str, ...] | None = None
     held_out: Annotated[int, Field(ge=1)] = 16
     batch: Annotated[int, Field(ge=1)] = 8
     by_source: ClassVar[bool] = True
@@ -48,7 +48,7 @@ class FLAD(Curriculum):
     def check(self, table: Table) -> None:
         """The target is there, and at least two sources are left to choose from."""
         sources = self._sources(table)
-        if unknown := [name for name in self.target if name not in sources]:
+        if unknown := [name for name in self.target or () if name not in sources]:
             raise DataError(
                 f"no demonstration is of the source {unknown[0]!r}",
                 expected=f"some of {', '.join(list(sources)[:12])}",
@@ -118,13 +118,16 @@ class FLAD(Curriculum):
         return sum(taken.values()) / self.batch
 
     def observe(self, table: Table, state: State, outcomes: Sequence[Outcome]) -> State:
-        """What was drawn of each source, whose gradients are to be asked for."""
+        """What was drawn of each source, whose gradients are to be asked for.
+
+        A replay under other settings may bring rows of a source that these do not draw: nothing is known of it.
+        """
         column, last = table.columns[str(self.source_of(list(table.columns)))], dict[str, list[int]]()
+        sources = dict(state["sources"])
         for outcome in outcomes:
-            last.setdefault(str(column[outcome.row]), []).append(outcome.row)
-        sources = {
-            name: {**of, "taken": of["taken"] + len(last.get(name, ()))} for name, of in state["sources"].items()
-        }
+            if (name := str(column[outcome.row])) in sources:
+                last.setdefault(name, []).append(outcome.row)
+        sources |= {name: {**sources[name], "taken": sources[name]["taken"] + len(of)} for name, of in last.items()}
         return {**super().observe(table, state, outcomes), "sources": sources, "last": dict(sorted(last.items()))}
 
     def ask(self, table: Table, state: State) -> Asked | None:

@@ -114,6 +114,26 @@ def explain_step(run: Recorded, step: int) -> dict[str, Any]:
     }
 
 
+def explain_warmup_step(run: Recorded, step: int) -> dict[str, Any]:
+    """One step of the warm-up: which demonstrations were drawn for it and why, and what it showed.
+
+    Returns:
+        `step`, `kind`, `sentences`, `follows` (`None`: nothing is decided in a warm-up) and `record`.
+
+    Raises:
+        ConfigError: The run has no such step.
+    """
+    record = next((line for line in run.warmup if line["step"] == step), None)
+    if record is None:
+        steps = [line["step"] for line in run.warmup]
+        expected = f"one of {steps[0]} to {steps[-1]}" if steps else "a run with a warm-up"
+        raise ConfigError(f"{step}: no such warm-up step is recorded", expected=expected, where="--warmup-step")
+    shown = _showed({**record, "mix": {}}, {**run.recipe, "hybrid": run.recipe.get("warmup")})
+    sentences = [f"Step {step} of the warm-up was SFT.", *of_draws(record.get("curriculum")), *shown]
+    sentences += [text for text in [seconds_in_words({"total": record["seconds"]["total"]})] if text]
+    return {"step": step, "kind": "SFT", "sentences": sentences, "follows": None, "record": record}
+
+
 def _no_such_step(run: Recorded, step: int) -> ConfigError:
     steps = [each.step for each in run.decisions]
     if not steps:

@@ -25,7 +25,7 @@ from posttrain.reading.explain import (
     refilled,
     taught_nothing,
 )
-from posttrain.reading.explain_curriculum import of_passes
+from posttrain.reading.explain_curriculum import of_demonstrations, of_passes
 from posttrain.reading.explain_curriculum import of_run as of_draws
 from posttrain.reading.explain_decision import number
 from posttrain.reading.explain_method import of_run
@@ -47,7 +47,7 @@ def explain_run(run: Recorded) -> dict[str, Any]:
     """
     lines = [each.record for each in run.decisions]
     differs = [[each.step, text] for each in run.decisions for text in each.differs]
-    sentences = [_stage(run, lines)]
+    sentences = [_stage(run, lines), *of_demonstrations(run.warmup, _quarters(run.warmup))]
     if lines:
         sentences += [_kinds(run, lines), *_moves(lines), *_norms(run, lines), *_guard(run), *_refreshed(run.decisions)]
         sentences += [

@@ -106,9 +106,11 @@ def _by_source(steps: Lines, offset: int, common: dict[str, Any]) -> list[Drawn 
 
 
 def _of_demonstrations(steps: Lines, common: dict[str, Any]) -> list[Drawn | None]:
-    """Of a warm-up's curriculum: the share of each source in the demonstrations, and its validation loss."""
+    """Of a warm-up's curriculum: the share of each source in the demonstrations, and what was measured of it."""
     shares: dict[str, list[tuple[float, float]]] = {}
     losses: dict[str, list[tuple[float, float]]] = {}
+    cosines: dict[str, list[tuple[float, float]]] = {}
+    of_kind = {"losses": losses, "gradients": cosines}
     lines = [(float(line["step"]), line["curriculum"]) for line in steps if line.get("curriculum")]
     counts = Counter(name for _, seen in lines for name in seen.get("sources", {}))
     names = sorted(name for name, _ in counts.most_common(MOST_SOURCES))
@@ -117,12 +119,13 @@ def _of_demonstrations(steps: Lines, common: dict[str, Any]) -> list[Drawn | Non
         for name in names if of else ():
             shares.setdefault(name, []).append((at, of.get(name, 0) / sum(of.values())))
         for measured in (each for window in seen["windows"] for each in window.get("measured", ())):
-            for name in (name for name in names if measured["kind"] == "losses" and name in measured["values"]):
-                losses.setdefault(name, []).append((at, measured["values"][name]))
+            for name in (name for name in names if name in measured["values"]):
+                of_kind.get(measured["kind"], {}).setdefault(name, []).append((at, measured["values"][name]))
     more = f", {MOST_SOURCES} of {len(counts)}" if len(counts) > MOST_SOURCES else ""
     named: tuple[tuple[str, dict[str, list[tuple[float, float]]], dict[str, Any]], ...] = (
         ("Share of each source in the warm-up" + more, shares, {**_SHARE, "unit": "of demonstrations"}),
         ("Validation loss of each source" + more, losses, {"log": True, "unit": "nats a token"}),
+        ("Gradient of each source against the target's" + more, cosines, {"unit": "cosine"}),
     )
     return [
         draw(title, [Series(name, points) for name, points in seen.items()], **common, **options)

@@ -559,7 +559,10 @@ def test_a_target_source_may_be_nothing_but_the_target():
     curriculum = UCB1(target=("a",), held_out=5)
     assert curriculum.held(table, 0) == [0, 6, 12, 18, 24]
     assert list(curriculum.kept(table, 0)) == ["b", "c"]
-    assert list(curriculum.start(table, 0)["sources"]) == ["b", "c"]
+    state = curriculum.start(table, 0)
+    assert list(state["sources"]) == ["b", "c"]
+    state = curriculum.observe(table, state, [Outcome(row, ()) for row in (0, 1, 3)])
+    assert state["last"] == {"b": [1], "c": [3]}, "a row that other settings drew is nothing to it"
 
 
 # ---- what it costs ----

@@ -22,7 +22,8 @@ LONGEST = 300  # characters of one cell
 LEGEND = (
     "differences are in points over the problems that both runs have, with paired 95 % bootstrap intervals over "
     "problems; a win was wrong in the baseline and is right, a regression or negative flip was right and is wrong, and "
-    "the negative flip rate is its share of all problems; McNemar p is the exact test of the flips"
+    "the negative flip rate is its share of all problems, and (mc) with those that went from one wrong answer to "
+    "another, as MUSCLE counts multiple choice; McNemar p is the exact test of the flips"
 )
 
 
@@ -226,7 +227,8 @@ def _cells(each: dict[str, Any]) -> tuple[str, ...]:
         _gain(each),
         str(each["wins"]),
         str(each["regressions"]),
-        _percent(each["negative_flip_rate"]),
+        _percent(each["negative_flip_rate"])
+        + (f" (mc {_percent(each['negative_flip_rate_mc'])})" if each["negative_flip_rate_mc"] is not None else ""),
     )
 
 

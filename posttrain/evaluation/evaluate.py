@@ -8,6 +8,7 @@ every problem passes, or none, there is nothing to resample, and the interval is
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -215,6 +216,8 @@ def evaluate(
     )
 
 
+PARSED = 1000
+"""Characters that are kept of what was read in a completion."""
 _SHOWN = 400  # characters of a completion in an error
 _Answer = tuple[int, int | None, "Completion"]
 """A row's number, a sample's, None of the greedy one, and the completion."""
@@ -285,8 +288,19 @@ def _row(
         "error": None if outcome.error is None else str(outcome.error),
         "length": completion.length,
         "truncated": completion.truncated,
+        "parsed": None if score is None else _as_text(score.parsed),
         **({slice_by: row.get(slice_by)} if slice_by else {}),
     }
+
+
+def _as_text(parsed: Any) -> str | None:
+    """What a reward took a completion to say: the same text for the same answer."""
+    if parsed is None or isinstance(parsed, str):
+        return None if parsed is None else parsed[:PARSED]
+    try:
+        return json.dumps(parsed, ensure_ascii=False, sort_keys=True)[:PARSED]
+    except (TypeError, ValueError):
+        return repr(parsed)[:PARSED]
 
 
 def _unjudged(judges: Sequence[Reward], share: _Share, seen: str, *, expected: str, fix: str) -> RewardError:

@@ -34,7 +34,8 @@ def weighed(rewards: Sequence[Reward], outcomes: Sequence[Outcome]) -> Outcome:
     """One outcome of one completion's, as the mean of its scores by the rewards' weights.
 
     A reward that failed makes it a failure: what it would have said is not known. Where none of a positive weight
-    applies there is no score. Of a single reward that applies the score is the reward's own.
+    applies there is no score. Of a single reward that applies the score is the reward's own; of several, what the first
+    that read anything took the completion to say.
     """
     pairs = list(zip(rewards, outcomes, strict=True))
     failed = next((outcome for _, outcome in pairs if outcome.error is not None), None)
@@ -48,7 +49,8 @@ def weighed(rewards: Sequence[Reward], outcomes: Sequence[Outcome]) -> Outcome:
         return Outcome(applied[0][1])
     value = sum(reward.weight * score.value for reward, score in applied) / best
     notes = [f"{reward.name} {score.value:g}{f' ({score.note})' if score.note else ''}" for reward, score in applied]
-    return Outcome(Score(value, note="; ".join(notes), bounded=False))
+    parsed = next((score.parsed for _, score in applied if score.parsed is not None), None)
+    return Outcome(Score(value, parsed=parsed, note="; ".join(notes), bounded=False))
 
 
 def passes(outcome: Outcome, threshold: float = PASS) -> bool:

@@ -5,7 +5,8 @@ held-out sets of other sizes share what they share. A difference comes with its 
 exact McNemar test, which looks at the problems that flipped alone.
 
 A regression or negative flip is a problem that was right before and is wrong now. The negative flip rate is their share
-of all problems (Yan et al. 2021, arXiv 2011.09161; for language models MUSCLE, arXiv 2407.09435). It is given against
+of all problems (Yan et al. 2021, arXiv 2011.09161; for language models MUSCLE, arXiv 2407.09435, whose variant for
+multiple choice also counts what went from one wrong answer to another). It is given against
 the baseline and, for what a run has done to itself, against the run's own warm-up. Importing this loads no torch.
 """
 
@@ -109,7 +110,8 @@ def difference(before: dict[Problem, Row], after: dict[Problem, Row], column: st
     Returns:
         n, before and after (pass@1 on the shared problems), difference with lo and hi (paired, 95 %; both are the
         difference itself where nothing or everything flipped, which is no interval), wins and
-        regressions (numbers of problems), negative_flip_rate (of all shared problems), lost_share (of those that were
+        regressions (numbers of problems), negative_flip_rate (of all shared problems), negative_flip_rate_mc (with
+        those that went from a wrong answer to another; None where none is recorded), lost_share (of those that were
         right), p (exact McNemar), by ({value: the same without p}), flips (a dict a problem that flipped). Only n,
         which is 0, where they share nothing.
     """
@@ -145,8 +147,22 @@ def _change(pairs: list[tuple[Row, Row]]) -> dict[str, Any]:
         "wins": sum(a > b for b, a in zip(was, now, strict=True)),
         "regressions": regressions,
         "negative_flip_rate": regressions / len(pairs),
+        "negative_flip_rate_mc": _other_wrong(pairs),
         "lost_share": regressions / right if right else None,
     }
+
+
+def _other_wrong(pairs: list[tuple[Row, Row]]) -> float | None:
+    """MUSCLE's rate for multiple choice: the share that is wrong now and says something else than before.
+
+    Beside the regressions it has what went from one wrong answer to another. By what the reward read; `None` where it
+    tells that of no completion.
+    """
+    if not all(any(pair[side].get("parsed") is not None for pair in pairs) for side in (0, 1)):
+        return None
+    return sum(not _passed(after) and after.get("parsed") != before.get("parsed") for before, after in pairs) / len(
+        pairs
+    )
 
 
 def settings(recipes: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:

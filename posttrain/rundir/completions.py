@@ -15,7 +15,9 @@ from posttrain.storage import files
 _TEXT, _NUMBER, _COUNT, _FLAG = "string", "float64", "int64", "bool"
 _OF_BOTH = {"prompt": _TEXT, "completion": _TEXT, "note": _TEXT, "truncated": _FLAG, "length": _COUNT}
 ROLLOUTS = {"step": _COUNT, "advantage": _NUMBER, **_OF_BOTH}
-EVALUATIONS = {"row": _COUNT, "sample": _COUNT, "passed": _FLAG, "score": _NUMBER, "error": _TEXT, **_OF_BOTH}
+EVALUATIONS = {
+    "row": _COUNT, "sample": _COUNT, "passed": _FLAG, "score": _NUMBER, "error": _TEXT, "parsed": _TEXT, **_OF_BOTH,
+}  # fmt: skip
 """Types of the columns in the files of each kind, by pyarrow's names: what is empty in one file has its type there too,
 so that files go together. Rewards and their parts are numbers. A column that evaluations are sliced by is as its rows.
 """

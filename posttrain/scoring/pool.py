@@ -22,7 +22,7 @@ from posttrain.errors import RewardError
 from posttrain.scoring.calling import score_completion
 from posttrain.scoring.loading import FILE_MODULE
 from posttrain.scoring.pool_work import Work
-from posttrain.scoring.score import Outcome, Reward, describe
+from posttrain.scoring.score import GROUP, Outcome, Reward, describe
 from posttrain.scoring.worker import Setup
 from posttrain.scoring.worker_process import Job, Payload, WorkerProcess
 
@@ -46,7 +46,8 @@ class RewardPool:
         rewards: What `score` numbers. TRL-style rewards, which want a whole batch, are scored in this process.
         workers: Processes; None takes one a CPU that this process may use (shared between the ranks of a host), at
             most 8; 0 scores in this process, without limits.
-        time_limit_s: Seconds that one completion may take.
+        time_limit_s: Seconds that one completion may take. A reward that takes a group (`group_completions`) reads all
+            of it for each, and has so many seconds for every one of them; what takes longer is an error of the group.
         memory_limit_mb: What a worker may allocate beyond what it starts with; more is a MemoryError of that
             completion. None sets no limit. Only Linux has it.
 
@@ -105,7 +106,7 @@ class RewardPool:
             for payload in places:
                 job = self._begun.get((index, payload))
                 if job is None:
-                    self._work.add(job := Job(index, payload))
+                    self._work.add(job := Job(index, payload, reads=_reads(reward, rows[places[payload][0]])))
                 job.wanted = True
                 jobs.append(job)
             try:
@@ -246,6 +247,11 @@ class RewardPool:
         except BaseException:
             self.close()
             raise
+
+
+def _reads(reward: Reward, row: Mapping[str, Any]) -> int:
+    """Completions that a reward reads for one."""
+    return max(1, len(row.get(GROUP) or ())) if reward.of_group else 1
 
 
 def default_workers() -> int:

@@ -26,7 +26,8 @@ class Work:
 
     Args:
         processes: The workers; an empty list when the pool has been closed.
-        time_limit_s: Seconds that one completion may take.
+        time_limit_s: Seconds that one completion may take; where a whole group is read for one, as often as it has
+            completions.
     """
 
     def __init__(self, processes: list[WorkerProcess], time_limit_s: float):
@@ -83,7 +84,8 @@ class Work:
             else:
                 worker.garbled = True
         for worker in self.processes:
-            if worker.is_dead() or worker.is_stuck(self.time_limit_s if worker.ready else _START_S):
+            limit_s = self.time_limit_s * worker.reads() if worker.ready else _START_S
+            if worker.is_dead() or worker.is_stuck(limit_s):
                 self._replace(worker)
 
     def drop(self) -> None:
@@ -161,12 +163,29 @@ class Work:
             if garbled:
                 error = _GARBLED
             elif ending is None:
-                error = f"took longer than {self.time_limit_s:g} s (time limit)"
+                error = self._too_long(jobs[culprit])
             else:
                 error = f"ended its worker process ({ending})"
-            jobs.pop(culprit).outcome = Outcome(error=error, seconds=seconds)
+            failed = jobs.pop(culprit)
+            failed.outcome = Outcome(error=error, seconds=seconds)
+            if failed.reads > 1 and not garbled and ending is None:
+                jobs = self._without_group(failed, jobs)
         for job in reversed(jobs):
             self._queues[job.index].appendleft(job)
+
+    def _too_long(self, job: Job) -> str:
+        if job.reads == 1:
+            return f"took longer than {self.time_limit_s:g} s (time limit)"
+        return f"its group of {job.reads} took longer than {self.time_limit_s * job.reads:g} s (time limit)"
+
+    def _without_group(self, failed: Job, jobs: list[Job]) -> list[Job]:
+        """Those of `jobs` that are of other groups: each of this one would read it all again, for as long."""
+        queue = self._queues[failed.index]
+        for job in [*jobs, *queue]:
+            if job.index == failed.index and job.payload[1] == failed.payload[1]:
+                job.outcome = Outcome(error=self._too_long(job))
+        self._queues[failed.index] = deque(job for job in queue if job.outcome is None)
+        return [job for job in jobs if job.outcome is None]
 
 
 def _cannot_load(said: str) -> RewardError:

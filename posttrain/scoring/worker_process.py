@@ -47,12 +47,14 @@ class Job:
         alone: It is sent without others, so that it is clear whose doing it is when the worker sends no answer but
             something else.
         wanted: Somebody waits for the outcome, or has it; otherwise it was begun for later.
+        reads: Completions that are looked at for it: those of its group, where the reward takes these.
     """
 
     index: int
     payload: Payload
     alone: bool = False
     wanted: bool = False
+    reads: int = 1
     outcome: Outcome | None = None
 
 
@@ -158,8 +160,13 @@ class WorkerProcess:
         """How long it has been at what it is at, as far as `is_stuck` has noticed."""
         return time.monotonic() - self._since
 
+    def reads(self) -> int:
+        """Completions that are looked at for the job that it is at."""
+        at = self.current()
+        return 1 if at is None else self.pending[at].reads
+
     def is_stuck(self, limit_s: float) -> bool:
-        """Whether it has been at one completion, or at its start, for longer than `limit_s`."""
+        """Whether it has been at one job, or at its start, for longer than `limit_s`."""
         if self.ready and not self.pending:
             return False
         begun = self._started[self._slot]

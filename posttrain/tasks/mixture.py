@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -15,6 +15,7 @@ from posttrain.tasks.countdown import Countdown
 from posttrain.tasks.json_structure import JsonStructure
 from posttrain.tasks.knights_knaves import KnightsKnaves
 from posttrain.tasks.math import Math
+from posttrain.tasks.replay import KINDS, check_shares, replayed, wanted
 from posttrain.tasks.rows import Rows
 
 Row = dict[str, Any]
@@ -33,6 +34,8 @@ class Mixture:
 
     Args:
         tasks: Two or more. Those of one kind are told apart by a `label`, by which rewards and rows name them.
+        replay: By task, the share of all demonstrations, and of all prompts, that are its rows, drawn from those that
+            it has: old data beside a new task's. Tasks that are not named keep all of theirs.
     """
 
     __pydantic_config__ = {"extra": "forbid"}
@@ -40,6 +43,7 @@ class Mixture:
 
     name: Literal["mixture"] = "mixture"
     tasks: Annotated[list[Part], Field(min_length=2)]
+    replay: dict[str, Annotated[float, Field(gt=0, lt=1)]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         names = [label_of(task) for task in self.tasks]
@@ -51,21 +55,29 @@ class Mixture:
                 where="tasks",
                 fix="give them labels, such as {name: math, label: gsm8k, ...} and {name: math, label: olympiad, ...}",
             )
+        check_shares(self.replay, names)
 
     @property
     def train(self) -> int | None:
         """Prompts of all tasks; None where one leaves the number to its rows."""
-        return _sum(task.train for task in self.tasks)
+        return self._count("train")
 
     @property
     def demonstrations(self) -> int | None:
         """Demonstrations of all tasks; None where one leaves the number to its rows."""
-        return _sum(task.demonstrations for task in self.tasks)
+        return self._count("demonstrations")
 
     @property
     def eval(self) -> int | None:
         """Held-out rows of all tasks; None where one leaves the number to its rows."""
         return _sum(task.eval for task in self.tasks)
+
+    def _count(self, kind: str) -> int | None:
+        """Rows of all tasks, of replayed ones as many as are drawn; None where one leaves the number to its rows."""
+        counts = {label_of(task): getattr(task, kind) for task in self.tasks}
+        if self.replay and None not in counts.values():
+            counts |= wanted(counts, {label: share for label, share in self.replay.items() if counts[label]})
+        return _sum(counts.values())
 
     def load(self, seed: int, judges: Judges | None = None) -> TaskData:
         """The rows of all tasks with a column `task`; columns that only some have are `None` in the others.
@@ -83,9 +95,13 @@ class Mixture:
                     f"{name}: {gone[0]} prompts and {gone[1]} demonstrations are left out: another task of the mixture "
                     "evaluates on them"
                 )
+        rows = {kind: {name: getattr(part, kind) for name, part in kept.items()} for kind in KINDS}
+        for kind in KINDS if self.replay else ():
+            rows[kind], said = replayed(rows[kind], self.replay, seed=seed, kind=kind)
+            notes += said
         return TaskData(
-            train=_side_by_side({name: part.train for name, part in kept.items()}),
-            demonstrations=_side_by_side({name: part.demonstrations for name, part in kept.items()}),
+            train=_side_by_side(rows["train"]),
+            demonstrations=_side_by_side(rows["demonstrations"]),
             eval=_side_by_side({name: part.eval for name, part in kept.items()}),
             notes=notes,
         )

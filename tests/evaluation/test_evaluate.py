@@ -146,7 +146,7 @@ def test_greedy_evaluation(learnt):
     assert seen == [(3, 7), (6, 7), (7, 7)]
     assert result.rows[4] == {
         "row": 4, "sample": None, "prompt": "e", "completion": "h", "passed": False, "score": 0.5, "note": "not f",
-        "error": None, "length": 2, "truncated": False, "half": 2,
+        "error": None, "length": 2, "truncated": False, "parsed": None, "half": 2,
     }  # fmt: skip
     record = result.record("warmup", 30)
     assert {key: record[key] for key in ("stage", "step", "n", "pass@1")} == {

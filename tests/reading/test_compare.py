@@ -98,6 +98,29 @@ def test_a_difference_is_the_one_counted_by_hand(runs):
     assert found["flips"][3]["after"] == {"completion": "sft on 5", "score": 1.0, "why": "note 5"}
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "gold", "rates"),
+    [
+        ("AABB", "ABAB", "AAAA", (0.25, 0.25)),
+        ("AB", "AC", "DD", (0.0, 0.5)),  # of the notes: from one wrong answer to another
+        ("A-", "-A", "DD", (0.0, 1.0)),  # none is an answer, too
+    ],
+)
+def test_muscles_rates_by_hand(old, new, gold, rates):
+    def answered(answers):
+        return {
+            (str(row), 0): {"row": row, "prompt": str(row), "passed": said == right, "parsed": said.strip("-") or None}
+            for row, (said, right) in enumerate(zip(answers, gold, strict=True))
+        }
+
+    found = difference(answered(old), answered(new))
+    assert (found["negative_flip_rate"], found["negative_flip_rate_mc"]) == rates
+
+
+def test_runs_without_answers_have_no_rate_of_multiple_choice(runs):
+    assert compare(runs)["differences"][0]["negative_flip_rate_mc"] is None
+
+
 def test_by_difficulty_and_since_the_own_warm_up(runs):
     compared = compare(runs)
     by = compared["differences"][0]["by"]

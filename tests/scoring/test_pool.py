@@ -25,7 +25,7 @@ from posttrain.scoring.loading import load_reward
 from posttrain.scoring.pool import RewardPool, default_workers
 from posttrain.scoring.score import Reward, Score
 from posttrain.scoring.scorer import Scorer
-from tests.scoring.troubled import GARBAGE, Deadly, OnlyHere, slow_to_load, troubled, writes_when_loaded
+from tests.scoring.troubled import GARBAGE, Deadly, OnlyHere, reads_group, slow_to_load, troubled, writes_when_loaded
 
 LIMIT_S = 0.4
 
@@ -95,6 +95,17 @@ def test_a_completion_that_does_its_worst_costs_only_itself(capfd):
     assert [outcome.value for outcome in again] == [0, 0.01, 0.02, 0.03, 0.04]
     captured = capfd.readouterr()
     assert "flood" not in captured.out + captured.err
+
+
+def test_a_group_has_the_time_of_all_its_completions_and_is_read_for_ever_by_one_of_them_alone():
+    slow, stuck = ["a", "b", "c", "d"], ["hang", "f", "g"]
+    texts, groups = [*slow, *stuck, "alone"], [*[slow] * 4, *[stuck] * 3, ["alone"]]
+    rows = [{"group_completions": group} for group in groups]
+    with pool_of(reads_group, workers=1, time_limit_s=LIMIT_S) as pool:
+        outcomes = pool.score(0, texts, rows)
+    assert [outcome.value for outcome in outcomes] == [0.0, 0.1, 0.2, 0.3, None, None, None, 0.0]
+    assert [outcome.error for outcome in outcomes[4:7]] == ["its group of 3 took longer than 1.2 s (time limit)"] * 3
+    assert sum(outcome.seconds > 0 for outcome in outcomes[4:7]) == 1, "the others did not wait as long again"
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -131,3 +131,9 @@ def dense(completion: str, *, answer: int, prompt: str) -> Score:
     if len(completion) % 5 == 0:
         raise ValueError(completion)
     return Score(len(set(completion)) / 40 + 0.5 * (str(answer) in completion), note=prompt)
+
+
+def reads_group(completion: str, *, group_completions: list[str], **row: Any) -> float:
+    """0.15 s for each of its group's completions, or as good as for ever where one of these says so."""
+    time.sleep(60 if "hang" in group_completions else 0.15 * len(group_completions))
+    return group_completions.index(completion) / 10

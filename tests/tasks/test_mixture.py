@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from datasets import Dataset
 
-from posttrain.errors import ConfigError, RewardError
+from posttrain.errors import ConfigError, DataError, RewardError
 from posttrain.inputs.inputs import load_data, load_rewards, task_rewards
 from posttrain.recipe.contradictions import check
 from posttrain.recipe.recipe import load_recipe
 from posttrain.scoring.scorer import Scorer
 from posttrain.tasks.mixture import _side_by_side
+from posttrain.tasks.replay import wanted
 
 RECIPE = """
 model: some/model
@@ -189,3 +190,81 @@ def test_a_column_that_the_named_task_has_not_is_refused(recipe_file: Path) -> N
     recipe = load_recipe(recipe_file)
     with pytest.raises(RewardError, match="no column 'answer'"):
         load_rewards(recipe, load_data(recipe))
+
+
+# ---- replay by share ----
+
+REPLAYED = """
+model: some/model
+task:
+  name: mixture
+  tasks:
+    - {name: math, label: new, path: sums.jsonl, train: 3, eval: 1, demonstrations: 6}
+    - {name: math, label: old, path: products.jsonl, train: 20, eval: 5, demonstrations: 30}
+  replay: {old: 0.25}
+warmup: {steps: 4, per_device_train_batch_size: 4}
+hybrid: {controller: sft_only}
+"""
+
+
+@pytest.fixture
+def replaying(recipe_file: Path) -> Path:
+    products = [{"question": f"What is {n} * 3?", "answer": f"{3 * n}\n#### {3 * n}"} for n in range(55)]
+    (recipe_file.parent / "products.jsonl").write_text("".join(json.dumps(row) + "\n" for row in products))
+    recipe_file.write_text(REPLAYED)
+    return recipe_file
+
+
+def test_old_rows_are_mixed_in_by_their_share_of_all(replaying: Path) -> None:
+    recipe = load_recipe(replaying)
+    data = load_data(recipe)
+    assert [row["task"] for row in data.demonstrations] == ["new"] * 6 + ["old"] * 2  # 2 of 8 is a fourth
+    assert [row["task"] for row in data.train] == ["new"] * 3 + ["old"]
+    assert [row["task"] for row in data.eval] == ["new"] + ["old"] * 5, (
+        "what is forgotten shows on the old held-out rows"
+    )
+    assert "old: 2 of 30 demonstrations are replayed, 0.25 of all 8" in data.notes
+    assert "old: 1 of 20 prompts are replayed, 0.25 of all 4" in data.notes
+    assert (recipe.task.demonstrations, recipe.task.train) == (8, 4)  # type: ignore[attr-defined]
+
+
+def test_which_rows_depends_on_the_seed_alone(replaying: Path) -> None:
+    def drawn(seed: int) -> list[str]:
+        data = load_data(load_recipe(replaying, [f"run.seed={seed}", "task.replay.old=0.6"]))
+        return [row["prompt"] for row in data.demonstrations if row["task"] == "old"]
+
+    assert drawn(1) == drawn(1)
+    assert drawn(1) != drawn(2)
+    some = drawn(1)
+    replaying.write_text(REPLAYED.replace("  replay: {old: 0.25}\n", ""))
+    whole = load_data(load_recipe(replaying, ["run.seed=1"])).demonstrations
+    in_order = [row["prompt"] for row in whole if row["task"] == "old"]
+    assert [in_order.index(prompt) for prompt in some] == sorted(in_order.index(prompt) for prompt in some)
+
+
+def test_an_old_task_without_prompts_replays_its_demonstrations_alone(replaying: Path) -> None:
+    data = load_data(load_recipe(replaying, ["task.tasks.1.train=0"]))
+    assert [row["task"] for row in data.train] == ["new"] * 3
+    assert [row["task"] for row in data.demonstrations].count("old") == 2
+
+
+def test_two_old_tasks_have_their_shares_together() -> None:
+    assert wanted({"new": 60, "a": 100, "b": 100}, {"a": 0.1, "b": 0.3}) == {"a": 10, "b": 30}
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("task.replay={older: 0.1}", r"no task 'older'(.|\n)*new, old"),
+        ("task.replay={new: 0.5, old: 0.5}", r"a task that none is named for"),
+        ("task.replay={old: 1.0}", r"less than 1"),
+    ],
+)
+def test_shares_that_cannot_be_are_refused(replaying: Path, override: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        load_recipe(replaying, [override])
+
+
+def test_too_few_old_rows_say_how_many_there_would_have_to_be(replaying: Path) -> None:
+    with pytest.raises(DataError, match=r"old has 30 demonstrations, and 0.9 of all would be 54 of 60(.|\n)*0.83"):
+        load_data(load_recipe(replaying, ["task.replay.old=0.9"]))

@@ -29,6 +29,9 @@ State = dict[str, Any]
 SOURCES = ("source", "task")
 """Columns that say where a row is from, if no other is named; the tasks of a mixture are told apart by `task`."""
 
+PROMPT_SOURCE = "prompt_source"
+"""What tables of completions call it, which have a column `source` of their own beside a method."""
+
 EPSILON = 1e-4
 """What GRPO adds to a group's standard deviation."""
 

@@ -100,7 +100,7 @@ def test_a_difference_is_the_one_counted_by_hand(runs):
 
 def test_by_difficulty_and_since_the_own_warm_up(runs):
     compared = compare(runs)
-    by = compared["differences"][0]["by"]
+    by = compared["differences"][0]["by"]["people"]
     assert list(by) == ["2", "3"]
     assert [(part["n"], part["wins"], part["regressions"]) for part in by.values()] == [(4, 0, 3), (4, 1, 1)]
     own = [run["since_warmup"] for run in compared["runs"]]

@@ -104,6 +104,13 @@ class Table:
             self._made[key] = make()
         return self._made[key]
 
+    def latest(self, name: str, key: Hashable, make: Callable[[], Any]) -> Any:
+        """What `make` gives, kept under a name for as long as it is asked for with the same key."""
+        kept = self._made.get(name)
+        if kept is None or kept[0] != key:
+            kept = self._made[name] = (key, make())
+        return kept[1]
+
     @cached_property
     def numbers(self) -> dict[str, list[float]]:
         """The columns whose values are all numbers."""

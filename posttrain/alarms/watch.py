@@ -47,31 +47,25 @@ class _Said:
     absent: int = 0
 
 
-class Watch:
-    """Looks at one step after another.
-
-    Its state follows from the records alone: one that is given those of a run so far goes on where another stopped.
+class Raised:
+    """What is raised of what was found, look by look.
 
     Args:
-        settings: What advice depends on.
+        gone: Looks without it after which an alarm has ended.
     """
 
-    def __init__(self, settings: Settings):
-        self._history = History(settings)
+    def __init__(self, gone: int = GONE):
+        self._gone = gone
         self._on: dict[tuple[str, str], _Said] = {}
         self._past: set[tuple[str, str]] = set()
 
-    def look(self, record: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Take the next record of `steps.jsonl`; the alarms to raise, as lines of `alarms.jsonl`."""
-        step = GRPOStep.of(record)
-        if step is None:
-            return []
-        self._history.add(step)
-        found = {(each.kind, each.about): each for detect in DETECTORS for each in detect(self._history)}
-        raised = [self._line(step.step, key, finding) for key, finding in found.items()]
+    def lines(self, step: int, findings: Iterable[Finding]) -> list[dict[str, Any]]:
+        """The alarms to raise at a step, as lines of `alarms.jsonl`."""
+        found = {(each.kind, each.about): each for each in findings}
+        raised = [self._line(step, key, finding) for key, finding in found.items()]
         for key in [key for key in self._on if key not in found]:
             self._on[key].absent += 1
-            if self._on[key].absent >= GONE:
+            if self._on[key].absent >= self._gone:
                 del self._on[key]
         return [line for line in raised if line is not None]
 
@@ -95,6 +89,28 @@ class Watch:
             "evidence": finding.evidence,
             "advice": finding.advice,
         }
+
+
+class Watch:
+    """Looks at one step after another.
+
+    Its state follows from the records alone: one that is given those of a run so far goes on where another stopped.
+
+    Args:
+        settings: What advice depends on.
+    """
+
+    def __init__(self, settings: Settings):
+        self._history = History(settings)
+        self._raised = Raised()
+
+    def look(self, record: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Take the next record of `steps.jsonl`; the alarms to raise, as lines of `alarms.jsonl`."""
+        step = GRPOStep.of(record)
+        if step is None:
+            return []
+        self._history.add(step)
+        return self._raised.lines(step.step, (each for detect in DETECTORS for each in detect(self._history)))
 
 
 def in_words(line: Mapping[str, Any]) -> str:

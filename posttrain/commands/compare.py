@@ -211,10 +211,9 @@ def _differences(compared: dict[str, Any]) -> Any:
     for each in compared["differences"]:
         p = [p_in_words(each["p"]), *([p_in_words(each["p_holm"])] if several else [])]
         rows.append((each["run"], *_cells(each), *p))
-        if len(each["by"]) > 1:
-            rows += [
-                (f"  {each['column']} {value}", *_cells(part), *[""] * len(p)) for value, part in each["by"].items()
-            ]
+        for column, parts in each["by"].items():
+            if len(parts) > 1:
+                rows += [(f"  {column} {value}", *_cells(part), *[""] * len(p)) for value, part in parts.items()]
     heads = ("run", "n", "difference in points (95 %)", "wins", "regressions", "negative flip rate", "McNemar p")
     return _plain_table(
         f"Against {compared['baseline']}", (*heads, *(["p, Holm"] if several else [])), rows, numbers=True

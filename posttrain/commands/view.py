@@ -27,6 +27,7 @@ def add(commands: Any) -> argparse.ArgumentParser:
         "--part", action="append", default=[], metavar="NAME<VALUE",
         help="by a part of the score, or one of several rewards; also >, <=, >= and = (put it in quotes)",
     )  # fmt: skip
+    parser.add_argument("--source", metavar="NAME", help="whose prompt is from this source, or task of a mixture")
     parser.add_argument("--text", metavar="REGEX", help="whose text matches")
     parser.add_argument("--prompt", metavar="N|TEXT", help="of held-out problem N, or of the prompt that holds TEXT")
     order = parser.add_mutually_exclusive_group()
@@ -70,6 +71,7 @@ def _view(args: argparse.Namespace) -> int:
         min_reward=args.min_reward,
         max_reward=args.max_reward,
         parts=tuple(PartFilter.parse(text) for text in args.part),
+        source=args.source,
         text=compiled(args.text),
         order="best" if args.best else "worst" if args.worst else "newest",
         limit=args.limit,

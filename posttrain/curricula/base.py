@@ -32,6 +32,9 @@ State = dict[str, Any]
 SOURCES = ("source", "task")
 """Columns that say where a row is from, if no other is named; the tasks of a mixture are told apart by `task`."""
 
+PROMPT_SOURCE = "prompt_source"
+"""What tables of completions call it, which have a column `source` of their own beside a method."""
+
 EPSILON = 1e-4
 """What GRPO adds to a group's standard deviation."""
 
@@ -126,6 +129,13 @@ class Table:
         if key not in self._made:
             self._made[key] = make()
         return self._made[key]
+
+    def latest(self, name: str, key: Hashable, make: Callable[[], Any]) -> Any:
+        """What `make` gives, kept under a name for as long as it is asked for with the same key."""
+        kept = self._made.get(name)
+        if kept is None or kept[0] != key:
+            kept = self._made[name] = (key, make())
+        return kept[1]
 
     @cached_property
     def numbers(self) -> dict[str, list[float]]:

@@ -91,13 +91,22 @@ class BOTS(Curriculum):
         return {**super().start(table, seed), "size": table.size, "alpha": ones, "beta": ones, "place": None}
 
     def rates(self, table: Table, state: State) -> np.ndarray:
-        """A solve rate of each prompt, drawn from its posterior."""
-        rng = np.random.default_rng([state["seed"], state["drawn"], 0xB075])
-        return rng.beta(unpacked(state["alpha"], "f4"), unpacked(state["beta"], "f4"))
+        """A solve rate of each prompt, drawn from its posterior; the record's are those of the draw."""
+        return self._drawn(table, state)[0]
+
+    def _drawn(self, table: Table, state: State) -> tuple[np.ndarray, np.ndarray]:
+        """These, and all prompts by how near theirs is to the target; once a window, however often it draws."""
+
+        def make() -> tuple[np.ndarray, np.ndarray]:
+            rng = np.random.default_rng([state["seed"], state["drawn"], 0xB075])
+            rates = rng.beta(unpacked(state["alpha"], "f4"), unpacked(state["beta"], "f4"))
+            return rates, np.argsort(np.abs(rates - self.target), kind="stable")
+
+        return table.latest("bots", (self, *(state[name] for name in ("seed", "drawn", "alpha", "beta"))), make)
 
     def draw(self, table: Table, state: State, count: int) -> list[int]:
         """The prompts whose drawn rates are nearest to the target, the nearest first."""
-        order = np.argsort(np.abs(self.rates(table, state) - self.target), kind="stable")
+        _, order = self._drawn(table, state)
         return cycled(order[:count].tolist() if count < len(order) else order.tolist(), 0, count)
 
     def observe(self, table: Table, state: State, outcomes: Sequence[Outcome]) -> State:

@@ -86,16 +86,21 @@ class DifficultyPools(Curriculum):
         drawn: list[int] = []
         for number in range(state["drawn"], state["drawn"] + count):
             if not any(left):  # at first, and in a window that is larger than the data set
-                orders = [self._order(pools, pool, state, len(drawn)) for pool in range(len(POOLS))]
+                orders = [self._order(table, pools, pool, state, len(drawn)) for pool in range(len(POOLS))]
                 waiting, left = dict(enumerate(map(iter, orders))), list(map(len, orders))
             due = next(pool for pool in (self.due(state["seed"], number), 0, 1, 2) if left[pool])
             drawn.append(int(next(waiting[due])))
             left[due] -= 1
         return drawn
 
-    def _order(self, pools: np.ndarray, pool: int, state: State, after: int) -> np.ndarray:
-        rng = np.random.default_rng([state["seed"], state["drawn"], after, pool])
-        return rng.permutation(np.flatnonzero(pools == pool))
+    def _order(self, table: Table, pools: np.ndarray, pool: int, state: State, after: int) -> np.ndarray:
+        """The prompts of a pool, shuffled; once a window, however often it draws."""
+
+        def make() -> np.ndarray:
+            rng = np.random.default_rng([state["seed"], state["drawn"], after, pool])
+            return rng.permutation(np.flatnonzero(pools == pool))
+
+        return table.latest(f"pool {pool}", (state["seed"], state["drawn"], after, state["pools"]), make)
 
     def observe(self, table: Table, state: State, outcomes: Sequence[Outcome]) -> State:
         """The prompts in the pools that their rollouts put them into."""

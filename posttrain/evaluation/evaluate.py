@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from posttrain.curricula.base import PROMPT_SOURCE
 from posttrain.errors import ConfigError, DataError, RewardError
 from posttrain.evaluation.judging import PASS, judge, judged, passes
 from posttrain.evaluation.statistics import pass_at_k, share_ci
-from posttrain.scoring.score import Outcome, Reward
+from posttrain.scoring.score import SOURCE, Outcome, Reward
 
 if TYPE_CHECKING:
     from posttrain.processes.ranks import Ranks
@@ -123,7 +124,8 @@ def evaluate(
         batch_size: Completions generated at a time.
         seed: Of the samples and of the bootstrap.
         template_kwargs: Arguments of the chat template, as TRL's `chat_template_kwargs`.
-        slice_by: A column by whose values pass@1 is given too, such as a difficulty.
+        slice_by: A column by whose values pass@1 is given too, such as a difficulty. Where rows say in a column
+            `source` which of up to 50 they are from, it is given by that, too.
         engine: A vLLM engine to sample with, which gets the model's weights; transformers samples if `None`.
         pool: Worker processes that have the reward, to score in.
         on_progress: Called with (completions done, completions in all), equally often on every process.
@@ -141,7 +143,7 @@ def evaluate(
         raise ConfigError(f"pass@{max(k)} from {samples} samples", expected=f"each k in 1..{samples}", where="k")
     judges = [reward] if isinstance(reward, Reward) else list(reward)
     started = time.perf_counter()
-    share = _Share(len(rows), ranks)
+    share, sliced = _Share(len(rows), ranks), sliced_by(rows, slice_by)
     total = len(rows) * (1 + samples if samples > 1 else 1)
 
     def sample(generate: Callable[..., Any], at: float, number: int, offset: int) -> list[_Answer]:
@@ -167,7 +169,7 @@ def evaluate(
     def scored(answers: list[_Answer]) -> list[dict[str, Any]]:
         outcomes = judged(judges, [rows[place] for place, _, _ in answers], [each for _, _, each in answers], pool)
         return [
-            _row(outcome, passes(outcome, threshold), rows[place], place, number, completion, slice_by)
+            _row(outcome, passes(outcome, threshold), rows[place], place, number, completion, sliced)
             for outcome, (place, number, completion) in zip(outcomes, answers, strict=True)
         ]
 
@@ -205,7 +207,7 @@ def evaluate(
         passed=passed,
         ci95=share_ci(passed, seed=seed),
         pass_at_k={each: _mean_pass_at_k(tried, each) for each in k} if tried else {},
-        by=_slices(table, slice_by, seed),
+        by={column: _slices(table, name, seed) for column, name in sliced.items()},
         rows=everything,
         mean_length=float(np.mean([line["length"] for line in table])),
         truncated_share=float(np.mean([line["truncated"] for line in table])),
@@ -218,6 +220,9 @@ def evaluate(
 
 PARSED = 1000
 """Characters that are kept of what was read in a completion."""
+
+MOST_SOURCES = 50
+"""Sources by which pass@1 is told apart; a column of more is no column of sources."""
 _SHOWN = 400  # characters of a completion in an error
 _Answer = tuple[int, int | None, "Completion"]
 """A row's number, a sample's, None of the greedy one, and the completion."""
@@ -273,7 +278,7 @@ def _row(
     index: int,
     sample: int | None,
     completion: Completion,
-    slice_by: str | None,
+    sliced: Mapping[str, str],
 ) -> dict[str, Any]:
     """A completion with its score, as a row of the parquet file."""
     score = outcome.score
@@ -289,7 +294,7 @@ def _row(
         "length": completion.length,
         "truncated": completion.truncated,
         "parsed": None if score is None else _as_text(score.parsed),
-        **({slice_by: row.get(slice_by)} if slice_by else {}),
+        **{name: row.get(column) for column, name in sliced.items()},
     }
 
 
@@ -320,20 +325,28 @@ def _mean_pass_at_k(tried: list[list[dict[str, Any]]], k: int) -> float:
     return float(np.mean([pass_at_k(len(group), sum(line["passed"] for line in group), k) for group in tried]))
 
 
-def _slices(table: list[dict[str, Any]], slice_by: str | None, seed: int) -> dict[str, dict[str, dict[str, Any]]]:
-    if slice_by is None:
-        return {}
+def sliced_by(rows: Sequence[Mapping[str, Any]], slice_by: str | None) -> dict[str, str]:
+    """The columns by which pass@1 is told apart, and what tables of completions call them.
+
+    Args:
+        rows: The problems.
+        slice_by: The task's own column.
+    """
+    found = {slice_by: slice_by} if slice_by else {}
+    sources = {str(row[SOURCE]) for row in rows if row.get(SOURCE) is not None}
+    return found | ({SOURCE: PROMPT_SOURCE} if 1 < len(sources) <= MOST_SOURCES else {})
+
+
+def _slices(table: list[dict[str, Any]], slice_by: str, seed: int) -> dict[str, dict[str, Any]]:
     groups: dict[Any, list[bool]] = {}
     for line in table:
         groups.setdefault(line[slice_by], []).append(line["passed"])
     ordered = sorted(groups, key=lambda value: (isinstance(value, str), value is None, value or 0))
     return {
-        slice_by: {
-            str(value): {
-                "n": len(groups[value]),
-                "pass@1": sum(groups[value]) / len(groups[value]),
-                "ci95": list(share_ci(groups[value], seed=seed)),
-            }
-            for value in ordered
+        str(value): {
+            "n": len(groups[value]),
+            "pass@1": sum(groups[value]) / len(groups[value]),
+            "ci95": list(share_ci(groups[value], seed=seed)),
         }
+        for value in ordered
     }

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from posttrain.curricula.base import PROMPT_SOURCE, SOURCES
 from posttrain.errors import ConfigError, DataError
 from posttrain.evaluation.statistics import holm, mcnemar, paired_difference, share_ci
 from posttrain.reading.compare_spending import spent
@@ -78,7 +79,7 @@ def compare(paths: Sequence[str | Path], stage: str | None = None) -> dict[str, 
     """
     runs = _opened(paths, stage)
     first, others = runs[0], runs[1:]
-    differences = [{"run": run.name, **difference(first.rows, run.rows, _column(first, run))} for run in others]
+    differences = [{"run": run.name, **difference(first.rows, run.rows, _columns(first, run))} for run in others]
     for each, run in zip(differences, others, strict=True):
         if not each["n"]:
             raise DataError(
@@ -99,37 +100,42 @@ def compare(paths: Sequence[str | Path], stage: str | None = None) -> dict[str, 
     }
 
 
-def difference(before: dict[Problem, Row], after: dict[Problem, Row], column: str | None = None) -> dict[str, Any]:
+def difference(before: dict[Problem, Row], after: dict[Problem, Row], columns: Sequence[str] = ()) -> dict[str, Any]:
     """What changed over the problems that both have.
 
     Args:
         before: The baseline's greedy completions.
         after: The other ones.
-        column: Problems are also told apart by its values, such as a difficulty.
+        columns: Problems are also told apart by the values of each, such as a difficulty and a source.
 
     Returns:
         n, before and after (pass@1 on the shared problems), difference with lo and hi (paired, 95 %; both are the
         difference itself where nothing or everything flipped, which is no interval), wins and
         regressions (numbers of problems), negative_flip_rate (of all shared problems), negative_flip_rate_mc (with
         those that went from a wrong answer to another; None where none is recorded), lost_share (of those that were
-        right), p (exact McNemar), by ({value: the same without p}), flips (a dict a problem that flipped). Only n,
-        which is 0, where they share nothing.
+        right), p (exact McNemar), by ({column: {value: the same without p}}), flips (a dict a problem that flipped).
+        Only n, which is 0, where they share nothing.
     """
     shared = [problem for problem in before if problem in after]
     if not shared:
         return {"n": 0}
     change = _change([(before[problem], after[problem]) for problem in shared])
-    groups: dict[str, list[tuple[Row, Row]]] = {}
-    for problem in shared if column else ():
-        value = before[problem].get(column or "")
-        if value is not None:
-            groups.setdefault(str(value), []).append((before[problem], after[problem]))
+    by = {column: _by([(before[problem], after[problem]) for problem in shared], column) for column in columns}
     return change | {
         "p": mcnemar(change["wins"], change["regressions"]),
-        "column": column,
-        "by": {value: _change(groups[value]) for value in sorted(groups, key=_in_order)},
+        "by": {column: parts for column, parts in by.items() if parts},
         "flips": [_flip(before[each], after[each]) for each in shared if _passed(before[each]) != _passed(after[each])],
     }
+
+
+def _by(pairs: list[tuple[Row, Row]], column: str) -> dict[str, dict[str, Any]]:
+    """What changed by the values of a column, as tables of completions have it."""
+    groups: dict[str, list[tuple[Row, Row]]] = {}
+    for before, after in pairs:
+        value = before.get(PROMPT_SOURCE if column == SOURCES[0] and PROMPT_SOURCE in before else column)
+        if value is not None:
+            groups.setdefault(str(value), []).append((before, after))
+    return {value: _change(groups[value]) for value in sorted(groups, key=_in_order)}
 
 
 def _change(pairs: list[tuple[Row, Row]]) -> dict[str, Any]:
@@ -250,7 +256,7 @@ def _summary(run: Examined, recipe: dict[str, Any]) -> dict[str, Any]:
         "ci95": list(run.line.get("ci95") or share_ci(passed)),
         "pass@k": run.line.get("pass@k") or {},
         "errors": run.line.get("errors") or 0,
-        "since_warmup": {key: since[key] for key in since if key not in ("flips", "by", "column")} or None
+        "since_warmup": {key: since[key] for key in since if key not in ("flips", "by")} or None
         if since["n"]
         else None,
         "spent": spent(run.layout, recipe),
@@ -261,10 +267,10 @@ def _recipe(layout: Layout) -> dict[str, Any]:
     return run_reading.recipe(layout) if layout.recipe_file.exists() else {}
 
 
-def _column(first: Examined, other: Examined) -> str | None:
-    """The column that both were sliced by: the difficulty, of a mixture of tasks the task."""
+def _columns(first: Examined, other: Examined) -> list[str]:
+    """The columns that both were sliced by: the difficulty, of a mixture of tasks the task, and the source."""
     here, there = (run.line.get("by") or {} for run in (first, other))
-    return next((column for column in here if column in there), None)
+    return [column for column in here if column in there]
 
 
 def _passed(row: Row) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from posttrain.curricula.base import PROMPT_SOURCE, SOURCES
 from posttrain.errors import CheckpointError, ConfigError
 from posttrain.nearest import did_you_mean
 from posttrain.reading.view_query import Query, Row, Table
@@ -95,6 +96,8 @@ def search(layout: Layout, query: Query) -> Found:
         files, query, weights, found, known
     )  # fmt: skip
     found.rows = list(hits)
+    if query.source is not None and not found.rows:
+        check_source(query.source, files, weights)
     missing = [part.name for part in query.parts if not any(_names(part.name, column) for column in known)]
     if missing and found.looked_at:
         names = sorted(column.partition("/")[2] for column in known)
@@ -106,6 +109,22 @@ def search(layout: Layout, query: Query) -> Found:
             or "take a name from that list",
         )
     return found
+
+
+def check_source(source: str, files: Sequence[Table], weights: list[float]) -> None:
+    """Refuse a source that no completion is from.
+
+    Raises:
+        ConfigError: With those that there are.
+    """
+    known = sorted({str(each) for file in files for each in Reader(file, weights).sources() if each is not None})
+    if files and source not in known:
+        raise ConfigError(
+            f"no completion is from the source {source!r}",
+            expected=f"one of: {', '.join(known)}" if known else "completions whose prompts say where they are from",
+            where="--source",
+            fix=did_you_mean(source, known) or ("take a name from that list" if known else "leave it out"),
+        )
 
 
 def _newest(files: Sequence[Table], query: Query, weights: list[float], found: Found, known: set[str]) -> Iterator[Row]:
@@ -212,12 +231,22 @@ class Reader:
         values = np.stack([weight * self.column(name) for weight, name in zip(weights, rewards, strict=True)])
         return np.where(np.isnan(values).all(axis=0), np.nan, np.nansum(values, axis=0))
 
+    def sources(self, rows: Any = None) -> list[str | None]:
+        """Where the prompts of rows are from, of all rows if `None`: the source, or the task of a mixture."""
+        name = next((name for name in (PROMPT_SOURCE, *SOURCES[1:]) if name in self.names), None)
+        if name is None:
+            return [None] * (self.count if rows is None else len(rows))
+        column = self.file.read([name]).column(0)
+        return (column if rows is None else column.take(rows)).to_pylist()
+
     def matching(self, query: Query, among: Any = None, count: int | None = None, by: Any = None) -> Any:
         """The numbers of the rows that a query asks for, of `among`; `count` of them, the first `by` worth."""
         rows = np.arange(self.count) if among is None else among
         if query.order != "newest" and "source" in self.names and len(rows):  # the best is not what was given
             sources = self.file.read(["source"]).column(0).take(rows).to_pylist()
             rows = rows[[source != "demonstration" for source in sources]]
+        if query.source is not None:
+            rows = rows[[each == query.source for each in self.sources(rows)]] if len(rows) else rows
         if len(rows) and (query.min_reward is not None or query.max_reward is not None):
             rewards = self.rewards[rows]
             low = -np.inf if query.min_reward is None else query.min_reward
@@ -261,6 +290,7 @@ def as_row(table: Table, index: int, line: dict[str, Any], reward: float) -> Row
         "row": line.get("row", index),
         "sample": line.get("sample"),
         "prompt": line.get("prompt") or "",
+        "prompt_source": line.get(PROMPT_SOURCE) or line.get(SOURCES[1]),
         "completion": line.get("completion") or "",
         "reward": None if np.isnan(reward) else reward,
         "rewards": {name[7:]: value for name, value in scores.items() if name.startswith("reward/")},

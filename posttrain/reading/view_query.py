@@ -51,6 +51,7 @@ class Query:
         first, last: Of steps in this range, both included.
         min_reward, max_reward: Of the (weighted) reward, or of an evaluation's score.
         parts: Filters on parts; all must hold.
+        source: The prompt's.
         text: Must be found in the completion.
         order: "newest" first, or the "best" or "worst" by reward.
         limit: At most so many rows.
@@ -63,6 +64,7 @@ class Query:
     min_reward: float | None = None
     max_reward: float | None = None
     parts: tuple[PartFilter, ...] = ()
+    source: str | None = None
     text: re.Pattern[str] | None = None
     order: str = "newest"
     limit: int = 20

@@ -20,6 +20,7 @@ from posttrain.reading.view_query import Row
 from posttrain.storage.files import plain
 from posttrain.watching import terminal
 
+_SOURCE = 24  # characters of a source in a table
 _CELL = 400  # characters of a text in a table; more than a line of a wide terminal
 
 
@@ -57,6 +58,7 @@ def json_lines(rows: Iterable[Row]) -> Iterable[str]:
 def _table(rows: list[Row], width: int) -> Table:
     figures: dict[str, list[str]] = {
         "step": [where(row) for row in rows],
+        "source": [visible(str(row.get("prompt_source") or ""))[:_SOURCE] for row in rows],
         "reward": [_reward(row) for row in rows],
         "adv": ["" if row["advantage"] is None else f"{row['advantage']:+.2f}" for row in rows],
         "credit": [_credit(row) for row in rows],
@@ -96,6 +98,7 @@ def _print_full(row: Row, console: Console, *, with_prompt: bool) -> None:
     numbers += [f"advantage {row['advantage']:+.3f}"] if row["advantage"] is not None else []
     other = row.get("grpo_advantage")
     numbers += [f"{other:+.3f} in GRPO"] if other is not None and other != row["advantage"] else []
+    numbers += [f"from {row['prompt_source']}"] if row.get("prompt_source") else []
     numbers += [source_in_words(row)] if source_in_words(row) else []
     numbers += [f"{_tokens(row)} tokens"] if _tokens(row) else []
     several = row["rewards"] if len(row["rewards"]) > 1 else {}

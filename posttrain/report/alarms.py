@@ -19,6 +19,7 @@ NAMES = {
     "sampler_mismatch": "Sampler and trainer disagree",
     "method_gate": "A gate that does not choose",
     "prefix_not_outgrown": "Beginnings are not outgrown",
+    "source_fell": "A source falls while the whole rises",
 }
 MOST_OF_A_KIND = 5
 PINS = 12  # over the timeline: on a phone more could not be hit with a finger

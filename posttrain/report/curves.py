@@ -77,9 +77,26 @@ def curves(steps: Lines, evals: Lines, alarms: Lines, offset: int) -> list[Drawn
                 continue
         marks = [(float(each["place"]), each["name"]) for each in alarms if each["kind"] in kinds]
         drawn.append(draw(title, series, marks=marks, **common, **options))
-    drawn += _by_source([line for line in steps if line.get("stage") != "warmup"], offset, common)
+    hybrid = [line for line in steps if line.get("stage") != "warmup"]
+    drawn += [_rewards_by_source(hybrid, offset, common), *_by_source(hybrid, offset, common)]
     drawn += _of_demonstrations([line for line in steps if line.get("stage") == "warmup"], common)
     return [each for each in drawn if each is not None]
+
+
+def _rewards_by_source(steps: Lines, offset: int, common: dict[str, Any]) -> Drawn | None:
+    """The mean reward of each source's completions, where there are several sources."""
+    seen = [(float(place(line, offset)), line.get("by_source") or {}) for line in steps]
+    counts: Counter[str] = Counter()
+    for _, sources in seen:
+        counts.update({name: of["completions"] for name, of in sources.items()})
+    if len(counts) < 2:
+        return None
+    series = []
+    for name in sorted(name for name, _ in counts.most_common(MOST_SOURCES)):
+        points = [(at, of[name]["reward"]) for at, of in seen if name in of]
+        series.append(Series(name, [(at, reward) for at, reward in points if reward is not None]))
+    more = f", the {MOST_SOURCES} most frequent of {len(counts)}" if len(counts) > MOST_SOURCES else ""
+    return draw("Reward of each source" + more, series, unit="mean reward", **common)
 
 
 def _by_source(steps: Lines, offset: int, common: dict[str, Any]) -> list[Drawn | None]:

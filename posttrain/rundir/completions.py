@@ -13,7 +13,8 @@ from typing import Any
 from posttrain.storage import files
 
 _TEXT, _NUMBER, _COUNT, _FLAG = "string", "float64", "int64", "bool"
-_OF_BOTH = {"prompt": _TEXT, "completion": _TEXT, "note": _TEXT, "truncated": _FLAG, "length": _COUNT}
+_OF_BOTH = {"prompt": _TEXT, "completion": _TEXT, "note": _TEXT, "truncated": _FLAG, "length": _COUNT,
+            "prompt_source": _TEXT}  # fmt: skip
 ROLLOUTS = {"step": _COUNT, "advantage": _NUMBER, **_OF_BOTH}
 EVALUATIONS = {
     "row": _COUNT, "sample": _COUNT, "passed": _FLAG, "score": _NUMBER, "error": _TEXT, "parsed": _TEXT, **_OF_BOTH,

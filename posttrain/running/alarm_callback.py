@@ -10,14 +10,35 @@ from transformers import TrainerCallback
 from transformers.utils import logging
 
 from posttrain.alarms import Settings, Watch, in_words
+from posttrain.alarms.by_source import KIND, of_evaluations
 from posttrain.alarms.watch import FILE
 from posttrain.errors import DataError
 from posttrain.storage.files import append_line, is_full_disk, keep_lines, plain, read_lines, write_jsonl
 
 if TYPE_CHECKING:
+    from posttrain.rundir.layout import Layout
     from posttrain.training.trainer import HybridTrainer
 
 _log = logging.get_logger(__name__)
+
+
+def raise_of_evaluations(run: Layout, say: Callable[[str], Any]) -> None:
+    """Raise the alarms that a run's evaluations so far give rise to and that it has not raised yet.
+
+    Args:
+        run: Its directory.
+        say: Told of each in words.
+    """
+    try:
+        raised = [line for line in read_lines(run.alarms_file) if line.get("kind") == KIND]
+    except DataError as error:  # made anew when training goes on
+        say(f"{FILE} is damaged, and not added to: {error}")
+        return
+    known = {(line["step"], line["about"], line["change"]) for line in raised}
+    for line in of_evaluations(read_lines(run.eval_file)):
+        if (line["step"], line["about"], line["change"]) not in known:
+            append_line(run.alarms_file, line)
+            say(in_words(line))
 
 
 class AlarmCallback(TrainerCallback):

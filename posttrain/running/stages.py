@@ -36,7 +36,7 @@ from posttrain.recipe.stage_sections import AverageSection
 from posttrain.report.report import write_report
 from posttrain.rollouts.vllm_build import Unserved
 from posttrain.rundir.shared import SharedRunDir
-from posttrain.running.alarm_callback import AlarmCallback
+from posttrain.running.alarm_callback import AlarmCallback, raise_of_evaluations
 from posttrain.running.arguments import hybrid_arguments, warmup_arguments
 from posttrain.running.averages import average_checkpoints, check_whole
 from posttrain.running.callbacks import (
@@ -431,6 +431,7 @@ class Stages:
             f"{stage}, step {step}: pass@1 {result.pass_at_1:.1%} (95 % interval {low:.1%} to {high:.1%}, "
             f"n = {len(result.passed)}{_left(result)})"
         )
+        self.ranks.on_main(lambda: raise_of_evaluations(self.dir, self.progress.alarm))
 
     def _tracked(self, label: str) -> Callable[[int, int], None]:
         """Shows an evaluation, and gives it up between two of its batches when a stop is asked for."""

@@ -115,7 +115,8 @@ class Reward:
         source: The file that defines the function, if there is one.
         source_sha256: SHA-256 of that file, so that a resumed run notices a changed reward.
         tasks: The tasks it applies to: a row whose column `task` names another is not scored. None: to every row.
-        sources: The sources it applies to: only rows whose column `source` names one of them. None: to every row.
+        sources: The sources it applies to: a row whose column `source` names another, or none, is not scored. None: to
+            every row.
     """
 
     name: str
@@ -250,10 +251,14 @@ class Reward:
     def applies_to(self, row: Mapping[str, Any]) -> bool:
         """Whether the row is of one of the reward's tasks, and of one of its sources.
 
-        A row without the column `task` is of the only task; one without a `source` is of none of them.
+        A row without the column `task` is of the only task, and one without the column `source` of the only source:
+        workers are sent what a function takes alone. A row whose `source` is empty is of none.
         """
-        of_task = self.tasks is None or "task" not in row or row["task"] in self.tasks
-        return of_task and (self.sources is None or str(row.get(SOURCE)) in self.sources)
+        if self.tasks is not None and "task" in row and row["task"] not in self.tasks:
+            return False
+        if self.sources is None or SOURCE not in row:
+            return True
+        return row[SOURCE] is not None and str(row[SOURCE]) in self.sources
 
     def columns(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """The part of `row` that the function's signature takes."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
@@ -20,6 +20,7 @@ from torch import nn
 from trl.models.utils import unwrap_model_for_generation
 
 from posttrain.alarms.rollout_facts import rollout_facts
+from posttrain.curricula.base import PROMPT_SOURCE
 from posttrain.errors import ConfigError
 from posttrain.inputs.tokens import without_added_end
 from posttrain.models.generation import plain_generation
@@ -40,6 +41,7 @@ from posttrain.rollouts.for_trl import (
 from posttrain.rollouts.sampling import EVALUATIONS
 from posttrain.rollouts.seeded import SeededRollouts
 from posttrain.scoring.ahead import ScoringAhead
+from posttrain.training.by_source import by_source, source_column
 from posttrain.training.drawn import Drawn, outcomes_of_window
 from posttrain.training.given import scorer_of
 from posttrain.training.ledger import Recorder, completion_columns, rollout_rows, without_note
@@ -299,11 +301,20 @@ class GRPOSide(WindowSide):
                 rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         ends = {*self.eos_token_ids, self._tokenizer.pad_token_id}
         self._columns = completion_columns(self.reward_funcs, completion_ids_list, ends)
+        self._note_sources(inputs)
         if self.model.training:
             self._look_at(rewards)
             if isinstance(self.prompts, Drawn):
                 self._observe(self.prompts, *self._taken(rewards))
         return rewards
+
+    def _note_sources(self, inputs: Sequence[Mapping[str, Any]]) -> None:
+        """Put each completion's source beside what it scored, where rows say where they are from."""
+        drawn_by = self.prompts.sampler.curriculum if isinstance(self.prompts, Drawn) else None
+        column = source_column(list(inputs[0]), drawn_by) if inputs else None
+        for columns, row in zip(self._columns, inputs, strict=True):
+            if column is not None and column in row:
+                columns[PROMPT_SOURCE] = str(row[column])
 
     @contextmanager
     def _groups_of(self, size: int) -> Iterator[None]:
@@ -394,6 +405,7 @@ class GRPOSide(WindowSide):
         def write(recorder: Recorder) -> None:
             rows = rollout_rows(step, self._logs, columns)
             self._ledger.facts["sampled"] = self._facts_of(rows)
+            self._ledger.facts["by_source"] = by_source(rows, self._weights)
             if due:
                 recorder.completions(step, self._recorded(rows))
 
@@ -405,12 +417,10 @@ class GRPOSide(WindowSide):
 
     def _facts_of(self, rows: list[dict[str, Any]]) -> dict[str, Any] | None:
         """What the alarms look at. Where that fails it is said once, and left out from then on: training goes on."""
-        names = self.reward_func_names
-        weights = dict(zip(names, self.args.reward_weights or [1.0] * len(names), strict=True))
         if not self._looks_at_rollouts:
             return None
         try:
-            return rollout_facts(rows, group=self.num_generations, weights=weights)
+            return rollout_facts(rows, group=self.num_generations, weights=self._weights)
         except Exception as error:
             self._looks_at_rollouts = False
             warnings.warn(
@@ -418,6 +428,12 @@ class GRPOSide(WindowSide):
                 stacklevel=2,
             )
             return None
+
+    @property
+    def _weights(self) -> dict[str, float]:
+        """Of the rewards, by name."""
+        names = self.reward_func_names
+        return dict(zip(names, self.args.reward_weights or [1.0] * len(names), strict=True))
 
     def last_rollouts(self) -> list[dict[str, Any]]:
         """Those of the newest rollouts that the main process scored, as `rollout_rows`; there, and on no other."""

@@ -183,6 +183,7 @@ def step_record(step: int, mix: Mix, signals: Signals, ledger: Ledger, seen: Map
         "positions": ledger.mean("positions"),
         "completion_length": seen.get("completions/mean_length"),
         "truncated_share": seen.get("completions/clipped_ratio"),
+        "by_source": ledger.facts.get("by_source"),
         "refill": ledger.facts.get("refill"),
         "sampled": ledger.facts.get("sampled"),
         "sampling": sampling_gap(seen, ledger.facts.get("probe"), ledger.facts.get("stale_steps")),

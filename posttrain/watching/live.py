@@ -96,6 +96,7 @@ class LiveState:
         stage, step: Of the latest step; "" and 0 before it.
         mix: What the latest step was made of, as in `steps.jsonl`.
         reason: Why, in words.
+        by_source: Of the latest step that sampled, each source's mean reward.
         completions: Of the latest rollouts, those to show.
         completions_step: The step they are of, 0 where there are none.
         alarms: The latest alarms, newest last.
@@ -107,6 +108,7 @@ class LiveState:
     step: int = 0
     mix: Mapping[str, float] = field(default_factory=dict)
     reason: str = ""
+    by_source: Mapping[str, float] = field(default_factory=dict)
     completions: list[Shown] = field(default_factory=list)
     completions_step: int = 0
     alarms: list[str] = field(default_factory=list)
@@ -116,6 +118,9 @@ class LiveState:
         """Take in a line of `steps.jsonl`."""
         self.stage, self.step = record["stage"], record["step"]
         self.mix, self.reason = record.get("mix") or {}, safe(str(record.get("reason") or ""), lines=False)
+        seen = record.get("by_source") or {}
+        scored = {safe(name, lines=False): of["reward"] for name, of in seen.items() if of.get("reward") is not None}
+        self.by_source = scored or self.by_source
         for name, curve in self.curves.items():
             curve.add(record.get(name))
 

@@ -51,6 +51,9 @@ def frame(state: LiveState, width: int, height: int, *, final: bool = False) -> 
     if curves is not None and room >= curves.row_count + 2:
         parts += [Text(), curves, _why(state)]
         room -= curves.row_count + 2
+        if len(state.by_source) > 1 and room > 0:
+            parts.append(_line("reward: " + ", ".join(f"{n} {figure(v)}" for n, v in state.by_source.items()), "dim"))
+            room -= 1
         for alarm in state.alarms[-min(3, max(room, 0)) :] if room > 0 else []:
             parts.append(_line(f"! {alarm}", "yellow"))
             room -= 1

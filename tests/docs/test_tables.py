@@ -187,7 +187,15 @@ def test_every_file_is_documented_and_no_other(run):
 def test_fields_of_what_few_runs_have_are_documented():
     from posttrain.alarms import KINDS
 
-    assert set(rows_under(RUNS, "alarms.jsonl")) >= {"step", "kind", "level", "evidence", "advice", *KINDS}
+    assert set(rows_under(RUNS, "alarms.jsonl")) >= {
+        "step",
+        "kind",
+        "level",
+        "evidence",
+        "advice",
+        "source_fell",
+        *KINDS,
+    }
     assert set(rows_under(RUNS, "errors.jsonl")) >= {"step", "reward", "prompt", "completion", "error"}
 
 

@@ -111,4 +111,6 @@ def test_rows_of_other_sources_are_not_scored_and_not_called_on():
     assert ([each.value for each in found], seen) == ([1.0, None, 1.0], [["a", "a"]])
     single = Reward.from_callable(one, sources=["a"])
     rows = [{"source": "a"}, {"source": "b"}, {"source": None}, {}]
-    assert [score_completion(single, "c", row).value for row in rows] == [1.0, None, None, None]
+    assert [score_completion(single, "c", row).value for row in rows] == [1.0, None, None, 1.0], (
+        "a worker is sent what the function takes alone"
+    )

@@ -123,7 +123,7 @@ def test_runs_without_answers_have_no_rate_of_multiple_choice(runs):
 
 def test_by_difficulty_and_since_the_own_warm_up(runs):
     compared = compare(runs)
-    by = compared["differences"][0]["by"]
+    by = compared["differences"][0]["by"]["people"]
     assert list(by) == ["2", "3"]
     assert [(part["n"], part["wins"], part["regressions"]) for part in by.values()] == [(4, 0, 3), (4, 1, 1)]
     own = [run["since_warmup"] for run in compared["runs"]]

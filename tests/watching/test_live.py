@@ -166,6 +166,16 @@ def test_a_long_text_shows_that_there_is_more():
     assert not any("line 30" in line for line in lines)
 
 
+def test_the_rewards_of_several_sources_stand_beside_the_mix():
+    shown = state("one")
+    shown.add_record(record(4, by_source={"sums": {"reward": 0.75}, "words\x1b[2J": {"reward": 0.125}}))
+    shown.add_record(record(5, by_source=None))
+    (line,) = [line for line in drawn(shown) if "reward: " in line]
+    assert line.strip() == "reward: sums 0.75, words␛[2J 0.12"
+    shown.by_source = {"sums": 0.5}
+    assert not [line for line in drawn(shown) if "reward: " in line]
+
+
 def test_a_warm_up_step_says_why_there_are_no_completions():
     assert "no completions: the warm-up trains on demonstrations" in drawn(state(stage="warmup"))
     assert "no completions yet" in drawn(state())

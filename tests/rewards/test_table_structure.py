@@ -188,8 +188,8 @@ def test_rows_of_other_tasks_and_unfit_ones():
 HOSTILE = [
     "<!--", "<", "<table>", "<td>", "<!", "<![", "<a ", "&amp;", "&#", "&#x", "\\", "\\\\", "{", "}", "&", "%", "$",
     "|", "\\|", "|\n", "\\begin{tabular}", "\\begin{tabular}{l}", "\\end{tabular}", "[", "\\caption{", "\\\\[",
-    "<script>", "<td ", "</", "<?", "<table a='", "<a b='>", "<a b=\"'>", "<![x>", "<!-->", "<!--->", "\\cline{", "a&", "\x00",
-    "<answer>", "|--|\n", "<tr><td>1", "\ud800", "\u202e",
+    "<script>", "<td ", "</", "<?", "<table a='", "<a b='>", "<a b=\"'>", "<![x>", "<!-->", "<!--->", "\\cline{", "a&",
+    "\x00", "<answer>", "|--|\n", "<tr><td>1", "\ud800", "\u202e",
 ]  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import os
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias, get_args
 
 from pydantic import BeforeValidator, Field
 
@@ -19,7 +19,6 @@ from posttrain.storage.files import write_jsonl
 from posttrain.tasks import Judges, TaskData
 from posttrain.tasks.arguments import checked, parse_numbers
 from posttrain.tasks.json_structure.domains import DOMAINS
-from posttrain.tasks.json_structure.fields import SCALAR
 from posttrain.tasks.json_structure.noise import values_by_place, with_wrong_values
 from posttrain.tasks.noise import marked, noisy, note
 from posttrain.tasks.table_structure.generate import Bounds, TableRecord, fields_of, split_tables
@@ -29,6 +28,7 @@ __all__ = ["FORMS", "Prompt", "TableStructure", "generate_rows", "parse_columns"
 
 Prompt: TypeAlias = Literal["full", "short"]
 Kind: TypeAlias = Literal["text", "integer", "code", "decimal", "choice", "flag"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 MOST_ROWS, MOST_COLUMNS = 6, 6
 
 
@@ -89,7 +89,7 @@ class TableStructure:
     eval: Annotated[int, Field(ge=0)] = 200
     demonstrations: Annotated[int, Field(ge=0)] = 500
     prompt: Prompt = "full"
-    kinds: Annotated[list[Kind], Field(min_length=1)] = field(default_factory=lambda: list(SCALAR))
+    kinds: Annotated[list[Kind], Field(min_length=1)] = field(default_factory=lambda: list(KINDS))
     noise_share: Annotated[float, Field(ge=0, le=1)] = 0.0
     domains: Annotated[list[str], Field(min_length=1)] = field(default_factory=lambda: list(DOMAINS))
     vocabulary: Annotated[int, Field(ge=MOST_ROWS)] | None = None
@@ -163,7 +163,7 @@ def generate_rows(
     table_rows: Any = (2, 3, 4),
     columns: Any = (2, 3, 4),
     prompt: Prompt = "full",
-    kinds: Sequence[str] = SCALAR,
+    kinds: Sequence[str] = KINDS,
     noise_share: float = 0.0,
     domains: Sequence[str] = tuple(DOMAINS),
     vocabulary: int | None = None,

@@ -27,17 +27,16 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from posttrain.errors import RewardError
-from posttrain.nearest import hint
 from posttrain.rewards.json_drafts import draft_of
 from posttrain.rewards.json_grade import MISSING, TooLong, grade
 from posttrain.rewards.json_schema import load_schema
 from posttrain.rewards.json_text import NotJson, parse
 from posttrain.rewards.json_text import read_answer as read_answer_text
 from posttrain.rewards.json_values import ArrayOrder, key, leaf_f1
+from posttrain.rewards.weighing import chosen_weights, weighted_mean
 from posttrain.scoring.score import Score
 
 WEIGHTS = {"parses": 0.1, "valid": 0.2, "structure": 0.2, "values": 0.4, "only_json": 0.1}
-_NOT_A_PASS = 1 - 1e-6
 
 
 def score(
@@ -82,7 +81,7 @@ def score(
         return None
     checked = load_schema(schema)
     expected = None if gold is None else read_gold(gold)
-    weighed = _weights(weights)
+    weighed = chosen_weights(weights, WEIGHTS)
     if gold is None:
         weighed.pop("values", None)
     if not weighed:
@@ -121,7 +120,7 @@ def score(
         if not same:
             notes.append(f"values: F1 {f1:.2f}" + ("" if fit.structure == 1 else ", not counted: keys are missing"))
     parts = {name: parts[name] for name in weighed}
-    return Score(_mean(parts, weighed), parts=parts, parsed=reading.value, note="; ".join(filter(None, notes)))
+    return Score(weighted_mean(parts, weighed), parts=parts, parsed=reading.value, note="; ".join(filter(None, notes)))
 
 
 def read_gold(gold: Any) -> Any:
@@ -162,28 +161,6 @@ def check_row(schema: Any, gold: Any = None) -> str | None:
     except TooLong:
         return "gold: checking it against the schema takes too long"
     return f"gold does not fit the schema: {problems[0]}" if problems else None
-
-
-def _weights(given: Mapping[str, float] | None) -> dict[str, float]:
-    given = given or {}
-    for name, weight in given.items():
-        if name not in WEIGHTS:
-            seen = f"no part {name!r}{hint(name, WEIGHTS)}"
-            raise RewardError(seen, expected="one of " + ", ".join(WEIGHTS), where="weights")
-        if not isinstance(weight, int | float) or not 0 <= weight < float("inf"):
-            raise RewardError(f"{name}: {weight!r}", expected="a number from 0", where="weights")
-    weights = {name: weight for name, weight in {**WEIGHTS, **given}.items() if weight > 0}
-    if not weights:
-        raise RewardError("every weight is 0", expected="at least one above 0", where="weights")
-    return weights
-
-
-def _mean(parts: Mapping[str, float], weights: Mapping[str, float]) -> float:
-    """The weighted mean, exactly 1 when all parts are and clearly below 1 when one is not."""
-    if all(part == 1 for part in parts.values()):
-        return 1.0
-    mean = sum(weights[name] * part for name, part in parts.items()) / sum(weights.values())
-    return min(mean, _NOT_A_PASS)
 
 
 def read_answer(

@@ -31,7 +31,7 @@ def add(commands: Any) -> argparse.ArgumentParser:
 def _add_tasks(parser: argparse.ArgumentParser) -> None:
     tasks = parser.add_subparsers(dest="task", required=True, metavar="TASK")
     data_leaks.add(tasks)
-    for add in (_add_knights_knaves, _add_json_structure, _add_countdown):
+    for add in (_add_knights_knaves, _add_json_structure, _add_table_structure, _add_countdown):
         task = add(tasks)
         task.add_argument("--noise-share", type=float, default=0.0, help="share of rows that are wrong on purpose")
         task.add_argument("--count", type=int, required=True, help="how many rows")
@@ -63,6 +63,18 @@ def _add_json_structure(tasks: Any) -> argparse.ArgumentParser:
     parser.add_argument("--prompt", choices=get_args(Prompt), default="full")
     parser.add_argument("--style", choices=get_args(Style), default="compact", help="how the JSON is written")
     parser.set_defaults(write=write, options=("difficulty", "prompt", "style", "noise_share"))
+    return parser
+
+
+def _add_table_structure(tasks: Any) -> argparse.ArgumentParser:
+    from posttrain.tasks.table_structure import FORMS, Prompt, write
+
+    parser = tasks.add_parser("table_structure", help="texts to put into tables", allow_abbrev=False)
+    parser.add_argument("--forms", nargs="+", choices=FORMS, default=list(FORMS), help="default: all")
+    parser.add_argument("--table-rows", default="2-4", help="rows of a table (default: %(default)s)")
+    parser.add_argument("--columns", default="2-4", help="columns of a table (default: %(default)s)")
+    parser.add_argument("--prompt", choices=get_args(Prompt), default="full")
+    parser.set_defaults(write=write, options=("forms", "table_rows", "columns", "prompt", "noise_share"))
     return parser
 
 

@@ -34,6 +34,7 @@ TASKS = {
     "knights_knaves": "Knights & Knaves puzzles",
     "math": "math problems",
     "json_structure": "JSON extraction by schema",
+    "table_structure": "tables as text, HTML and LaTeX",
     "countdown": "Countdown puzzles",
 }
 STAGES = {"start": "Start", "warmup": "After the warm-up", "hybrid": "On the way",

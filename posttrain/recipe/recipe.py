@@ -31,11 +31,13 @@ from posttrain.tasks.knights_knaves import KnightsKnaves
 from posttrain.tasks.math import Math
 from posttrain.tasks.mixture import Mixture
 from posttrain.tasks.rows import Rows
+from posttrain.tasks.table_structure import TableStructure
 
 TASKS: dict[str, type] = {
     "knights_knaves": KnightsKnaves,
     "math": Math,
     "json_structure": JsonStructure,
+    "table_structure": TableStructure,
     "countdown": Countdown,
     "rows": Rows,
     "mixture": Mixture,

@@ -21,6 +21,7 @@ from posttrain.tasks.knights_knaves import KnightsKnaves
 from posttrain.tasks.math import Math
 from posttrain.tasks.mixture import Mixture
 from posttrain.tasks.rows import Rows
+from posttrain.tasks.table_structure import TableStructure
 
 # fmt: off
 Scheduler = Literal[
@@ -74,7 +75,9 @@ else:
 if TYPE_CHECKING:
     AnyTask = Any
 else:
-    AnyTask = Annotated[KnightsKnaves | Math | JsonStructure | Countdown | Rows | Mixture, Field(discriminator="name")]
+    AnyTask = Annotated[
+        KnightsKnaves | Math | JsonStructure | TableStructure | Countdown | Rows | Mixture, Field(discriminator="name")
+    ]
 
 
 class RolloutSection(Section):

@@ -17,13 +17,16 @@ from posttrain.tasks.knights_knaves import KnightsKnaves
 from posttrain.tasks.math import Math
 from posttrain.tasks.replay import KINDS, check_shares, replayed, wanted
 from posttrain.tasks.rows import Rows
+from posttrain.tasks.table_structure import TableStructure
 
 Row = dict[str, Any]
 
 if TYPE_CHECKING:
     Part = Any
 else:
-    Part = Annotated[KnightsKnaves | Math | JsonStructure | Countdown | Rows, Field(discriminator="name")]
+    Part = Annotated[
+        KnightsKnaves | Math | JsonStructure | TableStructure | Countdown | Rows, Field(discriminator="name")
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -135,6 +135,7 @@ def test_data_writes_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     [
         ["knights_knaves", "--people", "2"],
         ["json_structure", "--difficulty", "1"],
+        ["table_structure", "--forms", "html", "latex", "--table-rows", "2", "--columns", "2-3"],
         ["countdown", "--numbers", "3", "--operators", "+", "-", "--largest", "20", "--target", "1", "60", "--use-all",
          "--prompt", "short", "--think-share", "0.5", "--tries", "1"],
     ],

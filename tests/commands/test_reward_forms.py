@@ -11,10 +11,11 @@ import pytest
 from posttrain.commands.rewards.forms import Form, expressions, math, objects, roles
 from posttrain.commands.rewards.forms.of_row import forms_of
 from posttrain.commands.rewards.variants import Example, equal_and_near
-from posttrain.rewards import countdown, json_structure, knights_knaves, math_answer
+from posttrain.rewards import countdown, json_structure, knights_knaves, math_answer, table_structure
 from posttrain.rewards import format as format_reward
 from posttrain.scoring.score import Reward
 from posttrain.tasks.countdown import generate_rows
+from posttrain.tasks.table_structure import TableStructure
 from tests.commands.test_rewards_check import MATH, check, figures, folder, problems
 
 __all__ = ["folder"]
@@ -115,6 +116,22 @@ def test_forms_of_expressions_are_what_they_say() -> None:
             said = countdown.score(form.text, **{name: row[name] for name in ("numbers", "target")})
             assert said is not None
             assert said.value == float(form.equal), (form, said.note)
+
+
+def test_forms_of_tables_are_what_they_say() -> None:
+    reward = Reward.from_callable(table_structure.score)
+    seen: dict[str, set[str]] = {}
+    for row in TableStructure(train=0, eval=0, demonstrations=60).load(1).demonstrations:
+        found = forms_of(reward, row, row["completion"])
+        assert kinds(found, equal=False) >= {"a column renamed", "another cell", "a row twice", "names swapped"}
+        seen.setdefault(row["form"], set()).update(kinds(found, equal=True))
+        for form in found:
+            said = table_structure.score(form.text, table=row["table"], form=row["form"])
+            assert said is not None
+            assert (said.value == 1) is form.equal, (form, said.note)
+    assert {form: len(some) for form, some in seen.items()} == {"text": 3, "html": 5, "latex": 5}
+    assert forms_of(reward, {"table": None, "form": "html"}, "") == []
+    assert forms_of(reward, {"table": "{", "form": "html"}, "") == []
 
 
 def test_forms_of_tags_are_what_they_say() -> None:

@@ -8,7 +8,15 @@ from typing import Any
 
 import pytest
 
-from posttrain.rewards import countdown, json_structure, knights_knaves, length_budget, majority, math_answer
+from posttrain.rewards import (
+    countdown,
+    json_structure,
+    knights_knaves,
+    length_budget,
+    majority,
+    math_answer,
+    table_structure,
+)
 from posttrain.rewards import format as format_reward
 from posttrain.scoring.loading import known_rewards
 from posttrain.scoring.score import Score
@@ -30,10 +38,18 @@ def roles(completion: str) -> Score:
     return knights_knaves.score(completion, names=["Ann", "Bob"], solution=[True, False])
 
 
+def table(completion: str) -> Score | None:
+    """Against the gold table and in the forms that the page names above the table of examples."""
+    forms = {"<": "html", "\\": "latex"}
+    gold = {"columns": ["host", "seats"], "rows": [["Ann", "7"], ["Bob", "20"]]}
+    return table_structure.score(completion, table=gold, form=forms.get(completion[:1], "text"))
+
+
 REWARDS: dict[str, Callable[..., Any]] = {
     "math_answer": lambda gold, completion: math_answer.score(completion, answer=gold),
     "knights_knaves": roles,
     "json_structure": objects,
+    "table_structure": table,
     "countdown": lambda completion: countdown.score(completion, numbers=[3, 8, 8, 5], target=24),
     "format": format_reward.score,
     "length_budget": lambda completion: length_budget.score(

@@ -9,7 +9,7 @@ import random
 import pytest
 
 from posttrain.errors import DataError
-from posttrain.rewards import countdown, json_structure, knights_knaves
+from posttrain.rewards import countdown, json_structure, knights_knaves, table_structure
 from posttrain.tasks.countdown import Countdown
 from posttrain.tasks.json_structure import JsonStructure
 from posttrain.tasks.json_structure.noise import values_by_place, with_wrong_values
@@ -19,6 +19,7 @@ from posttrain.tasks.knights_knaves.logic import parse_statements, solve
 from posttrain.tasks.knights_knaves.noise import misread
 from posttrain.tasks.mixture import Mixture
 from posttrain.tasks.noise import noisy, note, without_noise
+from posttrain.tasks.table_structure import TableStructure
 
 COUNTS = {"train": 20, "eval": 10, "demonstrations": 40}
 CASES = [
@@ -29,6 +30,9 @@ CASES = [
 ] + [
     pytest.param(JsonStructure, json_structure.score, options, id=f"json_structure {number}")
     for number, options in enumerate([{}, {"difficulty": [1], "style": "indent", "prompt": "short"}])
+] + [
+    pytest.param(TableStructure, table_structure.score, options, id=f"table_structure {number}")
+    for number, options in enumerate([{}, {"forms": ["latex"], "columns": [2], "kinds": ["flag"], "prompt": "short"}])
 ] + [
     pytest.param(Countdown, countdown.score, options, id=f"countdown {number}")
     for number, options in enumerate(

@@ -1,7 +1,7 @@
 """Equal forms and near misses of a gold answer: other ways to say the same, and what only looks like it.
 
-`math.py`, `roles.py`, `objects.py` and `expressions.py` make them of gold answers, as pure functions; `of_row.py` knows
-for which reward.
+`math.py`, `roles.py`, `objects.py`, `tables.py` and `expressions.py` make them of gold answers, as pure functions;
+`of_row.py` knows for which reward.
 """
 
 from __future__ import annotations

@@ -7,8 +7,10 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from posttrain.commands.rewards.forms import Form, expressions, math, objects, roles
+from posttrain.commands.rewards.forms import Form, expressions, math, objects, roles, tables
+from posttrain.errors import RewardError
 from posttrain.rewards.math_extract import gold_answer
+from posttrain.rewards.table_structure import read_gold
 from posttrain.rewards.thinking import answer_section
 from posttrain.scoring.score import Reward
 
@@ -62,6 +64,14 @@ def _of_objects(columns: Mapping[str, Any], gold: str) -> Iterable[Form]:
     return [] if value is None else objects.forms(value)
 
 
+def _of_tables(columns: Mapping[str, Any], gold: str) -> Iterable[Form]:
+    try:
+        names, rows = read_gold(columns.get("table"))
+    except RewardError:  # the reward says so itself
+        return []
+    return tables.forms(columns["form"], names, rows) if columns.get("form") in tables.FORMS else []
+
+
 def _of_expressions(columns: Mapping[str, Any], gold: str) -> Iterable[Form]:
     section, _ = answer_section(gold)
     expression, target = section.strip(), columns.get("target")
@@ -100,6 +110,7 @@ _BUILT_IN: Mapping[str, Callable[[Mapping[str, Any], str], Iterable[Form]]] = {
     "math_answer": _of_math,
     "knights_knaves": _of_roles,
     "json_structure": _of_objects,
+    "table_structure": _of_tables,
     "countdown": _of_expressions,
     "format": _of_tags,
 }

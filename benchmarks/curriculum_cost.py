@@ -5,8 +5,8 @@
 
 Steps are a `HybridTrainer`'s, GRPO alone, with a model made here. The share is CPU seconds in `draw`, `observe` and
 what the record needs, over CPU seconds of the same steps, so that it does not depend on what else a machine does.
-With `--million` nothing is trained: a window of 64 prompts is drawn and observed again and again, and the state is saved
-as a checkpoint saves it.
+With `--million` nothing is trained: a window of 64 prompts is drawn and observed again and again, and the state is
+saved as a checkpoint saves it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from transformers import PrinterCallback, TrainerCallback, set_seed
 
 from posttrain.controllers import GRPOOnly
 from posttrain.curricula import CURRICULA, Sampler
-from posttrain.curricula.base import Curriculum, Outcome, State, Table
+from posttrain.curricula.base import Curriculum, Outcome, State
 from posttrain.storage.files import write_json
 from posttrain.training.config import HybridConfig
 from posttrain.training.drawn import Drawn

@@ -11,7 +11,8 @@ A task is a frozen, keyword-only dataclass (validated inside the recipe by pydan
 Generators live with their task; how a reward judges does not belong here.
 
 Other rooms import: `columns`, `countdown`, `json_structure`, `knights_knaves`, `math`, `mixture`, `noise`,
-`row_counts`, `row_files`, `rows`, `rows.forms`, `rows.gather`, `rows.templates`, `table_structure`.
+`row_counts`, `row_files`, `rows`, `rows.forms`, `rows.gather`, `rows.templates`, `table_structure`,
+`table_structure.writing`.
 """
 
 from __future__ import annotations

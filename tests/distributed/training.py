@@ -71,7 +71,7 @@ class Watch(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
         record = self.trainer.last_record
         self.seen[state.global_step] = {
-            k: v for k, v in record.items() if k not in (*NOT_COMPARED, "sampled")
+            k: v for k, v in record.items() if k not in (*NOT_COMPARED, "sampled", "by_source")
         }  # which the main process alone has
 
 

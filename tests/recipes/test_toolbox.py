@@ -43,3 +43,10 @@ def test_the_arms_of_the_study_are_the_recipes() -> None:
         path = RECIPES / "toolbox" / f"{'base' if name == 'plain' else name}.yaml"
         overrides = [f"{key}={json.dumps(value)}" for key, value in changed.items()]
         assert _compared(load_recipe(RECIPES / "toolbox/base.yaml", overrides).resolved()) == settings(path), name
+
+
+def test_the_page_has_a_line_for_each() -> None:
+    lines = (RECIPES.parent / "docs/toolbox.md").read_text().splitlines()
+    for path in TOOLS:
+        link = f"| [{path.stem}](../recipes/toolbox/{path.name}) |"
+        assert sum(line.startswith(link) for line in lines) == 1, path.stem

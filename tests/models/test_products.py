@@ -157,7 +157,7 @@ def test_torchs_transforms_and_traces_are_linears():
 @pytest.mark.parametrize("shape", [(), (64, 23), (64, 0)])
 def test_what_does_not_fit_is_said_as_linear_says_it(shape):
     for layer in layers():
-        with pytest.raises(RuntimeError, match="mat1 and mat2|at least 1D"):
+        with pytest.raises(RuntimeError, match=r"mat1 and mat2|at least 1D"):
             layer(torch.zeros(shape))
 
 

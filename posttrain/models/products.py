@@ -86,9 +86,13 @@ def _forward(self: nn.Linear, input: torch.Tensor) -> torch.Tensor:
 
 def _fits(x: torch.Tensor, weight: torch.Tensor) -> bool:
     return (
-        x.dtype == weight.dtype == torch.float32
+        not torch.jit.is_tracing()
+        and x.dtype == weight.dtype == torch.float32
         and x.device.type == weight.device.type == "cpu"
+        and x.ndim > 1
+        and x.shape[-1] == weight.shape[1]  # else torch has the better error
         and x.numel() >= FEWEST * x.shape[-1]
+        and weight.numel() > 0
         and x.is_contiguous()
         and weight.is_contiguous()
         and available()
@@ -97,6 +101,7 @@ def _fits(x: torch.Tensor, weight: torch.Tensor) -> bool:
         and not hasattr(weight, "ds_id")  # DeepSpeed's may be empty by the time of the backward pass
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
+        and not torch._C._are_functorch_transforms_active()  # torch.func and vmap
     )
 
 
@@ -113,14 +118,14 @@ class _Linear(torch.autograd.Function):
         return _product(x, weight, bias)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, weight = ctx.saved_tensors
+        product = linear if torch.is_grad_enabled() else _product  # with create_graph it has a gradient itself
         of_x, of_weight, of_bias = ctx.needs_input_grad
         grad = grad.contiguous()
         flat = grad.flatten(0, -2)
         return (
-            _product(grad, weight.t()) if of_x else None,
-            _product(flat.t(), x.flatten(0, -2).t()) if of_weight else None,
+            product(grad, weight.t()) if of_x else None,
+            product(flat.t(), x.flatten(0, -2).t()) if of_weight else None,
             flat.sum(0) if of_bias else None,
         )

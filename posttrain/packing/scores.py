@@ -21,6 +21,7 @@ from posttrain.inputs.data import IGNORED
 from posttrain.models import products
 from posttrain.models.policy_weights import base_model
 from posttrain.models.positions import counts_by_mask
+from posttrain.models.scored import keep_scored
 from posttrain.packing import attention as tree_attention
 from posttrain.packing import families
 from posttrain.packing.checks import deaf, foreign
@@ -72,7 +73,7 @@ def install(model: nn.Module) -> str | None:
     products.install(base)
     tree_attention.register()
     base.set_attn_implementation(tree_attention.stand_in(base.config._attn_implementation))
-    backbone.register_forward_hook(_keep_scored, with_kwargs=True)
+    backbone.register_forward_hook(keep_scored, with_kwargs=True)
     setattr(backbone, _MARK, True)
     return None
 
@@ -196,14 +197,6 @@ def _padded(
     with autocast():
         outputs = model(input_ids=ids, attention_mask=mask, labels=labels, fused_lm_head=True, **head)
     return outputs.log_probs[:, -width:], outputs.entropy[:, -width:] if entropy else None
-
-
-def _keep_scored(backbone: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
-    """Behind the backbone: the hidden states (1, S, D) that are scored take the place of all (1, N, D)."""
-    tree = kwargs.get("tree")
-    if tree is not None:
-        output.last_hidden_state = output.last_hidden_state.index_select(1, tree.scored)
-    return output
 
 
 def _causal_lm(model: nn.Module) -> Any:

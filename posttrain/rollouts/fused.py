@@ -12,12 +12,14 @@ from typing import Any
 
 import torch
 from torch.nn.functional import rms_norm, silu
+from torch.nn.modules.module import _has_any_global_hook
 from transformers import LlamaForCausalLM
 from transformers.activations import SiLUActivation
 from transformers.models.llama import modeling_llama as llama
 
 from posttrain.models import products
 from posttrain.models.products import Product
+from posttrain.models.scored import keep_scored
 
 __all__ = ["Attend", "Fused", "fused"]
 
@@ -29,29 +31,31 @@ COPIED = 16_000_000
 
 
 PLAIN = {
-    torch.nn.Embedding, torch.nn.Linear, torch.nn.ModuleList, torch.nn.SiLU, SiLUActivation, llama.LlamaModel,
-    llama.LlamaAttention, llama.LlamaDecoderLayer, llama.LlamaMLP, llama.LlamaRMSNorm, llama.LlamaRotaryEmbedding,
+    kind: kind.forward
+    for kind in (
+        torch.nn.Embedding, torch.nn.Linear, torch.nn.ModuleList, torch.nn.SiLU, SiLUActivation, llama.LlamaModel,
+        llama.LlamaAttention, llama.LlamaDecoderLayer, llama.LlamaMLP, llama.LlamaRMSNorm, llama.LlamaRotaryEmbedding,
+    )
+    if kind.forward.__module__.startswith(("torch.", "transformers."))
 }  # fmt: skip
 """What the fused pass stands in for. An adapter's or a patched module would be passed over without a word."""
 
 
 def fused(model: Any) -> Fused | None:
     """The fused pass of a model; None where it is no Llama all of whose parts are transformers' own, or is not in
-    float32 on a CPU.
+    float32 on a CPU. The forward() of the whole, which trainers replace, is not looked at.
     """
-    if type(model) is not LlamaForCausalLM or model.device.type != "cpu" or model.dtype != torch.float32:
+    if type(model) is not LlamaForCausalLM or torch.is_autocast_enabled("cpu") or _has_any_global_hook():
         return None
-    if torch.is_autocast_enabled("cpu"):
+    if any(each.device.type != "cpu" or each.dtype != torch.float32 for each in model.parameters()):
         return None
-    config = model.config
-    inner = model.model
+    config, inner, head = model.config, model.model, model.lm_head
+    parts = [*inner.modules(), head]
     if (
         config.hidden_act != "silu"
-        or any(type(module) not in PLAIN or _is_replaced(module) or _is_hooked(module) for module in inner.modules())
-        or any(getattr(module, "bias", None) is not None for module in [*inner.modules(), model.lm_head])
-        or type(model.lm_head) is not torch.nn.Linear
-        or _is_replaced(model.lm_head)
-        or any(map(_is_hooked, (model, model.lm_head)))
+        or type(head) is not torch.nn.Linear
+        or any(_is_replaced(each) or getattr(each, "bias", None) is not None for each in parts)
+        or any(map(_is_hooked, [model, *parts]))
         or inner.rotary_emb.rope_type != "default"
     ):
         return None
@@ -59,11 +63,13 @@ def fused(model: Any) -> Fused | None:
 
 
 def _is_replaced(module: Any) -> bool:
-    return "forward" in vars(module) and not products.installed(module)
+    kind = type(module)
+    return kind.forward is not PLAIN.get(kind) or ("forward" in vars(module) and not products.installed(module))
 
 
 def _is_hooked(module: Any) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks)
+    hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
+    return any(each is not keep_scored for each in hooks)  # which is for packed passes
 
 
 class Fused:
@@ -75,7 +81,7 @@ class Fused:
 
     def __init__(self, model: Any):
         inner, config = model.model, model.config
-        copied = sum(each.numel() for each in inner.layers.parameters()) <= COPIED
+        copied = sum(each.numel() for each in [*inner.layers.parameters(), model.lm_head.weight]) <= COPIED
 
         def product(*layers: torch.nn.Linear) -> Product:
             return Product(*(each.weight for each in layers), copied=copied)

@@ -8,14 +8,21 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from transformers import DynamicCache
+from transformers import DynamicCache, LlamaForCausalLM
 from transformers.cache_utils import Cache
 
 from posttrain.models.policy_weights import base_model
 from posttrain.models.positions import is_scaled
-from posttrain.rollouts.fused import fused
+from posttrain.rollouts.fused import Fused, fused
 from posttrain.rollouts.kv_buffers import NotPlain, key_heads
-from posttrain.rollouts.row_buffers import Layout, Part, RowBuffers, attention_to_rows, check_attention
+from posttrain.rollouts.row_buffers import (
+    Layout,
+    Part,
+    RowBuffers,
+    attention_to_rows,
+    check_attention,
+    prompt_by_prompt,
+)
 
 ROOM = 16
 """Positions by which the buffers grow at least."""
@@ -25,6 +32,12 @@ GROWTH = 0.25
 
 LEAVE = 0.25
 """Share of the slots that must be free before the lanes get buffers without them."""
+
+FORWARD = LlamaForCausalLM.forward
+"""Of the models that have a fused pass, as long as nobody has replaced it."""
+
+CLOSE = 1e-3
+"""By what share of the largest logit the fused pass may differ from another forward(), which it then stands in for."""
 
 Tokens = Sequence[int]
 
@@ -60,14 +73,28 @@ class LaneCache:
         self._cache = Cache(layers=list(self._layers))
         fast = fused(self.model)
         # What a replaced forward() does, such as accelerate's, the prompts' pass tells: autocast is found out
-        self._fused = None if "forward" in vars(self.model) else fast
+        replaced = "forward" in vars(self.model) or type(self.model).forward is not FORWARD
+        self._fused = None if replaced else fast
         self.logits_U_V = self._read_prompts(prompts)
-        self._fused = fast
+        self._fused = fast if fast is None or not replaced or self._agrees(fast, prompts) else None
         self._prompts = list(range(len(prompts)))
         self._slots, self._used = 0, len(prompts)
         self._free, self._copies = list[int](), list[tuple[int, int, int]]()
         for layer in self._layers:
             layer.prompts_are_read()
+
+    def _agrees(self, fast: Fused, prompts: Sequence[Tokens]) -> bool:
+        """Whether the fused pass gives the logits of forward(), which may do more, after the shortest prompt."""
+        number = min(range(len(prompts)), key=self._lengths.__getitem__)
+        length = self._lengths[number]
+
+        def attend(_: int, *states: torch.Tensor) -> torch.Tensor:
+            query, keys, values = (each[None].transpose(1, 2) for each in states)
+            return prompt_by_prompt(query, keys, values, [(0, length)], None)[0]
+
+        found = fast.logits(torch.tensor(prompts[number]), torch.arange(length), attend, torch.tensor([length - 1]))[0]
+        expected = self.logits_U_V[number]
+        return torch.allclose(found, expected, rtol=0, atol=CLOSE * float(expected.abs().max()))
 
     def copied(self, slot: int, held: int) -> int:
         """A slot that holds the first `held` tokens of this one from the next pass on."""

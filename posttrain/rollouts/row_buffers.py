@@ -164,7 +164,7 @@ class RowBuffers(CacheLayerMixin):
         if query.shape[0] != 1 or not alike or not expected or torch.is_autocast_enabled("cpu"):
             raise NotPlain
         if self.layout.parts is None:
-            return _prompt_by_prompt(query, key, value, self.layout.spans, scale)
+            return prompt_by_prompt(query, key, value, self.layout.spans, scale)
         return self.attend(query[0].transpose(0, 1).contiguous(), scale)[None]
 
     def attend_packed(self, query_N: torch.Tensor, keys_N: torch.Tensor, values_N: torch.Tensor) -> torch.Tensor:
@@ -174,7 +174,7 @@ class RowBuffers(CacheLayerMixin):
             self.lazy_initialization(keys, values)
         self.write(keys_N, values_N)
         if self.layout.parts is None:
-            return _prompt_by_prompt(query, keys, values, self.layout.spans, None)[0]
+            return prompt_by_prompt(query, keys, values, self.layout.spans, None)[0]
         return self.attend(query_N.contiguous())
 
     def write(self, keys_N: torch.Tensor, values_N: torch.Tensor) -> None:
@@ -230,7 +230,7 @@ class RowBuffers(CacheLayerMixin):
         return -1
 
 
-def _prompt_by_prompt(
+def prompt_by_prompt(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, spans: Sequence[tuple[int, int]], scale: float | None
 ) -> torch.Tensor:
     """Causal attention within each span, which needs no mask; (1, H, N, D) in, (1, N, H, D) out."""

@@ -128,3 +128,43 @@ def test_a_models_gradients(adapted, checkpointing):
             products.install(model)
     torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-5)
     assert found[0]
+
+
+def test_its_gradients_have_gradients():
+    found = []
+    for layer in layers():
+        torch.manual_seed(1)
+        x = torch.randn(64, 24, requires_grad=True)
+        slope, of_weight = torch.autograd.grad(layer(x).pow(3).sum(), [x, layer.weight], create_graph=True)
+        (slope.pow(2).sum() + of_weight.pow(2).mean()).backward()
+        found.append([x.grad, *(each.grad for each in layer.parameters())])
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-2)
+
+
+def test_torchs_transforms_and_traces_are_linears():
+    ours, theirs = layers()
+    x = torch.randn(3, 64, 24)
+    for transformed in (
+        torch.func.vmap,
+        lambda layer: torch.func.grad(lambda x: layer(x).sum()),
+        lambda layer: lambda x: torch.func.jvp(layer, (x,), (x,))[1],
+        lambda layer: torch.jit.trace(layer, x),
+        lambda layer: torch.compile(layer, backend="eager", fullgraph=True),
+    ):
+        assert torch.equal(transformed(ours)(x), transformed(theirs)(x))
+
+
+@pytest.mark.parametrize("shape", [(), (64, 23), (64, 0)])
+def test_what_does_not_fit_is_said_as_linear_says_it(shape):
+    for layer in layers():
+        with pytest.raises(RuntimeError, match=r"mat1 and mat2|at least 1D"):
+            layer(torch.zeros(shape))
+
+
+@pytest.mark.parametrize(("rows", "width", "out"), [(0, 24, 40), (64, 0, 4), (64, 4, 0), (1, 1, 1), (64, 1, 1)])
+def test_layers_and_batches_with_nothing_or_one_of_something(rows, width, out):
+    ours, theirs = nn.Linear(width, out), nn.Linear(width, out)
+    theirs.load_state_dict(ours.state_dict())
+    products.install(ours)
+    x, upstream = torch.randn(rows, width), torch.randn(rows, out)
+    torch.testing.assert_close(gradients(ours, x, upstream), gradients(theirs, x, upstream), rtol=1e-5, atol=1e-5)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
+
 import pytest
 import torch
 from peft import LNTuningConfig, LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, LlamaConfig
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from posttrain.models import products
 from posttrain.models.inference import inference
+from posttrain.packing import scores
 from posttrain.rollouts import fused as module
 from posttrain.rollouts.fused import fused
 from posttrain.rollouts.sampling import Sampling
@@ -119,3 +123,58 @@ def test_patched_modules_are_not_passed_over():
     assert fused(model) is not None
     model.forward = model.forward  # TRL's and accelerate's, around the whole
     assert fused(model) is not None
+
+
+@pytest.mark.parametrize("where", ["class", "all modules", "types"])
+def test_what_is_replaced_for_more_than_one_module_is_not_passed_over(monkeypatch, where):
+    model = build(CONFIGS["llama"]).float()
+    if where == "class":
+        before = LlamaRMSNorm.forward
+        monkeypatch.setattr(LlamaRMSNorm, "forward", lambda self, hidden: 2 * before(self, hidden))
+        assert fused(model) is None
+    elif where == "all modules":
+        hook = torch.nn.modules.module.register_module_forward_hook(lambda *_: None)
+        try:
+            assert fused(model) is None
+        finally:
+            hook.remove()
+    else:
+        model.model.layers[1].mlp.double()
+        assert fused(model) is None
+
+
+def test_a_policy_that_trains_packed_still_has_it():
+    model, rows, sampling = build(CONFIGS["llama-gqa"]).float(), prompts(), Sampling(max_tokens=12)
+    plain = drafted(model, rows, sampling, (1,))
+    assert scores.install(model) is None
+    assert fused(model) is not None
+    same = zip(drafted(model, rows, sampling, (1,)), plain, strict=True)
+    assert sum(a == b for a, b in same) >= len(rows) - 1
+
+
+@pytest.mark.parametrize("factor", [1.0, 0.1])
+def test_a_forward_that_does_more_is_asked_at_every_token(monkeypatch, factor):
+    """Logits that it scales are scaled after the first token too."""
+    model, rows, sampling = build(CONFIGS["llama"]).float(), prompts(), Sampling(max_tokens=12)
+    plain, passes = model.forward, []
+
+    def scaled(*args, **more):
+        out = plain(*args, **more)
+        out.logits = out.logits * factor
+        passes.append(out)
+        return out
+
+    scaled.__signature__ = inspect.signature(plain)
+    model.forward = scaled
+    expected = ours(model, rows, sampling, (1,))
+    passes.clear()
+    same = zip(drafted(model, rows, sampling, (1,)), expected, strict=True)
+    assert sum(a == b for a, b in same) >= len(rows) - 1
+    assert (len(passes) > 1) == (factor != 1)
+
+
+def test_the_head_counts_among_what_is_copied(monkeypatch):
+    model = build(CONFIGS["llama"]).float()
+    monkeypatch.setattr(module, "COPIED", sum(each.numel() for each in model.model.layers.parameters()))
+    weights = fused(model)._head._weights
+    assert weights[0].data_ptr() == model.lm_head.weight.data_ptr()

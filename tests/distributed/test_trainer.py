@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from posttrain.controllers import GAC, SASR, Alternate, GRPOOnly, Static
-from posttrain.curricula import BOTS, DUMP
+from posttrain.curricula import BOTS, DUMP, DifficultyPools, MixedSources
 from posttrain.methods import HPT, LUFFY, RLSD, SRFT, UFT, Escalate, PrefixRFT, ReLIFT
 from tests.distributed.processes import ranks
-from tests.distributed.training import Case, save_tiny, train_all
+from tests.distributed.training import ROWS, Case, save_tiny, train_all
 
 TWO = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
 MORE_ROWS = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 2}
@@ -23,6 +23,8 @@ MORE_MICRO_BATCHES = {"per_device_train_batch_size": 4, "gradient_accumulation_s
 WINDOWS = {"steps_per_generation": 4, "num_iterations": 2, "max_steps": 7}
 EVALUATED = {"eval_strategy": "steps", "eval_steps": 3, "num_generations_eval": 2}
 OF_METHODS = {"max_steps": 3, "kl_sample": 1.0, "optim": "sgd", "learning_rate": 0.1, "steps_per_generation": 2}
+OF_CURRICULA = {"max_steps": 4, "optim": "sgd", "learning_rate": 0.1, "steps_per_generation": 2}
+SHARES = {str(row["answer"]): 1.0 + number for number, row in enumerate(ROWS)}
 CASES = {
     "sasr": Case(SASR(gamma=2.0, refresh_every=2), {"max_steps": 6, **EVALUATED}),
     "blend": Case(SASR(mode="blend", match_norms=True), {"max_steps": 3, "kl_offload": True}),
@@ -48,6 +50,8 @@ CASES = {
         curriculum=DUMP(source="answer"),
     ),
     "bots": Case(Alternate(sft_steps=1, grpo_steps=4), WINDOWS, curriculum=BOTS()),
+    "pools": Case(GRPOOnly(), OF_CURRICULA, sparse=True, curriculum=DifficultyPools(hard_fraction=0.3)),
+    "mixed_sources": Case(GRPOOnly(), OF_CURRICULA, curriculum=MixedSources(source="answer", shares=SHARES)),
     "beta": Case(Static(sft_share=0.5, mode="blend"), {"max_steps": 3, "beta": 0.1}),
     "phi": Case(Static(sft_share=0.4, mode="blend"), {"max_steps": 3, "sft_weight": "phi"}),
     "dco": Case(Static(sft_share=0.4, mode="blend"), {"max_steps": 3, "sft_weight": "dco", "sft_tries": 100_000_000}),

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from posttrain.controllers import SASR, Alternate, GRPOOnly
-from posttrain.curricula import DifficultyPools
+from posttrain.curricula import BOTS, DifficultyPools
 from posttrain.methods import HPT, RLSD, SRFT, UFT, Escalate, Method, ReLIFT
 from tests.distributed.processes import ranks
 from tests.distributed.training import Case, save_tiny, train_all
@@ -41,6 +41,12 @@ def of_method(name: str, size: dict) -> Case:
     return Case(GRPOOnly(), changes, method=METHODS[name])
 
 
+def of_curriculum(size: dict) -> Case:
+    """Posteriors of each prompt, that a window moves on once it is scored: the stop lies inside one."""
+    changes = {**size, **OF_METHODS, "steps_per_generation": 2 * size["gradient_accumulation_steps"]}
+    return Case(GRPOOnly(), changes, sparse=True, curriculum=BOTS())
+
+
 CASES = {
     "windows": (
         Case(Alternate(sft_steps=1, grpo_steps=4), {**TWO, **WINDOWS, "steps_per_generation": 8}, sparse=True),
@@ -59,14 +65,17 @@ CASES = {
         ),
         OPEN,
     ),
+    "bots": (of_curriculum(TWO), OPEN),
     "sasr": (Case(SASR(gamma=2.0, refresh_every=2), {**TWO, "max_steps": 4}), 2),
     **{name: (of_method(name, TWO), stop) for name, stop in METHODS_STOP.items()},
     "lora": (Case(SASR(mode="blend"), {**TWO, "max_steps": 4, "beta": 0.1, "learning_rate": 1e-2}, lora=True), 2),
 }
 ALONE = CASES["windows"][0]._replace(changes={**ONE, **WINDOWS, "steps_per_generation": 16})
 
-SHARDED = ("windows", "sasr", "lora", "relift", "hpt")
-ON_ANOTHER_NUMBER = ("windows", *METHODS)
+ALONE_OF = {"windows": ALONE, "bots": of_curriculum(ONE), **{name: of_method(name, ONE) for name in METHODS}}
+
+SHARDED = ("windows", "sasr", "lora", "relift", "hpt", "pools", "bots")
+ON_ANOTHER_NUMBER = tuple(ALONE_OF)
 
 
 def both(names) -> dict[str, Case]:
@@ -93,7 +102,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def stopped_alone(tiny, folder):
     cases = {}
-    for name, case in {"windows": ALONE, **{name: of_method(name, ONE) for name in METHODS}}.items():
+    for name, case in ALONE_OF.items():
         stop = CASES[name][1]
         cases |= {f"{name}, whole": case, f"{name}, cut": case._replace(stop=stop, folder=f"{name} of one")}
     return ranks(1, train_all, tiny, folder, cases, folder=folder)[0]
@@ -139,8 +148,8 @@ def close(resumed, whole):
     """What is exact on another number of processes, and what is so to round-off."""
     for step, record in resumed.records.items():
         expected = whole.records[step]
-        for key in ("mix", "prompt_cursor", "demonstration_cursor", "rollouts"):
-            assert record[key] == expected[key], (step, key)
+        for key in ("mix", "prompt_cursor", "demonstration_cursor", "rollouts", "curriculum"):
+            assert record.get(key) == expected.get(key), (step, key)
         for key in ("sft_norm", "grpo_norm", "kl", "grpo_loss", "sft_loss"):
             if expected[key] is not None:
                 assert record[key] == pytest.approx(expected[key], rel=1e-4, abs=1e-5), (step, key)
@@ -157,8 +166,7 @@ def test_two_go_on_with_what_one_left_and_one_with_what_two_left(name, ddp, tiny
     assert state["window"], "the stop must lie inside a window for this to prove much"
     close(results[f"{name}, from one"], stopped_alone[f"{name}, whole"])
     assert sorted(results[f"{name}, from one"].records) == list(range(stop + 1, END + 1))
-    alone = ALONE if name == "windows" else of_method(name, ONE)
-    case = alone._replace(resume=True, folder=f"{name} two to one")
+    case = ALONE_OF[name]._replace(resume=True, folder=f"{name} two to one")
     resumed = ranks(1, train_all, tiny, folder, {"resumed": case}, folder=folder / "alone")[0]["resumed"]
     close(resumed, results[f"{name}, whole"])
     assert sorted(resumed.records) == list(range(stop + 1, END + 1))

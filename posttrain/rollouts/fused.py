@@ -21,7 +21,7 @@ from posttrain.models import products
 from posttrain.models.products import Product
 from posttrain.models.scored import keep_scored
 
-__all__ = ["Attend", "Fused", "fused"]
+__all__ = ["Attend", "Fused", "fused", "is_replaced"]
 
 Attend = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 """Takes a layer's number, its queries [N, H, D], keys and values [N, H / n, D], and gives what is read [N, H, D]."""
@@ -35,6 +35,7 @@ PLAIN = {
     for kind in (
         torch.nn.Embedding, torch.nn.Linear, torch.nn.ModuleList, torch.nn.SiLU, SiLUActivation, llama.LlamaModel,
         llama.LlamaAttention, llama.LlamaDecoderLayer, llama.LlamaMLP, llama.LlamaRMSNorm, llama.LlamaRotaryEmbedding,
+        LlamaForCausalLM,
     )
     if kind.forward.__module__.startswith(("torch.", "transformers."))
 }  # fmt: skip
@@ -43,7 +44,7 @@ PLAIN = {
 
 def fused(model: Any) -> Fused | None:
     """The fused pass of a model; None where it is no Llama all of whose parts are transformers' own, or is not in
-    float32 on a CPU. The forward() of the whole, which trainers replace, is not looked at.
+    float32 on a CPU. The forward() of the whole, which trainers replace, is not looked at: `is_replaced` tells.
     """
     if type(model) is not LlamaForCausalLM or torch.is_autocast_enabled("cpu") or _has_any_global_hook():
         return None
@@ -54,7 +55,7 @@ def fused(model: Any) -> Fused | None:
     if (
         config.hidden_act != "silu"
         or type(head) is not torch.nn.Linear
-        or any(_is_replaced(each) or getattr(each, "bias", None) is not None for each in parts)
+        or any(is_replaced(each) or getattr(each, "bias", None) is not None for each in parts)
         or any(map(_is_hooked, [model, *parts]))
         or inner.rotary_emb.rope_type != "default"
     ):
@@ -62,7 +63,8 @@ def fused(model: Any) -> Fused | None:
     return Fused(model)
 
 
-def _is_replaced(module: Any) -> bool:
+def is_replaced(module: Any) -> bool:
+    """Whether a module's forward() is other than that of a kind which the fused pass stands in for."""
     kind = type(module)
     return kind.forward is not PLAIN.get(kind) or ("forward" in vars(module) and not products.installed(module))
 

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from transformers import DynamicCache, LlamaForCausalLM
+from transformers import DynamicCache
 from transformers.cache_utils import Cache
 
 from posttrain.models.policy_weights import base_model
 from posttrain.models.positions import is_scaled
-from posttrain.rollouts.fused import Fused, fused
+from posttrain.rollouts.fused import Fused, fused, is_replaced
 from posttrain.rollouts.kv_buffers import NotPlain, key_heads
 from posttrain.rollouts.row_buffers import (
     Layout,
@@ -32,9 +32,6 @@ GROWTH = 0.25
 
 LEAVE = 0.25
 """Share of the slots that must be free before the lanes get buffers without them."""
-
-FORWARD = LlamaForCausalLM.forward
-"""Of the models that have a fused pass, as long as nobody has replaced it."""
 
 CLOSE = 1e-3
 """By what share of the largest logit the fused pass may differ from another forward(), which it then stands in for."""
@@ -73,7 +70,7 @@ class LaneCache:
         self._cache = Cache(layers=list(self._layers))
         fast = fused(self.model)
         # What a replaced forward() does, such as accelerate's, the prompts' pass tells: autocast is found out
-        replaced = "forward" in vars(self.model) or type(self.model).forward is not FORWARD
+        replaced = is_replaced(self.model)
         self._fused = None if replaced else fast
         self.logits_U_V = self._read_prompts(prompts)
         self._fused = fast if fast is None or not replaced or self._agrees(fast, prompts) else None

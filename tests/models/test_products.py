@@ -109,7 +109,7 @@ def test_copies_of_a_model_are_of_their_own_weights():
 
 
 @pytest.mark.parametrize("adapted", [False, True])
-@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("checkpointing", [None, "reentrant", "not reentrant"])
 def test_a_models_gradients(adapted, checkpointing):
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(CONFIG)
@@ -117,7 +117,7 @@ def test_a_models_gradients(adapted, checkpointing):
         model = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False))
     if checkpointing:
         model.enable_input_require_grads()
-        model.gradient_checkpointing_enable()
+        model.gradient_checkpointing_enable({"use_reentrant": checkpointing == "reentrant"})
     model.train()
     ids, found = torch.randint(0, 60, (3, 40)), []
     for step in range(2):

@@ -7,7 +7,7 @@ import inspect
 import pytest
 import torch
 from peft import LNTuningConfig, LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, LlamaConfig
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from posttrain.models import products
@@ -152,8 +152,9 @@ def test_a_policy_that_trains_packed_still_has_it():
     assert sum(a == b for a, b in same) >= len(rows) - 1
 
 
+@pytest.mark.parametrize("where", ["model", "class"])
 @pytest.mark.parametrize("factor", [1.0, 0.1])
-def test_a_forward_that_does_more_is_asked_at_every_token(monkeypatch, factor):
+def test_a_forward_that_does_more_is_asked_at_every_token(monkeypatch, factor, where):
     """Logits that it scales are scaled after the first token too."""
     model, rows, sampling = build(CONFIGS["llama"]).float(), prompts(), Sampling(max_tokens=12)
     plain, passes = model.forward, []
@@ -165,7 +166,10 @@ def test_a_forward_that_does_more_is_asked_at_every_token(monkeypatch, factor):
         return out
 
     scaled.__signature__ = inspect.signature(plain)
-    model.forward = scaled
+    if where == "class":
+        monkeypatch.setattr(LlamaForCausalLM, "forward", staticmethod(scaled))
+    else:
+        model.forward = scaled
     expected = ours(model, rows, sampling, (1,))
     passes.clear()
     same = zip(drafted(model, rows, sampling, (1,)), expected, strict=True)

@@ -33,13 +33,13 @@ class FLAD(Curriculum):
     Args:
         source: The column that says which source a demonstration is from; `None` takes `source`, or the `task` of a
             mixture.
-        target: The sources whose gradient the others are compared with; none named: all of them.
+        target: The sources whose gradient the others are compared with; `None`: all of them.
         held_out: Demonstrations of each of these that are never trained on, whose gradient is the target's. A target
             source that has no more is not drawn at all.
         batch: Demonstrations that count as one play.
     """
 
-    target: tuple[str, ...] = ()
+    target: tuple[str, ...] | None = None
     held_out: Annotated[int, Field(ge=1)] = 16
     batch: Annotated[int, Field(ge=1)] = 8
     by_source: ClassVar[bool] = True
@@ -48,7 +48,7 @@ class FLAD(Curriculum):
     def check(self, table: Table) -> None:
         """The target is there, and at least two sources are left to choose from."""
         sources = self._sources(table)
-        if unknown := [name for name in self.target if name not in sources]:
+        if unknown := [name for name in self.target or () if name not in sources]:
             raise DataError(
                 f"no demonstration is of the source {unknown[0]!r}",
                 expected=f"some of {', '.join(list(sources)[:12])}",

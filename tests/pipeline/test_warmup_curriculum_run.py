@@ -138,7 +138,7 @@ def test_the_plan_counts_what_is_measured(tmp_path, capsys):
     recipe = str(write(tmp_path) / "recipe.yaml")
     main(["plan", recipe, "--cpu"])
     said = " ".join("".join(capsys.readouterr()).split())
-    assert "curriculum skill_it, with 32 passes of held-out demonstrations for their losses" in said
+    assert "curriculum skill_it, with 32 passes of demonstrations that are held out, for their losses" in said
     assert "sources by the column kind: " in said
     assert main(["plan", recipe, "--cpu", "warmup.curriculum=null", "hybrid.curriculum=skill_it"]) != 0
     said = " ".join("".join(capsys.readouterr()).split())

@@ -33,11 +33,7 @@ class FLAD(Curriculum):
     Args:
         source: The column that says which source a demonstration is from; `None` takes `source`, or the `task` of a
             mixture.
-<<<<<<< HEAD
         target: The sources whose gradient the others are compared with; `None` takes all.
-=======
-        target: The sources whose gradient the others are compared with; `None`: all of them.
->>>>>>> b38f639cc16cfcb7705a266d24774965e71a29c1
         held_out: Demonstrations of each of these that are never trained on, whose gradient is the target's. A target
             source that has no more is not drawn at all.
         batch: Demonstrations that count as one play.

@@ -70,9 +70,12 @@ class STAT(Curriculum):
 
     def profile(self, table: Table) -> dict[str, int]:
         """How often each skill is missing, by the order in which they first are."""
+        return dict(table.once(("stat profile", self), partial(self._counted, table)))
+
+    def _counted(self, table: Table) -> Counter[str]:
         rates = table.rates or ()
         difficult = [row for row in range(table.size) if rates[row] <= self.difficult]
-        return dict(Counter(skill for row in difficult for skill in _skills(table.columns[self.skills][row])))
+        return Counter(skill for row in difficult for skill in _skills(table.columns[self.skills][row]))
 
     def chosen(self, table: Table, seed: int, epoch: int) -> list[Drawn]:
         """An epoch's prompts: for each time that a skill is missing, `per_skill` with that skill, all of them mixed."""

@@ -229,7 +229,6 @@ def test_a_warm_up_by_gradients_says_its_cost_and_goes_on_where_it_was_killed(fi
     measured = [of for line in warmup for window in line["curriculum"]["windows"] for of in window["measured"]]
     assert [line["step"] for line in warmup] == [1, 2, 3, 4]
     assert sum(of["rows"] for of in measured) == 18
-<<<<<<< HEAD
     assert "Gradient of each source against the target" in (tmp_path / "run" / "report.html").read_text()
     run = str(tmp_path / "run")
     assert "whose bound was the highest at this row: a mean cosine of" in said_by(
@@ -239,11 +238,8 @@ def test_a_warm_up_by_gradients_says_its_cost_and_goes_on_where_it_was_killed(fi
         said = said_by(capsys, "replay", run, f"warmup.curriculum.{other}")
         assert "all 8 demonstrations of 4 steps are drawn as in the run" in said
     said_by(capsys, "replay", run, "warmup.curriculum={name: exp3, source: level, held_out: 1}")
-=======
-    run = str(tmp_path / "run")
     assert "all 8 demonstrations of 4 steps are drawn as in the run" in said_by(capsys, "replay", run)
     assert "It measured gradients 4 times, which took 18 passes" in said_by(capsys, "explain", run)
->>>>>>> b38f639cc16cfcb7705a266d24774965e71a29c1
     main(["plan", str(tmp_path / "recipe.yaml"), "--cpu", "hybrid.curriculum={name: exp3, source: level}"])
     said = " ".join("".join(capsys.readouterr()).split())
     assert "goes by gradients of demonstrations, measured while they train, and draws no prompts" in said

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from posttrain.errors import ConfigError
-from posttrain.inputs.shown import check_plain_logits
 from posttrain.recipe.adapter_kinds import check_trains_on
 from posttrain.recipe.model_sections import GGUF_SUFFIX
 from posttrain.recipe.recipe import Recipe
@@ -40,6 +39,7 @@ def check_old(
     Raises:
         ConfigError: It cannot be had, its tokens are others, or of one of the two logits are more than a product.
     """
+    from posttrain.inputs.shown import check_plain_logits
     from posttrain.models.load import check_model_files, config_of, load_tokenizer
 
     section, where = recipe.warmup.muscle, recipe.where("warmup.muscle.old")

@@ -81,7 +81,8 @@ def _forward(self: nn.Linear, input: torch.Tensor) -> torch.Tensor:
         return linear(input, weight, bias)
     if not torch.is_grad_enabled():
         return _product(input, weight, bias)
-    return _Linear.apply(input, weight, bias)
+    out = _Linear.apply(input.flatten(0, -2), weight, bias)
+    return out.unflatten(0, input.shape[:-1])  # here, for a view made in there could not be added to, as AdaLoRA does
 
 
 def _fits(x: torch.Tensor, weight: torch.Tensor) -> bool:
@@ -110,7 +111,7 @@ def _product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = 
 
 
 class _Linear(torch.autograd.Function):
-    """x W' + b with its gradients."""
+    """x W' + b of rows [N, in], with its gradients."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
@@ -123,9 +124,8 @@ class _Linear(torch.autograd.Function):
         product = linear if torch.is_grad_enabled() else _product  # with create_graph it has a gradient itself
         of_x, of_weight, of_bias = ctx.needs_input_grad
         grad = grad.contiguous()
-        flat = grad.flatten(0, -2)
         return (
             product(grad, weight.t()) if of_x else None,
-            product(flat.t(), x.flatten(0, -2).t()) if of_weight else None,
-            flat.sum(0) if of_bias else None,
+            product(grad.t(), x.t()) if of_weight else None,
+            grad.sum(0) if of_bias else None,
         )

@@ -91,7 +91,7 @@ class LaneCache:
 
         found = fast.logits(torch.tensor(prompts[number]), torch.arange(length), attend, torch.tensor([length - 1]))[0]
         expected = self.logits_U_V[number]
-        return torch.allclose(found, expected, rtol=0, atol=CLOSE * float(expected.abs().max()))
+        return bool((found - expected).abs().max() <= CLOSE * expected.abs().max())  # not where some are not finite
 
     def copied(self, slot: int, held: int) -> int:
         """A slot that holds the first `held` tokens of this one from the next pass on."""

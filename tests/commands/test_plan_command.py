@@ -166,6 +166,8 @@ def test_numbers_of_a_small_recipe(planned, recipe) -> None:
     status, plan = planned(recipe)
     assert status == 0
     notes = ["100 rows: 20 held out, 40 prompts, 20 demonstrations, 20 not asked for"]
+    leaks = plan["data"].pop("leaks")
+    assert (leaks["contaminated"], leaks["of_rows"], leaks["of_trained"]) == (False, 20, 60)
     assert plan["data"] == {
         "train": 40,
         "demonstrations": 20,

@@ -51,6 +51,18 @@ def test_a_gradient_that_is_one_number_everywhere():
     torch.testing.assert_close(ours.weight.grad, theirs.weight.grad, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("shape", [(64, 24), (3, 33, 24)])
+def test_what_comes_out_can_be_added_to(shape):
+    ours, theirs = layers()
+    x, found = torch.randn(shape), []
+    for layer in (ours, theirs):
+        out = layer(x)
+        out += 1.0
+        out.square().mean().backward()
+        found.append(layer.weight.grad)
+    torch.testing.assert_close(*found, rtol=1e-5, atol=1e-5)
+
+
 def test_what_does_not_train_gets_no_gradient(monkeypatch):
     ours, theirs = layers()
     for layer in (ours, theirs):

@@ -9,9 +9,10 @@ import pytest
 from posttrain.rundir.completions import read_completions, write_completions
 
 ROLLOUT = {"step": 1, "prompt": "p", "completion": "c", "advantage": 0.5, "reward/a": 1.0, "part/a.x": 0.5,
-           "note": "why", "truncated": False, "length": 3}  # fmt: skip
+           "note": "why", "truncated": False, "length": 3, "prompt_source": "s"}  # fmt: skip
 ANSWER = {"row": 0, "sample": 1, "prompt": "p", "completion": "c", "passed": True, "score": 0.5, "note": "why",
-          "error": "no", "length": 3, "truncated": False, "parsed": "7", "level": 2}  # fmt: skip
+          "error": "no", "length": 3, "truncated": False, "parsed": "7", "level": 2,
+          "prompt_source": "s"}  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "row"), [("step-{:06d}", ROLLOUT), ("eval-final-{:06d}", ANSWER)])

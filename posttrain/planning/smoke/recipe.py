@@ -39,11 +39,12 @@ GPU_ONLY: dict[str, Any] = {
 }  # fmt: skip
 """Settings of a stage's `args` that a CPU or float32 has no use for, and what they are set to instead."""
 OWN_IN_SMALL: dict[str, dict[str, Any]] = {
-    "wsd_s": {"num_decay_steps": 1},
     "infinite": {"num_cooldown_steps": 1},
     "power": {"num_stable_steps": 0.5},
 }
 """Arguments of our schedules that fit into `STEPS` and into one."""
+NOT_IN_SMALL = ("wsd_s", "warmup_stable_decay")
+"""Schedules that take more steps than there are: a decay of one changes no step's rate."""
 _SIZED_LAYERS = ("layers_to_transform", "layers_pattern", "rank_pattern", "alpha_pattern", "layer_replication")
 
 
@@ -88,6 +89,7 @@ def scaled(recipe: Recipe, *, model: str | Path, folder: str | Path) -> Scaled:
             "kl": recipe.hybrid.kl.model_copy(update={"sample": 1.0 if recipe.hybrid.kl.sample else 0.0}),
             "controller": _controller(recipe.hybrid.controller),
             "method": _method(recipe.hybrid.method),
+            "lr_scheduler_type": _schedule(recipe.hybrid, "hybrid", left_out),
             "args": _args(recipe.hybrid, "hybrid", left_out),
         }
     )
@@ -101,6 +103,7 @@ def scaled(recipe: Recipe, *, model: str | Path, folder: str | Path) -> Scaled:
             "norm_window": recipe.warmup.norm_window and min(recipe.warmup.norm_window, STEPS),
             "gradient_accumulation_steps": min(recipe.warmup.gradient_accumulation_steps, 2),
             "per_device_train_batch_size": 1 if recipe.warmup.gradient_accumulation_steps > 1 else 2,
+            "lr_scheduler_type": _schedule(recipe.warmup, "warmup", left_out),
             "args": _args(recipe.warmup, "warmup", left_out),
         }
     )
@@ -247,6 +250,13 @@ def _average(recipe: Recipe) -> Any:
     return section.model_copy(update={"last": STEPS, "weights": weights})
 
 
+def _schedule(section: StageSection, stage: str, left_out: list[str]) -> str:
+    if section.lr_scheduler_type not in NOT_IN_SMALL:
+        return section.lr_scheduler_type
+    left_out.append(f"{stage}.lr_scheduler_type: {section.lr_scheduler_type}")
+    return "constant"
+
+
 def _args(section: StageSection, stage: str, left_out: list[str]) -> dict[str, Any]:
     args = section.args
     changed: dict[str, Any] = {
@@ -256,12 +266,12 @@ def _args(section: StageSection, stage: str, left_out: list[str]) -> dict[str, A
     if any(part in optimizer for part in ("8bit", "4bit", "paged", "apex", "npu")):
         changed["optim"] = "adamw_torch"
     left_out += [f"{stage}.args.{name}: {args[name]}" for name in changed]
-    schedule = args.get("lr_scheduler_kwargs") or {}  # of more steps than there are
     if section.lr_scheduler_type in OWN_IN_SMALL:
         changed["lr_scheduler_kwargs"] = OWN_IN_SMALL[section.lr_scheduler_type]
-    elif "num_decay_steps" in schedule:
-        changed["lr_scheduler_kwargs"] = {**schedule, "num_decay_steps": 1, "num_stable_steps": None}
-    return {name: changed.get(name, value) for name, value in args.items() if not name.startswith("vllm_")}
+    kept = {name: value for name, value in args.items() if not name.startswith("vllm_")}
+    if section.lr_scheduler_type in NOT_IN_SMALL:
+        kept.pop("lr_scheduler_kwargs", None)
+    return {name: changed.get(name, value) for name, value in kept.items()}
 
 
 def _model(recipe: Recipe, model: str | Path, left_out: list[str]) -> ModelSection:

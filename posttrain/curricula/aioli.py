@@ -84,7 +84,7 @@ class Aioli(ByMix):
     def check(self, table: Table) -> None:
         """Probes that differ, and a round that has more than these."""
         super().check(table)
-        count = len(self.rows(table))
+        count = len(self.sources(table))
         if self.one_hot_factor * count <= 1:
             raise DataError(
                 f"one_hot_factor: {self.one_hot_factor:g}, of {count} sources",
@@ -102,9 +102,9 @@ class Aioli(ByMix):
 
     def start(self, table: Table, seed: int) -> State:
         """An even mix."""
-        count = len(self.rows(table))
+        count = len(self.sources(table))
         zeros = [[0.0] * count for _ in range(count)]
-        even = dict.fromkeys(self.rows(table), 1.0 / count)
+        even = dict.fromkeys(self.sources(table), 1.0 / count)
         return {**super().start(table, seed), "last": {}, "drops": zeros, "matrix": None, "mix": even}
 
     def measures_after(self, steps: int, sources: int) -> bool:
@@ -114,11 +114,11 @@ class Aioli(ByMix):
 
     def first_change(self, table: Table) -> int:
         """When the first round's probes are done."""
-        return self._probes(len(self.rows(table)))
+        return self._probes(len(self.sources(table)))
 
     def take(self, table: Table, state: State, measured: Mapping[str, float]) -> State:
         """What the probe that is done has lowered; after the last of a round the new mix."""
-        names, place = list(self.rows(table)), state["steps"] % self.update_steps
+        names, place = list(self.sources(table)), state["steps"] % self.update_steps
         before, drops = state["last"], [list(row) for row in state["drops"]]
         state = {**super().take(table, state, measured), "last": dict(measured)}
         if place == 0 or not before:
@@ -142,7 +142,7 @@ class Aioli(ByMix):
 
     def probe(self, table: Table, state: State) -> str | None:
         """The source whose probe the next step is of, if it is of one."""
-        names = list(self.rows(table))
+        names = list(self.sources(table))
         round_, place = divmod(state["steps"], self.update_steps)
         if place >= self._probes(len(names)):
             return None
@@ -151,7 +151,7 @@ class Aioli(ByMix):
 
     def weights(self, table: Table, state: State) -> dict[str, float]:
         """A probe's mix, or the one that was learned."""
-        probed, names = self.probe(table, state), list(self.rows(table))
+        probed, names = self.probe(table, state), list(self.sources(table))
         if probed is None:
             return dict(state["mix"])
         other = (1.0 - self.one_hot_factor) / (len(names) - 1)
@@ -160,7 +160,7 @@ class Aioli(ByMix):
     def told(self, table: Table, state: State, rows: Sequence[int]) -> dict[str, Any]:
         """The mix, whose probe it is, and what each source does for all by the last round."""
         sums = column_sums(state["matrix"]) if state["matrix"] else None
-        gains = dict(zip(self.rows(table), sums, strict=True)) if sums else None
+        gains = dict(zip(self.sources(table), sums, strict=True)) if sums else None
         learned = {name: round(gain, DIGITS) for name, gain in gains.items()} if gains else None
         return {**super().told(table, state, rows), "probe": self.probe(table, state), "learned": learned}
 

@@ -118,11 +118,18 @@ class Table:
         return cls(record["size"], record["columns"], record["rates"], record.get("angles"))
 
     def rows_of(self, column: str) -> dict[str, list[int]]:
-        """The rows of each value of a column, the values as text and in the order in which they first stand there."""
-        found: dict[str, list[int]] = {}
-        for row, value in enumerate(self.columns[column]):
-            found.setdefault(str(value), []).append(row)
-        return found
+        """The rows of each value of a column, the values as text and in the order in which they first stand there.
+
+        Made once; not to be changed.
+        """
+
+        def found() -> dict[str, list[int]]:
+            rows: dict[str, list[int]] = {}
+            for row, value in enumerate(self.columns[column]):
+                rows.setdefault(str(value), []).append(row)
+            return rows
+
+        return self.once(("rows of", column), found)
 
     def once(self, key: Hashable, make: Callable[[], Any]) -> Any:
         """What `make` gives of this table, made once and kept under a key."""
@@ -178,6 +185,14 @@ class Curriculum:
     def source_of(self, columns: Sequence[str]) -> str | None:
         """The column of the sources, if the rows have one."""
         return self.source or next((name for name in SOURCES if name in columns), None)
+
+    def column(self, table: Table) -> str:
+        """The column of the sources, of a curriculum that draws by them."""
+        return str(self.source_of(list(table.columns)))
+
+    def sources(self, table: Table) -> dict[str, list[int]]:
+        """The rows of each source, of a curriculum that draws by them."""
+        return table.rows_of(self.column(table))
 
     def missing(self, columns: Sequence[str]) -> list[str]:
         """Columns that it needs and that the rows lack."""

@@ -45,7 +45,7 @@ class ByMix(Curriculum):
 
     def check(self, table: Table) -> None:
         """Several sources, with enough demonstrations."""
-        sources = self.rows(table)
+        sources = self.sources(table)
         if len(sources) < 2:
             raise DataError(
                 f"all demonstrations are of the source {next(iter(sources), 'none')}",
@@ -65,7 +65,7 @@ class ByMix(Curriculum):
 
     def start(self, table: Table, seed: int) -> State:
         """Nothing was taken of any source, and nothing measured."""
-        names = list(self.rows(table))
+        names = list(self.sources(table))
         zeros = dict.fromkeys(names, 0.0)
         more = {"steps": 0, "measured_at": None, "taken": dict.fromkeys(names, 0), "credit": zeros}
         return {**super().start(table, seed), **more}
@@ -76,7 +76,7 @@ class ByMix(Curriculum):
 
     def validated(self, table: Table) -> list[str]:
         """The sources whose losses it goes by."""
-        return list(self.rows(table))
+        return list(self.sources(table))
 
     def measures_after(self, steps: int, sources: int) -> bool:
         """Whether losses are measured when so many steps are done, of so many sources."""
@@ -88,13 +88,13 @@ class ByMix(Curriculum):
 
     def passes(self, table: Table, steps: int, rows: int = 0) -> int:
         """Passes of held-out demonstrations through the model that a stage of so many steps asks for."""
-        times = sum(self.measures_after(done, len(self.rows(table))) for done in range(steps))
+        times = sum(self.measures_after(done, len(self.sources(table))) for done in range(steps))
         return times * self.held_out * len(self.validated(table))
 
     def ask(self, table: Table, state: State) -> Asked | None:
         """The losses of held-out demonstrations, where they are due and not known yet."""
         steps = state["steps"]
-        if state["measured_at"] == steps or not self.measures_after(steps, len(self.rows(table))):
+        if state["measured_at"] == steps or not self.measures_after(steps, len(self.sources(table))):
             return None
         held = self.held(table, state["seed"])
         return Asked("losses", {name: held[name] for name in self.validated(table)})
@@ -117,7 +117,7 @@ class ByMix(Curriculum):
     def observe(self, table: Table, state: State, outcomes: Sequence[Outcome]) -> State:
         """A step is done: how many were taken of each source, and how far each is behind."""
         weights, credit, taken = self.weights(table, state), dict(state["credit"]), dict(state["taken"])
-        values = table.columns[self._column(table)]
+        values = table.columns[self.column(table)]
         for outcome in outcomes:
             _next_of(credit, weights)  # what these weights would have drawn, if the outcomes are of others
             taken[str(values[outcome.row])] += 1
@@ -128,32 +128,24 @@ class ByMix(Curriculum):
         """The mix."""
         return {"mix": {name: round(share, DIGITS) for name, share in self.weights(table, state).items()}}
 
-    def rows(self, table: Table) -> dict[str, list[int]]:
-        """The demonstrations of each source."""
-        column = self._column(table)
-        return table.once(("rows of", column), lambda: table.rows_of(column))
-
     def held(self, table: Table, seed: int) -> dict[str, list[int]]:
         """Of each source whose loss it goes by the demonstrations that are held out."""
 
         def chosen() -> dict[str, list[int]]:
-            rows = self.rows(table)
+            rows = self.sources(table)
             places = {n: permutation(f"held:{n}:{seed}", len(rows[n]))[: self.held_out] for n in self.validated(table)}
             return {name: sorted(rows[name][place] for place in some) for name, some in places.items()}
 
-        return table.once(("held out", self._column(table), self.held_out, *self.validated(table), seed), chosen)
+        return table.once(("held out", self.column(table), self.held_out, *self.validated(table), seed), chosen)
 
     def trained(self, table: Table, seed: int) -> dict[str, list[int]]:
         """Of each source the demonstrations that are not."""
 
         def rest() -> dict[str, list[int]]:
             held = {row for some in self.held(table, seed).values() for row in some}
-            return {name: [row for row in rows if row not in held] for name, rows in self.rows(table).items()}
+            return {name: [row for row in rows if row not in held] for name, rows in self.sources(table).items()}
 
-        return table.once(("trained", self._column(table), self.held_out, *self.validated(table), seed), rest)
-
-    def _column(self, table: Table) -> str:
-        return str(self.source_of(list(table.columns)))
+        return table.once(("trained", self.column(table), self.held_out, *self.validated(table), seed), rest)
 
 
 def _next_of(credit: dict[str, float], weights: Mapping[str, float]) -> str:

@@ -42,7 +42,7 @@ class DMT(Curriculum):
 
     def check(self, table: Table) -> None:
         """There are prompts for both stages."""
-        sources = self._sources(table)
+        sources = self.sources(table)
         unknown = [name for name in self.special if name not in sources]
         if unknown or not self.special or set(self.special) >= set(sources):
             raise DataError(
@@ -54,7 +54,7 @@ class DMT(Curriculum):
 
     def stages(self, table: Table, seed: int) -> tuple[list[int], list[int]]:
         """The prompts of either stage."""
-        sources = self._sources(table)
+        sources = self.sources(table)
         first = sorted(row for name in self.special for row in sources[name])
         second = [row for name, rows in sources.items() if name not in self.special for row in rows]
         for name in self.special:
@@ -90,7 +90,3 @@ class DMT(Curriculum):
 
     def _stages(self, table: Table, state: State) -> tuple[list[int], list[int]]:
         return table.once(("dmt", state["seed"]), lambda: self.stages(table, state["seed"]))
-
-    def _sources(self, table: Table) -> dict[str, list[int]]:
-        column = str(self.source_of(list(table.columns)))
-        return table.once(("rows of", column), lambda: table.rows_of(column))

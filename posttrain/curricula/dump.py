@@ -59,7 +59,7 @@ class DUMP(Curriculum):
 
     def start(self, table: Table, seed: int) -> State:
         """Nothing was seen of any source."""
-        return {**super().start(table, seed), "sources": {name: {"n": 0, "seen": []} for name in self._rows(table)}}
+        return {**super().start(table, seed), "sources": {name: {"n": 0, "seen": []} for name in self.sources(table)}}
 
     def chances(self, table: Table, state: State) -> dict[str, dict[str, float]]:
         """Of each source its mean |A| (`gain`), `bonus` and chance `p`."""
@@ -72,7 +72,7 @@ class DUMP(Curriculum):
 
     def draw(self, table: Table, state: State, count: int) -> list[int]:
         """A source by its chance, then a prompt of it, each draw by itself."""
-        rows, chances = self._rows(table), self.chances(table, state)
+        rows, chances = self.sources(table), self.chances(table, state)
         names, upto = list(chances), list(accumulate(each["p"] for each in chances.values()))
         drawn = []
         for number in range(state["drawn"], state["drawn"] + count):
@@ -113,8 +113,3 @@ class DUMP(Curriculum):
             f"source {source}, drawn with p = {of['p']:.3f}: mean |advantage| {of['gain']:.3f} over its last rollouts "
             f"and a bonus of {of['bonus']:.3f} after {of['rollouts']:,} of them"
         )
-
-    def _rows(self, table: Table) -> dict[str, list[int]]:
-        column = self.source_of(list(table.columns))
-        assert column is not None
-        return table.once(("rows of", column), lambda: table.rows_of(str(column)))

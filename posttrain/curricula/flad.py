@@ -47,7 +47,7 @@ class FLAD(Curriculum):
 
     def check(self, table: Table) -> None:
         """The target is there, and at least two sources are left to choose from."""
-        sources = self._sources(table)
+        sources = self.sources(table)
         if unknown := [name for name in self.target or () if name not in sources]:
             raise DataError(
                 f"no demonstration is of the source {unknown[0]!r}",
@@ -73,13 +73,13 @@ class FLAD(Curriculum):
 
         def make() -> dict[str, list[int]]:
             held = self._held(table, seed)
-            left = {name: sorted({*rows} - {*held.get(name, ())}) for name, rows in self._sources(table).items()}
+            left = {name: sorted({*rows} - {*held.get(name, ())}) for name, rows in self.sources(table).items()}
             return {name: rows for name, rows in left.items() if rows}
 
         return table.once(("flad kept", self.target, self.held_out, seed), make)
 
     def _held(self, table: Table, seed: int) -> dict[str, list[int]]:
-        sources = self._sources(table)
+        sources = self.sources(table)
 
         def chosen(name: str, rows: list[int]) -> list[int]:
             return sorted(rows[at] for at in permutation(f"held out:{name}:{seed}", len(rows))[: self.held_out])
@@ -122,7 +122,7 @@ class FLAD(Curriculum):
 
         A replay under other settings may bring rows of a source that these do not draw: nothing is known of it.
         """
-        column, last = table.columns[str(self.source_of(list(table.columns)))], dict[str, list[int]]()
+        column, last = table.columns[self.column(table)], dict[str, list[int]]()
         sources = dict(state["sources"])
         for outcome in outcomes:
             if (name := str(column[outcome.row])) in sources:
@@ -147,7 +147,3 @@ class FLAD(Curriculum):
     def learned(self, state: State, name: str, of: Mapping[str, Any], value: float | None) -> dict[str, Any]:
         """A source with a new cosine; `None` where it had no row."""
         raise NotImplementedError
-
-    def _sources(self, table: Table) -> dict[str, list[int]]:
-        column = str(self.source_of(list(table.columns)))
-        return table.once(("rows of", column), lambda: table.rows_of(column))

@@ -51,7 +51,7 @@ class Human(Curriculum):
     def order(self, table: Table, seed: int) -> list[int]:
         """All prompts in their order."""
         levels, order = table.numbers[self.level], []
-        topics = table.rows_of(str(self.source_of(list(table.columns))))
+        topics = self.sources(table)
         for level in sorted(set(levels)):
             columns = []
             for topic, rows in topics.items():

@@ -41,7 +41,7 @@ class MixedSources(Curriculum):
 
     def check(self, table: Table) -> None:
         """Sources that are named are there, and something is left."""
-        sources = self._sources(table)
+        sources = self.sources(table)
         for key, named in (("caps", self.caps), ("shares", self.shares)):
             if unknown := [name for name in named if name not in sources]:
                 raise DataError(
@@ -61,7 +61,7 @@ class MixedSources(Curriculum):
 
     def start(self, table: Table, seed: int) -> State:
         """Nothing was taken of any source."""
-        return {**super().start(table, seed), "taken": dict.fromkeys(self._sources(table), 0)}
+        return {**super().start(table, seed), "taken": dict.fromkeys(self.sources(table), 0)}
 
     def kept(self, table: Table, seed: int) -> dict[str, list[int]]:
         """The prompts of each source under its cap."""
@@ -69,7 +69,7 @@ class MixedSources(Curriculum):
 
     def _kept(self, table: Table, seed: int) -> dict[str, list[int]]:
         kept = {}
-        for name, rows in self._sources(table).items():
+        for name, rows in self.sources(table).items():
             cap = self.caps.get(name, len(rows))
             chosen = permutation(f"cap:{name}:{seed}", len(rows))[:cap] if cap < len(rows) else range(len(rows))
             kept[name] = [rows[place] for place in sorted(chosen)]
@@ -92,7 +92,7 @@ class MixedSources(Curriculum):
 
     def observe(self, table: Table, state: State, outcomes: Sequence[Outcome]) -> State:
         """How many were taken of each source."""
-        values, taken = table.columns[self._column(table)], dict(state["taken"])
+        values, taken = table.columns[self.column(table)], dict(state["taken"])
         for outcome in outcomes:
             taken[str(values[outcome.row])] += 1
         return {**super().observe(table, state, outcomes), "taken": taken}
@@ -110,10 +110,3 @@ class MixedSources(Curriculum):
         return (
             f"source {source} has {window['shares'][source]:.1%} of the draws, with {window['kept'][source]:,} prompts"
         )
-
-    def _column(self, table: Table) -> str:
-        return str(self.source_of(list(table.columns)))
-
-    def _sources(self, table: Table) -> dict[str, list[int]]:
-        column = self._column(table)
-        return table.once(("rows of", column), lambda: table.rows_of(column))

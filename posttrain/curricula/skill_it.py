@@ -64,7 +64,7 @@ class SkillIt(ByMix):
 
     def check(self, table: Table) -> None:
         """What is named is there."""
-        sources = self.rows(table)
+        sources = self.sources(table)
         in_graph = [*self.graph, *(name for helped in self.graph.values() for name in helped)]
         for key, names in (("graph", in_graph), ("target", self.target or ())):
             if unknown := [name for name in names if name not in sources]:
@@ -78,11 +78,11 @@ class SkillIt(ByMix):
 
     def matrix(self, table: Table) -> dict[str, dict[str, float]]:
         """A, by rows, without what is 0."""
-        return {name: {**dict.fromkeys(self.graph.get(name, ()), self.edge), name: 1.0} for name in self.rows(table)}
+        return {name: {**dict.fromkeys(self.graph.get(name, ()), self.edge), name: 1.0} for name in self.sources(table)}
 
     def validated(self, table: Table) -> list[str]:
         """The targets, or all."""
-        return [name for name in self.rows(table) if not self.target or name in self.target]
+        return [name for name in self.sources(table) if not self.target or name in self.target]
 
     def start(self, table: Table, seed: int) -> State:
         """Nothing was measured."""

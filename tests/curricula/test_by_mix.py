@@ -97,7 +97,7 @@ def test_the_closed_form_solves_the_mixes():
 
 def falling(sampler: Sampler, drops):
     """Losses that fall by drops[i][j] in each probe of source j."""
-    names, level = list(sampler.curriculum.rows(sampler.table)), {}
+    names, level = list(sampler.curriculum.sources(sampler.table)), {}
 
     def losses(step, state):
         if step % sampler.curriculum.update_steps:

@@ -6,6 +6,7 @@ import signal
 
 import pytest
 
+import tests.importing  # noqa: F401
 from tests.sparing import spare
 
 TEXTS = [f"{a} plus {b} is {a + b}." for a in range(10) for b in range(10)]

@@ -16,5 +16,6 @@ def spare() -> None:
     """
     atexit.register(gc.unfreeze)  # or what nanobind holds would count as leaked at the end
     gc.freeze()
+    gc.enable()
     gc.freeze = gc.unfreeze = lambda: None
     os.fsync = lambda descriptor: None

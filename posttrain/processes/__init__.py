@@ -3,5 +3,6 @@ DeepSpeed's ZeRO lacks.
 
 What they compute does not belong here.
 
-Other rooms import: `connection`, `deepspeed_releases`, `drift`, `interrupting`, `launched`, `ranks`, `zero`.
+Other rooms import: `connection`, `deepspeed_releases`, `drift`, `importing`, `interrupting`, `launched`, `ranks`,
+`zero`.
 """

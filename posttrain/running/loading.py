@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-import atexit
-import gc
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
+
+from posttrain.processes.importing import importing
 
 
 def load_libraries(*, vllm: bool) -> None:
     """Import torch, transformers, TRL and the run itself, in a process that is the run's alone.
 
-    What is imported is there to stay: the garbage collector need not go through it again each time that it looks, which
-    on a tiny model was most of a training step.
-
     Args:
         vllm: Whether vLLM samples. Where it is installed TRL's trainer imports it whoever samples, for a fourth of the
             time that all imports take.
     """
-    if vllm:
+    with importing(), nullcontext() if vllm else _trl_without_vllm():
         import_module("posttrain.running.pipeline")
-    else:
-        with _trl_without_vllm():
-            import_module("posttrain.running.pipeline")
-    gc.collect()
-    gc.freeze()
-    atexit.register(gc.unfreeze)  # or else extension modules complain of what is left over
 
 
 @contextmanager

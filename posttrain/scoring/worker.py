@@ -22,6 +22,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from posttrain.errors import RewardError
+from posttrain.processes.importing import importing
 from posttrain.scoring.calling import score_completion
 from posttrain.scoring.loading import module_from_file
 from posttrain.scoring.score import Outcome, Reward, Score, describe
@@ -98,7 +99,8 @@ def main(connection_fd: int, lifeline_fd: int, setup_fd: int, counters_fd: int, 
     for fd in (setup_fd, counters_fd):
         os.close(fd)
     try:
-        rewards = setup.load()
+        with importing():
+            rewards = setup.load()
     except Exception as error:
         _leave_if_forked(own)
         connection.send_bytes(FAILED + describe(error).encode(errors="replace"))

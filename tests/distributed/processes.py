@@ -18,9 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.importing import PRELOADED
 from tests.sparing import spare
-
-PRELOADED = ["posttrain.cli", "posttrain.running.pipeline", "posttrain.training.trainer", "tests.distributed.processes"]
 
 
 class Failed(AssertionError):

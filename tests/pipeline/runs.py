@@ -23,6 +23,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from tests.importing import PRELOADED
 from tests.sparing import spare
 
 REWARD = '''
@@ -122,7 +123,7 @@ def begin(
 ) -> multiprocessing.process.BaseProcess:
     """The process of `forked`, begun."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["posttrain.cli", "posttrain.running.pipeline", "tests.pipeline.runs"])
+    context.set_forkserver_preload(PRELOADED)
     process = context.Process(target=_child, args=(folder, arguments, log, fault))
     log.unlink(missing_ok=True)
     process.start()

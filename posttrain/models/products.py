@@ -23,10 +23,23 @@ ROWS = 128
 FEWEST = 32
 """Rows from which on a layer in training multiplies by oneDNN: below, the way there takes longer."""
 
+STEPS = ((64, 8), (256, 16), (1024, 64))
+"""Up to how many rows which multiples of a number of rows are used; more are taken as they are."""
+
 
 def available() -> bool:
     """Whether torch has the operators, and its user wants oneDNN (`torch.backends.mkldnn`)."""
     return ONEDNN is not None and PACK is not None and bool(torch.backends.mkldnn.enabled)
+
+
+def padded_length(rows: int) -> int:
+    """Rows to compute in place of so many.
+
+    oneDNN makes a program for each number of rows that it meets, which takes half a millisecond: longer than the
+    product itself where a model is small and each pass has another number.
+    """
+    step = next((step for most, step in STEPS if rows <= most), 1)
+    return -(-rows // step) * step
 
 
 class Product:
@@ -47,7 +60,7 @@ class Product:
     def __call__(self, x_N: torch.Tensor) -> torch.Tensor:
         """[N, in] to [N, out]."""
         if self._onednn:
-            parts = [_product(x_N, each) for each in self._weights]
+            parts = [multiplied(x_N, each) for each in self._weights]
         else:
             parts = [linear(x_N, each) for each in self._weights]
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
@@ -77,15 +90,16 @@ def installed(module: nn.Module) -> bool:
 def _forward(self: nn.Linear, input: torch.Tensor) -> torch.Tensor:
     """nn.Linear's."""
     weight, bias = self.weight, self.bias
-    if not _fits(input, weight) or not (bias is None or bias.dtype == torch.float32):
+    if not fits(input, weight) or not (bias is None or bias.dtype == torch.float32):
         return linear(input, weight, bias)
     if not torch.is_grad_enabled():
-        return _product(input, weight, bias)
+        return multiplied(input, weight, bias)
     out = _Linear.apply(input.flatten(0, -2), weight, bias)
     return out.unflatten(0, input.shape[:-1])  # here, for a view made in there could not be added to, as AdaLoRA does
 
 
-def _fits(x: torch.Tensor, weight: torch.Tensor) -> bool:
+def fits(x: torch.Tensor, weight: torch.Tensor) -> bool:
+    """Whether rows [..., in] and a weight [out, in] can be `multiplied`, and that pays."""
     return (
         not torch.jit.is_tracing()
         and x.dtype == weight.dtype == torch.float32
@@ -106,7 +120,8 @@ def _fits(x: torch.Tensor, weight: torch.Tensor) -> bool:
     )
 
 
-def _product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+def multiplied(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    """x W' + b of what `fits`, without gradients."""
     return ONEDNN(x, weight, bias, "none", [], "")
 
 
@@ -116,12 +131,12 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         ctx.save_for_backward(x, weight)
-        return _product(x, weight, bias)
+        return multiplied(x, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        product = linear if torch.is_grad_enabled() else _product  # with create_graph it has a gradient itself
+        product = linear if torch.is_grad_enabled() else multiplied  # with create_graph it has a gradient itself
         of_x, of_weight, of_bias = ctx.needs_input_grad
         grad = grad.contiguous()
         return (

@@ -2,8 +2,8 @@
 
 The pass goes through the model as it is wrapped for training (DDP, FSDP2, DeepSpeed, PEFT) and through the fused head
 that TRL has put on it. `install` prepares a model: its attention becomes `attention`'s, a hook behind the backbone
-keeps only the hidden states that are scored, and on a CPU its linear layers multiply by oneDNN. Without a `tree` a
-prepared model does what it did.
+keeps only the hidden states that are scored, and on a CPU its linear layers and its head multiply by oneDNN. Without a
+`tree` a prepared model does what it did.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from posttrain.inputs.data import IGNORED
-from posttrain.models import products
+from posttrain.models import head, products
 from posttrain.models.policy_weights import base_model
 from posttrain.models.positions import counts_by_mask
 from posttrain.models.scored import keep_scored
@@ -71,6 +71,7 @@ def install(model: nn.Module) -> str | None:
     if reason := deaf(base):
         return reason
     products.install(base)
+    head.install()
     tree_attention.register()
     base.set_attn_implementation(tree_attention.stand_in(base.config._attn_implementation))
     backbone.register_forward_hook(keep_scored, with_kwargs=True)

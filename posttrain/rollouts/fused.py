@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.nn.functional import rms_norm, silu
+from torch.nn.functional import pad, rms_norm, silu
 from torch.nn.modules.module import _has_any_global_hook
 from transformers import LlamaForCausalLM
 from transformers.activations import SiLUActivation
@@ -115,6 +115,8 @@ class Fused:
             attend: Attention of tokens to what their rows hold, themselves included.
             wanted: The tokens that logits are given for; None: all.
         """
+        count, more = len(ids_N), products.padded_length(len(ids_N)) - len(ids_N)
+        ids_N, positions_N = pad(ids_N, (0, more)), pad(positions_N, (0, more))
         angles = positions_N[:, None].float() * self._inverse
         angles = torch.cat([angles, angles], dim=-1)[:, None]
         cos, sin = angles.cos(), angles.sin()
@@ -127,10 +129,13 @@ class Fused:
             turned = states[:, : self._heads + keys_of]
             swapped = torch.cat([-turned[..., half:], turned[..., :half]], dim=-1)
             turned = (turned * cos).addcmul_(swapped, sin)
-            read = attend(number, turned[:, : self._heads], turned[:, self._heads :], states[:, -keys_of:])
-            hidden = out.added_to(hidden, read.flatten(1))
+            read = attend(
+                number, turned[:count, : self._heads], turned[:count, self._heads :], states[:count, -keys_of:]
+            )
+            hidden = out.added_to(hidden, pad(read.flatten(1), (0, 0, 0, more)))
             gate, up = gate_up(rms_norm(hidden, width, between, self._eps)).chunk(2, dim=-1)
             hidden = down.added_to(hidden, silu(gate).mul_(up))
         if wanted is not None:
-            hidden = hidden.index_select(0, wanted)
-        return self._head(rms_norm(hidden, width, self._norm, self._eps))
+            count = len(wanted)
+            hidden = hidden.index_select(0, pad(wanted, (0, products.padded_length(count) - count)))
+        return self._head(rms_norm(hidden, width, self._norm, self._eps))[:count]

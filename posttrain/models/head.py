@@ -1,0 +1,141 @@
+"""Log-probabilities behind a model's backbone on a CPU, in place of TRL's fused head where that has no kernel.
+
+TRL's head computes [N, V] logits piece by piece, throws them away and computes them again in the backward pass, on a
+CPU in torch's separate operations over pieces of half a gigabyte. Here pieces stay in the processor's caches, products
+are oneDNN's, and a small batch's probabilities are kept for the backward pass. The numbers are TRL's but for the last
+bits; what is not plain float32 on a CPU goes to TRL's. Only packed passes come here (`expected`): TRL's own trainers in
+the same process keep their head.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.autograd.function import once_differentiable
+
+from posttrain.models import products
+from posttrain.models.products import multiplied
+
+REPLACED = "_ChunkedLogProbFunction"
+"""What TRL's head calls, in `trl.trainer.utils`; its own business. Without it everything is as it was."""
+
+OUTPUTS = {"log_probs", "entropy"}
+"""What is computed here; TRL's head has more."""
+
+TILE = 2**21
+"""Logits of a piece, 8 MiB."""
+
+KEPT = 2**22
+"""Probabilities up to which those of a pass are kept for its backward pass, 16 MiB."""
+
+_passes = threading.local()
+
+
+def install() -> None:
+    """Let TRL's head come here for the passes that are `expected`. Doing so again changes nothing."""
+    from trl.trainer import utils
+
+    theirs = getattr(utils, REPLACED, None)
+    if theirs is not None and not isinstance(theirs, _Head):
+        setattr(utils, REPLACED, _Head(theirs))
+
+
+def expected() -> None:
+    """The next head in this thread is that of a packed pass."""
+    _passes.expected = True
+
+
+class _Head:
+    """Stands where TRL looks for its autograd function."""
+
+    def __init__(self, theirs: Any):
+        self._theirs = theirs
+
+    def apply(
+        self,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        targets: torch.Tensor,
+        temperature: float,
+        chunk_size: int,
+        softcap: float | None = None,
+        scale: float = 1.0,
+        outputs: tuple[str, ...] = tuple(OUTPUTS),
+        *more: Any,
+    ) -> tuple[torch.Tensor | None, ...]:
+        packed, _passes.expected = getattr(_passes, "expected", False), False
+        plain = bias is None and softcap is None and not more and set(outputs) <= OUTPUTS
+        if not (packed and plain and products.fits(hidden, weight)):
+            return self._theirs.apply(
+                hidden, weight, bias, targets, temperature, chunk_size, softcap, scale, outputs, *more
+            )
+        scores, entropies = LogProbs.apply(hidden, weight, targets, scale / temperature, "entropy" in outputs)
+        return scores, entropies, None, None, None
+
+
+class LogProbs(torch.autograd.Function):
+    """log softmax(s h W')[target] of rows h [N, D] and a head W [V, D], and the entropies of these distributions."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, scale: float, entropy: bool
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Log-probabilities [N] in nats, and entropies [N] or None."""
+        ctx.set_materialize_grads(False)  # an entropy that is only shown has no gradient
+        scores, sums = hidden.new_empty(len(hidden)), hidden.new_empty(len(hidden))
+        entropies = hidden.new_empty(len(hidden)) if entropy else None
+        keeps = any(ctx.needs_input_grad) and len(hidden) * len(weight) <= KEPT
+        kept = []
+        for rows in _pieces(hidden, weight):
+            logits = _logits(hidden[rows], weight, scale)
+            chosen = logits.gather(1, targets[rows, None])[:, 0]
+            logits -= (most := logits.amax(1, keepdim=True))
+            p = logits.exp() if entropy else logits.exp_()
+            total = p.sum(1)
+            if entropies is not None:
+                entropies[rows] = total.log() - torch.linalg.vecdot(p, logits) / total
+            sums[rows] = most[:, 0] + total.log()
+            scores[rows] = chosen - sums[rows]
+            if keeps:
+                kept.append(p.div_(total[:, None]))
+        ctx.save_for_backward(hidden, weight, targets, sums, entropies, *kept)
+        ctx.scale = scale
+        return scores, entropies
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any, of_scores: torch.Tensor | None, of_entropies: torch.Tensor | None
+    ) -> tuple[torch.Tensor | None, ...]:
+        """d log p(target) / d z = 1[target] - p, and d H / d z = -p (log p + H), z being the scaled logits."""
+        hidden, weight, targets, sums, entropies, *kept = ctx.saved_tensors
+        of_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
+        of_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
+        of_scores = ctx.scale * (torch.zeros_like(sums) if of_scores is None else of_scores)
+        for number, rows in enumerate(_pieces(hidden, weight)):
+            p = kept[number] if kept else _logits(hidden[rows], weight, ctx.scale).sub_(sums[rows, None]).exp_()
+            of_logits = p * -of_scores[rows, None]
+            of_logits.scatter_add_(1, targets[rows, None], of_scores[rows, None])
+            if of_entropies is not None:
+                surprise = torch.special.xlogy(p, p).addcmul_(p, entropies[rows, None])
+                of_logits.addcmul_(surprise, of_entropies[rows, None], value=-ctx.scale)
+            if of_hidden is not None:
+                of_hidden[rows] = multiplied(of_logits, weight.t())
+            if of_weight is not None:
+                of_weight += multiplied(of_logits.t(), hidden[rows].t())
+        return of_hidden, of_weight, None, None, None
+
+
+def _pieces(hidden: torch.Tensor, weight: torch.Tensor) -> Iterator[slice]:
+    size = min(1024, max(128, TILE // len(weight)))
+    for start in range(0, len(hidden), size):
+        yield slice(start, min(start + size, len(hidden)))
+
+
+def _logits(hidden: torch.Tensor, weight: torch.Tensor, scale: float) -> torch.Tensor:
+    logits = multiplied(hidden, weight)
+    return logits if scale == 1.0 else logits.mul_(scale)

@@ -4,8 +4,8 @@
 
 RUN is the folder of a run whose policy samples, such as one after its warm-up (`hybrid.steps=0`); prompts and
 demonstrations are its recipe's. `--step` adds the policy of `vs_trl.py`'s row `step`. The sides take turns on the same
-prompts and draws with one thread; printed are medians of the process's CPU time and the share of completions that are
-the same.
+prompts and draws with one thread; each repetition has prompts of its own, as each step of a run has. Printed are means
+of the process's CPU time over all but the first repetition, and the share of completions that are the same.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from posttrain.rollouts.drafts import Drafts, Texts
 from posttrain.rollouts.sampling import Sampling
 
 TokenIds = list[int]
-Load = tuple[str, Any, list[TokenIds], list[tuple[TokenIds, TokenIds]], int, int]
-"""A name, the model, prompts, demonstrations, the limit on a completion and the token that ends one."""
+Load = tuple[str, Any, list[list[TokenIds]], list[tuple[TokenIds, TokenIds]], int, int]
+"""A name, the model, prompts by repetition, demonstrations, the limit on a completion and the token that ends one."""
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -72,8 +72,8 @@ def of_row_step(options: argparse.Namespace) -> Load:
     from posttrain.tasks.knights_knaves import KnightsKnaves
 
     task = KnightsKnaves(
-        people=[2], names=4, split="content", prompt="short", think_share=0.5, train=options.prompts, eval=8,
-        demonstrations=1000,
+        people=[2], names=4, split="content", prompt="short", think_share=0.5,
+        train=options.prompts * (options.repeats + 1), eval=8, demonstrations=1000,
     )  # fmt: skip
     data = task.load(0)
     model, tokenizer = make("small", [row["prompt"] + row["completion"] for row in data.demonstrations])
@@ -91,39 +91,43 @@ def tokenized(tokenizer: Any, data: Any, options: argparse.Namespace) -> tuple[A
         (ids(row["prompt"]), [*ids(row["completion"]), tokenizer.eos_token_id])
         for row in data.demonstrations[: options.demonstrations]
     ]
-    return [ids(row["prompt"]) for row in data.train[: options.prompts]], demonstrations
+    starts = range(0, options.prompts * (options.repeats + 1), options.prompts)
+    prompts = [[ids(row["prompt"]) for row in data.train[start : start + options.prompts]] for start in starts]
+    return [each for each in prompts if len(each) == options.prompts], demonstrations
 
 
 def compare(load: Load, options: argparse.Namespace) -> None:
     """Print a table."""
     name, model, prompts, demonstrations, limit, end = load
-    rows = [ids for ids in prompts for _ in range(options.group)]
     texts = Texts(([*prompt, *completion], len(prompt)) for prompt, completion in demonstrations)
     asked: dict[str, Any] = {"max_new_tokens": limit, "eos_ids": [end]}
 
-    def choice() -> Choice:
-        return Choice(sampler([(0, row) for row in range(len(rows))], Sampling(max_tokens=limit), "cpu"))
+    def choice(rows: list[TokenIds], window: int) -> Choice:
+        return Choice(sampler([(window, row) for row in range(len(rows))], Sampling(max_tokens=limit), "cpu"))
 
-    sides: dict[str, Callable[[], list[TokenIds]]] = {
-        "plain": lambda: decode(model, rows, choice(), **asked),
-        "guesses, nothing known": lambda: decode_drafted(model, rows, choice(), Drafts(), **asked),
-        "guesses, demonstrations": lambda: decode_drafted(model, rows, choice(), Drafts(texts), **asked),
+    sides: dict[str, Callable[[list[TokenIds], Choice], list[TokenIds]]] = {
+        "plain": lambda rows, choice: decode(model, rows, choice, **asked),
+        "guesses, nothing known": lambda rows, choice: decode_drafted(model, rows, choice, Drafts(), **asked),
+        "guesses, demonstrations": lambda rows, choice: decode_drafted(model, rows, choice, Drafts(texts), **asked),
     }
     seconds: dict[str, list[float]] = {side: [] for side in sides}
-    found: dict[str, list[TokenIds]] = {}
+    found: dict[str, list[TokenIds]] = {side: [] for side in sides}
     model.eval()
     with inference(model):
-        for _ in range(options.repeats):
+        for window, some in enumerate(prompts):
+            rows = [ids for ids in some for _ in range(options.group)]
             for side, run in sides.items():
                 before = time.process_time()
-                found[side] = run()
-                seconds[side].append(time.process_time() - before)
-    plain = statistics.median(seconds["plain"])
+                found[side] += run(rows, choice(rows, window))
+                if window:  # the first one's caches are empty
+                    seconds[side].append(time.process_time() - before)
+    plain = statistics.mean(seconds["plain"])
     lengths = [len(ids) for ids in found["plain"]]
-    print(f"{name}: {len(rows)} rows, {statistics.mean(lengths):.0f} tokens on average, {max(lengths)} at most")
+    count = options.prompts * options.group
+    print(f"{name}: {count} rows, {statistics.mean(lengths):.0f} tokens on average, {max(lengths)} at most")
     for side, spent in seconds.items():
-        same = sum(a == b for a, b in zip(found[side], found["plain"], strict=True)) / len(rows)
-        mine = statistics.median(spent)
+        same = sum(a == b for a, b in zip(found[side], found["plain"], strict=True)) / len(lengths)
+        mine = statistics.mean(spent)
         print(f"  {side:<24} {mine:7.3f} s  {plain / mine:5.2f} times  {same:.0%} the same", flush=True)
 
 

@@ -57,7 +57,7 @@ class Lane(NamedTuple):
         text: Token ids of the prompt and what has been said.
         first: Length of the prompt.
         rows: Numbers of the rows in the call.
-        slot: Where the keys of what was said are.
+        slot: Where the keys of what was said are; lanes that have just parted have the same.
         prompt: Number of the prompt.
         guess: What the next pass reads behind the last token.
     """
@@ -114,21 +114,15 @@ def decode_drafted(
         chosen = iter(choose.at(logits_N_V, [rows for rows, _ in asked], [place for _, place in asked]))
         going: list[Lane] = []
         for lane in lanes:
-            goes_on = False
             for (tokens, ended), rows in parted(lane, [next(chosen) for _ in range(len(lane.guess) + 1)], ends, limits):
                 text = [*lane.text, *tokens]
                 drafts.read(text, len(lane.text), times=len(rows))
                 if not ended:
-                    # The first that goes on keeps the keys, another has a copy
-                    slot = cache.copied(lane.slot, lane.said + len(tokens) - 1) if goes_on else lane.slot
-                    going.append(Lane(text, lane.first, rows, slot, lane.prompt))
-                    goes_on = True
+                    going.append(Lane(text, lane.first, rows, lane.slot, lane.prompt))
                 for row in rows if ended else ():
                     done[row] = text[lane.first :]
                     if on_row is not None:
                         on_row(row, list(done[row]))
-            if not goes_on:
-                cache.freed(lane.slot)
         if not going:
             return [done[row] for row in range(len(prompt_ids))]
         lanes = [lane._replace(guess=_guess(lane, len(going), drafts, limits)) for lane in going]

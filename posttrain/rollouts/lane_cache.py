@@ -31,7 +31,7 @@ GROWTH = 0.25
 """By how much of their length they grow."""
 
 LEAVE = 0.25
-"""Share of the slots that must be free before the lanes get buffers without them."""
+"""Share of the prompts that must have ended before the others are read without them."""
 
 CLOSE = 1e-3
 """By what share of the largest logit the fused pass may differ from another forward(), which it then stands in for."""
@@ -75,8 +75,7 @@ class LaneCache:
         self.logits_U_V = self._read_prompts(prompts)
         self._fused = fast if fast is None or not replaced or self._agrees(fast, prompts) else None
         self._prompts = list(range(len(prompts)))
-        self._slots, self._used = 0, len(prompts)
-        self._free, self._copies = list[int](), list[tuple[int, int, int]]()
+        self._slots = len(prompts)
         for layer in self._layers:
             layer.prompts_are_read()
 
@@ -93,39 +92,31 @@ class LaneCache:
         expected = self.logits_U_V[number]
         return bool((found - expected).abs().max() <= CLOSE * expected.abs().max())  # not where some are not finite
 
-    def copied(self, slot: int, held: int) -> int:
-        """A slot that holds the first `held` tokens of this one from the next pass on."""
-        if self._free:
-            new = self._free.pop()
-        else:
-            new, self._used = self._used, self._used + 1
-        self._copies.append((slot, new, held))
-        return new
-
-    def freed(self, slot: int) -> None:
-        """Nothing goes on in this slot."""
-        self._free.append(slot)
-
     def read(
         self, lanes: Sequence[tuple[int, int, int, Tokens]], *, rows: int, most: int
     ) -> tuple[list[int], torch.Tensor]:
         """Read the next tokens of all lanes.
 
         Args:
-            lanes: Of each the slot, the prompt, tokens that the slot holds, and those that come next; a prompt's stand
-                together.
+            lanes: Of each the slot that it had, the prompt, tokens that the slot holds for it, and those that come
+                next; a prompt's stand together.
             rows: Rows that they are lanes of.
             most: Tokens that a completion can have at most.
 
         Returns:
             The slots that the lanes have now, and the logits after each token, in the order of the lanes.
         """
-        slots = [slot for slot, _, _, _ in lanes]
-        needed = max(held + len(tokens) for _, _, held, tokens in lanes)
-        if len(lanes) <= (1 - LEAVE) * self._used or self._used > self._slots or needed > self._layers[0].capacity:
-            slots = self._take(lanes, rows, max(needed, min(most, needed + max(ROOM, int(GROWTH * needed)))))
+        needed, count = max(held + len(tokens) for _, _, held, tokens in lanes), len(lanes)
+        if count > self._slots or needed > self._layers[0].capacity:
+            self._slots = max(count, min(rows, 2 * count + ROOM))
+            capacity = max(needed, min(most, needed + max(ROOM, int(GROWTH * needed))))
+            places = torch.tensor([slot for slot, _, _, _ in lanes])
+            for layer in self._layers:
+                layer.take(places, max(held for _, _, held, _ in lanes), self._slots, capacity)
+            slots = list(range(count))
         else:
-            self._copy()
+            slots = self._close_up(lanes)
+        self._without_ended({prompt for _, prompt, _, _ in lanes})
         capacity, prompts = self._layers[0].capacity, {prompt: n for n, prompt in enumerate(self._prompts)}
         of = [
             (slot, prompts[prompt], held + number, self._lengths[prompt])
@@ -139,32 +130,37 @@ class LaneCache:
             torch.tensor(slot_N) * capacity + torch.tensor(within_N),
             longest,
             (
-                Part.of(slot_N, [n + 1 for n in within_N], self._used, longest, self._shared, dtype),
+                Part.of(slot_N, [n + 1 for n in within_N], count, longest, self._shared, dtype),
                 Part.of(prompt_N, length_N, len(prompts), max(self._lengths), self._shared, dtype),
             ),
         )
         return slots, self._pass([token for _, _, _, tokens in lanes for token in tokens], layout)
 
-    def _copy(self) -> None:
-        copies, self._copies = self._copies, []
-        if copies:
-            old, new, held = map(list, zip(*copies, strict=True))
+    def _close_up(self, lanes: Sequence[tuple[int, int, int, Tokens]]) -> list[int]:
+        """Slots of the lanes, the first so many: what stood there stays, and others move to where none is any more."""
+        slots, kept = [-1] * len(lanes), set[int]()
+        for number, (slot, _, _, _) in enumerate(lanes):
+            if slot < len(lanes) and slot not in kept:  # of lanes that have parted the first one stays
+                slots[number] = slot
+                kept.add(slot)
+        free = (slot for slot in range(len(lanes)) if slot not in kept)
+        moving = [number for number, slot in enumerate(slots) if slot < 0]
+        for number in moving:
+            slots[number] = next(free)
+        if moving:
+            old, new = (torch.tensor([of[number] for number in moving]) for of in ([slot for slot, *_ in lanes], slots))
+            held = max(lanes[number][2] for number in moving)
             for layer in self._layers:
-                layer.copy(torch.tensor(old), torch.tensor(new), max(held))
+                layer.copy(old, new, held)
+        return slots
 
-    def _take(self, lanes: Sequence[tuple[int, int, int, Tokens]], rows: int, capacity: int) -> list[int]:
-        """Keep what these lanes hold, with room for more; their slots."""
-        of = {new: old for old, new, _ in self._copies}
-        places = torch.tensor([of.get(slot, slot) for slot, _, _, _ in lanes])
-        going = {prompt for _, prompt, _, _ in lanes}
-        stay = [place for place, prompt in enumerate(self._prompts) if prompt in going]
-        self._prompts = [self._prompts[place] for place in stay]
-        held = max(held for _, _, held, _ in lanes)
-        self._slots = min(rows, len(lanes) + max(ROOM, len(lanes) // 2))
-        for layer in self._layers:
-            layer.take(places, torch.tensor(stay), held, self._slots, capacity)
-        self._used, self._free, self._copies = len(lanes), [], []
-        return list(range(len(lanes)))
+    def _without_ended(self, going: set[int]) -> None:
+        """Forget the prompts that no lane is of any more, if they are many."""
+        if len(going) <= (1 - LEAVE) * len(self._prompts):
+            stay = torch.tensor([place for place, prompt in enumerate(self._prompts) if prompt in going])
+            self._prompts = [prompt for prompt in self._prompts if prompt in going]
+            for layer in self._layers:
+                layer.take_prompts(stay)
 
     def _read_prompts(self, prompts: Sequence[Tokens]) -> torch.Tensor:
         """Logits [U, V] after each prompt."""

@@ -205,17 +205,21 @@ class RowBuffers(CacheLayerMixin):
         for buffer in (self.keys, self.values):
             buffer[new, :held] = buffer[old, :held]
 
-    def take(self, places: torch.Tensor, prompts: torch.Tensor, held: int, rows: int, capacity: int) -> None:
-        """Go on with the rows and the prompts at these places, the first `held` tokens of rows, and room for more."""
-        keys, values = self.prompt  # type: ignore[misc]
-        for name, prompt in (("keys", keys), ("values", values)):
-            new = prompt.new_zeros(rows, capacity, prompt.shape[1], prompt.shape[3])
+    def take(self, places: torch.Tensor, held: int, rows: int, capacity: int) -> None:
+        """Go on with the rows at these places and the first `held` tokens of each, in buffers with room for more."""
+        for number, name in enumerate(("keys", "values")):
+            old = getattr(self, name)
+            like = self.prompt[number].transpose(1, 2)  # type: ignore[index]
+            new = like.new_zeros(rows, capacity, *like.shape[2:])
             if held:
-                new[: len(places), :held] = getattr(self, name)[:, :held].index_select(0, places)
+                new[: len(places), :held] = old[:, :held].index_select(0, places)
             setattr(self, name, new)
-        if len(prompts) < len(keys):
-            self.prompt = (keys.index_select(0, prompts), values.index_select(0, prompts))
         self.capacity = capacity
+
+    def take_prompts(self, places: torch.Tensor) -> None:
+        """Go on with the prompts at these places."""
+        keys, values = self.prompt  # type: ignore[misc]
+        self.prompt = (keys.index_select(0, places), values.index_select(0, places))
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Positions that the next pass sees, and where they begin; nobody makes a mask of them."""

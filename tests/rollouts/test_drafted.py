@@ -173,15 +173,22 @@ def test_what_rows_have_in_common_is_read_once():
 
 
 def test_lanes_that_part_and_end_leave_their_slots_to_others(monkeypatch):
-    copies = []
-    copied = lane_cache.LaneCache.copied
-    monkeypatch.setattr(lane_cache.LaneCache, "copied", lambda *args: copies.append(copied(*args)) or copies[-1])
-    monkeypatch.setattr(lane_cache, "LEAVE", 1.0)  # no buffers without the free ones in between
+    moved, copy = [], row_buffers.RowBuffers.copy
+
+    def spied(self, old, new, held):
+        moved.append((old.tolist(), new.tolist()))
+        copy(self, old, new, held)
+
+    monkeypatch.setattr(row_buffers.RowBuffers, "copy", spied)
     model, rows = build(CONFIGS["llama-gqa"]), prompts([(5, 16), (3, 12)])
     sampling, ends = Sampling(max_tokens=40, top_k=3), tuple(range(0, VOCABULARY, 12))
     plain = ours(model, rows, sampling, ends)
     assert drafted(model, rows, sampling, ends, Prophet(rows, plain)) == plain
-    assert len(set(copies)) < len(copies), "a slot was used again"
+    assert any(max(old) > max(new) for old, new in moved), "to where none is any more"
+    assert any(len(set(old)) < len(old) for old, _ in moved), "two copies of what parted in three"
+    for old, new in moved:
+        assert not set(old) & set(new)
+        assert len(set(new)) == len(new)
 
 
 class NoGuess(Drafts):

@@ -12,6 +12,6 @@ gc.disable()
 
 PRELOADED = [
     "tests.importing", "posttrain.cli", "posttrain.running.pipeline", "posttrain.training.trainer",
-    "tests.pipeline.runs", "tests.distributed.processes",
+    "tests.pipeline.runs", "tests.distributed.processes", "tests.pipeline.warm",
 ]  # fmt: skip
 """What a server that forks imports. A process has one such server: whoever asks first says what it imports."""

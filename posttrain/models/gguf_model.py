@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedToken
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX as QWEN2
 
 from posttrain.errors import ConfigError
+from posttrain.models.gguf_reading import read, sharing
 
 CONTROL, USER_DEFINED = 3, 4
 """Kinds of tokens (`gguf.TokenType`) that are found in a text before anything is split."""
@@ -98,7 +99,7 @@ def gguf_policy(file: Path, *, dtype: str = "float32", where: str = "model", **o
             f"{file.name} is one of {fields['split.count']} files of a model", expected="one whole file", where=where,
             fix="merge them with llama.cpp's `llama-gguf-split --merge`",
         )  # fmt: skip
-    with redirect_stderr(io.StringIO()):  # a progress bar that cannot be switched off
+    with redirect_stderr(io.StringIO()), sharing(file, fields.reader):  # a progress bar that cannot be switched off
         model, loaded = AutoModelForCausalLM.from_pretrained(
             file.parent, gguf_file=file.name, dtype=dtype, output_loading_info=True, trust_remote_code=False, **options
         )
@@ -119,10 +120,8 @@ class _Fields:
     """The header of a GGUF file."""
 
     def __init__(self, file: Path, where: str):
-        from gguf import GGUFReader
-
         try:
-            self.fields = GGUFReader(file).fields
+            self.reader = read(file)
         except (ValueError, IndexError, KeyError) as error:
             raise ConfigError(
                 f"{file.name} is not a GGUF file, or not a whole one: {error}",
@@ -131,7 +130,7 @@ class _Fields:
             ) from error
 
     def __getitem__(self, name: str) -> Any:
-        return self.fields[name].contents()
+        return self.reader.fields[name].contents()
 
     def get(self, name: str) -> Any:
-        return self[name] if name in self.fields else None
+        return self[name] if name in self.reader.fields else None

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from contextlib import suppress
 from pathlib import Path
 
@@ -39,9 +40,8 @@ def ended(folder: Path, *command: str) -> tuple[int, str]:
     return start(folder, *command).wait(200), (folder / "said.txt").read_text()
 
 
-def stopped(folder: Path, processes: int, *overrides: str) -> tuple[int, str]:
+def stopped(folder: Path, process: subprocess.Popen | Started) -> tuple[int, str]:
     """The exit code of a launch that gets SIGTERM in the middle of the hybrid stage, and what was said."""
-    process = start(folder, *LAUNCH, str(processes), *overrides)
     try:
         in_the_hybrid_stage(folder, process)
         process.send_signal(signal.SIGTERM)
@@ -52,7 +52,13 @@ def stopped(folder: Path, processes: int, *overrides: str) -> tuple[int, str]:
 
 def start_forked(folder: Path, *arguments: str) -> Started:
     """The launcher forked, and by it the processes that it starts."""
-    return Started(folder, *arguments, fault=forking, log_name="said.txt")
+    return Started(folder, *arguments, fault=_forking, log_name="said.txt")
+
+
+def _forking() -> None:
+    """A fork that ends must not remove what the launcher would at its end: the folder with the exit codes."""
+    forking()
+    os.register_at_fork(after_in_child=weakref.finalize._registry.clear)  # type: ignore[attr-defined]
 
 
 def in_the_hybrid_stage(folder: Path, process: subprocess.Popen | Started) -> None:
@@ -77,7 +83,7 @@ def hybrid_steps(folder: Path) -> list[int]:
 
 def test_a_scheduler_stops_two_processes_and_the_printed_command_goes_on(folder):
     """SIGTERM: both save and end with 0, and so does the launcher. `accelerate launch` as printed finishes the run."""
-    code, said = stopped(folder, 2, *SHORT, "hybrid.steps=2000")
+    code, said = stopped(folder, start_forked(folder, *LAUNCH[4:], "2", *SHORT, "hybrid.steps=2000"))
     assert code == 0, said
     assert "stopped as asked, and saved" in said
     again = f"To go on: posttrain launch recipe.yaml --cpu --processes 2 {' '.join(SHORT)} hybrid.steps=2000 --resume"
@@ -144,7 +150,7 @@ def test_killed_ranks_and_launchers(folder):
 
 def test_a_scheduler_stops_one_process(folder):
     """There accelerate would keep the signal to itself, and leave its child running."""
-    code, said = stopped(folder, 1, *SHORT, "hybrid.steps=2000")
+    code, said = stopped(folder, start(folder, *LAUNCH, "1", *SHORT, "hybrid.steps=2000"))
     assert code == 0, said
     assert "To go on: posttrain launch recipe.yaml --cpu --processes 1 " in said
 

@@ -14,6 +14,7 @@ from posttrain.errors import ConfigError
 from posttrain.inputs.inputs import check_model, loading
 from posttrain.models.gguf_files import gguf_file
 from posttrain.models.gguf_model import gguf_policy, gguf_tokenizer
+from posttrain.models.gguf_reading import read, sharing
 from posttrain.models.load import load_policy, load_tokenizer
 from posttrain.recipe.recipe import load_recipe
 from tests.gguf_files import TEMPLATE, byte_level_bpe, tiny_llama, write_gguf
@@ -141,6 +142,25 @@ def test_weights_that_are_not_there_are_not_made_up(tmp_path, bpe, llama):
 def test_one_part_of_several_is_refused(tmp_path, bpe, llama):
     with pytest.raises(ConfigError, match="one of 3 files"):
         gguf_policy(write_gguf(tmp_path / "a.gguf", bpe, llama, more={"split.count": 3}))
+
+
+@pytest.mark.parametrize("quantized", [gguf.GGMLQuantizationType.F32, gguf.GGMLQuantizationType.Q8_0])
+def test_read_fast_it_is_what_it_was(tmp_path, bpe, llama, quantized):
+    file = write_gguf(tmp_path / "a.gguf", bpe, llama, quantized=quantized, more={"some.count": 3})
+    theirs = gguf.GGUFReader(file)
+    with sharing(file):
+        shared = gguf.GGUFReader(file)
+        assert gguf.GGUFReader(str(file)) is shared
+        architecture = gguf.MODEL_ARCH.LLAMA
+        assert gguf.get_tensor_name_map(architecture, 2) is gguf.get_tensor_name_map(architecture, 2)
+    for ours in (read(file), shared):
+        assert {name: field.contents() for name, field in ours.fields.items()} == {
+            name: field.contents() for name, field in theirs.fields.items()
+        }
+        for one, other in zip(ours.tensors, theirs.tensors, strict=True):
+            assert (one.name, one.tensor_type, list(one.shape)) == (other.name, other.tensor_type, list(other.shape))
+            assert one.data.tobytes() == other.data.tobytes()
+    assert isinstance(theirs, gguf.GGUFReader), "theirs again, outside"
 
 
 @pytest.mark.parametrize("share", [0, 0.2, 0.9])

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from posttrain import Score, cli, load_recipe, run
+from posttrain import cli, load_recipe, run
+from tests.pipeline.light_rewards import brief
 from tests.pipeline.runs import forked, lines
 
 FOLDER = Path(__file__).parents[2] / "recipes" / "custom_reward"
@@ -51,10 +52,6 @@ def test_its_recipe_trains(tmp_path: Path) -> None:
     environment = json.loads((tmp_path / "run" / "environment.json").read_text())
     assert "my_reward" in json.dumps(environment)  # its source is fingerprinted, so that a resume notices a change
     assert list((tmp_path / "run" / "model").glob("*.safetensors"))
-
-
-def brief(completion: str, *, answer: str, **row: object) -> Score:
-    return Score(min(1.0, len(answer) / (1 + len(completion))), note=f"{len(completion)} characters")
 
 
 def test_the_same_from_python_with_a_function(tmp_path: Path, monkeypatch) -> None:

@@ -23,7 +23,7 @@ OVERRIDES = {
     "warmup": {"steps": 3, "warmup_steps": 0, "gradient_accumulation_steps": 1},
     "hybrid": {
         "steps": 2, "warmup_steps": 0, "per_device_train_batch_size": 8, "gradient_accumulation_steps": 1,
-        "controller": "grpo_only", "grpo.max_completion_length": 40,
+        "controller": "grpo_only", "grpo.max_completion_length": 30,
     },
     "rollout": {"engine": "vllm", "max_model_length": 256},
     "evaluate": {"every": 0, "at_start": False},

@@ -15,6 +15,7 @@ from posttrain.cli import main
 from posttrain.inputs.inputs import load_data
 from posttrain.recipe.recipe import load_recipe
 from posttrain.running.pipeline import run
+from tests.pipeline.light_rewards import length
 from tests.pipeline.runs import at_step, forked, interrupt, lines, train
 
 
@@ -175,10 +176,6 @@ def test_eval_of_a_run_says_what_was_changed_and_refuses_what_was_trained_on(ref
     assert "--allow-overlap" in refused
     assert main(["eval", "model", "task.split=content", "task.eval=400", "--allow-overlap"]) == 0
     assert "of the 400 problems are among those" in capsys.readouterr().out
-
-
-def length(completion, **row):
-    return min(1.0, len(completion) / 40)
 
 
 def test_run_as_a_library_with_a_function_as_reward(folder, monkeypatch):

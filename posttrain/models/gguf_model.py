@@ -8,6 +8,7 @@ breaks otherwise than the model was trained with.
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedToken
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX as QWEN2
 
 from posttrain.errors import ConfigError
+from posttrain.models.gguf_reading import read, read_once
 
 CONTROL, USER_DEFINED = 3, 4
 """Kinds of tokens (`gguf.TokenType`) that are found in a text before anything is split."""
@@ -92,16 +94,20 @@ def gguf_policy(file: Path, *, dtype: str = "float32", where: str = "model", **o
         ConfigError: The file lacks weights of the model, or has its weights in several files.
         ValueError: transformers does not know the architecture.
     """
-    fields = _Fields(file, where)
-    if (fields.get("split.count") or 1) > 1:
-        raise ConfigError(
-            f"{file.name} is one of {fields['split.count']} files of a model", expected="one whole file", where=where,
-            fix="merge them with llama.cpp's `llama-gguf-split --merge`",
-        )  # fmt: skip
-    with redirect_stderr(io.StringIO()):  # a progress bar that cannot be switched off
-        model, loaded = AutoModelForCausalLM.from_pretrained(
-            file.parent, gguf_file=file.name, dtype=dtype, output_loading_info=True, trust_remote_code=False, **options
-        )
+    with read_once() as known:
+        fields = _Fields(file, where, known)
+        if (fields.get("split.count") or 1) > 1:
+            raise ConfigError(
+                f"{file.name} is one of {fields['split.count']} files of a model",
+                expected="one whole file",
+                where=where,
+                fix="merge them with llama.cpp's `llama-gguf-split --merge`",
+            )
+        with redirect_stderr(io.StringIO()):  # a progress bar that cannot be switched off
+            model, loaded = AutoModelForCausalLM.from_pretrained(
+                file.parent, gguf_file=file.name, dtype=dtype, output_loading_info=True, trust_remote_code=False,
+                **options,
+            )  # fmt: skip
     missing = sorted(loaded["missing_keys"])
     if missing:  # transformers makes them up, with a warning
         raise ConfigError(f"{file.name} has no weights for {len(missing)} tensors, the first {missing[0]}", where=where)
@@ -118,11 +124,9 @@ def gguf_policy(file: Path, *, dtype: str = "float32", where: str = "model", **o
 class _Fields:
     """The header of a GGUF file."""
 
-    def __init__(self, file: Path, where: str):
-        from gguf import GGUFReader
-
+    def __init__(self, file: Path, where: str, reader: Callable[[Path], Any] = read):
         try:
-            self.fields = GGUFReader(file).fields
+            self.fields = reader(file).fields
         except (ValueError, IndexError, KeyError) as error:
             raise ConfigError(
                 f"{file.name} is not a GGUF file, or not a whole one: {error}",

@@ -12,6 +12,7 @@ from posttrain.inputs.inputs import hub_options, loading
 from posttrain.inputs.misfits import continues_an_adapter
 from posttrain.models.cost_counts import ModelShape
 from posttrain.models.gguf_files import PACKAGED, gguf_file
+from posttrain.models.gguf_reading import read_once
 from posttrain.planning.padded import padded_of
 from posttrain.recipe.recipe import Recipe
 
@@ -128,7 +129,8 @@ def config_of(recipe: Recipe, tokenizer: Any, *, offline: bool = False) -> Any:
     file = gguf_file(name, where)
     with loading(file or name, where):
         if file is not None:
-            return AutoConfig.from_pretrained(file.parent, gguf_file=file.name, trust_remote_code=False)
+            with read_once():
+                return AutoConfig.from_pretrained(file.parent, gguf_file=file.name, trust_remote_code=False)
         if (Path(name) / "adapter_config.json").is_file():
             from peft import PeftConfig
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from importlib.metadata import packages_distributions, version
+from importlib.metadata import distributions, packages_distributions, version
 from importlib.util import find_spec
 
 from posttrain.errors import ConfigError
@@ -52,7 +52,10 @@ def check_installed() -> None:
 
 def installed_version() -> str | None:
     """Of vLLM, whatever the package that brought it is called; None where no package did."""
-    names = packages_distributions().get("vllm")
+    for each in distributions():
+        if "vllm" in (each.read_text("top_level.txt") or "").split():
+            return each.version
+    names = packages_distributions().get("vllm")  # goes through the files of all packages, which takes a while
     return version(names[0]) if names else None
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import causal_mask_function
 
 from posttrain.models.inference import inference
 
@@ -118,6 +119,8 @@ def _listen(
 
 def _window(*args: Any, mask_function: Any, device: Any = "cpu", **more: Any) -> torch.Tensor:
     """In place of a mask what it says: how many tokens are seen, 0 for all, as the one entry of four dimensions."""
+    if mask_function is causal_mask_function:  # whose name says it, and most have it: nothing to be tried at length
+        return torch.zeros((1, 1, 1, 1), dtype=torch.long, device=device)
     found = set()
     for place in (FAR, FAR + 12345):  # chunks would move against a token, a window goes with it
         keys = torch.arange(place - FAR, place + 3)

@@ -3,5 +3,5 @@
 What is done with completions does not belong here, nor does their reward.
 
 Other rooms import: `engine`, `engines`, `for_trl`, `probe`, `sampling`, `seeded`, `transformers`, `vllm_build`,
-`vllm_command`, `with_engine`.
+`vllm_command`, `vllm_package`, `with_engine`.
 """

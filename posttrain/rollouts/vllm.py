@@ -34,16 +34,14 @@ from posttrain.rollouts.time_limit import time_limit
 from posttrain.rollouts.vllm_build import (
     Unserved,
     cannot_build,
-    check_installed,
     check_machine,
     cpu_cache_bytes,
     engine_config,
     engine_dtype,
-    is_installed,
     kept_process_group,
-    set_environment,
     start,
 )
+from posttrain.rollouts.vllm_package import check_installed, is_installed, set_environment
 from posttrain.rollouts.vllm_requests import parameters, sampled_here
 
 __all__ = ["InProcessEngine", "Sampled", "Sampling", "is_installed", "request_seed"]

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import logging
 import os
-import re
 from collections.abc import Iterator
-from importlib.metadata import packages_distributions, version
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -17,39 +13,13 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule
 
 from posttrain.errors import ConfigError
-from posttrain.extras import install
 from posttrain.models.policy_weights import base_model, check_weights, is_tied
-
-ENVIRONMENT = {
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # in this process, where the tensors are
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # the trainer's threads are not vLLM's to pin
-    "VLLM_LOGGING_LEVEL": "ERROR",
-    "VLLM_NO_USAGE_STATS": "1",
-}
-"""Set where the user has not set them, before vLLM is imported."""
-
-OLDEST, NEWEST = (0, 22), (0, 31)
-"""The versions of vLLM that can be used: those that TRL supports."""
-
-WORKER_EXTENSION = "posttrain.rollouts.weight_sync.WeightReceiver"
-"""What vLLM's workers need to take weights from us."""
+from posttrain.rollouts.vllm_package import WORKER_EXTENSION
 
 GIB = 2**30
 CPU_BLOCK = 128
 """Tokens in a block of vLLM's KV cache on a CPU."""
 SPARE_BLOCKS = 64
-
-
-def is_installed() -> bool:
-    """Whether vLLM can be imported, without importing it."""
-    return find_spec("vllm") is not None
-
-
-def set_environment() -> None:
-    """What vLLM reads when it is imported."""
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    logging.getLogger("vllm").setLevel(os.environ["VLLM_LOGGING_LEVEL"])  # for what it says before it sets itself up
 
 
 def start(folder: str, options: dict[str, Any], max_num_batched_tokens: int) -> Any:
@@ -90,29 +60,6 @@ def kept_process_group() -> Iterator[None]:
         yield
     finally:
         core.cleanup_dist_env_and_memory = take_down
-
-
-def check_installed() -> None:
-    """Raise ConfigError without vLLM, or with a version of it that cannot be used."""
-    fix = f"{install('vllm')}, or set rollout.engine: transformers"
-    if not is_installed():
-        raise ConfigError("vLLM is not installed", where="rollout.engine", fix=fix)
-    if installed := installed_version():
-        check_version(installed, where="rollout.engine", fix=fix)
-
-
-def installed_version() -> str | None:
-    """Of vLLM, whatever the package that brought it is called; None where no package did."""
-    names = packages_distributions().get("vllm")
-    return version(names[0]) if names else None
-
-
-def check_version(found: str, *, where: str, fix: str) -> None:
-    """Raise ConfigError for a version of vLLM outside `OLDEST` to `NEWEST`; one that is no number passes."""
-    numbers = re.match(r"(\d+)\.(\d+)", found)
-    if numbers and not OLDEST <= (int(numbers[1]), int(numbers[2])) <= NEWEST:
-        supported = " to ".join(f"{major}.{minor}" for major, minor in (OLDEST, NEWEST))
-        raise ConfigError(f"vLLM {found}", expected=f"vLLM {supported}", where=where, fix=fix)
 
 
 def check_machine(enable_sleep_mode: bool, tensor_parallel_size: int, processes: int) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from posttrain.errors import ConfigError
 from posttrain.recipe.adapter_serving import vllm_rank
-from posttrain.rollouts.vllm_build import WORKER_EXTENSION
 from posttrain.rollouts.vllm_nccl import SERVER_FLAGS
+from posttrain.rollouts.vllm_package import WORKER_EXTENSION
 
 SERVER_ENVIRONMENT = {"VLLM_SERVER_DEV_MODE": "1"}
 """What the server's environment needs: without it vLLM lets nobody reach its workers."""

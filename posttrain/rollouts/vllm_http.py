@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from posttrain.errors import ConfigError, TrainingError
-from posttrain.rollouts.vllm_build import WORKER_EXTENSION, check_version
 from posttrain.rollouts.vllm_command import FLAGS, SERVER_ENVIRONMENT, serve_command
+from posttrain.rollouts.vllm_package import WORKER_EXTENSION, check_version
 
 
 class ServerAPI:

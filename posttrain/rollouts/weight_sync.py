@@ -2,7 +2,7 @@
 
 vLLM's own transfers of weights need GPUs and a second process, and engines of one's own in their place would have to
 follow an interface that changed in 0.23, 0.25, 0.26 and 0.29. Methods of a worker and the reload of checkpoint weights
-below are the same in every version that `posttrain.rollouts.vllm_build` takes, on CPUs and GPUs, in the trainer's
+below are the same in every version that `posttrain.rollouts.vllm_package` takes, on CPUs and GPUs, in the trainer's
 process and on a server.
 """
 

@@ -33,7 +33,7 @@ from posttrain.recipe.arithmetic import for_processes
 from posttrain.recipe.contradictions import check
 from posttrain.recipe.recipe import Recipe, load_recipe
 from posttrain.recipe.sections import RunSection
-from posttrain.rollouts.vllm_build import check_installed
+from posttrain.rollouts.vllm_package import check_installed
 from posttrain.rundir.data_changes import Contents, contents
 from posttrain.rundir.facts import flatten, named, processes_of, settled_engine
 from posttrain.rundir.layout import Layout

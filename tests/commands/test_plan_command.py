@@ -70,6 +70,7 @@ PARENT = """
 model: {init: {hidden_size: 16, layers: 2, heads: 2, max_position_embeddings: 64}}
 warmup: {steps: 5, per_device_train_batch_size: 4}
 rollout: {engine: transformers}
+scoring: {workers: 0}
 run: {device: cpu}
 """
 

@@ -153,7 +153,7 @@ def test_check_of_a_model_from_scratch_makes_its_tokenizer(folder: Path) -> None
     assert gold_mean(folder) < -0.005
 
 
-def no_tokenizer(recipe: Any, texts: Any) -> None:
+def no_tokenizer(recipe: Any, texts: Any, *, offline: bool) -> None:
     raise ConfigError("the model cannot be loaded", where="model")
 
 

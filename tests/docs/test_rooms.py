@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import runpy
 import tomllib
@@ -18,6 +19,7 @@ TOP = 6
 """Files at the top of the package, at the most."""
 
 
+@functools.cache
 def modules() -> dict[str, Path]:
     """Every module by its name from `posttrain.` on; `rewards/` stands beside the package."""
     found = {}
@@ -28,6 +30,7 @@ def modules() -> dict[str, Path]:
     return found
 
 
+@functools.cache
 def imported_from_outside() -> dict[str, set[str]]:
     """The modules of each room that other rooms import, by the room."""
     known, found = modules(), {room: set[str]() for room in [*ROOMS, "rewards"]}

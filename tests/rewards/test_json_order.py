@@ -133,8 +133,12 @@ MODELS = [
 @pytest.mark.parametrize("array_order", ["ordered", "any"])
 @pytest.mark.parametrize(("schema", "gold"), MODELS)
 def test_models_of_pydantic(schema, gold, array_order):
+    known = {}
+
     def judge(value):
-        return earns(value, schema, gold, array_order=array_order).value
+        if (same := repr(value)) not in known:  # two reductions meet in the other order again
+            known[same] = earns(value, schema, gold, array_order=array_order).value
+        return known[same]
 
     assert judge(gold) == 1.0
     for what, less in reductions(gold):

@@ -16,10 +16,10 @@ import pytest
 from posttrain.errors import RewardError
 from posttrain.scoring.ahead import ScoringAhead
 from posttrain.scoring.pool import RewardPool
-from posttrain.scoring.score import Reward, Score
+from posttrain.scoring.score import Reward
 from posttrain.scoring.scorer import Scorer, trl_reward_functions
 from tests.scoring.test_pool import pids_of, wait_until
-from tests.scoring.troubled import troubled
+from tests.scoring.troubled import noted, sometimes, troubled
 
 TEXTS = ["good", "loop", "_exit", "exception", "good", "print", "good", "good", "exception", "good"]
 
@@ -33,14 +33,6 @@ class Characters:
 
 def ids_of(text: str) -> list[int]:
     return [*map(ord, text), 0]
-
-
-def noted(completion: str, *, prompt: str, n: int, log: str, seconds: float = 0.0, **row: Any) -> Score:
-    """Leaves a line in a file for each time that it is called."""
-    time.sleep(seconds)
-    with open(log, "a") as file:  # noqa: PTH123
-        file.write(f"{prompt}/{completion}/{n}\n")
-    return Score(len(completion) / 100, note=f"{prompt} {n} {sorted(row)}")
 
 
 def batch_style(completions: list[Any], **columns: Any) -> list[float]:
@@ -109,10 +101,6 @@ def test_scores_errors_and_their_order_are_as_without(arrived):
     assert seen[0] == seen[1]
     assert seen[0][3] == 8
     assert not threads()
-
-
-def sometimes(completion: str, n: int) -> float:
-    return 1 / (n % 3)
 
 
 def test_what_ended_early_is_scored_while_the_rest_is_sampled_and_only_once(tmp_path):

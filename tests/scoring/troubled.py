@@ -137,3 +137,15 @@ def reads_group(completion: str, *, group_completions: list[str], **row: Any) ->
     """0.15 s for each of its group's completions, or as good as for ever where one of these says so."""
     time.sleep(60 if "hang" in group_completions else 0.15 * len(group_completions))
     return group_completions.index(completion) / 10
+
+
+def sometimes(completion: str, n: int) -> float:
+    return 1 / (n % 3)
+
+
+def noted(completion: str, *, prompt: str, n: int, log: str, seconds: float = 0.0, **row: Any) -> Score:
+    """Leaves a line in a file for each time that it is called."""
+    time.sleep(seconds)
+    with open(log, "a") as file:  # noqa: PTH123
+        file.write(f"{prompt}/{completion}/{n}\n")
+    return Score(len(completion) / 100, note=f"{prompt} {n} {sorted(row)}")

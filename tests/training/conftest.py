@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 from pathlib import Path
 
+import accelerate.utils.modeling
 import pytest
 import torch
 from datasets import Dataset
@@ -31,6 +34,15 @@ def one_thread():
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def known_packages():
+    """PEFT is installed, or not, for all tests: accelerate asks so often that it takes a tenth of these runs."""
+    with pytest.MonkeyPatch.context() as patch:
+        known = functools.cache(accelerate.utils.modeling.is_peft_available)
+        patch.setattr(accelerate.utils.modeling, "is_peft_available", known)
+        yield
+
+
 @pytest.fixture(scope="session")
 def tokenizer():
     return train_tokenizer([row["prompt"] + row["completion"] for row in ROWS], vocab_size=320)
@@ -44,9 +56,14 @@ def model_folder(tokenizer, tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture
-def model(model_folder):
+@pytest.fixture(scope="session")
+def loaded(model_folder):
     return AutoModelForCausalLM.from_pretrained(model_folder, dtype=torch.float32)
+
+
+@pytest.fixture
+def model(loaded):
+    return copy.deepcopy(loaded)
 
 
 @pytest.fixture(scope="session")

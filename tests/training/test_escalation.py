@@ -12,13 +12,13 @@ from datasets import Dataset
 
 from posttrain.errors import ConfigError
 from posttrain.methods import Escalate
-from posttrain.scoring.score import Score
 from posttrain.storage.files import read_lines
 from posttrain.training.escalation import in_blocks
 from posttrain.training.kept_rewards import KeptRewards
 from posttrain.training.trainer import HybridTrainer
 from tests.training.conftest import ROWS, hybrid_args
 from tests.training.test_methods import LARGE, moved, off, picky, trained
+from tests.training.worker_rewards import one
 
 TRAPO = Escalate(blocks=(2, 1, 1), below=(1, 3), shares=(0.5, 1.0))
 
@@ -176,11 +176,6 @@ def test_each_row_is_scored_once_and_what_is_told_of_it_stays_its_own(form, mode
     assert [row["note"] for row in rows] == [f"ends with {row['completion'][-1:]!r}" for row in rows]
     assert [row["reward/batch"] for row in rows] == picky([row["completion"] for row in rows])
     assert list(trainer._logs["extra"]["seen"]) == [row["completion"].upper() for row in rows]
-
-
-def one(completion, answer):
-    """A reward of one completion, in a worker process."""
-    return Score(0.0, note=f"ends with {completion[-1:]!r}")
 
 
 def _lines(folder):

@@ -21,6 +21,7 @@ from posttrain.storage.files import read_lines
 from posttrain.training.refill import Refill, expected, needed, settled
 from posttrain.training.trainer import HybridTrainer
 from tests.training.conftest import StopAt, hybrid_args, reward, sparse_reward
+from tests.training.worker_rewards import alike
 
 GROUPS, G = 4, 4
 FOUR_GROUPS = {"per_device_train_batch_size": 16, "num_generations": G, "completions_every": 1}
@@ -274,11 +275,6 @@ def test_resuming_equals_never_stopping(build, stop, changes):
     assert sum(line["refill"]["replaced"] for line in lines[0] if line["refill"]) > 0
     tokens = [recorded(each)[-1]["spent"]["sampled_tokens"] for each in (whole, resumed)]
     assert tokens[0] == tokens[1]
-
-
-def alike(completion, *, answer, **row):
-    """Dead for two answers of three."""
-    return 0.1 * len(set(completion)) if answer % 3 == 0 else 0.25
 
 
 def test_what_workers_score_ahead_is_the_same_and_each_completion_is_scored_once(build):

@@ -16,6 +16,7 @@ from posttrain.inputs.same_stream import differences
 from posttrain.training.trainer import HybridTrainer
 from tests.inputs.test_rendering import PLAIN
 from tests.training.conftest import hybrid_args, reward
+from tests.training.worker_rewards import thinks
 
 CHAT = [
     {
@@ -24,10 +25,6 @@ CHAT = [
     }
     for a in range(5)
 ]
-
-
-def thinks(completion, **row):
-    return float("<think>" in completion)
 
 
 def trainer(model, tokenizer, folder, demonstrations, rewards=reward, **changes):

@@ -185,14 +185,14 @@ def test_what_the_engine_cannot_sample_from_is_refused_before_it_is_built():
 
 
 def test_without_vllm_the_error_says_what_to_install(monkeypatch):
-    monkeypatch.setattr("posttrain.rollouts.vllm_build.find_spec", lambda name: None)
+    monkeypatch.setattr("posttrain.rollouts.vllm_package.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install .*\[vllm\]'"):
         InProcessEngine(tiny(tied=True), eos_token_ids=ENDS)
 
 
 def test_a_version_of_vllm_that_is_not_supported_is_named(monkeypatch):
     for version in ("0.21.4", "0.32.0+cu130", "1.0.0"):
-        monkeypatch.setattr("posttrain.rollouts.vllm_build.installed_version", lambda version=version: version)
+        monkeypatch.setattr("posttrain.rollouts.vllm_package.installed_version", lambda version=version: version)
         with pytest.raises(ConfigError, match=rf"vLLM {re.escape(version)}\n  expected: vLLM 0.22 to 0.31\n"):
             InProcessEngine(tiny(tied=True), eos_token_ids=ENDS)
 

@@ -10,7 +10,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from posttrain.export.export import export
 from posttrain.models.policy_weights import base_model
-from posttrain.rollouts.vllm_build import kept_process_group, set_environment
+from posttrain.rollouts.vllm_build import kept_process_group
+from posttrain.rollouts.vllm_package import set_environment
 from posttrain.rundir.rundir import RunDir
 from posttrain.running.policies import save_whole
 from tests.vllm.conftest import change, tiny, with_lora

@@ -10,7 +10,8 @@ from typing import Any
 
 from posttrain.commands.rewards.variants import Example
 from posttrain.errors import ConfigError, PosttrainError
-from posttrain.planning.model_facts import tokenizer_of
+from posttrain.planning.machine import hub_answers
+from posttrain.planning.model_facts import is_hub_id, tokenizer_of
 from posttrain.recipe.arithmetic import generation_batch_size
 from posttrain.recipe.recipe import Recipe
 from posttrain.scoring.score import TRL_EXTRAS, Outcome, Reward
@@ -106,7 +107,9 @@ def caller(recipe: Recipe, rewards: Sequence[Reward], rows: Sequence[Mapping[str
     if not batched:
         return Caller(recipe, None), ""
     try:
-        return Caller(recipe, tokenizer_of(recipe, rows)), ""
+        # Where the hub does not answer its client would go on asking for most of a minute
+        offline = is_hub_id(recipe) and not hub_answers()
+        return Caller(recipe, tokenizer_of(recipe, rows, offline=offline)), ""
     except PosttrainError as error:
         for reward in batched:
             if needs(reward, "completion_ids"):

@@ -42,12 +42,12 @@ print("\\n" + json.dumps(facts))
 """
 VLLM_RANGE = """
 import json
-from posttrain.rollouts import vllm_build
-vllm = {"version": vllm_build.installed_version(), "oldest": vllm_build.OLDEST, "newest": vllm_build.NEWEST}
+from posttrain.rollouts import vllm_package
+vllm = {"version": vllm_package.installed_version(), "oldest": vllm_package.OLDEST, "newest": vllm_package.NEWEST}
 print("\\n" + json.dumps(vllm))
 """
 VLLM_IMPORT = """
-from posttrain.rollouts.vllm_build import set_environment
+from posttrain.rollouts.vllm_package import set_environment
 set_environment()
 from vllm import LLM, SamplingParams
 print("\\n{}")
@@ -143,16 +143,20 @@ def memory() -> dict[str, int]:
 
 def reachable(url: str, time_limit_s: float = HUB_LIMIT_S) -> bool:
     """Whether a web server answers, whatever it says. Looking up its name counts towards the limit."""
-    answered = threading.Event()
+    answered: list[bool] = []
+    ended = threading.Event()
 
     def ask() -> None:
-        with contextlib.suppress(OSError, ValueError):
-            with contextlib.suppress(urllib.error.HTTPError):
-                urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=time_limit_s).close()
-            answered.set()
+        try:
+            with contextlib.suppress(OSError, ValueError):
+                with contextlib.suppress(urllib.error.HTTPError):
+                    urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=time_limit_s).close()
+                answered.append(True)
+        finally:
+            ended.set()  # where nobody can be asked there is nothing to wait for
 
     threading.Thread(target=ask, daemon=True).start()
-    return answered.wait(time_limit_s)
+    return ended.wait(time_limit_s) and bool(answered)
 
 
 def _hub(environ: Mapping[str, str]) -> dict[str, Any]:

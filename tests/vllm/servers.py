@@ -16,7 +16,6 @@ import sys
 import time
 import urllib.request
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from functools import partial, partialmethod
 from pathlib import Path
 
@@ -46,9 +45,8 @@ class Server:
         Args:
             interpreter: By the command itself, not forked.
         """
-        if self.process is not None and self.process.poll() is None and self._answers():
+        if self.process is not None and self.process.poll() is None:
             return
-        self.kill()  # what is left of one that a test has ended, whose end need not have come to be known here
         command = serve_command(
             self.model,
             port=self.port,
@@ -74,8 +72,7 @@ class Server:
     def kill(self) -> None:
         """End it and its workers as by the kernel's hand."""
         if self.process is not None:
-            with suppress(ProcessLookupError):  # it may be over, by a test's hand
-                os.killpg(self.process.pid, signal.SIGKILL)
+            os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
             self.process = None
 

@@ -22,7 +22,7 @@ from tests.vllm.test_adapters import FLOAT32, gap
 @pytest.fixture(scope="module")
 def roomy(model_folder, tmp_path_factory) -> Iterator[Server]:
     server = Server(model_folder, tmp_path_factory.mktemp("roomy") / "log", lora_rank=4)
-    server.start(interpreter=True)
+    server.start()
     yield server
     server.kill()
 

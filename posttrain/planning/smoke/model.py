@@ -17,7 +17,7 @@ from posttrain.inputs.ends import with_own_end
 from posttrain.inputs.inputs import check_model, hub_options, loading
 from posttrain.models.generation import make_savable
 from posttrain.models.gguf_files import gguf_file
-from posttrain.models.gguf_reading import read_once
+from posttrain.models.gguf_reading import sharing
 from posttrain.models.load import ADAPTER_CONFIG, build_model, load_tokenizer, tokenizer_from_rows
 from posttrain.recipe.recipe import Recipe
 from posttrain.running.policies import save_whole
@@ -56,7 +56,7 @@ def load_parts(recipe: Recipe, data: TaskData) -> tuple[PreTrainedConfig, PreTra
     if file := gguf_file(name, where):
         with loading(file, where):
             tokenizer = with_own_end(load_tokenizer(file), recipe)
-            with read_once():
+            with sharing(file):
                 config = AutoConfig.from_pretrained(file.parent, gguf_file=file.name)
             config.eos_token_id, config.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
             return config, tokenizer

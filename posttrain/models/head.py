@@ -93,13 +93,13 @@ class LogProbs(torch.autograd.Function):
         for rows in _pieces(hidden, weight):
             logits = _logits(hidden[rows], weight, scale)
             chosen = logits.gather(1, targets[rows, None])[:, 0]
-            logits -= (most := logits.amax(1, keepdim=True))
-            p = logits.exp() if entropy else logits.exp_()
+            most = logits.amax(1, keepdim=True)
+            p = (logits - most if entropy else logits.sub_(most)).exp_()
             total = p.sum(1)
-            if entropies is not None:
-                entropies[rows] = total.log() - torch.linalg.vecdot(p, logits) / total
             sums[rows] = most[:, 0] + total.log()
             scores[rows] = chosen - sums[rows]
+            if entropies is not None:  # in TRL's order: where entropies are nearly equal, what is done with them differs
+                entropies[rows] = sums[rows] - logits.mul_(p).sum(1) / total
             if keeps:
                 kept.append(p.div_(total[:, None]))
         ctx.save_for_backward(hidden, weight, targets, sums, entropies, *kept)

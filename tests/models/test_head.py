@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(not head.products.available(), reason="torch has
 @pytest.fixture
 def case():
     torch.manual_seed(0)
-    hidden, weight = torch.randn(ROWS, WIDTH, requires_grad=True), torch.randn(VOCABULARY, WIDTH, requires_grad=True)
+    hidden, weight = torch.randn(ROWS, WIDTH).requires_grad_(), (0.3 * torch.randn(VOCABULARY, WIDTH)).requires_grad_()
     return hidden, weight, torch.randint(VOCABULARY, (ROWS,)), torch.randn(ROWS), torch.randn(ROWS)
 
 

@@ -17,7 +17,7 @@ from posttrain.scoring.score import Reward
 from posttrain.scoring.scorer import Scorer
 from posttrain.training.trainer import HybridTrainer
 from tests.rewards.voting import WORD, vote
-from tests.training.conftest import hybrid_args, model, model_folder, prompts, tokenizer  # noqa: F401
+from tests.training.conftest import hybrid_args, loaded, model, model_folder, prompts, tokenizer  # noqa: F401
 
 
 def votes(*group: str, of: str = WORD, **more):

@@ -22,7 +22,7 @@ from posttrain.models.products import multiplied
 REPLACED = "_ChunkedLogProbFunction"
 """What TRL's head calls, in `trl.trainer.utils`; its own business. Without it everything is as it was."""
 
-OUTPUTS = {"log_probs", "entropy"}
+OUTPUTS = {"log_probs", "entropy", "is_top1"}
 """What is computed here; TRL's head has more."""
 
 TILE = 2**21
@@ -73,8 +73,10 @@ class _Head:
             return self._theirs.apply(
                 hidden, weight, bias, targets, temperature, chunk_size, softcap, scale, outputs, *more
             )
-        scores, entropies = LogProbs.apply(hidden, weight, targets, scale / temperature, "entropy" in outputs)
-        return scores, entropies, None, None, None
+        scores, entropies, top1 = LogProbs.apply(
+            hidden, weight, targets, scale / temperature, "entropy" in outputs, "is_top1" in outputs
+        )
+        return scores, entropies, None, None, top1
 
 
 class LogProbs(torch.autograd.Function):
@@ -82,34 +84,45 @@ class LogProbs(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor, scale: float, entropy: bool
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Log-probabilities [N] in nats, and entropies [N] or None."""
+        ctx: Any,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        targets: torch.Tensor,
+        scale: float,
+        entropy: bool,
+        top1: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """Log-probabilities [N] in nats, entropies [N] or None, and whether targets are the likeliest token or None."""
         ctx.set_materialize_grads(False)  # an entropy that is only shown has no gradient
         scores, sums = hidden.new_empty(len(hidden)), hidden.new_empty(len(hidden))
         entropies = hidden.new_empty(len(hidden)) if entropy else None
+        is_top1 = torch.empty_like(targets, dtype=torch.bool) if top1 else None
         keeps = any(ctx.needs_input_grad) and len(hidden) * len(weight) <= KEPT
         kept = []
         for rows in _pieces(hidden, weight):
             logits = _logits(hidden[rows], weight, scale)
             chosen = logits.gather(1, targets[rows, None])[:, 0]
             most = logits.amax(1, keepdim=True)
+            if is_top1 is not None:
+                is_top1[rows] = logits.argmax(1) == targets[rows]
             p = (logits - most if entropy else logits.sub_(most)).exp_()
             total = p.sum(1)
             sums[rows] = most[:, 0] + total.log()
             scores[rows] = chosen - sums[rows]
-            if entropies is not None:  # in TRL's order: where entropies are nearly equal, what is done with them differs
+            if entropies is not None:  # in TRL's order: bands cut between entropies that are nearly equal
                 entropies[rows] = sums[rows] - logits.mul_(p).sum(1) / total
             if keeps:
                 kept.append(p.div_(total[:, None]))
         ctx.save_for_backward(hidden, weight, targets, sums, entropies, *kept)
         ctx.scale = scale
-        return scores, entropies
+        if is_top1 is not None:
+            ctx.mark_non_differentiable(is_top1)
+        return scores, entropies, is_top1
 
     @staticmethod
     @once_differentiable
     def backward(
-        ctx: Any, of_scores: torch.Tensor | None, of_entropies: torch.Tensor | None
+        ctx: Any, of_scores: torch.Tensor | None, of_entropies: torch.Tensor | None, _: Any
     ) -> tuple[torch.Tensor | None, ...]:
         """d log p(target) / d z = 1[target] - p, and d H / d z = -p (log p + H), z being the scaled logits."""
         hidden, weight, targets, sums, entropies, *kept = ctx.saved_tensors
@@ -127,7 +140,7 @@ class LogProbs(torch.autograd.Function):
                 of_hidden[rows] = multiplied(of_logits, weight.t())
             if of_weight is not None:
                 of_weight += multiplied(of_logits.t(), hidden[rows].t())
-        return of_hidden, of_weight, None, None, None
+        return of_hidden, of_weight, None, None, None, None
 
 
 def _pieces(hidden: torch.Tensor, weight: torch.Tensor) -> Iterator[slice]:

@@ -35,7 +35,8 @@ def test_scores_entropies_and_gradients_are_those_of_log_softmax(case, monkeypat
     hidden, weight, targets, one, other = case
     monkeypatch.setattr(head, "KEPT", 10**9 if kept else 0)
     monkeypatch.setattr(head, "_pieces", lambda *_: [slice(n, ROWS, pieces) for n in range(pieces)])
-    found = head.LogProbs.apply(hidden, weight, targets, scale, True)
+    *found, top1 = head.LogProbs.apply(hidden, weight, targets, scale, True, True)
+    assert torch.equal(top1, (hidden @ weight.t()).argmax(1) == targets)
     expected = in_float64(hidden, weight, targets, scale)
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours.double(), theirs, rtol=1e-5, atol=1e-5)
@@ -51,7 +52,7 @@ def test_scores_entropies_and_gradients_are_those_of_log_softmax(case, monkeypat
 
 def test_a_probability_of_zero_has_an_entropy_and_gradients(case):
     hidden, weight, targets, one, other = case
-    scores, entropies = head.LogProbs.apply(hidden, weight, targets, 1e3, True)
+    scores, entropies, _ = head.LogProbs.apply(hidden, weight, targets, 1e3, True)
     assert (entropies >= -1e-6).all()
     for each in torch.autograd.grad((scores, entropies), (hidden, weight), (one, other)):
         assert each.isfinite().all()
@@ -67,7 +68,7 @@ def test_pieces_cover_all_rows_once():
 
 def test_a_frozen_head_costs_no_gradient(case):
     hidden, weight, targets, one, _ = case
-    scores, _ = head.LogProbs.apply(hidden, weight.detach(), targets, 1.0, False)
+    scores, *_ = head.LogProbs.apply(hidden, weight.detach(), targets, 1.0, False)
     scores.backward(one)
     assert hidden.grad is not None
     assert weight.grad is None
@@ -98,7 +99,7 @@ def test_only_an_expected_pass_comes_here_once_and_what_is_special_goes_to_trl(c
     ours = head.LogProbs.apply
     monkeypatch.setattr(head.LogProbs, "apply", lambda *given: calls.append(1) or ours(*given))
 
-    def scored(weight=weight, bias=None, softcap=None, outputs=("log_probs", "entropy")):
+    def scored(weight=weight, bias=None, softcap=None, outputs=("log_probs", "entropy", "is_top1")):
         return replaced.apply(hidden, weight, bias, targets, 0.7, 32768, softcap, 1.5, outputs)
 
     plain = scored()
@@ -109,7 +110,7 @@ def test_only_an_expected_pass_comes_here_once_and_what_is_special_goes_to_trl(c
     for a, b in zip(plain, packed, strict=True):
         torch.testing.assert_close(a, b)
     scored()
-    for special in ({"bias": torch.zeros(VOCABULARY)}, {"softcap": 30.0}, {"outputs": ("log_probs", "is_top1")}):
+    for special in ({"bias": torch.zeros(VOCABULARY)}, {"softcap": 30.0}, {"outputs": ("log_probs", "mean_logits")}):
         head.expected()
         scored(**special)
         assert not getattr(head._passes, "expected", False)

@@ -30,8 +30,8 @@ def test_each_half_and_the_warm_up_go_through_it_and_a_trainer_of_trl_does_not(
         model, reward, args, prompts, demonstrations=demonstrations, controller=Alternate(), **given
     ).train()  # fmt: skip
     both = len(passes)
-    assert both >= 3, "one of each half, and of the start's KL"
-    warm = SFTConfig(str(tmp_path / "warm"), max_steps=1, per_device_train_batch_size=8, **COMMON)
+    assert both >= 2, "one of each half"
+    warm = SFTConfig(str(tmp_path / "warm"), max_steps=1, per_device_train_batch_size=16, **COMMON)
     WarmupTrainer(model, warm, train_dataset=demonstrations, **given).train()
     assert len(passes) > both
     plain = GRPOConfig(

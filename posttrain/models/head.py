@@ -62,9 +62,9 @@ class _Head:
         targets: torch.Tensor,
         temperature: float,
         chunk_size: int,
-        softcap: float | None = None,
-        scale: float = 1.0,
-        outputs: tuple[str, ...] = tuple(OUTPUTS),
+        softcap: float | None,
+        scale: float,
+        outputs: tuple[str, ...],
         *more: Any,
     ) -> tuple[torch.Tensor | None, ...]:
         packed, _passes.expected = getattr(_passes, "expected", False), False

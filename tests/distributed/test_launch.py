@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-import weakref
 from contextlib import suppress
 from pathlib import Path
 
@@ -52,13 +51,7 @@ def stopped(folder: Path, process: subprocess.Popen | Started) -> tuple[int, str
 
 def start_forked(folder: Path, *arguments: str) -> Started:
     """The launcher forked, and by it the processes that it starts."""
-    return Started(folder, *arguments, fault=_forking, log_name="said.txt")
-
-
-def _forking() -> None:
-    """A fork that ends must not remove what the launcher would at its end: the folder with the exit codes."""
-    forking()
-    os.register_at_fork(after_in_child=weakref.finalize._registry.clear)  # type: ignore[attr-defined]
+    return Started(folder, *arguments, fault=forking, log_name="said.txt")
 
 
 def in_the_hybrid_stage(folder: Path, process: subprocess.Popen | Started) -> None:

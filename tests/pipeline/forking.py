@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 import traceback
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -111,6 +112,7 @@ def _become(how: Mapping[str, Any], flags: set[str], arguments: list[str]) -> No
     """Be what `python FLAGS -m posttrain ARGUMENTS` would be, to the end of this process."""
     code = 1
     try:
+        weakref.finalize._registry.clear()  # type: ignore[attr-defined]  # its parent's, whose folders it would remove
         _take_on(how)
         if "-P" not in flags and not os.environ.get("PYTHONSAFEPATH"):
             sys.path.insert(0, str(Path.cwd()))

@@ -7,12 +7,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 
 import pytest
 
 from posttrain.storage.checkpoints import is_whole
-from tests.pipeline.forking import Started
 from tests.pipeline.runs import (
     ONE_THREAD,
     assert_same_run,
@@ -98,14 +96,10 @@ def test_while_saving(folder, reference, name):
 
 @pytest.mark.slow
 def test_from_outside_at_any_moment(folder, reference):
-    """Nothing patched: killed when steps.jsonl has grown to a length, a fresh interpreter and then a fork."""
-    afresh = [sys.executable, "-m", "posttrain", "run", "recipe.yaml"]
-    starts: dict[int, Callable[[], subprocess.Popen | Started]] = {
-        4: lambda: subprocess.Popen(afresh, cwd=folder, env={**os.environ, **ONE_THREAD}, stderr=subprocess.DEVNULL),
-        10: lambda: Started(folder, "run", "recipe.yaml"),
-    }
-    for length, start in starts.items():
-        process = start()
+    """Nothing patched: a fresh interpreter, killed when steps.jsonl has grown to a length, twice over."""
+    start = [sys.executable, "-m", "posttrain", "run", "recipe.yaml"]
+    for length in (4, 10):
+        process = subprocess.Popen(start, cwd=folder, env={**os.environ, **ONE_THREAD}, stderr=subprocess.DEVNULL)
         file = folder / "run" / "steps.jsonl"
         while process.poll() is None and not (file.exists() and file.read_bytes().count(b"\n") >= length):
             time.sleep(0.002)

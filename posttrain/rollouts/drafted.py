@@ -11,6 +11,9 @@ passes number t (`choice`). So neither guesses nor company need a rule of accept
 - Rows of one prompt that have said the same so far are one lane: the distribution that comes next is the same for all,
   and each picks from it with its own number. Where they pick different tokens the lane parts.
 
+Where a pass is so short that torch's threads gain nothing by sharing it (`side_by_side`), each of them has some of the
+prompts, with guesses of their own, so that these stay a function of what was sampled and not of who came first.
+
 By induction every token is the one of plain decoding, whatever was guessed and shared: these decide how much is
 computed, never what comes out. As everywhere, another shape of a pass changes the last bits of logits, which can tip a
 token now and then.
@@ -18,11 +21,14 @@ token now and then.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import torch
 
+from posttrain.processes.side_by_side import side_by_side
 from posttrain.rollouts.drafts import Drafts
 from posttrain.rollouts.lane_cache import LaneCache
 
@@ -36,6 +42,12 @@ FEW, SIDE_BY_SIDE = 2, 192
 
 PASS = 16
 """What a pass costs whatever it reads, in tokens read; measured on models of 1 and 3 million parameters."""
+
+PROMPTS = 4
+"""A thread has so many prompts at least: of fewer, a pass costs what it costs whatever it reads."""
+
+MOST_PARTS = 4
+"""Threads at most. Each also waits for the interpreter, which one at a time can have."""
 
 LANE = 0.5
 """What a lane of a pass costs whatever it reads, in tokens read: attention's walk through its keys."""
@@ -108,8 +120,50 @@ def decode_drafted(
         rows_of.setdefault(tuple(ids), []).append(row)
     lanes = [Lane(list(ids), len(ids), rows, n, n) for n, (ids, rows) in enumerate(rows_of.items())]
     cache = LaneCache(model, list(rows_of))
-    logits_N_V, ends, done = cache.logits_U_V, set(eos_ids), dict[int, list[int]]()
-    while True:
+    parts = min(torch.get_num_threads(), len(lanes) // PROMPTS, MOST_PARTS) if cache.is_small else 1
+    told, stop = threading.Lock(), threading.Event()
+
+    def end(row: int, completion: list[int]) -> None:
+        with told:
+            if on_row is not None:
+                on_row(row, completion)
+
+    def say(lanes: list[Lane], cache: LaneCache, drafts: Drafts) -> dict[int, list[int]]:
+        return _said(lanes, cache, choose, drafts, ends=set(eos_ids), limits=limits, end=end, stop=stop)
+
+    work = [partial(say, lanes, cache, drafts)]
+    if parts > 1:
+        shares = [range(first, len(lanes), parts) for first in range(parts)]
+        work = [
+            partial(
+                say,
+                [lanes[number]._replace(slot=n, prompt=n) for n, number in enumerate(share)],
+                cache.of_prompts(share),
+                drafts.beside(),
+            )
+            for share in shares
+        ]
+    done: dict[int, list[int]] = {}
+    for some in side_by_side(work, stop):
+        done |= some
+    return [done[row] for row in range(len(prompt_ids))]
+
+
+@torch.no_grad()
+def _said(
+    lanes: list[Lane],
+    cache: LaneCache,
+    choose: ChooseAt,
+    drafts: Drafts,
+    *,
+    ends: set[int],
+    limits: Sequence[int],
+    end: Callable[[int, list[int]], None],
+    stop: threading.Event,
+) -> dict[int, list[int]]:
+    """The completions of the lanes' rows, by row; of those that have ended when it is to `stop`."""
+    logits_N_V, done = cache.logits_U_V, dict[int, list[int]]()
+    while not stop.is_set():
         asked = [(lane.rows, lane.said + more) for lane in lanes for more in range(len(lane.guess) + 1)]
         chosen = iter(choose.at(logits_N_V, [rows for rows, _ in asked], [place for _, place in asked]))
         going: list[Lane] = []
@@ -121,10 +175,9 @@ def decode_drafted(
                     going.append(Lane(text, lane.first, rows, lane.slot, lane.prompt))
                 for row in rows if ended else ():
                     done[row] = text[lane.first :]
-                    if on_row is not None:
-                        on_row(row, list(done[row]))
+                    end(row, list(done[row]))
         if not going:
-            return [done[row] for row in range(len(prompt_ids))]
+            break
         lanes = [lane._replace(guess=_guess(lane, len(going), drafts, limits)) for lane in going]
         slots, logits_N_V = cache.read(
             [(lane.slot, lane.prompt, lane.said - 1, [lane.text[-1], *lane.guess]) for lane in lanes],
@@ -132,6 +185,7 @@ def decode_drafted(
             most=max(limits[row] for lane in lanes for row in lane.rows),
         )
         lanes = [lane._replace(slot=slot) for lane, slot in zip(lanes, slots, strict=True)]
+    return done
 
 
 Said = tuple[tuple[int, ...], bool]

@@ -74,8 +74,13 @@ class Drafts:
     """
 
     def __init__(self, texts: Texts | None = None):
+        self._texts = texts
         self._known: dict[tuple[int, ...], Followers] = {} if texts is None else texts.followed
         self._said = Texts()
+
+    def beside(self) -> Drafts:
+        """Another that knows the same beforehand and nothing of what this one has read."""
+        return Drafts(self._texts)
 
     def read(self, ids: Sequence[int], start: int, times: int = 1) -> None:
         """Learn from the tokens from place `start` on, which so many rows have said."""

@@ -79,11 +79,15 @@ class Fused:
 
     Args:
         model: One that `fused` takes.
+
+    Attributes:
+        is_small: Calls, not arithmetic, are most of what a pass costs.
     """
 
     def __init__(self, model: Any):
         inner, config = model.model, model.config
-        copied = sum(each.numel() for each in [*inner.layers.parameters(), model.lm_head.weight]) <= COPIED
+        size = sum(each.numel() for each in [*inner.layers.parameters(), model.lm_head.weight])
+        copied = self.is_small = size <= COPIED
 
         def product(*layers: torch.nn.Linear) -> Product:
             return Product(*(each.weight for each in layers), copied=copied)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import itertools
 from collections.abc import Sequence
@@ -78,6 +79,21 @@ class LaneCache:
         self._slots = len(prompts)
         for layer in self._layers:
             layer.prompts_are_read()
+
+    @property
+    def is_small(self) -> bool:
+        """Whether its passes are so short that threads should share lanes, not passes."""
+        return self._fused is not None and self._fused.is_small
+
+    def of_prompts(self, numbers: Sequence[int]) -> LaneCache:
+        """One of these prompts alone, before anything was read but them, for a thread of its own."""
+        other, places = copy.copy(self), torch.tensor(numbers)
+        other._lengths = [self._lengths[number] for number in numbers]
+        other.logits_U_V = self.logits_U_V.index_select(0, places)
+        other._layers = [layer.of_prompts(places, max(other._lengths)) for layer in self._layers]
+        other._cache = Cache(layers=list(other._layers))
+        other._prompts, other._slots = list(range(len(numbers))), len(numbers)
+        return other
 
     def _agrees(self, fast: Fused, prompts: Sequence[Tokens]) -> bool:
         """Whether the fused pass gives the logits of forward(), which may do more, after the shortest prompt."""

@@ -28,8 +28,8 @@ OUTPUTS = {"log_probs", "entropy", "is_top1"}
 TILE = 2**21
 """Logits of a piece, 8 MiB."""
 
-KEPT = 2**22
-"""Probabilities up to which those of a pass are kept for its backward pass, 16 MiB."""
+KEPT = 2**23
+"""Probabilities up to which those of a pass are kept for its backward pass, 32 MiB."""
 
 _passes = threading.local()
 
@@ -127,7 +127,8 @@ class LogProbs(torch.autograd.Function):
         """d log p(target) / d z = 1[target] - p, and d H / d z = -p (log p + H), z being the scaled logits."""
         hidden, weight, targets, sums, entropies, *kept = ctx.saved_tensors
         of_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
-        of_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
+        # Turned, for oneDNN copies the first factor where that is: here the hidden states, and not the logits
+        of_weight = weight.new_zeros(weight.t().shape) if ctx.needs_input_grad[1] else None
         of_scores = ctx.scale * (torch.zeros_like(sums) if of_scores is None else of_scores)
         for number, rows in enumerate(_pieces(hidden, weight)):
             p = kept[number] if kept else _logits(hidden[rows], weight, ctx.scale).sub_(sums[rows, None]).exp_()
@@ -139,8 +140,8 @@ class LogProbs(torch.autograd.Function):
             if of_hidden is not None:
                 of_hidden[rows] = multiplied(of_logits, weight.t())
             if of_weight is not None:
-                of_weight += multiplied(of_logits.t(), hidden[rows].t())
-        return of_hidden, of_weight, None, None, None, None
+                of_weight += multiplied(hidden[rows].t(), of_logits.t())
+        return of_hidden, None if of_weight is None else of_weight.t(), None, None, None, None
 
 
 def _pieces(hidden: torch.Tensor, weight: torch.Tensor) -> Iterator[slice]:

@@ -141,6 +141,13 @@ class _Linear(torch.autograd.Function):
         grad = grad.contiguous()
         return (
             product(grad, weight.t()) if of_x else None,
-            product(grad.t(), x.t()) if of_weight else None,
+            _of_weight(product, grad, x) if of_weight else None,
             grad.sum(0) if of_bias else None,
         )
+
+
+def _of_weight(product: Any, grad_N: torch.Tensor, x_N: torch.Tensor) -> torch.Tensor:
+    """The gradient [out, in] of a weight. oneDNN copies the first factor where it is turned: that is the narrower."""
+    if grad_N.shape[1] > x_N.shape[1]:
+        return product(x_N.t(), grad_N.t()).t()
+    return product(grad_N.t(), x_N.t())

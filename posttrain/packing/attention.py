@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,7 +29,14 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import eager_mask, sdpa_mask
 
 from posttrain.models.attention_names import EAGER, TREE, TREE_EAGER
-from posttrain.packing.tree import Run, Tree
+from posttrain.packing.tree import Share, Tree
+from posttrain.processes.side_by_side import side_by_side
+
+SHARED = 1 << 17
+"""Numbers in the queries from which on threads share a sequence: to begin one takes a tenth of a millisecond."""
+
+MOST_SHARES = 4
+"""Threads at most."""
 
 
 def attend(
@@ -187,18 +195,22 @@ class _Merged(torch.autograd.Function):
         keys, values = _repeated(key, query), _repeated(value, query)
         out = torch.empty_like(query.transpose(1, 2), memory_format=torch.contiguous_format).transpose(1, 2)
         sums = query.new_empty(query.shape[:-1], dtype=torch.promote_types(query.dtype, torch.float32))
-        for run in tree.runs:
-            part = _forward(*(_rows(each, run) for each in (query, keys, values)), 0.0, True, scale=scale)
-            for whole, found in zip((out, sums), part, strict=True):
-                _rows(whole, run).copy_(found)
-        for completions, prompt in tree.branches:
-            own, shared = slice(*completions), slice(*prompt)
-            part, part_sums = _forward(
-                query[:, :, own], keys[:, :, shared], values[:, :, shared], 0.0, False, scale=scale
-            )
-            weight = torch.sigmoid(part_sums - sums[:, :, own])
-            out[:, :, own].lerp_(part, weight[..., None].to(out.dtype))
-            sums[:, :, own] = torch.logaddexp(sums[:, :, own], part_sums)
+
+        def read(share: Share) -> None:
+            for block in share.blocks:
+                part = _forward(*map(block.take, (query, keys, values)), 0.0, True, scale=scale)
+                for whole, found in zip((out, sums), part, strict=True):
+                    block.put(whole, found)
+            for completions, prompt in share.branches:
+                own, shared = slice(*completions), slice(*prompt)
+                part, part_sums = _forward(
+                    query[:, :, own], keys[:, :, shared], values[:, :, shared], 0.0, False, scale=scale
+                )
+                weight = torch.sigmoid(part_sums - sums[:, :, own])
+                out[:, :, own].lerp_(part, weight[..., None].to(out.dtype))
+                sums[:, :, own] = torch.logaddexp(sums[:, :, own], part_sums)
+
+        _by_share(tree, query, read)
         # As saved tensors, not attributes: gradient checkpointing lets go of those alone
         ctx.save_for_backward(query, key, value, out, sums)
         ctx.tree, ctx.scale = tree, scale
@@ -210,21 +222,30 @@ class _Merged(torch.autograd.Function):
         keys, values, grad = _repeated(key, query), _repeated(value, query), grads[0]
         grad = grad if grad.stride(-1) == 1 else grad.contiguous()  # the kernel reads whole heads
         totals = tuple(torch.empty_like(each) for each in (query, keys, values))
-        for run in ctx.tree.runs:  # these cover everything once
-            found = _backward(
-                *(_rows(each, run) for each in (grad, query, keys, values, out, sums)), 0.0, True, scale=ctx.scale
-            )
-            for total, part in zip(totals, found, strict=True):
-                _rows(total, run).copy_(part)
-        for completions, prompt in ctx.tree.branches:
-            own, shared = slice(*completions), slice(*prompt)
-            found = _backward(
-                grad[:, :, own], query[:, :, own], keys[:, :, shared], values[:, :, shared],
-                out[:, :, own], sums[:, :, own], 0.0, False, scale=ctx.scale,
-            )  # fmt: skip
-            for total, part, place in zip(totals, found, (own, shared, shared), strict=True):
-                total[:, :, place] += part
+
+        def read(share: Share) -> None:
+            for block in share.blocks:  # these cover everything once
+                kept = map(block.take, (query, keys, values, out, sums))
+                found = _backward(block.take_zero_padded(grad), *kept, 0.0, True, scale=ctx.scale)
+                for total, part in zip(totals, found, strict=True):
+                    block.put(total, part)
+            for completions, prompt in share.branches:
+                own, shared = slice(*completions), slice(*prompt)
+                found = _backward(
+                    grad[:, :, own], query[:, :, own], keys[:, :, shared], values[:, :, shared],
+                    out[:, :, own], sums[:, :, own], 0.0, False, scale=ctx.scale,
+                )  # fmt: skip
+                for total, part, place in zip(totals, found, (own, shared, shared), strict=True):
+                    total[:, :, place] += part
+
+        _by_share(ctx.tree, query, read)
         return totals[0], _folded(totals[1], key), _folded(totals[2], value), None, None
+
+
+def _by_share(tree: Tree, query: torch.Tensor, read: Callable[[Share], None]) -> None:
+    """Call it for all shares, in threads side by side where they are long enough for that."""
+    shares = tree.shares(min(torch.get_num_threads(), MOST_SHARES) if query.numel() >= SHARED else 1)
+    side_by_side([partial(torch.no_grad()(read), share) for share in shares])
 
 
 _KERNEL = "_scaled_dot_product_flash_attention_for_cpu"
@@ -232,11 +253,6 @@ _KERNEL = "_scaled_dot_product_flash_attention_for_cpu"
 
 _forward: Any = getattr(torch.ops.aten, _KERNEL, None)
 _backward: Any = getattr(torch.ops.aten, f"{_KERNEL}_backward", None)
-
-
-def _rows(whole: torch.Tensor, run: Run) -> torch.Tensor:
-    """A view (rows, H, width, ...) of the spans of a run in (1, H, N, ...)."""
-    return whole[0, :, run.start : run.start + run.rows * run.width].unflatten(1, (run.rows, run.width)).transpose(0, 1)
 
 
 def _repeated(heads: torch.Tensor, query: torch.Tensor) -> torch.Tensor:

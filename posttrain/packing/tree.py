@@ -18,17 +18,10 @@ from typing import NamedTuple
 import torch
 
 from posttrain.inputs.data import IGNORED
+from posttrain.packing.blocks import Block, blocks
 
 Span = tuple[int, int]
 """From a position of the packed sequence up to, not including, another."""
-
-
-class Run(NamedTuple):
-    """`rows` spans of `width` positions each, side by side from `start` on."""
-
-    start: int
-    rows: int
-    width: int
 
 
 class Bundle(NamedTuple):
@@ -43,6 +36,18 @@ class Bundle(NamedTuple):
     places: torch.Tensor
     kept: torch.Tensor
     prompt: Span
+
+
+class Share(NamedTuple):
+    """Spans that see nothing of another share's.
+
+    Attributes:
+        blocks: Of the spans.
+        branches: As `Tree.branches`.
+    """
+
+    blocks: tuple[Block, ...]
+    branches: tuple[tuple[Span, Span], ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,17 +87,30 @@ class Tree:
         before = {span: width for rows, width in prompts for span in self.spans if rows[0] <= span[0] < rows[1]}
         return max(stop - start + before.get((start, stop), 0) for start, stop in self.spans)
 
+    def shares(self, count: int) -> tuple[Share, ...]:
+        """The sequence in at most so many shares of nearly the same length; a prompt stays with its completions."""
+        if count not in self._shares:
+            self._shares[count] = tuple(self._share(spans) for spans in _dealt(self._families, count))
+        return self._shares[count]
+
     @cached_property
-    def runs(self) -> tuple[Run, ...]:
-        """The spans in order, those that follow each other with the same width as one."""
-        runs: list[Run] = []
-        for start, stop in self.spans:
-            width = stop - start
-            if runs and runs[-1].width == width and runs[-1].start + runs[-1].rows * width == start:
-                runs[-1] = runs[-1]._replace(rows=runs[-1].rows + 1)
-            else:
-                runs.append(Run(start, 1, width))
-        return tuple(runs)
+    def _shares(self) -> dict[int, tuple[Share, ...]]:
+        return {}
+
+    @cached_property
+    def _families(self) -> list[list[Span]]:
+        """Spans that see each other: a prompt and its completions, or a span alone."""
+        families = {span: [span] for span in self.spans}
+        for (start, stop), prompt in self.branches:
+            for span in self.spans:
+                if start <= span[0] < stop:
+                    families[prompt] += families.pop(span)
+        return list(families.values())
+
+    def _share(self, spans: list[Span]) -> Share:
+        held = set(spans)
+        branches = tuple((rows, prompt) for rows, prompt in self.branches if prompt in held)
+        return Share(blocks(spans, self.scored.device), branches)
 
     def spread(self, values_1S: torch.Tensor) -> torch.Tensor:
         """Values of the scored positions in their cells of the padded rows, 0 elsewhere; differentiable."""
@@ -194,6 +212,18 @@ def _tree(
     if not scored.numel():  # a head that is asked for nothing would not be part of the graph
         scored, labels = scored.new_zeros(1), labels.new_full((1,), IGNORED)
     return Tree(ids[None], positions[None], spans, branches, scored, labels[None], cells, (mask.size(0), mask.size(1)))
+
+
+def _dealt(families: list[list[Span]], count: int) -> list[list[Span]]:
+    """The families in at most so many hands, the longest first and each to the hand that holds least."""
+    hands: list[list[Span]] = [[] for _ in range(min(count, len(families)))]
+    held = [0] * len(hands)
+    lengths = [sum(stop - start for start, stop in spans) for spans in families]
+    for number in sorted(range(len(families)), key=lambda number: -lengths[number]):
+        least = held.index(min(held))
+        hands[least] += families[number]
+        held[least] += lengths[number]
+    return hands
 
 
 def _bundle(spans: list[Span], prompt: Span, device: torch.device) -> Bundle:

@@ -19,7 +19,7 @@ __all__ = ["side_by_side"]
 T = TypeVar("T")
 
 
-def side_by_side(work: Sequence[Callable[[], T]], stop: threading.Event) -> list[T]:
+def side_by_side(work: Sequence[Callable[[], T]], stop: threading.Event | None = None) -> list[T]:
     """What each of these returns. The first runs in this thread, the others beside it.
 
     Of what torch keeps by thread, such as whether there are gradients, those beside it have the defaults.
@@ -35,6 +35,7 @@ def side_by_side(work: Sequence[Callable[[], T]], stop: threading.Event) -> list
     threads = torch.get_num_threads()
     if len(work) == 1:
         return [work[0]()]
+    stop = threading.Event() if stop is None else stop
 
     def one(each: Callable[[], T]) -> T:
         torch.set_num_threads(max(1, threads // len(work)))  # of this thread, and of those that begin later

@@ -58,12 +58,6 @@ def test_a_prompt_stands_once_and_last_tokens_not_at_all():
     assert tree.branches == (((7, 10), (0, 3)), ((10, 13), (3, 4)), ((13, 14), (4, 7)))
 
 
-def test_runs_are_the_spans_again_with_equal_neighbours_as_one():
-    tree = grow(*batch([[1, 2], [1, 2], [1, 2], [3, 4]], [[5, 6, 7], [5, 6, 8], [5], [6, 7, 8, 9]]))
-    assert tree.spans == ((0, 2), (2, 4), (4, 6), (6, 8), (8, 11))
-    assert tree.runs == ((0, 4, 2), (8, 1, 3))
-
-
 def test_prompts_that_differ_in_padding_alone_are_told_apart():
     """A token that equals the padding is a token."""
     tree = grow(*batch([[0, 1], [1]], [[2, 3], [2, 3]]))

@@ -1,11 +1,11 @@
-"""CPU time of sampling groups of completions: the loop that reads guesses beside the plain one, on trained policies.
+"""Time of sampling groups of completions: the loop that reads guesses beside the plain one, on trained policies.
 
-    OMP_NUM_THREADS=1 python benchmarks/drafts.py [RUN ...] [--step] [--repeats 5]
+    OMP_WAIT_POLICY=PASSIVE python benchmarks/drafts.py [RUN ...] [--step] [--repeats 5] [--threads 2]
 
 RUN is the folder of a run whose policy samples, such as one after its warm-up (`hybrid.steps=0`); prompts and
 demonstrations are its recipe's. `--step` adds the policy of `vs_trl.py`'s row `step`. The sides take turns on the same
-prompts and draws with one thread; each repetition has prompts of its own, as each step of a run has. Printed are means
-of the process's CPU time over all but the first repetition, and the share of completions that are the same.
+prompts and draws; each repetition has prompts of its own, as each step of a run has. Printed are means over all but the
+first repetition, of seconds and of the process's CPU seconds, and the share of completions that are the same.
 """
 
 from __future__ import annotations
@@ -40,8 +40,9 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--group", type=int, default=8, help="rows per prompt")
     parser.add_argument("--demonstrations", type=int, default=300)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1, help="of torch (%(default)s)")
     options = parser.parse_args(arguments)
-    torch.set_num_threads(1)
+    torch.set_num_threads(options.threads)
     for load in loads(options):
         compare(load, options)
 
@@ -110,25 +111,29 @@ def compare(load: Load, options: argparse.Namespace) -> None:
         "guesses, nothing known": lambda rows, choice: decode_drafted(model, rows, choice, Drafts(), **asked),
         "guesses, demonstrations": lambda rows, choice: decode_drafted(model, rows, choice, Drafts(texts), **asked),
     }
-    seconds: dict[str, list[float]] = {side: [] for side in sides}
+    seconds: dict[str, list[tuple[float, float]]] = {side: [] for side in sides}
     found: dict[str, list[TokenIds]] = {side: [] for side in sides}
     model.eval()
     with inference(model):
         for window, some in enumerate(prompts):
             rows = [ids for ids in some for _ in range(options.group)]
             for side, run in sides.items():
-                before = time.process_time()
+                wall, cpu = time.perf_counter(), time.process_time()
                 found[side] += run(rows, choice(rows, window))
                 if window:  # the first one's caches are empty
-                    seconds[side].append(time.process_time() - before)
-    plain = statistics.mean(seconds["plain"])
+                    seconds[side].append((time.perf_counter() - wall, time.process_time() - cpu))
+    plain = [statistics.mean(each) for each in zip(*seconds["plain"], strict=True)]
     lengths = [len(ids) for ids in found["plain"]]
     count = options.prompts * options.group
     print(f"{name}: {count} rows, {statistics.mean(lengths):.0f} tokens on average, {max(lengths)} at most")
     for side, spent in seconds.items():
         same = sum(a == b for a, b in zip(found[side], found["plain"], strict=True)) / len(lengths)
-        mine = statistics.mean(spent)
-        print(f"  {side:<24} {mine:7.3f} s  {plain / mine:5.2f} times  {same:.0%} the same", flush=True)
+        mine = [statistics.mean(each) for each in zip(*spent, strict=True)]
+        times = "  ".join(
+            f"{kind} {own:7.3f} s {theirs / own:5.2f} times"
+            for kind, own, theirs in zip(("wall", "CPU"), mine, plain, strict=True)
+        )
+        print(f"  {side:<24} {times}  {same:.0%} the same", flush=True)
 
 
 if __name__ == "__main__":

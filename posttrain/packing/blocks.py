@@ -1,7 +1,7 @@
 """Spans of nearly the same length side by side, so that few calls of a kernel attend within all of them.
 
-A block pads its spans to the longest by repeating their last position. Causal attention of what is real does not look at
-what comes behind, so that nothing is masked; gradients of what repeats are zero.
+A block pads its spans to the longest by repeating their last position. Causal attention of what is real does not look
+at what comes behind, so that nothing is masked; gradients of what repeats are zero.
 """
 
 from __future__ import annotations
@@ -59,7 +59,9 @@ class Block(NamedTuple):
     def put(self, whole: torch.Tensor, part: torch.Tensor) -> None:
         """Write what is real of (R, H, W, ...) to its positions in (1, H, N, ...)."""
         flat = part.transpose(1, 2).flatten(0, 1)
-        whole[0].transpose(0, 1).index_copy_(0, self.own, flat if self.real is None else flat.index_select(0, self.real))
+        whole[0].transpose(0, 1).index_copy_(
+            0, self.own, flat if self.real is None else flat.index_select(0, self.real)
+        )
 
 
 def blocks(spans: Sequence[tuple[int, int]], device: torch.device) -> tuple[Block, ...]:

@@ -205,7 +205,7 @@ class RowBuffers(CacheLayerMixin):
         """Another, of the prompts at these places alone, of so many tokens at most, which holds no rows yet."""
         other = copy.copy(self)
         keys, values = self.prompt  # type: ignore[misc]
-        other.prompt = tuple(each[:, :, :longest].index_select(0, places) for each in (keys, values))
+        other.prompt = (keys[:, :, :longest].index_select(0, places), values[:, :, :longest].index_select(0, places))
         return other
 
     def copy(self, old: torch.Tensor, new: torch.Tensor, held: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import pytest
@@ -10,14 +11,14 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from posttrain.packing import attention
 from posttrain.packing.blocks import MOST, SHARE, blocks
-from posttrain.packing.tree import lay
+from posttrain.packing.tree import grow, lay
 
 WIDTHS = [random.Random(3).randint(1, 90) for _ in range(40)] + [200, 200, 170, 1]
 
 
 def spans_of(widths):
     ends = torch.tensor([0, *widths]).cumsum(0).tolist()
-    return list(zip(ends[:-1], ends[1:], strict=True))
+    return list(itertools.pairwise(ends))
 
 
 def test_every_position_stands_once_and_padding_is_little():
@@ -74,3 +75,38 @@ def test_attention_and_its_gradients_are_those_of_each_span_alone(keys):
     torch.testing.assert_close(found, expected)
     for gradient, each in zip(gradients, states, strict=True):
         torch.testing.assert_close(gradient, each.grad)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_threads_share_groups_and_change_nothing(monkeypatch, threads):
+    torch.manual_seed(0)
+    rng = random.Random(1)
+    prompts = torch.tensor([[number, number, 7] for number in (1, 2, 3, 4, 5) for _ in range(3)])
+    widths = torch.tensor([rng.randint(1, 25) for _ in prompts])
+    completions = torch.randint(8, 20, (len(prompts), 25))
+    tree = grow(prompts, torch.ones_like(prompts), completions, (torch.arange(25) < widths[:, None]).long())
+    count = tree.input_ids.shape[1]
+    states = [torch.randn(1, 4, count, 8, dtype=torch.float64, requires_grad=True) for _ in range(3)]
+    weight = torch.randn(1, 4, count, 8, dtype=torch.float64)
+
+    def run(read):
+        found = read()
+        gradients = torch.autograd.grad((found * weight).sum(), states)
+        return [found, *gradients]
+
+    expected = run(lambda: attention.masked(*states, tree, 0.3))
+    monkeypatch.setattr(attention, "SHARED", 0)
+    shares = []
+    side_by_side = attention.side_by_side
+    monkeypatch.setattr(attention, "side_by_side", lambda work: shares.append(len(work)) or side_by_side(work))
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        found = run(lambda: attention._Merged.apply(*states, tree, 0.3))
+    finally:
+        torch.set_num_threads(before)
+    assert shares == [threads, threads]
+    torch.testing.assert_close(found, expected)
+    held = [block.own for share in tree.shares(threads) for block in share.blocks]
+    assert sorted(torch.cat(held).tolist()) == list(range(count))
+    assert sorted(branch for share in tree.shares(threads) for branch in share.branches) == sorted(tree.branches)

@@ -30,7 +30,7 @@ import torch
 
 from posttrain.processes.side_by_side import side_by_side
 from posttrain.rollouts.drafts import Drafts
-from posttrain.rollouts.lane_cache import LaneCache
+from posttrain.rollouts.lane_cache import LaneCache, fused_pass
 
 __all__ = ["ChooseAt", "decode_drafted"]
 
@@ -118,9 +118,10 @@ def decode_drafted(
     rows_of: dict[tuple[int, ...], list[int]] = {}
     for row, ids in enumerate(prompt_ids):
         rows_of.setdefault(tuple(ids), []).append(row)
-    lanes = [Lane(list(ids), len(ids), rows, n, n) for n, (ids, rows) in enumerate(rows_of.items())]
-    cache = LaneCache(model, list(rows_of))
-    parts = min(torch.get_num_threads(), len(lanes) // PROMPTS, MOST_PARTS) if cache.is_small else 1
+    prompts = list(rows_of.items())
+    fast = fused_pass(model, list(rows_of))
+    small = fast is not None and fast.is_small
+    parts = max(1, min(torch.get_num_threads(), len(prompts) // PROMPTS, MOST_PARTS)) if small else 1
     told, stop = threading.Lock(), threading.Event()
 
     def end(row: int, completion: list[int]) -> None:
@@ -128,28 +129,19 @@ def decode_drafted(
             if on_row is not None:
                 on_row(row, completion)
 
-    def say(lanes: list[Lane], cache: LaneCache, drafts: Drafts) -> dict[int, list[int]]:
-        return _said(lanes, cache, choose, drafts, ends=set(eos_ids), limits=limits, end=end, stop=stop)
+    def say(number: int) -> dict[int, list[int]]:
+        own = prompts[number::parts]
+        lanes = [Lane(list(ids), len(ids), rows, place, place) for place, (ids, rows) in enumerate(own)]
+        guesses = drafts if parts == 1 else drafts.beside()
+        asked: dict[str, Any] = {"ends": set(eos_ids), "limits": limits, "end": end, "stop": stop}
+        return _said(lanes, LaneCache(model, [ids for ids, _ in own], fast), choose, guesses, **asked)
 
-    work = [partial(say, lanes, cache, drafts)]
-    if parts > 1:
-        shares = [range(first, len(lanes), parts) for first in range(parts)]
-        work = [
-            partial(
-                say,
-                [lanes[number]._replace(slot=n, prompt=n) for n, number in enumerate(share)],
-                cache.of_prompts(share),
-                drafts.beside(),
-            )
-            for share in shares
-        ]
     done: dict[int, list[int]] = {}
-    for some in side_by_side(work, stop):
+    for some in side_by_side([partial(torch.no_grad()(say), number) for number in range(parts)], stop):
         done |= some
     return [done[row] for row in range(len(prompt_ids))]
 
 
-@torch.no_grad()
 def _said(
     lanes: list[Lane],
     cache: LaneCache,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 import itertools
 from collections.abc import Sequence
@@ -22,7 +21,6 @@ from posttrain.rollouts.row_buffers import (
     RowBuffers,
     attention_to_rows,
     check_attention,
-    prompt_by_prompt,
 )
 
 ROOM = 16
@@ -40,6 +38,32 @@ CLOSE = 1e-3
 Tokens = Sequence[int]
 
 
+def fused_pass(model: Any, prompts: Sequence[Tokens]) -> Fused | None:
+    """The pass that stands in for the model's own, if one does.
+
+    Where forward() is replaced, as accelerate and trainers do, it is asked what comes after the shortest prompt: it may
+    do more, such as cast.
+
+    Args:
+        model: As `decode_drafted` takes it.
+        prompts: Token ids.
+
+    Raises:
+        NotPlain: The model's attention is not for `LaneCache`.
+    """
+    model = base_model(model)
+    if is_scaled(model.config):  # by the longest row of a pass, which guesses make another
+        raise NotPlain
+    check_attention(model.config)
+    fast = fused(model)
+    if fast is None or not is_replaced(model):
+        return fast
+    shortest = min(prompts, key=len)
+    expected = LaneCache(model, [shortest], None).logits_U_V
+    difference = (LaneCache(model, [shortest], fast).logits_U_V - expected).abs().max()
+    return fast if bool(difference <= CLOSE * expected.abs().max()) else None  # nor where some are not finite
+
+
 class LaneCache:
     """Keys and values of the prompts, and of what lanes have said in slots of their own.
 
@@ -48,6 +72,7 @@ class LaneCache:
     Args:
         model: As `decode_drafted` takes it.
         prompts: Token ids of the U prompts, which are read at once.
+        fast: What `fused_pass` says of it.
 
     Raises:
         NotPlain: The model's attention is not for it.
@@ -56,12 +81,9 @@ class LaneCache:
         logits_U_V: After each prompt.
     """
 
-    def __init__(self, model: Any, prompts: Sequence[Tokens]):
-        self.model = base_model(model)
+    def __init__(self, model: Any, prompts: Sequence[Tokens], fast: Fused | None):
+        self.model, self._fused = base_model(model), fast
         config = self.model.config
-        if is_scaled(config):  # by the longest row of a pass, which guesses make another
-            raise NotPlain
-        check_attention(config)
         self._shared = config.num_attention_heads // key_heads(config)
         self._lengths = [len(ids) for ids in prompts]
         self._layers = [
@@ -69,44 +91,11 @@ class LaneCache:
             for _ in DynamicCache(config=config).layers
         ]
         self._cache = Cache(layers=list(self._layers))
-        fast = fused(self.model)
-        # What a replaced forward() does, such as accelerate's, the prompts' pass tells: autocast is found out
-        replaced = is_replaced(self.model)
-        self._fused = None if replaced else fast
         self.logits_U_V = self._read_prompts(prompts)
-        self._fused = fast if fast is None or not replaced or self._agrees(fast, prompts) else None
         self._prompts = list(range(len(prompts)))
         self._slots = len(prompts)
         for layer in self._layers:
             layer.prompts_are_read()
-
-    @property
-    def is_small(self) -> bool:
-        """Whether its passes are so short that threads should share lanes, not passes."""
-        return self._fused is not None and self._fused.is_small
-
-    def of_prompts(self, numbers: Sequence[int]) -> LaneCache:
-        """One of these prompts alone, before anything was read but them, for a thread of its own."""
-        other, places = copy.copy(self), torch.tensor(numbers)
-        other._lengths = [self._lengths[number] for number in numbers]
-        other.logits_U_V = self.logits_U_V.index_select(0, places)
-        other._layers = [layer.of_prompts(places, max(other._lengths)) for layer in self._layers]
-        other._cache = Cache(layers=list(other._layers))
-        other._prompts, other._slots = list(range(len(numbers))), len(numbers)
-        return other
-
-    def _agrees(self, fast: Fused, prompts: Sequence[Tokens]) -> bool:
-        """Whether the fused pass gives the logits of forward(), which may do more, after the shortest prompt."""
-        number = min(range(len(prompts)), key=self._lengths.__getitem__)
-        length = self._lengths[number]
-
-        def attend(_: int, *states: torch.Tensor) -> torch.Tensor:
-            query, keys, values = (each[None].transpose(1, 2) for each in states)
-            return prompt_by_prompt(query, keys, values, [(0, length)], None)[0]
-
-        found = fast.logits(torch.tensor(prompts[number]), torch.arange(length), attend, torch.tensor([length - 1]))[0]
-        expected = self.logits_U_V[number]
-        return bool((found - expected).abs().max() <= CLOSE * expected.abs().max())  # not where some are not finite
 
     def read(
         self, lanes: Sequence[tuple[int, int, int, Tokens]], *, rows: int, most: int

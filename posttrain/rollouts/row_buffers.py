@@ -8,7 +8,6 @@ for the prompt. Each part comes with its log-sum-exp, by which the two are merge
 from __future__ import annotations
 
 import contextlib
-import copy
 import threading
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -200,13 +199,6 @@ class RowBuffers(CacheLayerMixin):
         self.prompt = (self.keys.transpose(1, 2).contiguous(), self.values.transpose(1, 2).contiguous())
         self.keys = self.values = None
         self.capacity = 0
-
-    def of_prompts(self, places: torch.Tensor, longest: int) -> RowBuffers:
-        """Another, of the prompts at these places alone, of so many tokens at most, which holds no rows yet."""
-        other = copy.copy(self)
-        keys, values = self.prompt  # type: ignore[misc]
-        other.prompt = (keys[:, :, :longest].index_select(0, places), values[:, :, :longest].index_select(0, places))
-        return other
 
     def copy(self, old: torch.Tensor, new: torch.Tensor, held: int) -> None:
         """Give the rows at the places `new` the first `held` tokens of those at `old`."""

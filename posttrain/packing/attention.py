@@ -36,7 +36,7 @@ SHARED = 1 << 17
 """Numbers in the queries from which on threads share a sequence: to begin one takes a tenth of a millisecond."""
 
 MOST_SHARES = 4
-"""Threads at most."""
+"""Of more threads torch makes more by sharing each call among them."""
 
 
 def attend(
@@ -244,7 +244,8 @@ class _Merged(torch.autograd.Function):
 
 def _by_share(tree: Tree, query: torch.Tensor, read: Callable[[Share], None]) -> None:
     """Call it for all shares, in threads side by side where they are long enough for that."""
-    shares = tree.shares(min(torch.get_num_threads(), MOST_SHARES) if query.numel() >= SHARED else 1)
+    threads = torch.get_num_threads()
+    shares = tree.shares(threads if threads <= MOST_SHARES and query.numel() >= SHARED else 1)
     side_by_side([partial(torch.no_grad()(read), share) for share in shares])
 
 

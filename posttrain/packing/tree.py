@@ -20,6 +20,9 @@ import torch
 from posttrain.inputs.data import IGNORED
 from posttrain.packing.blocks import Block, blocks
 
+UNEVEN = 1.5
+"""How much longer than the mean a share may be: who is done first waits for it."""
+
 Span = tuple[int, int]
 """From a position of the packed sequence up to, not including, another."""
 
@@ -88,9 +91,13 @@ class Tree:
         return max(stop - start + before.get((start, stop), 0) for start, stop in self.spans)
 
     def shares(self, count: int) -> tuple[Share, ...]:
-        """The sequence in at most so many shares of nearly the same length; a prompt stays with its completions."""
+        """The sequence in so many shares of nearly the same length, or in one where it can't be dealt so.
+
+        A prompt stays with its completions.
+        """
         if count not in self._shares:
-            self._shares[count] = tuple(self._share(spans) for spans in _dealt(self._families, count))
+            hands = _dealt(self._families, count)
+            self._shares[count] = tuple(map(self._share, hands if len(hands) == count else [list(self.spans)]))
         return self._shares[count]
 
     @cached_property
@@ -215,15 +222,15 @@ def _tree(
 
 
 def _dealt(families: list[list[Span]], count: int) -> list[list[Span]]:
-    """The families in at most so many hands, the longest first and each to the hand that holds least."""
-    hands: list[list[Span]] = [[] for _ in range(min(count, len(families)))]
-    held = [0] * len(hands)
+    """The families in so many hands, the longest first and each to the hand that holds least; none, if uneven."""
+    hands: list[list[Span]] = [[] for _ in range(count)]
+    held = [0] * count
     lengths = [sum(stop - start for start, stop in spans) for spans in families]
     for number in sorted(range(len(families)), key=lambda number: -lengths[number]):
         least = held.index(min(held))
         hands[least] += families[number]
         held[least] += lengths[number]
-    return hands
+    return hands if max(held) * count <= UNEVEN * sum(held) else []
 
 
 def _bundle(spans: list[Span], prompt: Span, device: torch.device) -> Bundle:

@@ -110,3 +110,14 @@ def test_threads_share_groups_and_change_nothing(monkeypatch, threads):
     held = [block.own for share in tree.shares(threads) for block in share.blocks]
     assert sorted(torch.cat(held).tolist()) == list(range(count))
     assert sorted(branch for share in tree.shares(threads) for branch in share.branches) == sorted(tree.branches)
+
+
+def test_what_can_not_be_dealt_evenly_is_one_share():
+    even, uneven = [[3, 3, 3], [3, 2, 3]], [[3, 40], [2, 2]]
+    for widths, count in ((even, 2), (uneven, 1), (even[:1], 1)):
+        prompts = torch.tensor([[number, 7] for number, some in enumerate(widths, 1) for _ in some])
+        lengths = torch.tensor([width for some in widths for width in some])
+        completions = torch.full((len(prompts), 50), 9)
+        mask = (torch.arange(50) < lengths[:, None]).long()
+        tree = grow(prompts, torch.ones_like(prompts), completions, mask)
+        assert len(tree.shares(2)) == count

@@ -178,6 +178,12 @@ def time_in_words(plan: Plan) -> Iterator[str]:
         yield f"recorded: the mean of the steps in {plan.past.path}"
     if time.machine:
         yield f"predicted by a cost model measured on {time.machine}: {ACCURACY}, elsewhere in proportion at best"
+    grpo = time.phases.get("grpo") or time.phases.get("both")
+    if grpo and grpo.source == "model" and plan.machine.device == "cpu":
+        yield (
+            "predicted sampling is a random policy's, whose completions have little in common; of three trained ones "
+            "each token took a third to two thirds as long"
+        )
     if any(phase.source == "unknown" for phase in time.phases.values()):
         if plan.model is None:
             return

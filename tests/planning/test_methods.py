@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -125,6 +126,7 @@ def test_a_plan_has_the_numbers(tmp_path) -> None:
     some = recipe(
         hybrid={"method": {"name": "hpt", "passing": 2.0}, "steps": 4},
         task={"name": "knights_knaves", "people": [2], "train": 20, "demonstrations": 6, "eval": 4},
+        rollout={"engine": "transformers"},
         run={"dir": str(tmp_path / "run")},
     )
     plan = make_plan(some, Machine(device="cpu", memory=2**33))
@@ -133,3 +135,7 @@ def test_a_plan_has_the_numbers(tmp_path) -> None:
     assert plan.counts["train"] <= plan.paired.prompts
     assert "method_rewards" in {each.kind for each in plan.findings}
     assert any("taken as one of GRPO" in line for line in time_in_words(plan))
+    assert any("predicted sampling is a random policy's" in line for line in time_in_words(plan))
+    phases = {name: replace(phase, source="recorded") for name, phase in plan.time.phases.items()}
+    recorded = replace(plan, time=replace(plan.time, phases=phases))
+    assert not any("predicted sampling" in line for line in time_in_words(recorded))

@@ -18,6 +18,9 @@ __all__ = ["side_by_side"]
 
 T = TypeVar("T")
 
+set_num_threads: Callable[[int], None] = getattr(torch._C, "set_num_threads", torch.set_num_threads)
+"""Torch's own. Once vLLM has built an engine for a CPU, `torch.set_num_threads` may be one that does nothing."""
+
 
 def side_by_side(work: Sequence[Callable[[], T]], stop: threading.Event | None = None) -> list[T]:
     """What each of these returns. The first runs in this thread, the others beside it.
@@ -38,7 +41,7 @@ def side_by_side(work: Sequence[Callable[[], T]], stop: threading.Event | None =
     stop = threading.Event() if stop is None else stop
 
     def one(each: Callable[[], T]) -> T:
-        torch.set_num_threads(max(1, threads // len(work)))  # of this thread, and of those that begin later
+        set_num_threads(max(1, threads // len(work)))  # of this thread, and of those that begin later
         try:
             return each()
         except BaseException:
@@ -54,4 +57,4 @@ def side_by_side(work: Sequence[Callable[[], T]], stop: threading.Event | None =
                 stop.set()
                 raise
     finally:
-        torch.set_num_threads(threads)
+        set_num_threads(threads)

@@ -12,6 +12,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from posttrain.packing import attention
 from posttrain.packing.blocks import MOST, SHARE, blocks
 from posttrain.packing.tree import grow, lay
+from posttrain.processes.side_by_side import set_num_threads
 
 WIDTHS = [random.Random(3).randint(1, 90) for _ in range(40)] + [200, 200, 170, 1]
 
@@ -100,11 +101,11 @@ def test_threads_share_groups_and_change_nothing(monkeypatch, threads):
     side_by_side = attention.side_by_side
     monkeypatch.setattr(attention, "side_by_side", lambda work: shares.append(len(work)) or side_by_side(work))
     before = torch.get_num_threads()
-    torch.set_num_threads(threads)
+    set_num_threads(threads)
     try:
         found = run(lambda: attention._Merged.apply(*states, tree, 0.3))
     finally:
-        torch.set_num_threads(before)
+        set_num_threads(before)
     assert shares == [threads, threads]
     torch.testing.assert_close(found, expected)
     held = [block.own for share in tree.shares(threads) for block in share.blocks]

@@ -8,15 +8,15 @@ import time
 import pytest
 import torch
 
-from posttrain.processes.side_by_side import side_by_side
+from posttrain.processes.side_by_side import set_num_threads, side_by_side
 
 
 @pytest.fixture(autouse=True)
 def four_threads():
     before = torch.get_num_threads()
-    torch.set_num_threads(4)
+    set_num_threads(4)
     yield
-    torch.set_num_threads(before)
+    set_num_threads(before)
 
 
 def test_results_come_in_order_and_the_first_is_this_threads():
@@ -36,6 +36,12 @@ def test_results_come_in_order_and_the_first_is_this_threads():
     later.start()
     later.join()
     assert found == [4], "and threads that begin later have them all"
+
+
+def test_also_where_vllm_has_replaced_what_torch_has(monkeypatch):
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)
+    assert side_by_side([torch.get_num_threads] * 4) == [1, 1, 1, 1]
+    assert torch.get_num_threads() == 4
 
 
 def test_one_alone_has_all_threads():

@@ -9,6 +9,7 @@ import torch
 
 from posttrain.errors import TrainingError
 from posttrain.models.inference import inference
+from posttrain.processes.side_by_side import set_num_threads
 from posttrain.rollouts import drafted as module
 from posttrain.rollouts import fused
 from posttrain.rollouts.choice import Choice, sampler
@@ -26,9 +27,9 @@ ENDS = (1, 5, 9)
 def threads(request, monkeypatch):
     monkeypatch.setattr(module, "PROMPTS", 3)
     before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
+    set_num_threads(request.param)
     yield request.param
-    torch.set_num_threads(before)
+    set_num_threads(before)
 
 
 @pytest.fixture

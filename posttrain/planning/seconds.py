@@ -21,7 +21,7 @@ from posttrain.planning.past import Past
 from posttrain.recipe.arithmetic import BatchPlan
 from posttrain.recipe.recipe import Recipe
 
-ACCURACY = "within 25 % there"
+ACCURACY = "within 31 % there"
 """Of a part of a step, on the machine that was measured: tests/planning/test_cost.py holds the model to it."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 
@@ -20,7 +21,7 @@ def four_threads():
 
 
 def test_results_come_in_order_and_the_first_is_this_threads():
-    both = threading.Barrier(2, timeout=60)  # neither gets past it alone
+    both, interval = threading.Barrier(2, timeout=60), sys.getswitchinterval()  # neither gets past it alone
 
     def one(number):
         both.wait()
@@ -31,6 +32,7 @@ def test_results_come_in_order_and_the_first_is_this_threads():
     assert thread == threading.get_ident() != other
     assert share == theirs == 2
     assert torch.get_num_threads() == 4
+    assert sys.getswitchinterval() == interval
     found = []
     later = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
     later.start()

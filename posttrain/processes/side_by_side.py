@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import torch
 
-__all__ = ["side_by_side"]
+__all__ = ["set_num_threads", "side_by_side"]
 
 T = TypeVar("T")
 

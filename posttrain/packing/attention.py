@@ -161,25 +161,21 @@ def _by_bundle(
     attention: Callable[[Any, Any, Any, Any], torch.Tensor],
 ) -> torch.Tensor:
     """An attention over (rows, H, ..., D) and a mask, for each bundle of a tree, with what of its prompt is in view."""
-    query, key, value = query[0], key[0], value[0]
     pieces = []
-    for bundle in tree.bundles:
-        rows, width = bundle.places.shape
-        start, stop = bundle.prompt
+    for block, (start, stop) in tree.bundles:
         shared = slice(start if window is None else max(start, stop - window + 1), stop)
-        queries, keys, values = (each[:, bundle.places].transpose(0, 1) for each in (query, key, value))
+        queries, keys, values = map(block.take, (query, key, value))
         offset = shared.stop - shared.start
         if offset:
             keys, values = (
-                torch.cat([whole[:, shared].expand(rows, -1, -1, -1), own], dim=2)
+                torch.cat([whole[:, :, shared].expand(block.rows, -1, -1, -1), own], dim=2)
                 for whole, own in ((key, keys), (value, values))
             )
-        mask = query.new_ones(width, offset + width, dtype=torch.bool).tril(offset)
+        mask = query.new_ones(block.width, offset + block.width, dtype=torch.bool).tril(offset)
         if window is not None:
             mask = mask.triu(offset - window + 1)
-        out = attention(queries, keys, values, mask)
-        pieces.append(out.transpose(0, 1).flatten(1, 2)[:, bundle.kept])
-    return torch.cat(pieces, dim=1)[None]
+        pieces.append(block.of_own(attention(queries, keys, values, mask)))
+    return torch.cat(pieces).transpose(0, 1)[None]
 
 
 def _eager(module: torch.nn.Module) -> Any:
@@ -226,7 +222,7 @@ class _Merged(torch.autograd.Function):
         def read(share: Share) -> None:
             for block in share.blocks:  # these cover everything once
                 kept = map(block.take, (query, keys, values, out, sums))
-                found = _backward(block.take_zero_padded(grad), *kept, 0.0, True, scale=ctx.scale)
+                found = _backward(block.take(grad, zero_padded=True), *kept, 0.0, True, scale=ctx.scale)
                 for total, part in zip(totals, found, strict=True):
                     block.put(total, part)
             for completions, prompt in share.branches:

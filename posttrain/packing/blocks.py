@@ -35,7 +35,7 @@ class Block(NamedTuple):
 
     @classmethod
     def of(cls, spans: Sequence[tuple[int, int]], device: torch.device) -> Block:
-        """The block of these spans, each from one position up to, not including, another."""
+        """The block of these spans, each from one position up to, not including, another; `own` is in their order."""
         starts, stops = (torch.tensor(ends, device=device)[:, None] for ends in zip(*spans, strict=True))
         width = max(stop - start for start, stop in spans)
         places = starts + torch.arange(width, device=device)
@@ -46,22 +46,21 @@ class Block(NamedTuple):
         real = is_real.nonzero()[:, 0]
         return cls(len(spans), width, places, real, (~is_real).nonzero()[:, 0], places[real])
 
-    def take(self, whole: torch.Tensor) -> torch.Tensor:
-        """What stands at the places, (R, H, W, ...), of (1, H, N, ...)."""
+    def take(self, whole: torch.Tensor, *, zero_padded: bool = False) -> torch.Tensor:
+        """What stands at the places, (R, H, W, ...), of (1, H, N, ...); where spans are repeated, zeros if so asked."""
         taken = whole[0].transpose(0, 1).index_select(0, self.places)
+        if zero_padded:
+            taken.index_fill_(0, self.padding, 0)
         return taken.unflatten(0, (self.rows, self.width)).transpose(1, 2)
 
-    def take_zero_padded(self, whole: torch.Tensor) -> torch.Tensor:
-        """The same with zeros where spans are repeated."""
-        taken = whole[0].transpose(0, 1).index_select(0, self.places).index_fill_(0, self.padding, 0)
-        return taken.unflatten(0, (self.rows, self.width)).transpose(1, 2)
+    def of_own(self, part: torch.Tensor) -> torch.Tensor:
+        """What is real of (R, H, W, ...), (n, H, ...) for the n positions `own`."""
+        flat = part.transpose(1, 2).flatten(0, 1)
+        return flat if self.real is None else flat.index_select(0, self.real)
 
     def put(self, whole: torch.Tensor, part: torch.Tensor) -> None:
         """Write what is real of (R, H, W, ...) to its positions in (1, H, N, ...)."""
-        flat = part.transpose(1, 2).flatten(0, 1)
-        whole[0].transpose(0, 1).index_copy_(
-            0, self.own, flat if self.real is None else flat.index_select(0, self.real)
-        )
+        whole[0].transpose(0, 1).index_copy_(0, self.own, self.of_own(part))
 
 
 def blocks(spans: Sequence[tuple[int, int]], device: torch.device) -> tuple[Block, ...]:

@@ -27,20 +27,6 @@ Span = tuple[int, int]
 """From a position of the packed sequence up to, not including, another."""
 
 
-class Bundle(NamedTuple):
-    """Spans padded to one length.
-
-    Attributes:
-        places: (rows, width) positions of the packed sequence; what a row lacks repeats its last position.
-        kept: Indices of the rest in the flattened places, in the order of the packed sequence.
-        prompt: What all of them see whole.
-    """
-
-    places: torch.Tensor
-    kept: torch.Tensor
-    prompt: Span
-
-
 class Share(NamedTuple):
     """Spans that see nothing of another share's.
 
@@ -77,11 +63,13 @@ class Tree:
     shape: tuple[int, int]
 
     @cached_property
-    def bundles(self) -> tuple[Bundle, ...]:
-        """The spans side by side: those that see nothing else, then the completions of each group."""
+    def bundles(self) -> tuple[tuple[Block, Span], ...]:
+        """The spans side by side, and what all of a block see whole: those that see nothing else, then the completions
+        of each group, in the order of the packed sequence.
+        """
         roots = [span for span in self.spans if not self.branches or span[0] < self.branches[0][0][0]]
         groups = [([span for span in self.spans if a <= span[0] < b], prompt) for (a, b), prompt in self.branches]
-        return tuple(_bundle(rows, prompt, self.scored.device) for rows, prompt in [(roots, (0, 0)), *groups])
+        return tuple((Block.of(rows, self.scored.device), prompt) for rows, prompt in [(roots, (0, 0)), *groups])
 
     @cached_property
     def longest(self) -> int:
@@ -231,12 +219,6 @@ def _dealt(families: list[list[Span]], count: int) -> list[list[Span]]:
         hands[least] += families[number]
         held[least] += lengths[number]
     return hands if max(held) * count <= UNEVEN * sum(held) else []
-
-
-def _bundle(spans: list[Span], prompt: Span, device: torch.device) -> Bundle:
-    starts, stops = (torch.tensor(ends, device=device)[:, None] for ends in zip(*spans, strict=True))
-    places = starts + torch.arange(max(stop - start for start, stop in spans), device=device)
-    return Bundle(places.minimum(stops - 1), (places < stops).flatten().nonzero()[:, 0], prompt)
 
 
 def _ends_full(mask: torch.Tensor) -> bool:

@@ -74,13 +74,12 @@ class Drafts:
     """
 
     def __init__(self, texts: Texts | None = None):
-        self._texts = texts
-        self._known: dict[tuple[int, ...], Followers] = {} if texts is None else texts.followed
+        self._known = Texts() if texts is None else texts
         self._said = Texts()
 
     def beside(self) -> Drafts:
         """Another that knows the same beforehand and nothing of what this one has read."""
-        return Drafts(self._texts)
+        return Drafts(self._known)
 
     def read(self, ids: Sequence[int], start: int, times: int = 1) -> None:
         """Learn from the tokens from place `start` on, which so many rows have said."""
@@ -110,7 +109,7 @@ class Drafts:
     def _followers(self, tail: list[int]) -> Followers | None:
         for size in CONTEXTS:
             context = tuple(tail[-size:])
-            found = self._said.followed.get(context) or self._known.get(context)
+            found = self._said.followed.get(context) or self._known.followed.get(context)
             if found is not None:
                 return found
         return None

@@ -43,7 +43,7 @@ def test_what_is_put_back_is_what_was_taken():
         taken = block.take(whole)
         assert taken.shape == (block.rows, 3, block.width, 4)
         block.put(again, taken)
-        assert block.take_zero_padded(whole).transpose(1, 2).flatten(0, 1)[block.padding].count_nonzero() == 0
+        assert block.take(whole, zero_padded=True).transpose(1, 2).flatten(0, 1)[block.padding].count_nonzero() == 0
     assert torch.equal(again, whole)
 
 

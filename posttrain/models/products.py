@@ -42,34 +42,34 @@ def padded_length(rows: int) -> int:
     return -(-rows // step) * step
 
 
-class Product:
-    """x W' for float32 rows, without gradients.
+def laid_out(*weights: torch.Tensor, copied: bool) -> list[torch.Tensor]:
+    """Weights W for `product`.
 
     Args:
         weights: W, [out, in], in parts of its rows.
         copied: Lay them out as one in oneDNN's own order, which is faster and takes as much memory again.
     """
+    parts = [each.detach() for each in weights]
+    if not copied:
+        return parts
+    whole = torch.cat(parts) if len(parts) > 1 else parts[0]
+    return [PACK(whole, ROWS) if available() else whole]
 
-    def __init__(self, *weights: torch.Tensor, copied: bool):
-        self._onednn = available()
-        self._weights = [each.detach() for each in weights]
-        if copied:
-            whole = torch.cat(self._weights) if len(weights) > 1 else self._weights[0]
-            self._weights = [PACK(whole, ROWS) if self._onednn else whole]
 
-    def __call__(self, x_N: torch.Tensor) -> torch.Tensor:
-        """[N, in] to [N, out]."""
-        if self._onednn:
-            parts = [multiplied(x_N, each) for each in self._weights]
-        else:
-            parts = [linear(x_N, each) for each in self._weights]
-        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+def product(x_N: torch.Tensor, weights: list[torch.Tensor], onednn: bool) -> torch.Tensor:
+    """x W' of float32 rows [N, in]: [N, out], without gradients; by oneDNN where that was `available` from the start.
 
-    def added_to(self, y_N: torch.Tensor, x_N: torch.Tensor) -> torch.Tensor:
-        """The product plus y [N, out]; of one part."""
-        if self._onednn:
-            return ONEDNN.binary(x_N, y_N, self._weights[0], None, "add")
-        return torch.addmm(y_N, x_N, self._weights[0].t())
+    TorchScript compiles it.
+    """
+    parts = [ONEDNN(x_N, each, None, "none", [], "") if onednn else linear(x_N, each) for each in weights]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+
+def product_added(y_N: torch.Tensor, x_N: torch.Tensor, weights: list[torch.Tensor], onednn: bool) -> torch.Tensor:
+    """y + x W' for W of one part."""
+    if onednn:
+        return ONEDNN(x_N, y_N, weights[0], None, "add")
+    return torch.addmm(y_N, x_N, weights[0].t())
 
 
 def install(model: nn.Module) -> None:

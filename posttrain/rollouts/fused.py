@@ -1,30 +1,24 @@
-"""A Llama's forward pass over packed tokens in few, large calls, for models so small that calls are what a pass costs.
-
-transformers' pass makes some sixty calls a layer; at a million parameters they take longer than the arithmetic. Here a
-layer takes about twenty: query, key and value are one product, gate and up another. The numbers are those of
-transformers' own pass but for the last bits.
-"""
+"""Which models `llama_pass` stands in for, and their weights as it wants them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch.nn.functional import pad, rms_norm, silu
+from torch.nn.functional import pad
 from torch.nn.modules.module import _has_any_global_hook
 from transformers import LlamaForCausalLM
 from transformers.activations import SiLUActivation
 from transformers.models.llama import modeling_llama as llama
 
 from posttrain.models import products
-from posttrain.models.products import Product
 from posttrain.models.scored import keep_scored
+from posttrain.rollouts.kv_buffers import key_heads
+from posttrain.rollouts.llama_pass import Buffers, Layer, Weights, in_one_call
+from posttrain.rollouts.row_buffers import Layout, RowBuffers
 
-__all__ = ["Attend", "Fused", "fused", "is_replaced"]
-
-Attend = Callable[[int, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-"""Takes a layer's number, its queries [N, H, D], keys and values [N, H / n, D], and gives what is read [N, H, D]."""
+__all__ = ["Fused", "fused", "is_replaced"]
 
 COPIED = 16_000_000
 """Parameters up to which the weights are copied once a call; of larger models the copy would take a while."""
@@ -89,57 +83,63 @@ class Fused:
         size = sum(each.numel() for each in [*inner.layers.parameters(), model.lm_head.weight])
         copied = self.is_small = size <= COPIED
 
-        def product(*layers: torch.nn.Linear) -> Product:
-            return Product(*(each.weight for each in layers), copied=copied)
+        def laid_out(*layers: torch.nn.Linear) -> list[torch.Tensor]:
+            return products.laid_out(*(each.weight for each in layers), copied=copied)
 
-        self._embedding, self._head = inner.embed_tokens.weight, product(model.lm_head)
-        self._norm, self._eps = inner.norm.weight, config.rms_norm_eps
-        self._inverse = inner.rotary_emb.inv_freq
-        self._heads, self._size = config.num_attention_heads, inner.layers[0].self_attn.head_dim
-        self._layers = [
-            (
-                layer.input_layernorm.weight,
-                product(layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj),
-                product(layer.self_attn.o_proj),
-                layer.post_attention_layernorm.weight,
-                product(layer.mlp.gate_proj, layer.mlp.up_proj),
-                product(layer.mlp.down_proj),
-            )
-            for layer in inner.layers
-        ]
+        self._weights = Weights(
+            inner.embed_tokens.weight.detach(),
+            [
+                Layer(
+                    layer.input_layernorm.weight.detach(),
+                    laid_out(layer.self_attn.q_proj, layer.self_attn.k_proj, layer.self_attn.v_proj),
+                    laid_out(layer.self_attn.o_proj),
+                    layer.post_attention_layernorm.weight.detach(),
+                    laid_out(layer.mlp.gate_proj, layer.mlp.up_proj),
+                    laid_out(layer.mlp.down_proj),
+                )
+                for layer in inner.layers
+            ],
+            inner.norm.weight.detach(),
+            laid_out(model.lm_head),
+            inner.rotary_emb.inv_freq,
+            config.rms_norm_eps,
+            config.num_attention_heads,
+            inner.layers[0].self_attn.head_dim,
+            products.available(),
+        )
+        self._key_heads = key_heads(config)
+        self._call = in_one_call()
 
     def logits(
-        self, ids_N: torch.Tensor, positions_N: torch.Tensor, attend: Attend, wanted: torch.Tensor | None = None
+        self, ids_N: torch.Tensor, layout: Layout, buffers: Sequence[RowBuffers], wanted: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Logits [N, V] after each token of a packed sequence.
 
         Args:
             ids_N: Token ids.
-            positions_N: Of each token in its row.
-            attend: Attention of tokens to what their rows hold, themselves included.
+            layout: Where they stand.
+            buffers: Of each layer, which attention writes and reads.
             wanted: The tokens that logits are given for; None: all.
         """
-        count, more = len(ids_N), products.padded_length(len(ids_N)) - len(ids_N)
-        ids_N, positions_N = pad(ids_N, (0, more)), pad(positions_N, (0, more))
-        angles = positions_N[:, None].float() * self._inverse
-        angles = torch.cat([angles, angles], dim=-1)[:, None]
-        cos, sin = angles.cos(), angles.sin()
-        size, half = (self._size,), self._size // 2
-        width = self._embedding.shape[1:]
-        hidden = self._embedding.index_select(0, ids_N)
-        for number, (before, qkv, out, between, gate_up, down) in enumerate(self._layers):
-            states = qkv(rms_norm(hidden, width, before, self._eps)).unflatten(-1, (-1, *size))
-            keys_of = (states.shape[1] - self._heads) // 2
-            turned = states[:, : self._heads + keys_of]
-            swapped = torch.cat([-turned[..., half:], turned[..., :half]], dim=-1)
-            turned = (turned * cos).addcmul_(swapped, sin)
-            read = attend(
-                number, turned[:count, : self._heads], turned[:count, self._heads :], states[:count, -keys_of:]
-            )
-            hidden = out.added_to(hidden, pad(read.flatten(1), (0, 0, 0, more)))
-            gate, up = gate_up(rms_norm(hidden, width, between, self._eps)).chunk(2, dim=-1)
-            hidden = down.added_to(hidden, silu(gate).mul_(up))
-        if wanted is not None:
-            count = len(wanted)
-            hidden = hidden.index_select(0, pad(wanted, (0, products.padded_length(count) - count)))
-        return self._head(rms_norm(hidden, width, self._norm, self._eps))[:count]
+        weights = self._weights
+        for each in buffers:
+            if not each.is_initialized:
+                each.make(self._key_heads, weights.size, weights.embedding)
+        wanted = torch.arange(len(ids_N)) if wanted is None else wanted
+        prompts = [each.prompt for each in buffers if each.prompt is not None]
+        held = Buffers(
+            [each.keys for each in buffers],
+            [each.values for each in buffers],
+            [keys for keys, _ in prompts],
+            [values for _, values in prompts],
+        )
+        with torch.jit.optimized_execution(False):
+            return self._call(
+                weights, held, _padded(ids_N), _padded(layout.positions_N), layout.slot_N, layout.longest,
+                layout.parts, layout.spans or [], _padded(wanted), len(wanted),
+            )  # fmt: skip
+
+
+def _padded(number_N: torch.Tensor) -> torch.Tensor:
+    """With zeros up to `products.padded_length`."""
+    return pad(number_N, (0, products.padded_length(len(number_N)) - len(number_N)))

@@ -15,13 +15,8 @@ from posttrain.models.policy_weights import base_model
 from posttrain.models.positions import is_scaled
 from posttrain.rollouts.fused import Fused, fused, is_replaced
 from posttrain.rollouts.kv_buffers import NotPlain, key_heads
-from posttrain.rollouts.row_buffers import (
-    Layout,
-    Part,
-    RowBuffers,
-    attention_to_rows,
-    check_attention,
-)
+from posttrain.rollouts.row_attention import part_of
+from posttrain.rollouts.row_buffers import Layout, RowBuffers, attention_to_rows, check_attention
 
 ROOM = 16
 """Positions by which the buffers grow at least."""
@@ -135,8 +130,8 @@ class LaneCache:
             torch.tensor(slot_N) * capacity + torch.tensor(within_N),
             longest,
             (
-                Part.of(slot_N, [n + 1 for n in within_N], count, longest, self._shared, dtype),
-                Part.of(prompt_N, length_N, len(prompts), max(self._lengths), self._shared, dtype),
+                part_of(slot_N, [n + 1 for n in within_N], count, longest, self._shared, dtype),
+                part_of(prompt_N, length_N, len(prompts), max(self._lengths), self._shared, dtype),
             ),
         )
         return slots, self._pass([token for _, _, _, tokens in lanes for token in tokens], layout)
@@ -182,9 +177,7 @@ class LaneCache:
             layer.layout = layout
         ids_N = torch.tensor(tokens)
         if self._fused is not None:
-            return self._fused.logits(
-                ids_N, layout.positions_N, lambda number, *states: self._layers[number].attend_packed(*states), wanted
-            )
+            return self._fused.logits(ids_N, layout, self._layers, wanted)
         keeps = wanted is not None and "logits_to_keep" in inspect.signature(self.model.forward).parameters
         with attention_to_rows(self.model.config, self._layers):
             out = self.model(

@@ -13,79 +13,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch.nn.functional import scaled_dot_product_attention
 from transformers.cache_utils import CacheLayerMixin
 
 from posttrain.models.attention_names import SDPA
 from posttrain.rollouts.kv_buffers import NotPlain, attention
+from posttrain.rollouts.row_attention import KERNEL, Part, attend_to_both, prompt_by_prompt, write
 
 NAME = "posttrain_rows"
 """Of the attention function, as `config._attn_implementation` has it while decoding."""
-
-KERNEL: Any = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
-"""What SDPA calls on a CPU, and keeps the log-sum-exp of to itself. The operator is torch's own business."""
-
-
-class Part(NamedTuple):
-    """N packed tokens side by side in B blocks of at most K, each block with keys of its own.
-
-    Attributes:
-        blocks, most: B and K.
-        place_N: Where each token stands in B * K; None: at its own number, for all blocks are full and in order.
-        mask: What is added to scores [B, 1, heads of a key * K, T].
-    """
-
-    blocks: int
-    most: int
-    place_N: torch.Tensor | None
-    mask: torch.Tensor
-
-    @classmethod
-    def of(
-        cls, block_N: Sequence[int], seen_N: Sequence[int], blocks: int, longest: int, shared: int, dtype: torch.dtype
-    ) -> Part:
-        """The part of tokens each of which sees the first keys of its block.
-
-        Args:
-            block_N: The block of each token.
-            seen_N: Keys that it sees, at least 1.
-            blocks: B; of one without a token only the place is there.
-            longest: T.
-            shared: Query heads of a key.
-            dtype: Of the mask; the kernel takes none but the queries'.
-        """
-        counts, numbers = [0] * blocks, list[int]()
-        for block in block_N:
-            numbers.append(counts[block])
-            counts[block] += 1
-        most = max(counts)
-        places = [block * most + number for block, number in zip(block_N, numbers, strict=True)]
-        # A place without a token sees one key, for a softmax over nothing is not a number
-        visible = [1] * (blocks * most)
-        for place, keys in zip(places, seen_N, strict=True):
-            visible[place] = keys
-        hidden = torch.arange(longest) >= torch.tensor(visible).view(blocks, 1, most, 1)
-        mask = torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, -torch.inf).repeat(1, 1, shared, 1)
-        in_order = places == list(range(blocks * most))
-        return cls(blocks, most, None if in_order else torch.tensor(places), mask)
-
-    def attend(
-        self, query_N: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, scale: float | None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Attention of packed queries [N, H, D] to keys [B, H / n, T, D]; the result and its log-sum-exp [N, H]."""
-        _, heads, size = query_N.shape
-        if self.place_N is not None:
-            empty = query_N.new_zeros(self.blocks * self.most, heads, size)
-            query_N = empty.index_copy_(0, self.place_N, query_N)
-        # The query heads that share a key are read as more queries of it
-        side_by_side = query_N.view(self.blocks, self.most, keys.shape[1], -1, size).permute(0, 2, 3, 1, 4)
-        shape = side_by_side.shape
-        out, sums = KERNEL(side_by_side.flatten(2, 3), keys, values, 0.0, False, attn_mask=self.mask, scale=scale)
-        out = out.view(*shape[:4], -1).permute(0, 3, 1, 2, 4).reshape(self.blocks * self.most, heads, -1)
-        sums = sums.view(*shape[:4]).permute(0, 3, 1, 2).reshape(self.blocks * self.most, heads)
-        if self.place_N is not None:
-            out, sums = out.index_select(0, self.place_N), sums.index_select(0, self.place_N)
-        return out, sums
 
 
 class Layout(NamedTuple):
@@ -96,14 +31,14 @@ class Layout(NamedTuple):
         slot_N: Where its keys go: row * capacity + place among the row's own.
         longest: Keys of a row at most, T.
         parts: What rows have said, themselves included, and the prompts by group; None while prompts are read.
-        spans: While prompts are read, where each begins and ends among the tokens.
+        spans: While prompts are read, where each begins and ends among the tokens; else None.
     """
 
     positions_N: torch.Tensor
     slot_N: torch.Tensor
     longest: int
     parts: tuple[Part, Part] | None
-    spans: Sequence[tuple[int, int]] = ()
+    spans: list[tuple[int, int]] | None = None
 
 
 class RowBuffers(CacheLayerMixin):
@@ -130,12 +65,20 @@ class RowBuffers(CacheLayerMixin):
         self.given: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        """Make the buffers, which the first pass fills. They are zero: what is hidden must still be a number."""
+        """Make the buffers for states [1, heads, N, D], as the first pass has them."""
         self.keys, self.values = (
-            states.new_zeros(self._rows, self.capacity, states.shape[1], states.shape[3])
-            for states in (key_states, value_states)
+            self._empty(states, states.shape[1], states.shape[3]) for states in (key_states, value_states)
         )
         self.is_initialized = True
+
+    def make(self, heads: int, size: int, like: torch.Tensor) -> None:
+        """Make the buffers for states [N, heads, size] of this tensor's kind, before the first pass."""
+        self.keys, self.values = self._empty(like, heads, size), self._empty(like, heads, size)
+        self.is_initialized = True
+
+    def _empty(self, like: torch.Tensor, heads: int, size: int) -> torch.Tensor:
+        """They are zero: what is hidden must still be a number."""
+        return like.new_zeros(self._rows, self.capacity, heads, size)
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
@@ -163,36 +106,22 @@ class RowBuffers(CacheLayerMixin):
         expected = query.shape[1] == self.shared * key.shape[1] and query.dtype == self.dtype
         if query.shape[0] != 1 or not alike or not expected or torch.is_autocast_enabled("cpu"):
             raise NotPlain
-        if self.layout.parts is None:
+        if self.layout.spans is not None:
             return prompt_by_prompt(query, key, value, self.layout.spans, scale)
         return self.attend(query[0].transpose(0, 1).contiguous(), scale)[None]
 
-    def attend_packed(self, query_N: torch.Tensor, keys_N: torch.Tensor, values_N: torch.Tensor) -> torch.Tensor:
-        """Write the keys and values [N, heads, D] of a pass; what its queries [N, H, D] read."""
-        query, keys, values = (each[None].transpose(1, 2) for each in (query_N, keys_N, values_N))
-        if not self.is_initialized:
-            self.lazy_initialization(keys, values)
-        self.write(keys_N, values_N)
-        if self.layout.parts is None:
-            return prompt_by_prompt(query, keys, values, self.layout.spans, None)[0]
-        return self.attend(query_N.contiguous())
-
     def write(self, keys_N: torch.Tensor, values_N: torch.Tensor) -> None:
         """Put the keys and values [N, heads, D] of a pass into their places."""
-        for buffer, states in ((self.keys, keys_N), (self.values, values_N)):
-            buffer.view(-1, *buffer.shape[2:]).index_copy_(0, self.layout.slot_N, states)
+        write(self.keys, self.layout.slot_N, keys_N)
+        write(self.values, self.layout.slot_N, values_N)
 
     def attend(self, query_N: torch.Tensor, scale: float | None = None) -> torch.Tensor:
         """What the queries [N, H, D] of a pass, whose keys are written, read from their rows and prompts."""
         assert self.layout.parts is not None
         assert self.prompt is not None
         said, prompts = self.layout.parts
-        used = slice(said.blocks), slice(self.layout.longest)
-        keys, values = (each[used].transpose(1, 2) for each in (self.keys, self.values))
-        out, sums = said.attend(query_N, keys, values, scale)
-        keys, values = self.prompt
-        read, its_sums = prompts.attend(query_N, keys, values, scale)
-        return out.lerp(read, torch.sigmoid(its_sums - sums)[..., None].to(out.dtype))
+        own = [each[: said.blocks, : self.layout.longest].transpose(1, 2) for each in (self.keys, self.values)]
+        return attend_to_both(query_N, said, own[0], own[1], prompts, *self.prompt, scale)
 
     def prompts_are_read(self) -> None:
         """What is held so far is the prompts'; from now on rows speak, once `take` has made room for them."""
@@ -232,22 +161,6 @@ class RowBuffers(CacheLayerMixin):
     def get_max_length(self) -> int:
         """No limit, as transformers says it."""
         return -1
-
-
-def prompt_by_prompt(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, spans: Sequence[tuple[int, int]], scale: float | None
-) -> torch.Tensor:
-    """Causal attention within each span, which needs no mask; (1, H, N, D) in, (1, N, H, D) out."""
-    grouped = query.shape[1] != key.shape[1]
-    pieces = []
-    for start, stop in spans:
-        own = slice(start, stop)
-        pieces.append(
-            scaled_dot_product_attention(
-                query[:, :, own], key[:, :, own], value[:, :, own], is_causal=True, scale=scale, enable_gqa=grouped
-            )
-        )
-    return torch.cat(pieces, dim=2).transpose(1, 2)
 
 
 _current = threading.local()

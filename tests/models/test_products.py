@@ -76,10 +76,10 @@ def test_what_does_not_train_gets_no_gradient(monkeypatch):
 
 def test_a_row_does_not_depend_on_how_many_there_are():
     weight, x = torch.randn(40, 24), torch.randn(70, 24)
-    product = products.Product(weight, copied=True)
-    whole = product(x)
+    weights, onednn = products.laid_out(weight, copied=True), products.available()
+    whole = products.product(x, weights, onednn)
     for rows in (1, 2, 3, 8, 17, 64):
-        assert torch.equal(product(x[:rows].contiguous()), whole[:rows])
+        assert torch.equal(products.product(x[:rows].contiguous(), weights, onednn), whole[:rows])
 
 
 @pytest.mark.parametrize("what", ["double", "autocast", "few rows", "switched off", "strided"])

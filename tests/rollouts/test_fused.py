@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
+from unittest import mock
 
 import pytest
 import torch
@@ -14,18 +16,29 @@ from posttrain.models import products
 from posttrain.models.inference import inference
 from posttrain.packing import scores
 from posttrain.rollouts import fused as module
+from posttrain.rollouts import llama_pass
 from posttrain.rollouts.fused import fused
+from posttrain.rollouts.lane_cache import LaneCache
+from posttrain.rollouts.row_buffers import Layout, RowBuffers
 from posttrain.rollouts.sampling import Sampling
 from tests.rollouts.test_decode import COMMON, CONFIGS, SHAPE, build, ours, prompts
 from tests.rollouts.test_drafted import Prophet, drafted, passes_of
 
 
-def attend_causally(_number, query_N, keys_N, values_N):
-    times = query_N.shape[1] // keys_N.shape[1]
-    query, keys, values = (
-        each.transpose(0, 1) for each in (query_N, *(x.repeat_interleave(times, 1) for x in (keys_N, values_N)))
-    )
-    return torch.nn.functional.scaled_dot_product_attention(query, keys, values, is_causal=True).transpose(0, 1)
+def read(model, ids, wanted=None):
+    """Logits of a prompt by the fused pass."""
+    config, count = model.config, len(ids)
+    buffers = [RowBuffers(1, count, 1, torch.float32) for _ in range(config.num_hidden_layers)]
+    layout = Layout(torch.arange(count), torch.arange(count), count, None, [(0, count)])
+    return fused(model).logits(ids, layout, buffers, wanted)
+
+
+def multiply(monkeypatch, how):
+    llama_pass.in_one_call()  # compiled with all that there is
+    if how == "as they are":
+        monkeypatch.setattr(module, "COPIED", 0)
+    if how == "without oneDNN":
+        monkeypatch.setattr(products, "ONEDNN", None)
 
 
 SHAPES = [{}, {"num_key_value_heads": 2}, {"num_key_value_heads": 1, "head_dim": 16}, {"tie_word_embeddings": True}]
@@ -34,10 +47,7 @@ SHAPES = [{}, {"num_key_value_heads": 2}, {"num_key_value_heads": 1, "head_dim":
 @pytest.mark.parametrize("more", SHAPES)
 @pytest.mark.parametrize("how", ["copied", "as they are", "without oneDNN"])
 def test_logits_are_those_of_transformers(monkeypatch, more, how):
-    if how == "as they are":
-        monkeypatch.setattr(module, "COPIED", 0)
-    if how == "without oneDNN":
-        monkeypatch.setattr(products, "ONEDNN", None)
+    multiply(monkeypatch, how)
     torch.manual_seed(1)
     model = AutoModelForCausalLM.from_config(LlamaConfig(**{**SHAPE, **COMMON, **more})).eval()
     for layer in model.model.layers:
@@ -46,10 +56,38 @@ def test_logits_are_those_of_transformers(monkeypatch, more, how):
     ids, wanted = torch.randint(2, 60, (17,)), torch.tensor([3, 16])
     with torch.no_grad():
         expected = model(ids[None]).logits[0]
-        found = fused(model).logits(ids, torch.arange(17), attend_causally)
-        some = fused(model).logits(ids, torch.arange(17), attend_causally, wanted)
+        found = read(model, ids)
+        some = read(model, ids, wanted)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(some, expected[wanted], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("how", ["copied", "as they are", "without oneDNN"])
+@pytest.mark.parametrize("more", SHAPES)
+def test_one_call_gives_the_bits_of_many(monkeypatch, more, how):
+    multiply(monkeypatch, how)
+    model = build(LlamaConfig(**{**SHAPE, **COMMON, **more})).float()
+    rows, found = prompts(), []
+    for call in (llama_pass.in_one_call(), llama_pass.logits):
+        monkeypatch.setattr(module, "in_one_call", lambda call=call: call)
+        with torch.no_grad():
+            cache = LaneCache(model, rows, fused(model))
+            lanes = [(row, row, 0, [3] * (1 + row % 3)) for row in range(len(rows))]
+            slots, first = cache.read(lanes, rows=40, most=40)
+            lanes = [(slot, row, 1 + row % 3, [4, 5]) for row, slot in enumerate(slots) if row != 1]
+            found.append([cache.logits_U_V, first, cache.read(lanes, rows=40, most=40)[1]])
+    assert isinstance(llama_pass.in_one_call(), torch.jit.ScriptFunction)
+    assert all(map(torch.equal, *found))
+
+
+@pytest.mark.parametrize("lacks", ["TorchScript", "an operator"])
+def test_torch_without_it_makes_the_calls_one_by_one(monkeypatch, lacks):
+    monkeypatch.setattr(llama_pass, "in_one_call", functools.cache(llama_pass.in_one_call.__wrapped__))
+    if lacks == "TorchScript":
+        monkeypatch.delattr(torch.jit, "script")
+    else:
+        monkeypatch.setattr(torch.jit, "script", mock.Mock(side_effect=RuntimeError("Unknown builtin op")))
+    assert llama_pass.in_one_call() is llama_pass.logits
 
 
 def test_sampling_uses_it_and_gives_the_same_tokens():
@@ -180,5 +218,4 @@ def test_a_forward_that_does_more_is_asked_at_every_token(monkeypatch, factor, w
 def test_the_head_counts_among_what_is_copied(monkeypatch):
     model = build(CONFIGS["llama"]).float()
     monkeypatch.setattr(module, "COPIED", sum(each.numel() for each in model.model.layers.parameters()))
-    weights = fused(model)._head._weights
-    assert weights[0].data_ptr() == model.lm_head.weight.data_ptr()
+    assert fused(model)._weights.head[0].data_ptr() == model.lm_head.weight.data_ptr()

@@ -6,8 +6,10 @@ import signal
 
 import pytest
 
-import tests.importing  # noqa: F401
+from tests.importing import one_server
 from tests.sparing import spare
+
+one_server()
 
 TEXTS = [f"{a} plus {b} is {a + b}." for a in range(10) for b in range(10)]
 

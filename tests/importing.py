@@ -7,6 +7,7 @@ fifth of the time that imports take. `sparing.spare` turns it on again.
 from __future__ import annotations
 
 import gc
+import multiprocessing
 
 gc.disable()
 
@@ -14,4 +15,14 @@ PRELOADED = [
     "tests.importing", "posttrain.cli", "posttrain.running.pipeline", "posttrain.training.trainer",
     "tests.pipeline.runs", "tests.distributed.processes", "tests.pipeline.warm",
 ]  # fmt: skip
-"""What a server that forks imports. A process has one such server: whoever asks first says what it imports."""
+"""What the server that forks imports."""
+
+
+def one_server() -> None:
+    """From here on processes are forked from a server that has imported these, whoever asks for one first.
+
+    A process has one such server. A benchmark's own, with less, would have every later run import the rest: a second.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    type(context).set_forkserver_preload = lambda self, names: None  # type: ignore[method-assign]

@@ -18,7 +18,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.importing import PRELOADED
 from tests.sparing import spare
 
 
@@ -48,7 +47,6 @@ def ranks(
     """
     folder.mkdir(parents=True, exist_ok=True)
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
     port = _free_port()
     processes = [
         context.Process(target=_child, args=(rank, count, port, folder, fsdp, environment or {}, function, arguments))

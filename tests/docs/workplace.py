@@ -12,7 +12,6 @@ import traceback
 from pathlib import Path
 
 from tests.docs.pages import REPOSITORY
-from tests.importing import PRELOADED
 from tests.pipeline.runs import ONE_THREAD, Ended, forked
 from tests.sparing import spare
 
@@ -58,7 +57,6 @@ def posttrain(folder: Path, *arguments: str) -> Ended:
 def python(folder: Path, code: str, name: str) -> Ended:
     """Python code in a folder, as a script in a process of its own."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
     log = folder / "python.txt"
     process = context.Process(target=_script, args=(folder, code, name, log))
     process.start()

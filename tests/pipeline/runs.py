@@ -23,7 +23,6 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from tests.importing import PRELOADED
 from tests.sparing import spare
 
 REWARD = '''
@@ -123,7 +122,6 @@ def begin(
 ) -> multiprocessing.process.BaseProcess:
     """The process of `forked`, begun."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
     process = context.Process(target=_child, args=(folder, arguments, log, fault))
     log.unlink(missing_ok=True)
     process.start()

@@ -133,11 +133,10 @@ class Fused:
             [keys for keys, _ in prompts],
             [values for _, values in prompts],
         )
-        with torch.jit.optimized_execution(False):
-            return self._call(
-                weights, held, _padded(ids_N), _padded(layout.positions_N), layout.slot_N, layout.longest,
-                layout.parts, layout.spans or [], _padded(wanted), len(wanted),
-            )  # fmt: skip
+        return self._call(
+            weights, held, _padded(ids_N), _padded(layout.positions_N), layout.slot_N, layout.longest, layout.parts,
+            layout.spans or [], _padded(wanted), len(wanted),
+        )  # fmt: skip
 
 
 def _padded(number_N: torch.Tensor) -> torch.Tensor:

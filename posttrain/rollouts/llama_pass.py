@@ -1,10 +1,10 @@
 """A Llama's forward pass over packed tokens, in few, large calls, and all of them as one call of TorchScript.
 
-transformers' pass makes some sixty calls a layer; at a million parameters they take longer than the arithmetic. Here a
-layer takes about forty with its attention, query, key and value are one product, gate and up another. TorchScript makes
-them without Python between them, and without the interpreter's lock, so that threads with a pass each wait for nothing.
-It calls the same kernels, and where torch has it no more Python makes the calls: the numbers are the same bits. From
-transformers' own pass they differ in the last bits.
+transformers' pass makes some sixty calls a layer; at a million parameters they take longer than the arithmetic. Here
+query, key and value are one product, gate and up another, and a layer makes about twenty beside its attention.
+TorchScript makes them without Python between them, and without the interpreter's lock, so that threads with a pass each
+do not wait for one another. The kernels are the same as where Python makes the calls, and so are the bits; those of
+transformers' own pass are others at the end.
 
 Functions are written in what TorchScript knows of Python, annotations included, which therefore are no strings.
 """
@@ -91,8 +91,8 @@ def logits(
         longest: Keys of a row at most.
         parts: As `Layout` has them.
         spans: Of prompts, where `parts` are None.
-        wanted: The tokens that logits are given for, of which so many count.
-        count: Of them.
+        wanted: Numbers of the tokens that logits are given for.
+        count: How many of these do not pad, N.
     """
     tokens, size, heads, onednn = slot_N.shape[0], weights.size, weights.heads, weights.onednn
     more, half, width = ids_N.shape[0] - tokens, size // 2, [weights.embedding.shape[1]]
@@ -135,13 +135,19 @@ def logits(
 
 @functools.cache
 def in_one_call() -> Callable[..., torch.Tensor]:
-    """`logits`, compiled where torch can: it takes some milliseconds once a process."""
+    """`logits`, compiled where torch can: once a process, in some 50 milliseconds."""
     script: Any = getattr(torch.jit, "script", None)
     if script is None:
         return logits
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.jit goes, some day
         try:
-            return script(logits)
+            compiled = script(logits)
         except (RuntimeError, OSError):  # an operator that this torch lacks, or no source to compile
             return logits
+
+    def call(*arguments: Any) -> torch.Tensor:
+        with torch.jit.optimized_execution(False):  # as it is written: nothing fused, whose bits would be others
+            return compiled(*arguments)
+
+    return call

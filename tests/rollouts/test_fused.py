@@ -76,7 +76,7 @@ def test_one_call_gives_the_bits_of_many(monkeypatch, more, how):
             slots, first = cache.read(lanes, rows=40, most=40)
             lanes = [(slot, row, 1 + row % 3, [4, 5]) for row, slot in enumerate(slots) if row != 1]
             found.append([cache.logits_U_V, first, cache.read(lanes, rows=40, most=40)[1]])
-    assert isinstance(llama_pass.in_one_call(), torch.jit.ScriptFunction)
+    assert llama_pass.in_one_call() is not llama_pass.logits, "it is compiled"
     assert all(map(torch.equal, *found))
 
 

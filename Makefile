@@ -8,6 +8,8 @@ DEEPSPEED := $(VENV)/deepspeed
 TEST_STAMP := $(VENV)/.installed-for-tests
 # The package as a wheel lays it out: in the checkout rewards/ stands beside it, where import-linter does not look
 LAID := build/laid
+# Of tests, more than one a core: each waits for processes now and then. On 8 cores: make test WORKERS=9
+WORKERS ?= 3
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 # Threads that spin while they wait make small CPU runs several times slower and unsteady
@@ -23,7 +25,7 @@ quickstart: install ## Train a small model on Knights & Knaves from scratch, 3 t
 	$(BIN)/posttrain run recipes/quickstart.yaml
 
 test: $(TEST_STAMP) ## Run the tests, with vLLM, DeepSpeed and a pretrained model
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal --ignore tests/distributed/test_zero.py
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(WORKERS) --dist worksteal --ignore tests/distributed/test_zero.py
 	OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR)/$(DEEPSPEED) $(BIN)/pytest tests/distributed/test_zero.py
 
 lint: install ## ruff, mypy, and the floors of the house

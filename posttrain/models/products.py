@@ -61,7 +61,7 @@ def product(x_N: torch.Tensor, weights: list[torch.Tensor], onednn: bool) -> tor
 
     TorchScript compiles it.
     """
-    parts = [ONEDNN(x_N, each, None, "none", [], "") if onednn else linear(x_N, each) for each in weights]
+    parts = [multiplied(x_N, each) if onednn else linear(x_N, each) for each in weights]
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 

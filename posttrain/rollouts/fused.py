@@ -107,7 +107,7 @@ class Fused:
             inner.layers[0].self_attn.head_dim,
             products.available(),
         )
-        self._key_heads = key_heads(config)
+        self._no_states = self._weights.embedding.new_empty(1, key_heads(config), 0, self._weights.size)
         self._call = in_one_call()
 
     def logits(
@@ -124,7 +124,7 @@ class Fused:
         weights = self._weights
         for each in buffers:
             if not each.is_initialized:
-                each.make(self._key_heads, weights.size, weights.embedding)
+                each.lazy_initialization(self._no_states, self._no_states)
         wanted = torch.arange(len(ids_N)) if wanted is None else wanted
         prompts = [each.prompt for each in buffers if each.prompt is not None]
         held = Buffers(

@@ -65,20 +65,12 @@ class RowBuffers(CacheLayerMixin):
         self.given: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        """Make the buffers for states [1, heads, N, D], as the first pass has them."""
+        """Make the buffers for states [1, heads, N, D]. They are zero: what is hidden must still be a number."""
         self.keys, self.values = (
-            self._empty(states, states.shape[1], states.shape[3]) for states in (key_states, value_states)
+            states.new_zeros(self._rows, self.capacity, states.shape[1], states.shape[3])
+            for states in (key_states, value_states)
         )
         self.is_initialized = True
-
-    def make(self, heads: int, size: int, like: torch.Tensor) -> None:
-        """Make the buffers for states [N, heads, size] of this tensor's kind, before the first pass."""
-        self.keys, self.values = self._empty(like, heads, size), self._empty(like, heads, size)
-        self.is_initialized = True
-
-    def _empty(self, like: torch.Tensor, heads: int, size: int) -> torch.Tensor:
-        """They are zero: what is hidden must still be a number."""
-        return like.new_zeros(self._rows, self.capacity, heads, size)
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
